@@ -1,0 +1,200 @@
+"""Reading and writing pyrogen's HDF5 files so that nothing is lost and nothing foreign gets in.
+
+A file is built in memory, written to a temporary name beside its target, flushed to the disk and renamed: at every
+moment the path holds either the old file or the whole new one. Every file carries its kind, its format version and
+the versions of the packages that wrote it; all content is numbers and JSON, so reading one never runs code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+
+class FileFormatError(ValueError):
+    """A file is truncated, foreign, of another kind, or newer than this pyrogen can read."""
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers in a file."""
+    versions = {"python": platform.python_version()}
+    for name in ("pyrogen", "torch", "pyro-ppl", "numpy", "h5py"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def check_writable(path: str | os.PathLike[str]) -> Path:
+    """Check *before* long work that a file can be written at ``path``.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: the folder does not exist or does not accept new files.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the name of a file in it, such as {path / 'run.h5'}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+    probe = _temporary_name(path)
+    try:
+        probe.touch()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
+    finally:
+        probe.unlink(missing_ok=True)
+    return path
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Replace the file at ``path`` by ``content``, or leave it as it was.
+
+    Raises:
+        OSError: the disk is full or read-only, or the folder is missing; the old file, if any, is untouched.
+    """
+    path = Path(path)
+    temporary = _temporary_name(path)
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        kept = "the file that was there is unchanged" if path.exists() else "nothing was written"
+        raise OSError(error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}; {kept}") from error
+    # The rename itself survives a power cut only once the folder is flushed (not possible on every system).
+    with contextlib.suppress(OSError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_hdf5(path: str | os.PathLike[str], kind: str, version: int, fill: Callable[[h5py.File], None]) -> None:
+    """Write an HDF5 file of pyrogen in one piece.
+
+    Args:
+        path: the file; its folder must exist.
+        kind: what the file holds, such as ``"posterior"``; checked on reading.
+        version: format version of this kind.
+        fill: called with the open file (in memory) to write groups, datasets and attributes.
+
+    Raises:
+        OSError: see :func:`write_bytes`.
+    """
+    # The HDF5 1.10 layout and fixed-length strings keep checksums on metadata too: a flipped bit is then an error,
+    # where older layouts read wrong numbers now and then.
+    with h5py.File("in-memory", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
+        file.attrs["pyrogen_kind"] = np.bytes_(kind)
+        file.attrs["pyrogen_format_version"] = version
+        write_json(file, "package_versions", package_versions())
+        fill(file)
+        file.flush()
+        image = file.id.get_file_image()
+    write_bytes(path, image)
+
+
+@contextlib.contextmanager
+def open_hdf5(path: str | os.PathLike[str], kind: str, newest_version: int) -> Iterator[h5py.File]:
+    """Open an HDF5 file of pyrogen for reading, after checking that it is one.
+
+    Args:
+        path: the file.
+        kind: what the file has to hold.
+        newest_version: the newest format version that the caller understands.
+
+    Raises:
+        FileNotFoundError: no such file.
+        FileFormatError: not HDF5, truncated or damaged, foreign, of another kind, or of a newer version.
+    """
+    path = Path(path)
+    with open_any_hdf5(path) as file, damage_named(path):
+        found = kind_of(file)
+        if found is None:
+            raise FileFormatError(f"{path} is an HDF5 file, but not one of pyrogen's; expected a pyrogen {kind} file")
+        if found != kind:
+            raise FileFormatError(f"{path} is a pyrogen {found} file; expected a pyrogen {kind} file")
+        version = int(file.attrs.get("pyrogen_format_version", 0))
+        if not 1 <= version <= newest_version:
+            raise FileFormatError(
+                f"{path} has {kind} format version {version}; this pyrogen reads versions 1 to {newest_version}: "
+                "update pyrogen to read it"
+            )
+        yield file
+
+
+def kind_of(file: h5py.File) -> str | None:
+    """What kind of pyrogen file this is; None for a foreign one."""
+    found = file.attrs.get("pyrogen_kind")
+    return found.decode() if isinstance(found, bytes) else found
+
+
+@contextlib.contextmanager
+def damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what h5py says of a damaged file that could still be opened into an error naming the file."""
+    try:
+        yield
+    except (KeyError, OSError, RuntimeError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"{path} is damaged or incomplete: {error}") from error
+
+
+@contextlib.contextmanager
+def open_any_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
+    """Open any HDF5 file for reading, with an error that says what is wrong where it is none."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected an HDF5 file")
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    if path.stat().st_size == 0:
+        raise FileFormatError(f"{path} is empty; expected an HDF5 file")
+    try:
+        file = h5py.File(path, "r")
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise FileFormatError(
+            f"{path} is not a whole HDF5 file (truncated, damaged or another format): {error}"
+        ) from error
+    with file:
+        yield file
+
+
+def write_array(group: h5py.Group, name: str, values: Any) -> None:
+    """Store an array; with a checksum on every chunk, so that a damaged file is noticed on reading."""
+    array = np.asarray(values)
+    if array.size and array.ndim:
+        group.create_dataset(name, data=array, chunks=True, fletcher32=True)
+    else:
+        group.create_dataset(name, data=array)
+
+
+def write_json(group: h5py.Group, name: str, value: Any) -> None:
+    """Store a plain structure (dicts, lists, strings, numbers) as JSON in UTF-8 bytes, with a checksum."""
+    write_array(group, name, np.frombuffer(json.dumps(value, sort_keys=True).encode(), np.uint8))
+
+
+def read_json(group: h5py.Group, name: str) -> Any:
+    """Read what :func:`write_json` stored."""
+    return json.loads(group[name][()].tobytes())
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
