@@ -1,0 +1,344 @@
+"""Bijections from the events' own units to those a network likes, with their log-Jacobians.
+
+They are part of the model: log p(x) = log p(u) + log|du/dx|, so every density is in the units of the events.
+The constants are float64 buffers: they move with ``.to(device)``, are kept by ``state_dict`` and take part in
+no gradient. They are cast to the dtype of the events, so float32 events stay float32.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from .sample import EventSample
+
+Events = EventSample | ArrayLike | Tensor
+
+
+class Bijection(nn.Module, ABC):
+    """An invertible map, feature by feature, that can be fitted to events.
+
+    Before it is fitted it acts as the identity, so that a model with it is a proper density at any time.
+    """
+
+    kind: ClassVar[str]
+    """The name in :meth:`config`."""
+
+    @property
+    @abstractmethod
+    def fitted(self) -> bool:
+        """Whether the constants are set, by :meth:`fit` or by hand. Survives saving and loading."""
+
+    @abstractmethod
+    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+        """Set the constants from events, replacing those there were.
+
+        Args:
+            events: ``[N, d]``.
+            weights: ``[N]``; if left out, those of an ``EventSample``, or none.
+
+        Returns:
+            Itself.
+
+        Raises:
+            ValueError: events or weights that :class:`EventSample` would refuse, or a feature without spread.
+        """
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """From events ``x [..., d]`` to ``u [..., d]`` and log|du/dx| ``[...]``, summed over the features.
+
+        Raises:
+            ValueError: not the number of features it was fitted to, or not floating point.
+        """
+
+    @abstractmethod
+    def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """From ``u [..., d]`` back to events ``x [..., d]`` and log|dx/du| ``[...]``.
+
+        Raises:
+            ValueError: as in :meth:`forward`.
+        """
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """All that :func:`from_config` needs, in plain JSON types; the constants keep every bit."""
+
+    @classmethod
+    @abstractmethod
+    def _from_config(cls, config: Mapping[str, Any]) -> Self: ...
+
+
+class Identity(Bijection):
+    """u = x. Nothing to fit."""
+
+    kind = "identity"
+    fitted = True
+
+    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x.new_zeros(x.shape[:-1])
+
+    def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        return u, u.new_zeros(u.shape[:-1])
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+    @classmethod
+    def _from_config(cls, config: Mapping[str, Any]) -> Self:
+        return cls()
+
+
+class _Affine(Bijection):
+    """u = (x − shift) / scale with one shift and scale per feature, made from two buffers of shape ``[d]``.
+
+    Shape ``[]`` (one number for all features) is how the buffers start, when d is not yet known.
+    """
+
+    constants: ClassVar[tuple[str, str]]
+    """Names of the two buffers; their start values 0 and 1 make the identity."""
+    _condition: ClassVar[str]
+
+    _is_fitted: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer(self.constants[0], torch.zeros((), dtype=torch.float64))
+        self.register_buffer(self.constants[1], torch.ones((), dtype=torch.float64))
+        self.register_buffer("_is_fitted", torch.tensor(False))
+
+    @abstractmethod
+    def _shift_and_scale(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift and scale (positive) from the two constants."""
+
+    @property
+    def fitted(self) -> bool:
+        return bool(self._is_fitted)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        shift, scale, log_scale = self._cast_for(x)
+        return (x - shift) / scale, -log_scale
+
+    def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        shift, scale, log_scale = self._cast_for(u)
+        return u * scale + shift, log_scale
+
+    def config(self) -> dict[str, Any]:
+        values = {name: getattr(self, name).tolist() for name in self.constants}
+        return {"kind": self.kind, "fitted": self.fitted, **values}
+
+    @classmethod
+    def _from_config(cls, config: Mapping[str, Any]) -> Self:
+        new = cls()
+        new._set([config[name] for name in cls.constants], fitted=bool(config["fitted"]))
+        return new
+
+    def _set(self, constants: Sequence[ArrayLike], fitted: bool = True) -> None:
+        """Put new constants into the buffers, on the device where they are."""
+        a, b = (np.array(constant, dtype=np.float64) for constant in constants)
+        fine = a.ndim < 2 and a.shape == b.shape and bool(np.isfinite([a, b]).all())
+        if not (fine and bool((self._shift_and_scale(torch.from_numpy(a), torch.from_numpy(b))[1] > 0).all())):
+            raise ValueError(
+                f"{type(self).__name__} needs finite {' and '.join(self.constants)} of one shape, [d] or []; "
+                f"{self._condition}; got {a.tolist()} and {b.tolist()}"
+            )
+        device = self._is_fitted.device
+        for name, value in zip(self.constants, (a, b), strict=True):
+            setattr(self, name, torch.from_numpy(value).to(device))
+        self._is_fitted = torch.tensor(fitted, device=device)
+
+    def _cast_for(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shift, scale and Σ log scale (expanded to one per event) in the dtype of x."""
+        name = type(self).__name__
+        if not x.is_floating_point():
+            raise ValueError(f"{name} needs floating-point events; got {x.dtype}")
+        first, second = (getattr(self, constant).to(x.dtype) for constant in self.constants)
+        # Without this check a [N, 1] tensor would silently be spread over all d features.
+        if first.ndim == 1 and x.shape[-1:] != first.shape:
+            raise ValueError(f"{name} was fitted to {len(first)} features; got events of shape {list(x.shape)}")
+        shift, scale = self._shift_and_scale(first, second)
+        return shift, scale, scale.log().expand(x.shape[-1]).sum().expand(x.shape[:-1])
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        # The constants take the shape of those that are loaded: a fresh bijection does not know d.
+        for name in self.constants:
+            if prefix + name in state_dict:
+                setattr(self, name, getattr(self, name).new_empty(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Standardise(_Affine):
+    """u = (x − mean) / std: every feature gets mean 0 and standard deviation 1, weighted where events are.
+
+    The variance is Σ w (x − mean)² / Σ w. Before the fit: the identity.
+    """
+
+    kind = "standardise"
+    constants = ("mean", "std")
+    _condition = "std must be positive"
+    mean: Tensor
+    std: Tensor
+
+    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+        sample = _sample(events, weights)
+        _check_spread(sample)
+        mean = np.average(sample.values, axis=0, weights=sample.weights)
+        variance = np.average((sample.values - mean) ** 2, axis=0, weights=sample.weights)
+        # Only negative weights can do this.
+        for column, value in enumerate(variance):
+            if not value > 0:
+                raise ValueError(
+                    f"column {column} ({sample.names[column]}) has weighted variance {value:.6g}; negative "
+                    "weights outweigh the positive ones away from its mean, so it cannot be standardised"
+                )
+        self._set([mean, np.sqrt(variance)])
+        return self
+
+    def _shift_and_scale(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        return first, second
+
+
+class UnitBox(_Affine):
+    """u = (x − low) / (high − low): the box [low, high] becomes [0, 1] in every feature.
+
+    Points outside the box come out outside [0, 1]; a flow on the unit box gives them density zero.
+
+    Args:
+        low: lower limits, ``[d]`` or one number for all features; to be fitted if left out.
+        high: upper limits, likewise.
+        margin: a fit puts the limits beyond the smallest and the largest value by this fraction of their
+            distance, so that new events a little further out still have a density.
+
+    Raises:
+        ValueError: only one of the limits, low ≥ high, or a negative margin.
+    """
+
+    kind = "unit_box"
+    constants = ("low", "high")
+    _condition = "low must be below high"
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, low: ArrayLike | None = None, high: ArrayLike | None = None, margin: float = 0.05) -> None:
+        super().__init__()
+        if not 0 <= margin < float("inf"):
+            raise ValueError(f"margin must be zero or a positive fraction; got {margin}")
+        self.margin = float(margin)
+        if (low is None) != (high is None):
+            raise ValueError(f"give both low and high, or none of them; got low={low!r}, high={high!r}")
+        if low is not None and high is not None:
+            self._set(np.broadcast_arrays(low, high))
+
+    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+        sample = _sample(events, weights)
+        _check_spread(sample)
+        low, high = sample.values.min(axis=0), sample.values.max(axis=0)
+        edge = self.margin * (high - low)
+        self._set([low - edge, high + edge])
+        return self
+
+    def config(self) -> dict[str, Any]:
+        return super().config() | {"margin": self.margin}
+
+    @classmethod
+    def _from_config(cls, config: Mapping[str, Any]) -> Self:
+        new = super()._from_config(config)
+        new.margin = float(config["margin"])
+        return new
+
+    def _shift_and_scale(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        # Subtracted after the cast: x = high then gives exactly 1 in every dtype.
+        return first, second - first
+
+
+class Chain(Bijection):
+    """Bijections one after the other, the first one nearest to the events.
+
+    Its fit passes the events through and fits each part to what reaches it; parts that are fitted already,
+    such as a :class:`UnitBox` with given limits, stay as they are.
+    """
+
+    kind = "chain"
+
+    def __init__(self, parts: Iterable[Bijection]) -> None:
+        super().__init__()
+        self.parts: Sequence[Bijection] = nn.ModuleList(parts)  # type: ignore[assignment]
+
+    @property
+    def fitted(self) -> bool:
+        return all(part.fitted for part in self.parts)
+
+    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+        sample = _sample(events, weights)
+        x = torch.tensor(sample.values, device=next((buffer.device for buffer in self.buffers()), None))
+        for part in self.parts:
+            if not part.fitted:
+                part.fit(x, sample.weights)
+            x, _ = part(x)
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        total = x.new_zeros(x.shape[:-1])
+        for part in self.parts:
+            x, log_jacobian = part(x)
+            total = total + log_jacobian
+        return x, total
+
+    def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        total = u.new_zeros(u.shape[:-1])
+        for part in reversed(self.parts):
+            u, log_jacobian = part.inverse(u)
+            total = total + log_jacobian
+        return u, total
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": self.kind, "parts": [part.config() for part in self.parts]}
+
+    @classmethod
+    def _from_config(cls, config: Mapping[str, Any]) -> Self:
+        return cls(from_config(part) for part in config["parts"])
+
+
+_KINDS: dict[str, type[Bijection]] = {cls.kind: cls for cls in (Identity, Standardise, UnitBox, Chain)}
+
+
+def from_config(config: Mapping[str, Any]) -> Bijection:
+    """The bijection that :meth:`Bijection.config` described.
+
+    Raises:
+        ValueError: an unknown kind, or an entry that is missing or out of range.
+    """
+    kind = config.get("kind")
+    if kind not in _KINDS:
+        raise ValueError(f"unknown preprocessing {kind!r}; known are {', '.join(sorted(_KINDS))}")
+    try:
+        return _KINDS[kind]._from_config(config)
+    except KeyError as error:
+        raise ValueError(f"the configuration of preprocessing {kind!r} lacks {error}") from error
+
+
+def _sample(events: Events, weights: ArrayLike | Tensor | None) -> EventSample:
+    """Events and weights, checked and in float64."""
+    if isinstance(events, EventSample):
+        if weights is None:
+            return events
+        return EventSample(events.values, events.names, weights=weights)
+    return EventSample(events, weights=weights)
+
+
+def _check_spread(sample: EventSample) -> None:
+    counted = sample.values if sample.weights is None else sample.values[sample.weights != 0]
+    for column in np.flatnonzero(counted.min(axis=0) == counted.max(axis=0)):
+        raise ValueError(
+            f"column {column} ({sample.names[column]}) is constant, {counted[0, column]} in every event; "
+            "a feature without spread has no density: leave it out"
+        )
