@@ -1,0 +1,46 @@
+"""pyrogen: generative networks for collider events, with an uncertainty that can be checked.
+
+Events in, a posterior over generators out, and every number it predicts carries an uncertainty::
+
+    import pyrogen as pg
+
+    events = pg.targets.Wedge().sample((300_000,))
+    model = pg.BayesianFlow(pg.CouplingFlow(features=2))
+    posterior = pg.SVI(epochs=30, seed=0).fit(model, events)
+    posterior.density(events[:10]).relative
+"""
+
+from pyrogen import events, targets
+from pyrogen.bayes import ELBO, AutoNormal, BayesianFlow
+from pyrogen.events import EventSample
+from pyrogen.files import FileFormatError
+from pyrogen.flows import CouplingFlow
+from pyrogen.inference import (
+    SVI,
+    CheckpointMismatchError,
+    DensityEstimate,
+    HistogramBand,
+    Posterior,
+    TrainingDivergedError,
+    load,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ELBO",
+    "SVI",
+    "AutoNormal",
+    "BayesianFlow",
+    "CheckpointMismatchError",
+    "CouplingFlow",
+    "DensityEstimate",
+    "EventSample",
+    "FileFormatError",
+    "HistogramBand",
+    "Posterior",
+    "TrainingDivergedError",
+    "events",
+    "load",
+    "targets",
+]

@@ -1,0 +1,306 @@
+"""Normalizing flows out of coupling blocks, in plain torch: ``x = f(z; theta)`` as in [A] (arXiv:2104.04543) sec. 2.2.
+
+Conventions, as in [A]: ``forward`` goes from latent space to events (generation), ``inverse`` from events to latent
+space (density and training). A *block* transforms one half of the features conditioned on the other half; the
+halves alternate from block to block.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyrogen.flows.transforms import Affine, RationalQuadraticSpline, Transform
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "elu": nn.ELU, "tanh": nn.Tanh}
+MIXINGS = ("alternate", "random", "rotation")
+
+
+class Conditioner(nn.Module):
+    """A multilayer perceptron with torch's usual initial weights.
+
+    (A last layer that starts at zero makes every block the identity, which is a saddle point for affine blocks: one
+    block alone cannot improve on a Gaussian, and a deep flow stays there for hundreds of steps.)
+
+    Args:
+        inputs: number of inputs; with none, the network sees a constant 1 and predicts free parameters.
+        hidden: units of each hidden layer.
+        outputs: number of outputs.
+        activation: a name in :data:`ACTIVATIONS`.
+    """
+
+    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: str = "relu") -> None:
+        super().__init__()
+        self.constant_input = inputs == 0
+        sizes = [max(inputs, 1), *hidden, outputs]
+        layers: list[nn.Module] = []
+        for width_in, width_out in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(width_in, width_out), ACTIVATIONS[activation]()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map inputs ``[..., inputs]`` to ``[..., outputs]``."""
+        if self.constant_input:
+            inputs = inputs.new_ones(*inputs.shape[:-1], 1)
+        return self.layers(inputs)
+
+
+class CouplingBlock(nn.Module):
+    """One coupling block: half of the features is transformed, with parameters predicted from the other half.
+
+    Args:
+        features: number of features of an event.
+        transform: the elementwise transform.
+        hidden: units of each hidden layer of the conditioner.
+        context: number of conditions appended to the conditioner's input.
+        activation: a name in :data:`ACTIVATIONS`.
+        first: transform the first half instead of the second.
+    """
+
+    def __init__(
+        self, features: int, transform: Transform, hidden: Sequence[int], context: int, activation: str, first: bool
+    ) -> None:
+        super().__init__()
+        self.transform = transform
+        self.first = first
+        self.transformed = features - features // 2  # with an odd number the larger half moves
+        outputs = self.transformed * transform.parameters_per_feature
+        self.conditioner = Conditioner(features // 2 + context, hidden, outputs, activation)
+
+    def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The half that is kept and the half that is transformed."""
+        if self.first:
+            return values[..., self.transformed :], values[..., : self.transformed]
+        kept = values.shape[-1] - self.transformed
+        return values[..., :kept], values[..., kept:]
+
+    def _predict(self, kept: Tensor, context: Tensor | None) -> Tensor:
+        inputs = kept if context is None else torch.cat([kept, context], -1)
+        return self.conditioner(inputs).unflatten(-1, (self.transformed, -1))
+
+    def _apply_transform(self, inverse: bool, values: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        kept, moved = self._split(values)
+        parameters = self._predict(kept, context)
+        moved, log_derivative = (self.transform.inverse if inverse else self.transform.forward)(moved, parameters)
+        halves = [moved, kept] if self.first else [kept, moved]
+        return torch.cat(halves, -1), log_derivative.sum(-1)
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Latent ``z [..., features]`` to ``x`` and log|det dx/dz| ``[...]``."""
+        return self._apply_transform(False, z, context)
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``x [..., features]`` to latent ``z`` and log|det dz/dx| ``[...]``."""
+        return self._apply_transform(True, x, context)
+
+
+class CouplingFlow(nn.Module):
+    """A normalizing flow of affine or rational-quadratic-spline coupling blocks.
+
+    Trains by maximum likelihood in plain torch (``-flow.log_prob(x).mean()``) and is the deterministic network that
+    :class:`~pyrogen.BayesianFlow` lifts.
+
+    Args:
+        features: number of features of an event, at least 1.
+        blocks: number of coupling blocks (20 in [A] table 1).
+        hidden: units of each hidden layer of a block's network (32, 32, 32 in [A] table 1).
+        transform: ``"affine"`` (RealNVP with softly clamped scale) or ``"rqs"`` (rational-quadratic spline).
+        context: number of conditions per event; 0 for an unconditional flow.
+        base: ``"normal"``: standard normal latent space, all of R^features; ``"uniform"``: the unit box with a
+            uniform latent density, for ``"rqs"`` only: densities with hard edges, such as the ramps. Events outside
+            the box then have log-density -inf.
+        mixing: between blocks the halves ``"alternate"``; ``"random"`` adds a fixed random permutation,
+            ``"rotation"`` a fixed random rotation (not on the unit box).
+        bins: bins of each spline.
+        bound: the splines of the normal base act on [-bound, bound] and are the identity outside.
+        clamp: bound on the log-scale of an affine block.
+        activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
+        seed: seeds the initial weights and the fixed mixing; the global random state is left alone.
+        dtype: ``torch.float32`` (default) or ``torch.float64``.
+
+    Raises:
+        ValueError: an argument out of range, with what would be right.
+    """
+
+    orders: Tensor
+    rotations: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        blocks: int = 20,
+        hidden: Sequence[int] = (32, 32, 32),
+        transform: str = "affine",
+        context: int = 0,
+        *,
+        base: str = "normal",
+        mixing: str = "alternate",
+        bins: int = 10,
+        bound: float = 5.0,
+        clamp: float = 2.0,
+        activation: str = "relu",
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        hidden = tuple(hidden)
+        _check_count("features", features, 1)
+        _check_count("blocks", blocks, 1)
+        _check_count("context", context, 0)
+        for units in hidden:
+            _check_count("every entry of hidden", units, 1)
+        _check_choice("transform", transform, tuple(TRANSFORMS))
+        _check_choice("base", base, ("normal", "uniform"))
+        _check_choice("mixing", mixing, MIXINGS)
+        _check_choice("activation", activation, tuple(ACTIVATIONS))
+        if base == "uniform" and (transform != "rqs" or mixing == "rotation"):
+            raise ValueError(
+                'base="uniform" is the unit box, which only transform="rqs" with mixing "alternate" or "random" maps '
+                f"onto itself; got transform={transform!r}, mixing={mixing!r}"
+            )
+        if features == 1 and transform == "affine" and context == 0:
+            warnings.warn(
+                'an affine flow of one feature can only learn a Gaussian; transform="rqs" is not so limited',
+                stacklevel=2,
+            )
+        self.features, self.context, self.base = features, context, base
+        self.config: dict[str, Any] = {
+            "features": features,
+            "blocks": blocks,
+            "hidden": list(hidden),
+            "transform": transform,
+            "context": context,
+            "base": base,
+            "mixing": mixing,
+            "bins": bins,
+            "bound": float(bound),
+            "clamp": float(clamp),
+            "activation": activation,
+            "seed": seed,
+            "dtype": str(dtype).removeprefix("torch."),
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.blocks = nn.ModuleList(
+                CouplingBlock(
+                    features,
+                    TRANSFORMS[transform](base=base, bins=bins, bound=bound, clamp=clamp),
+                    hidden,
+                    context,
+                    activation,
+                    first=i % 2 == 1,
+                )
+                for i in range(blocks)
+            )
+            if mixing == "random":
+                orders = torch.stack([torch.randperm(features) for _ in range(blocks)])
+                self.register_buffer("orders", orders)
+            elif mixing == "rotation":
+                # in float64, so that they are orthogonal to the precision of either type
+                self.register_buffer(
+                    "rotations", torch.linalg.qr(torch.randn(blocks, features, features, dtype=torch.float64)).Q
+                )
+        self.mixing = mixing
+        self.to(dtype)
+
+    @property
+    def on_unit_box(self) -> bool:
+        """True where the flow's events live in the unit box."""
+        return self.base == "uniform"
+
+    def _mix(self, values: Tensor, block: int, inverse: bool) -> Tensor:
+        if self.mixing == "random":
+            order = self.orders[block]
+            return values[..., order.argsort() if inverse else order]
+        if self.mixing == "rotation":
+            rotation = self.rotations[block]
+            return values @ (rotation if inverse else rotation.T)
+        return values
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Generate: latent ``z [..., features]`` to events ``x`` and log|det dx/dz| ``[...]``."""
+        context = self._check(z, context)
+        log_det = z.new_zeros(z.shape[:-1])
+        for i, block in enumerate(self.blocks):
+            z, contribution = block(self._mix(z, i, False), context)
+            log_det = log_det + contribution
+        return z, log_det
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Normalise: events ``x [..., features]`` to latent ``z`` and log|det dz/dx| ``[...]``."""
+        context = self._check(x, context)
+        log_det = x.new_zeros(x.shape[:-1])
+        for i in reversed(range(len(self.blocks))):
+            x, contribution = self.blocks[i].inverse(x, context)  # type: ignore[operator]
+            x = self._mix(x, i, True)
+            log_det = log_det + contribution
+        return x, log_det
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log density of events, ``log p_z(f^-1(x)) + log|det df^-1/dx|`` [A eq. 3].
+
+        Args:
+            x: events ``[..., features]``.
+            context: conditions ``[..., context]``, only for a conditional flow.
+
+        Returns:
+            ``[...]`` in nats; -inf outside the unit box of a uniform base.
+        """
+        z, log_det = self.inverse(x, context)
+        return self._base_log_prob(z) + log_det
+
+    def sample(self, n: int, context: Tensor | None = None) -> Tensor:
+        """``n`` events ``[n, features]`` through torch's global random state; ``context [n, context]``."""
+        _check_count("n", n, 0)
+        parameter = next(self.parameters())
+        draw = torch.rand if self.on_unit_box else torch.randn
+        z = draw(n, self.features, dtype=parameter.dtype, device=parameter.device)
+        return self.forward(z, context)[0]
+
+    def _base_log_prob(self, z: Tensor) -> Tensor:
+        if self.on_unit_box:
+            inside = ((z >= 0) & (z <= 1)).all(-1)
+            return torch.where(inside, 0.0, -math.inf).to(z.dtype)
+        return -0.5 * (z**2).sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
+
+    def _check(self, values: Tensor, context: Tensor | None) -> Tensor | None:
+        if values.ndim < 1 or values.shape[-1] != self.features:
+            raise ValueError(f"events of shape {list(values.shape)}; this flow needs [..., {self.features}]")
+        if self.context == 0:
+            if context is not None:
+                raise ValueError("context was given to a flow without conditions; build it with context=k")
+            return None
+        expected = [*values.shape[:-1], self.context]
+        if context is None or list(context.shape) != expected:
+            got = None if context is None else list(context.shape)
+            raise ValueError(f"context of shape {got}; this flow needs {expected} for events {list(values.shape)}")
+        return context
+
+
+def _affine(*, clamp: float, **_: Any) -> Transform:
+    return Affine(clamp)
+
+
+def _spline(*, base: str, bins: int, bound: float, **_: Any) -> Transform:
+    if base == "uniform":
+        return RationalQuadraticSpline(bins, 0.0, 1.0, free_edges=True)
+    return RationalQuadraticSpline(bins, -bound, bound)
+
+
+#: Constructors by name: what ``CouplingFlow(transform=...)`` accepts.
+TRANSFORMS: dict[str, Callable[..., Transform]] = {"affine": _affine, "rqs": _spline}
+
+
+def _check_count(name: str, value: int, smallest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {smallest}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(map(repr, choices))}")

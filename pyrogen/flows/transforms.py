@@ -1,0 +1,154 @@
+"""Elementwise, invertible transforms with conditioned parameters: what a coupling block does to half of the features.
+
+A transform maps latent values ``z`` to event values ``x``, one feature at a time, with parameters that the conditioner
+network predicts for every event. Adding one means writing a class with ``parameters_per_feature``, ``forward`` and
+``inverse`` and a line in :data:`TRANSFORMS`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Transform(Protocol):
+    """What :class:`~pyrogen.flows.coupling.CouplingBlock` needs of a transform."""
+
+    parameters_per_feature: int
+
+    def forward(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``z [..., k]`` with ``parameters [..., k, P]`` to ``x [..., k]`` and log|dx/dz| ``[..., k]``."""
+        ...
+
+    def inverse(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``x [..., k]`` back to ``z [..., k]``, with log|dz/dx| ``[..., k]``."""
+        ...
+
+
+class Affine:
+    """The affine (RealNVP) transform ``x = z exp(s) + t`` of [A] sec. 2.2.
+
+    ``s = clamp tanh(raw / clamp)`` is softly clamped to (-clamp, clamp): no block can stretch a feature by more than
+    ``exp(clamp)``, which keeps the training stable. All raw parameters zero give the identity.
+    """
+
+    parameters_per_feature = 2
+
+    def __init__(self, clamp: float = 2.0) -> None:
+        if not clamp > 0:
+            raise ValueError(f"clamp is {clamp}; it bounds the log-scale of a block and must be positive")
+        self.clamp = clamp
+
+    def _scale_and_shift(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        raw, shift = parameters.unbind(-1)
+        return self.clamp * torch.tanh(raw / self.clamp), shift
+
+    def forward(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self._scale_and_shift(parameters)
+        return z * log_scale.exp() + shift, log_scale
+
+    def inverse(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self._scale_and_shift(parameters)
+        return (x - shift) * (-log_scale).exp(), -log_scale
+
+
+class RationalQuadraticSpline:
+    """Monotonic rational-quadratic spline (Durkan et al., arXiv:1906.04032), the identity outside its box.
+
+    ``inverse`` (from events to latent space, the direction of every training step) evaluates the rational function,
+    ``forward`` solves the quadratic equation. On ``[low, high]`` there are ``bins`` bins with free widths and heights,
+    and free slopes at the inner knots. With ``free_edges`` the two outermost slopes are free as well (a density with
+    a hard edge ends at any height); without, they are 1, so that the spline joins its linear tails smoothly. All raw
+    parameters zero give the identity.
+
+    The slope at a knot is the harmonic mean of the two bins beside it times a free factor, softly clamped to
+    [1/``slope_factor``, ``slope_factor``]. A slope independent of its bins can make the function so flat inside a bin
+    that no float32 number tells its values apart: with raw parameters ~ N(0, 3^2) the inverse is then lost
+    completely. Tied slopes and a smallest bin keep it within 1e-4.
+    """
+
+    slope_factor = 5.0
+
+    def __init__(self, bins: int = 10, low: float = -5.0, high: float = 5.0, free_edges: bool = False) -> None:
+        if not (isinstance(bins, int) and 2 <= bins <= 200):
+            raise ValueError(f"bins is {bins}; a spline needs a whole number of bins from 2 to 200")
+        if not low < high:
+            raise ValueError(f"the spline's box [{low}, {high}] is empty; low must be below high")
+        self.bins, self.low, self.high, self.free_edges = bins, low, high, free_edges
+        self.parameters_per_feature = 3 * bins + (1 if free_edges else -1)
+        # Smallest bin as a fraction of the box. Edges with slope 1 need more, since a flat bin may not lie beside them.
+        self.min_bin = (0.05 if free_edges else 0.4) / bins
+
+    def _knots(self, raw: Tensor) -> Tensor:
+        fractions = self.min_bin + (1 - self.min_bin * self.bins) * torch.softmax(raw, -1)
+        inner = self.low + (self.high - self.low) * torch.cumsum(fractions[..., :-1], -1)
+        return F.pad(F.pad(inner, (1, 0), value=self.low), (0, 1), value=self.high)
+
+    def _slopes(self, raw: Tensor, mean_slopes: Tensor) -> Tensor:
+        """Slopes ``[..., bins + 1]`` at the knots, from free factors and the mean slopes ``[..., bins]`` of the bins."""
+        left, right = mean_slopes[..., :-1], mean_slopes[..., 1:]
+        reference = 2 * left * right / (left + right)
+        if self.free_edges:
+            reference = torch.cat([mean_slopes[..., :1], reference, mean_slopes[..., -1:]], -1)
+        limit = math.log(self.slope_factor)
+        slopes = reference * (limit * torch.tanh(raw / limit)).exp()
+        return slopes if self.free_edges else F.pad(slopes, (1, 1), value=1.0)
+
+    def _bin(self, value: Tensor, axis: int, parameters: Tensor) -> tuple[Tensor, ...]:
+        """Corners ``x0, y0``, sizes ``w, h`` and edge slopes ``d0, d1`` of the bin that holds each value.
+
+        ``axis`` names the knots to search: 0 for x (events), 1 for z.
+        """
+        x_knots, z_knots = (self._knots(part) for part in parameters[..., : 2 * self.bins].split(self.bins, -1))
+        slopes = self._slopes(parameters[..., 2 * self.bins :], z_knots.diff(dim=-1) / x_knots.diff(dim=-1))
+        searched = x_knots if axis == 0 else z_knots
+        index = (value.unsqueeze(-1) >= searched[..., 1:-1]).sum(-1, keepdim=True)
+
+        def pick(values: Tensor, index: Tensor) -> Tensor:
+            return values.gather(-1, index).squeeze(-1)
+
+        x0, z0 = pick(x_knots, index), pick(z_knots, index)
+        width, height = pick(x_knots, index + 1) - x0, pick(z_knots, index + 1) - z0
+        return x0, z0, width, height, pick(slopes, index), pick(slopes, index + 1)
+
+    def inverse(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        inside = (x >= self.low) & (x <= self.high)
+        # Clipping before the spline's arithmetic keeps values and gradients finite for the rows that `where` drops.
+        clipped = x.clamp(self.low, self.high)
+        x0, z0, width, height, d0, d1 = self._bin(clipped, 0, parameters)
+        theta = ((clipped - x0) / width).clamp(0, 1)
+        slope = height / width
+        mixed = theta * (1 - theta)
+        denominator = slope + (d1 + d0 - 2 * slope) * mixed
+        z = z0 + height * (slope * theta**2 + d0 * mixed) / denominator
+        log_derivative = self._log_derivative(theta, slope, d0, d1, denominator)
+        return (
+            torch.where(inside, z.clamp(self.low, self.high), x),
+            torch.where(inside, log_derivative, torch.zeros_like(x)),
+        )
+
+    def forward(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        inside = (z >= self.low) & (z <= self.high)
+        clipped = z.clamp(self.low, self.high)
+        x0, z0, width, height, d0, d1 = self._bin(clipped, 1, parameters)
+        slope = height / width
+        # Solve z(theta) = z0 + dz for theta, with the root formula that does not cancel [1906.04032, eq. 6-8].
+        dz = (clipped - z0).clamp(min=0)
+        curvature = d1 + d0 - 2 * slope
+        a = height * (slope - d0) + dz * curvature
+        b = height * d0 - dz * curvature
+        c = -slope * dz
+        theta = (2 * c / (-b - (b**2 - 4 * a * c).clamp(min=0).sqrt())).clamp(0, 1)
+        denominator = slope + curvature * theta * (1 - theta)
+        log_derivative = self._log_derivative(theta, slope, d0, d1, denominator)
+        x = (x0 + theta * width).clamp(self.low, self.high)
+        return torch.where(inside, x, z), torch.where(inside, -log_derivative, torch.zeros_like(z))
+
+    @staticmethod
+    def _log_derivative(theta: Tensor, slope: Tensor, d0: Tensor, d1: Tensor, denominator: Tensor) -> Tensor:
+        numerator = d1 * theta**2 + 2 * slope * theta * (1 - theta) + d0 * (1 - theta) ** 2
+        return 2 * slope.log() + numerator.log() - 2 * denominator.log()
