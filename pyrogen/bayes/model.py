@@ -1,0 +1,299 @@
+"""The Bayesian lifting: any flow with ``log_prob`` and ``sample`` becomes a Pyro model over its weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.nn import PyroModule
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from pyrogen.bayes.local import check_layers, noisy_activations
+from pyrogen.bayes.packing import WeightPacking
+from pyrogen.events.preprocessing import Bijection, Identity, Standardise
+
+THETA = "theta"  #: name of the sample site that holds all weights
+EVENTS = "events"  #: name of the observed site
+
+
+class BayesianFlow(PyroModule):
+    """A flow with a prior over its weights, as a Pyro model ``p(theta) prod_n p(x_n | theta)`` [A eq. 15].
+
+    All weights are one sample site ``"theta" [P]`` with a Gaussian prior; the events are an observed site ``"events"``
+    in a data plate that scales a mini-batch to the training size. Plain Pyro tools work on it::
+
+        model = pg.BayesianFlow(pg.CouplingFlow(2))
+        guide = pyro.infer.autoguide.AutoNormal(model)
+        svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO())
+        svi.step(batch, size=300_000)
+
+    Args:
+        flow: any :class:`torch.nn.Module` with ``log_prob(x)`` and ``sample(n)`` (``context`` is passed on as second
+            argument where it is given). It is copied; its present weights are where training starts.
+        prior_scale: width of the prior of every weight, or widths by parameter-name pattern
+            (``{"*.bias": 0.1, "*": 1.0}``, the first match counts).
+        preprocessing: a bijection from the events' units to the flow's, part of the model: every density is per unit
+            of the events' own variables. ``"auto"``: standardise, or nothing for a flow on the unit box; ``None``:
+            nothing. Bijections that are not yet fitted act as the identity until a backend's ``fit`` (or
+            :meth:`prepare`) sets their constants.
+
+    Raises:
+        TypeError: the flow lacks ``log_prob`` or ``sample``.
+        ValueError: a prior width that is not positive, or a pattern that matches nothing.
+    """
+
+    def __init__(
+        self,
+        flow: nn.Module,
+        prior_scale: float | Mapping[str, float] = 1.0,
+        preprocessing: Bijection | str | None = "auto",
+    ) -> None:
+        super().__init__()
+        missing = [name for name in ("log_prob", "sample") if not callable(getattr(flow, name, None))]
+        if not isinstance(flow, nn.Module) or missing:
+            raise TypeError(
+                f"cannot lift a {type(flow).__name__}: a flow is a torch.nn.Module with log_prob(x) and sample(n)"
+                + (f"; it lacks {' and '.join(missing)}" if missing else "")
+            )
+        if preprocessing == "auto":
+            preprocessing = Identity() if getattr(flow, "on_unit_box", False) else Standardise()
+        elif preprocessing is None:
+            preprocessing = Identity()
+        elif isinstance(preprocessing, str):
+            raise ValueError(f'unknown preprocessing {preprocessing!r}; give "auto", None or a bijection')
+        self.flow = copy.deepcopy(flow).requires_grad_(False)
+        self.preprocessing = copy.deepcopy(preprocessing)
+        self.prior_scale = dict(prior_scale) if isinstance(prior_scale, Mapping) else float(prior_scale)
+        self.packing = WeightPacking(self._flow)
+        theta = self.packing.pack()
+        self.register_buffer("_initial_theta", theta)
+        self.register_buffer("_prior_scales", self.packing.scales(prior_scale).to(theta))
+
+    # Pyro's attribute access would register the plain weights of a submodule as Pyro parameters, which they are not:
+    # their values come from the sample site.
+    @property
+    def _flow(self) -> nn.Module:
+        return self._modules["flow"]  # type: ignore[return-value]
+
+    @property
+    def _preprocessing(self) -> Bijection:
+        return self._modules["preprocessing"]  # type: ignore[return-value]
+
+    @property
+    def initial_theta(self) -> Tensor:
+        """The weights ``[P]`` that the flow had when it was lifted: the deterministic initialisation."""
+        return self._buffers["_initial_theta"]  # type: ignore[return-value]
+
+    @property
+    def weights(self) -> int:
+        """Number of weights P."""
+        return self.packing.size
+
+    @property
+    def features(self) -> int | None:
+        """Number of features of an event, where the flow tells it."""
+        return getattr(self._flow, "features", None)
+
+    @property
+    def context(self) -> int:
+        """Number of conditions per event."""
+        return int(getattr(self._flow, "context", 0) or 0)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        return self.initial_theta.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.initial_theta.device
+
+    def prior(self) -> TorchDistribution:
+        """The prior over ``theta [P]``, independent Gaussians around zero."""
+        scales: Tensor = self._buffers["_prior_scales"]  # type: ignore[assignment]
+        return dist.Normal(torch.zeros_like(scales), scales, validate_args=False).to_event(1)
+
+    def prepare(
+        self,
+        events: Tensor,
+        weights: Tensor | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> BayesianFlow:
+        """A copy of the model ready for training on ``events [N, d]``.
+
+        Its preprocessing constants are fitted to the events, if they were not set before, and its weights have the
+        given type and are on the given device. The model itself is left as it is.
+        """
+        prepared = copy.deepcopy(self)
+        if not prepared._preprocessing.fitted:
+            prepared._preprocessing.fit(events, weights)
+        prepared._preprocessing.to(device=device)  # its constants stay in float64
+        prepared._flow.to(device=device, dtype=dtype)
+        for name, buffer in prepared._buffers.items():
+            if buffer is not None:
+                prepared._buffers[name] = buffer.to(device=device, dtype=dtype)
+        # WeightPacking refers to a module, so a copied model packs its own copy of the flow.
+        prepared.packing = WeightPacking(prepared._flow)
+        return prepared
+
+    def describe(self) -> dict[str, Any]:
+        """What the model is, in JSON types: enough to rebuild it around a flow that has a ``config``."""
+        flow = self._flow
+        return {
+            "flow": type(flow).__name__,
+            "flow_config": getattr(flow, "config", None),
+            "weights": self.packing.size,
+            "parameters": [
+                [name, list(shape)] for name, shape in zip(self.packing.names, self.packing.shapes, strict=True)
+            ],
+            "prior_scale": self.prior_scale,
+            "preprocessing": self._preprocessing.config(),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    def forward(
+        self,
+        events: Tensor | None = None,
+        weights: Tensor | None = None,
+        context: Tensor | None = None,
+        *,
+        size: int | None = None,
+    ) -> Tensor:
+        """The Pyro model.
+
+        Args:
+            events: a batch ``[M, d]`` in the events' units, or None to generate (prior and posterior predictive).
+            weights: factors ``[M]`` of the events' log-likelihoods, of either sign; the backends pass weights that
+                sum to the effective sample size (:func:`normalise_weights`).
+            context: conditions ``[M, k]`` of a conditional flow.
+            size: number of training events N that the batch stands for (default: M); with ``events=None`` the number
+                of events to generate.
+
+        Returns:
+            The events, observed or generated.
+        """
+        if events is None and size is None:
+            raise ValueError("model() has neither events to score nor a size, the number of events to generate")
+        batch = len(events) if events is not None else int(size)  # type: ignore[arg-type]
+        size = batch if size is None else size
+        if size < batch:
+            raise ValueError(f"size is {size}, less than the {batch} events of the batch; it is the training size")
+        theta = pyro.sample(THETA, self.prior())
+        # The subsample is named, not drawn: the batch was chosen by whoever calls the model.
+        with pyro.plate("data", size, subsample=torch.arange(batch)), _EventWeights(weights):
+            return pyro.sample(EVENTS, FlowDistribution(self, theta, batch, context), obs=events)
+
+    def log_prob(self, theta: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log density ``[N]`` of events ``x [N, d]`` for one weight vector ``theta [P]``, in the events' units."""
+        inner, log_jacobian = self._preprocessing(x)
+        return self.packing.call(theta, "log_prob", inner, *_given(context)) + log_jacobian
+
+    def local_log_prob(self, mean: Tensor, scale: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log density ``[N]`` with activations drawn per event for weights ~ N(mean [P], scale [P]^2); for training."""
+        inner, log_jacobian = self._preprocessing(x)
+        means, variances = self.packing.unpack(mean), self.packing.unpack(scale * scale)
+        with noisy_activations(self._flow, means, variances):
+            return self._flow.log_prob(inner, *_given(context)) + log_jacobian  # type: ignore[operator]
+
+    def sample_events(self, theta: Tensor, n: int, context: Tensor | None = None) -> Tensor:
+        """``n`` events ``[n, d]`` of the network with weights ``theta [P]``, in the events' units."""
+        inner = self.packing.call(theta, "sample", n, *_given(context))
+        return self._preprocessing.inverse(inner)[0]
+
+    def check_local(self) -> None:
+        """Check that the flow's layers allow local reparameterization.
+
+        Raises:
+            LocalReparameterizationError: saying what does not.
+        """
+        check_layers(self._flow)
+        context = torch.zeros(2, self.context).to(self.initial_theta) if self.context else None
+        zeros = torch.zeros_like(self.initial_theta)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            example = self.sample_events(self.initial_theta, 2, context)
+            self.local_log_prob(self.initial_theta, zeros, example, context)
+
+
+class FlowDistribution(TorchDistribution):
+    """The events' distribution for given weights: what the observed site of :class:`BayesianFlow` samples from.
+
+    Args:
+        model: the Bayesian flow.
+        theta: one weight vector ``[P]``.
+        n: number of events in the batch.
+        context: conditions ``[n, k]``.
+        posterior: ``(mean [P], scale [P])`` of independent Gaussian weights; the log density is then computed with
+            local reparameterization, in place of the fixed ``theta``.
+    """
+
+    arg_constraints: dict[str, Any] = {}
+    support = constraints.real_vector
+
+    def __init__(
+        self,
+        model: BayesianFlow,
+        theta: Tensor,
+        n: int,
+        context: Tensor | None = None,
+        posterior: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        self.model, self.theta, self.context, self.posterior = model, theta, context, posterior
+        super().__init__(torch.Size((n,)), torch.Size((model.features or 1,)), validate_args=False)
+
+    def localized(self, mean: Tensor, scale: Tensor) -> FlowDistribution:
+        """The same, for weights ~ N(mean, scale^2) by local reparameterization."""
+        return FlowDistribution(self.model, self.theta, self.batch_shape[0], self.context, (mean, scale))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
+        if tuple(batch_shape) != tuple(self.batch_shape):
+            raise ValueError(
+                f"cannot expand a batch of {self.batch_shape[0]} events to {list(batch_shape)}; "
+                "vectorized particles and chains are not supported: run them one after another"
+            )
+        return self
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self.posterior is not None:
+            return self.model.local_log_prob(*self.posterior, value, self.context)
+        return self.model.log_prob(self.theta, value, self.context)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        if sample_shape:
+            raise ValueError(f"one set of {self.batch_shape[0]} events at a time; got sample_shape {sample_shape}")
+        with torch.no_grad():
+            return self.model.sample_events(self.theta, self.batch_shape[0], self.context)
+
+
+class _EventWeights(Messenger):
+    """Multiplies each event's log-likelihood by its weight; Pyro's own ``poutine.scale`` refuses signs and zeros."""
+
+    def __init__(self, weights: Tensor | None) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if self.weights is not None:
+            msg["scale"] = msg["scale"] * self.weights
+
+
+def normalise_weights(weights: Tensor) -> Tensor:
+    """Event weights ``[N]`` scaled to sum to the effective sample size ``(sum w)^2 / sum w^2`` (PHYSICS: [A] sec. 5).
+
+    The weighted ELBO is then the unweighted one with N replaced by the effective sample size.
+    """
+    return weights * (weights.sum() / (weights * weights).sum())
+
+
+def _given(context: Tensor | None) -> tuple[Tensor, ...]:
+    """Context as an optional positional argument: flows without conditions need not know the word."""
+    return () if context is None else (context,)

@@ -1,0 +1,87 @@
+"""Checkpoints: the whole state of a run in one HDF5 file, so that a killed run goes on to the same bits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyrogen.files import open_hdf5, read_json, write_array, write_hdf5, write_json
+
+KIND, VERSION = "checkpoint", 1
+
+
+class CheckpointMismatchError(ValueError):
+    """The checkpoint at the given path belongs to another model, configuration or data set."""
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], identity: Mapping[str, Any], state: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write a checkpoint in one piece.
+
+    Args:
+        path: the file.
+        identity: what the run is (model, settings, data), in JSON types; :func:`load_checkpoint` compares it.
+        state: counters and curves, in JSON types.
+        tensors: all tensors of the run's state, by name.
+    """
+
+    def fill(file: h5py.File) -> None:
+        write_json(file, "identity", identity)
+        write_json(file, "state", state)
+        group = file.create_group("tensors")
+        for name, tensor in tensors.items():
+            write_array(group, name, tensor.detach().cpu().numpy())
+
+    write_hdf5(path, KIND, VERSION, fill)
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], identity: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Read the checkpoint at ``path`` if there is one, after checking that it belongs to this run.
+
+    Returns:
+        ``(state, tensors)`` as saved, or None where the file does not exist.
+
+    Raises:
+        CheckpointMismatchError: naming every entry of ``identity`` that differs.
+        FileFormatError: not a checkpoint, truncated, damaged or of a newer version.
+    """
+    if not Path(path).exists():
+        return None
+    with open_hdf5(path, KIND, VERSION) as file:
+        found = _flatten(read_json(file, "identity"))
+        wanted = _flatten(identity)
+        differences = [
+            f"{key}: {found.get(key, 'absent')} in the file, {wanted.get(key, 'absent')} in this run"
+            for key in sorted(found.keys() | wanted.keys())
+            if found.get(key) != wanted.get(key)
+        ]
+        if differences:
+            raise CheckpointMismatchError(
+                f"the checkpoint {path} belongs to another run:\n  "
+                + "\n  ".join(differences)
+                + "\nRepeat that run's model, settings and data to go on with it, or give another checkpoint file."
+            )
+        tensors = {name: torch.from_numpy(np.array(data[()])) for name, data in file["tensors"].items()}
+        return read_json(file, "state"), tensors
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
+    """Nested settings as ``{"model.prior_scale": "1.0", ...}``, so that a difference has a name."""
+    if isinstance(value, Mapping):
+        flat: dict[str, str] = {}
+        for key, inner in value.items():
+            flat |= _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    if isinstance(value, tuple):
+        value = list(value)
+    return {prefix: repr(value)}

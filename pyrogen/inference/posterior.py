@@ -1,0 +1,421 @@
+"""The posterior over networks, and what it predicts: the one thing that every backend returns."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pyrogen.bayes.model import BayesianFlow
+from pyrogen.events import EventSample, check_events
+from pyrogen.events.preprocessing import from_config
+from pyrogen.files import FileFormatError, open_hdf5, read_json, write_array, write_hdf5, write_json
+from pyrogen.flows import CouplingFlow
+from pyrogen.inference.data import as_tensor, check_context
+from pyrogen.inference.weights import FAMILIES, WeightPosterior
+
+KIND, VERSION = "posterior", 1
+ROWS = 4096  # events evaluated at once: the fastest chunk on a CPU, and what bounds the memory
+NUMBERS = 1 << 22  # largest number of densities [draws, rows] held at once
+DRAWS = 50  # weight draws of a prediction, as in [A] sec. 4
+
+
+@dataclass(frozen=True)
+class DensityEstimate:
+    """Predictive density and its uncertainty at N points [A sec. 2.1].
+
+    Attributes:
+        mean: ``p(x) = <p(x|theta)>``, ``[N]``, per unit of the events' variables.
+        std: ``sigma(x)``, the standard deviation of ``p(x|theta)`` over the posterior, ``[N]``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    @property
+    def relative(self) -> Tensor:
+        """``sigma(x) / p(x)``, ``[N]``; infinite where the mean density is zero."""
+        return torch.where(self.mean > 0, self.std / self.mean, torch.inf)
+
+
+@dataclass(frozen=True)
+class HistogramBand:
+    """A histogram with the posterior's uncertainty [A eqs. 32-34].
+
+    Attributes:
+        edges: bin edges ``[B + 1]``.
+        draws: probability of each bin in every weight draw, ``[K, B]``; events outside the edges count in the
+            normalisation, so that a row need not sum to one.
+        events: number of events (procedure a: per draw; procedure b: in all).
+        procedure: ``"a"`` (each draw generates its own events) or ``"b"`` (the same events weighted per draw).
+    """
+
+    edges: NDArray[np.float64]
+    draws: NDArray[np.float64]
+    events: int
+    procedure: str
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean probability per bin, ``[B]``."""
+        return self.draws.mean(0)
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """Standard deviation of the bin probability over the weight draws, ``[B]``."""
+        return self.draws.std(0, ddof=1)
+
+    @property
+    def widths(self) -> NDArray[np.float64]:
+        """Bin widths, to turn probabilities into densities: ``mean / widths``."""
+        return np.diff(self.edges)
+
+
+class Posterior:
+    """A posterior over generators. Predictions use a fixed, seeded set of weight draws, so that two calls agree.
+
+    Every method works in chunks: its memory is bounded whatever the number of events and draws (beyond the result
+    itself), and shows a progress bar when it takes longer than a few seconds.
+
+    Args:
+        model: the prepared Bayesian flow.
+        weights: the distribution of its weights.
+        history: training curve, one array per quantity.
+        info: how the posterior came about, in JSON types.
+    """
+
+    def __init__(
+        self,
+        model: BayesianFlow,
+        weights: WeightPosterior,
+        history: dict[str, NDArray[np.float64]] | None = None,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        if weights.size != model.packing.size:
+            raise ValueError(f"a posterior over {weights.size} weights does not fit a model of {model.packing.size}")
+        self.model, self.weights = model, weights
+        self.history = history or {}
+        self.info: dict[str, Any] = json.loads(json.dumps(info or {}))
+
+    def log_prob(self, x: Any, draws: int = DRAWS, *, context: Any = None, seed: int = 0) -> Tensor:
+        """Log density of every weight draw.
+
+        Args:
+            x: events ``[N, d]`` in the units of the training events.
+            draws: number of weight draws K.
+            context: conditions ``[N, k]`` of a conditional flow.
+            seed: seeds the weight draws.
+
+        Returns:
+            ``[K, N]`` in nats, in the model's dtype; -inf where a draw has no density.
+
+        Raises:
+            ValueError: NaN or infinite events, wrong shapes, or draws that are not a positive whole number.
+        """
+        chunks = [block for _, block in self._blocks(x, context, draws, seed, "log density")]
+        return torch.cat(chunks, 1)
+
+    def density(self, x: Any, draws: int = DRAWS, *, context: Any = None, seed: int = 0) -> DensityEstimate:
+        """Predictive density and uncertainty at ``x [N, d]`` [A sec. 2.1]; arguments as in :meth:`log_prob`.
+
+        Returns:
+            Mean and standard deviation over the draws, ``[N]`` each in float64.
+
+        Raises:
+            ValueError: as in :meth:`log_prob`, and fewer than two draws.
+        """
+        _check_draws(draws)
+        means, stds = [], []
+        for _, block in self._blocks(x, context, draws, seed, "density"):
+            density = block.double().exp()
+            means.append(density.mean(0))
+            stds.append(density.std(0))
+        return DensityEstimate(torch.cat(means), torch.cat(stds))
+
+    def sample(self, n: int, draws: int = DRAWS, *, context: Any = None, seed: int = 0) -> Tensor:
+        """Events of the posterior predictive distribution, from ``draws`` networks in equal shares, shuffled.
+
+        Args:
+            n: number of events.
+            draws: number of weight draws (at most n are used).
+            context: conditions ``[n, k]``, one row per event to generate.
+            seed: seeds weight draws and events.
+
+        Returns:
+            ``[n, d]`` in the units of the training events.
+        """
+        _check_count("n", n)
+        context = self._context(context, n)
+        draws = min(draws, n)
+        with _seeded(seed, self.model.device):
+            order = torch.randperm(n)
+            shares = [len(share) for share in order.tensor_split(draws)]
+            rows = iter(order.split(shares))
+            pieces = []
+            with self._bar(n, "sample", "event") as bar:
+                for theta, share in zip(self.weights.draws(draws, seed), shares, strict=True):
+                    mine = next(rows)
+                    for part in mine.split(4 * ROWS):
+                        pieces.append(self._generate(theta, len(part), None if context is None else context[part]))
+                        bar.update(len(part))
+                    assert len(mine) == share
+        events = torch.cat(pieces)
+        return events[order.argsort().to(events.device)]
+
+    def generate(self, n: int, draws: int = DRAWS, *, context: Any = None, seed: int = 0) -> EventSample:
+        """Events with the relative uncertainty of the density at each of them, ``{x, sigma(x)/p(x)}`` [A eq. 2].
+
+        Arguments as in :meth:`sample`.
+
+        Returns:
+            An :class:`~pyrogen.EventSample` with ``uncertainties``, and the column names and units of the training.
+        """
+        _check_draws(draws)
+        events = self.sample(n, draws, context=context, seed=seed)
+        relative = self.density(events, draws, context=context, seed=seed).relative
+        return EventSample(
+            events.double().cpu().numpy(),
+            names=self.info.get("names"),
+            units=self.info.get("units"),
+            uncertainties=relative.cpu().numpy(),
+            provenance={
+                "generator": "pyrogen posterior",
+                "backend": self.info.get("backend", "unknown"),
+                "draws": draws,
+                "seed": seed,
+                "training_data_sha256": self.info.get("data_sha256", "unknown"),
+            },
+        )
+
+    def histogram(
+        self,
+        observable: Callable[[Tensor], Tensor] | str | int,
+        bins: Sequence[float] | NDArray[np.float64] | int,
+        *,
+        range: tuple[float, float] | None = None,
+        n: int = 100_000,
+        draws: int = DRAWS,
+        procedure: str = "a",
+        context: Any = None,
+        seed: int = 0,
+    ) -> HistogramBand:
+        """Histogram of an observable with the posterior's uncertainty per bin [A eqs. 32-34, sec. 3.5].
+
+        Procedure (a): every weight draw generates ``n`` events and fills its own histogram; its spread contains the
+        Poisson noise of n events. Procedure (b): the same ``n`` predictive events for all draws, weighted by
+        ``p(x|theta_k) / p(x)``. Both agree for large n.
+
+        Args:
+            observable: a function of events ``[m, d]`` (tensor) to values ``[m]``, or a column's name or index.
+            bins: increasing edges ``[B + 1]``, or a number of equal bins on ``range``.
+            range: lowest and highest edge for a number of bins.
+            n: number of events, per draw (a) or in all (b).
+            draws: number of weight draws K, at least 2.
+            procedure: ``"a"`` or ``"b"``.
+            context: conditions ``[n, k]``.
+            seed: seeds weight draws and events.
+
+        Raises:
+            ValueError: edges that do not increase, an unknown procedure or column, fewer than two draws.
+        """
+        edges = _edges(bins, range)
+        function = self._observable(observable)
+        _check_draws(draws)
+        _check_count("n", n)
+        if procedure == "a":
+            probabilities = self._histogram_own_events(function, edges, n, draws, context, seed)
+        elif procedure == "b":
+            probabilities = self._histogram_weighted(function, edges, n, draws, context, seed)
+        else:
+            raise ValueError(f'procedure is {procedure!r}; it must be "a" (own events) or "b" (weighted events)')
+        return HistogramBand(edges, probabilities, n, procedure)
+
+    def _histogram_own_events(
+        self, function: Callable[[Tensor], Tensor], edges: Any, n: int, draws: int, context: Any, seed: int
+    ) -> NDArray[np.float64]:
+        context = self._context(context, n)
+        counts = np.zeros((draws, len(edges) - 1))
+        with _seeded(seed, self.model.device), self._bar(draws * n, "histogram", "event") as bar:
+            for k, theta in enumerate(self.weights.draws(draws, seed)):
+                for rows in torch.arange(n).split(4 * ROWS):
+                    events = self._generate(theta, len(rows), None if context is None else context[rows])
+                    counts[k] += np.histogram(_values(function, events), edges)[0]
+                    bar.update(len(rows))
+        return counts / n
+
+    def _histogram_weighted(
+        self, function: Callable[[Tensor], Tensor], edges: Any, n: int, draws: int, context: Any, seed: int
+    ) -> NDArray[np.float64]:
+        events = self.sample(n, draws, context=context, seed=seed)
+        sums = np.zeros((draws, len(edges) - 1))
+        for rows, block in self._blocks(events, context, draws, seed, "histogram"):
+            # The events come from the mixture of the same draws: their density is the mean over the draws.
+            weights = torch.softmax(block.double(), 0).mul(draws).cpu().numpy()
+            values = _values(function, events[rows])
+            for k in np.arange(draws):
+                sums[k] += np.histogram(values, edges, weights=weights[k])[0]
+        return sums / n
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the posterior to an HDF5 file (format in ``docs/files.md``), in one piece.
+
+        Raises:
+            OSError: the file cannot be written; an old file at ``path`` is left as it was.
+        """
+
+        def fill(file: h5py.File) -> None:
+            write_json(file, "model", self.model.describe())
+            write_json(file, "info", self.info)
+            file.attrs["family"] = self.weights.family
+            for name, array in self.weights.arrays.items():
+                write_array(file, f"weights/{name}", array.cpu().numpy())
+            write_array(file, "initial_weights", self.model.initial_theta.cpu().numpy())
+            for name, buffer in self.model._flow.named_buffers():
+                write_array(file, f"flow_buffers/{name}", buffer.cpu().numpy())
+            for name, values in self.history.items():
+                write_array(file, f"history/{name}", values)
+
+        write_hdf5(path, KIND, VERSION, fill)
+
+    def _blocks(self, x: Any, context: Any, draws: int, seed: int, what: str) -> Iterator[tuple[slice, Tensor]]:
+        """Log densities in blocks: yields ``(rows, [draws, len(rows)])``, so that no array holds draws x N numbers."""
+        check_events(x.values if isinstance(x, EventSample) else x, self.model.features)
+        points = as_tensor(x, self.model.dtype, self.model.device)
+        context = self._context(context, len(points))
+        step = max(1, min(ROWS, NUMBERS // max(draws, 1)))
+        with torch.no_grad(), self._bar(draws * len(points), what, "density") as bar:
+            for start in np.arange(0, len(points), step):
+                rows = slice(int(start), int(start) + step)
+                given = None if context is None else context[rows]
+                block = []
+                for theta in self.weights.draws(draws, seed):
+                    block.append(self.model.log_prob(theta, points[rows], given))
+                    bar.update(len(block[-1]))
+                yield rows, torch.stack(block)
+
+    @torch.no_grad()
+    def _generate(self, theta: Tensor, n: int, context: Tensor | None) -> Tensor:
+        return self.model.sample_events(theta, n, context)
+
+    def _context(self, context: Any, n: int) -> Tensor | None:
+        check_context(context, self.model.context, n)
+        return None if context is None else as_tensor(context, self.model.dtype, self.model.device)
+
+    def _observable(self, observable: Callable[[Tensor], Tensor] | str | int) -> Callable[[Tensor], Tensor]:
+        if callable(observable):
+            return observable
+        names = list(self.info.get("names") or [f"x{i}" for i in np.arange(self.model.features or 0)])
+        index = names.index(observable) if observable in names else observable
+        if not isinstance(index, int) or not -len(names) <= index < len(names):
+            raise ValueError(f"unknown column {observable!r}; give a function of the events or one of {names}")
+        return lambda events: events[:, index]
+
+    @staticmethod
+    def _bar(total: int, what: str, unit: str) -> tqdm[Any]:
+        return tqdm(total=total, desc=what, unit=unit, unit_scale=True, delay=3, leave=False)
+
+    def __repr__(self) -> str:
+        return (
+            f"Posterior({self.info.get('backend', 'unknown backend')}, {self.weights.family}, "
+            f"{self.weights.size} weights, {self.info.get('training_events', '?')} training events)"
+        )
+
+
+def load(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Posterior:
+    """Load a posterior that :meth:`Posterior.save` wrote; it predicts bit for bit the same.
+
+    Args:
+        path: the HDF5 file.
+        flow: the flow, for a posterior over a flow that is not a :class:`~pyrogen.CouplingFlow` (files hold numbers,
+            never code); its parameters must have the names and shapes of the saved one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        FileFormatError: not a posterior, truncated, damaged, of a newer version, or not fitting ``flow``.
+    """
+    with open_hdf5(path, KIND, VERSION) as file:
+        description = read_json(file, "model")
+        if flow is None:
+            if description["flow"] != CouplingFlow.__name__:
+                raise FileFormatError(
+                    f"{path} holds a posterior over a {description['flow']}; give pg.load(path, flow=...) such a flow"
+                )
+            config = dict(description["flow_config"])
+            flow = CouplingFlow(**config | {"dtype": _dtype(config["dtype"])})
+        flow = flow.to(_dtype(description["dtype"]))
+        model = BayesianFlow(flow, description["prior_scale"], from_config(description["preprocessing"]))
+        if model.describe()["parameters"] != description["parameters"]:
+            raise FileFormatError(
+                f"the parameters of the flow given differ in name or shape from those saved in {path}"
+            )
+        with torch.no_grad():
+            for name, buffer in model._flow.named_buffers():
+                buffer.copy_(torch.from_numpy(file["flow_buffers"][name][()]))
+            model.initial_theta.copy_(torch.from_numpy(file["initial_weights"][()]))
+        family = str(file.attrs["family"])
+        arrays = {name: torch.from_numpy(file["weights"][name][()]) for name in FAMILIES[family]}
+        history = {name: data[()] for name, data in file["history"].items()} if "history" in file else {}
+        return Posterior(model, WeightPosterior(family, arrays), history, read_json(file, "info"))
+
+
+def _dtype(name: str) -> torch.dtype:
+    return {"float32": torch.float32, "float64": torch.float64}[name]
+
+
+def _values(function: Callable[[Tensor], Tensor], events: Tensor) -> NDArray[np.float64]:
+    values = torch.as_tensor(function(events)).detach().double().cpu().numpy()
+    if values.shape != (len(events),):
+        raise ValueError(
+            f"the observable gave shape {list(values.shape)} for {len(events)} events; it must be [events]"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"the observable is NaN or infinite for {(~np.isfinite(values)).sum()} of {len(events)} events"
+        )
+    return values
+
+
+def _edges(bins: Any, limits: tuple[float, float] | None) -> NDArray[np.float64]:
+    if isinstance(bins, int):
+        if limits is None or bins < 1:
+            raise ValueError(f"bins={bins} needs range=(low, high) and at least one bin; or give the edges themselves")
+        bins = np.linspace(*limits, bins + 1)
+    edges = np.asarray(bins, dtype=np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or not np.isfinite(edges).all() or not (np.diff(edges) > 0).all():
+        raise ValueError(f"bin edges must be at least two increasing numbers; got {edges.tolist()}")
+    return edges
+
+
+class _seeded:
+    """Runs a block on a seeded random state and puts the global one back."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.seed = seed
+        self.fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+    def __enter__(self) -> None:
+        self.fork.__enter__()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *error: Any) -> None:
+        self.fork.__exit__(*error)
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+
+
+def _check_draws(draws: Any) -> None:
+    _check_count("draws", draws)
+    if draws < 2:
+        raise ValueError("draws is 1; an uncertainty needs at least two weight draws (30 or more to be trusted)")

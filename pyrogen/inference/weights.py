@@ -1,0 +1,116 @@
+"""Posterior distributions over the packed weight vector, as predictions and files need them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer.autoguide import AutoContinuous, AutoDelta
+from pyro.infer.autoguide import AutoNormal as PyroAutoNormal
+from torch import Tensor
+
+from pyrogen.bayes.model import THETA
+
+#: The arrays that each family is made of.
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "mean_field": ("loc", "scale"),
+    "low_rank": ("loc", "cov_factor", "cov_diag"),
+    "multivariate": ("loc", "scale_tril"),
+    "point": ("loc",),
+    "draws": ("draws",),
+}
+
+
+class WeightPosterior:
+    """A distribution over ``theta [P]``, one of :data:`FAMILIES`, that gives reproducible draws.
+
+    Args:
+        family: a name in :data:`FAMILIES`.
+        arrays: its arrays: ``loc [P]``, ``scale [P]``, ``cov_factor [P, r]``, ``cov_diag [P]``,
+            ``scale_tril [P, P]``, or stored draws ``draws [chains, draws, P]``.
+    """
+
+    def __init__(self, family: str, arrays: dict[str, Tensor]) -> None:
+        if family not in FAMILIES:
+            raise ValueError(f"unknown family {family!r} of weight posteriors; known: {', '.join(FAMILIES)}")
+        if set(arrays) != set(FAMILIES[family]):
+            raise ValueError(f"a {family} posterior is made of {FAMILIES[family]}; got {tuple(arrays)}")
+        self.family = family
+        self.arrays = {name: array.detach().clone() for name, array in arrays.items()}
+
+    @classmethod
+    def from_guide(cls, guide: Any, stored_draws: int = 200, seed: int = 0) -> WeightPosterior:
+        """The posterior of a trained Pyro autoguide.
+
+        Gaussian guides (mean field, low rank, full covariance) and point estimates keep their parameters; any other
+        guide is kept as ``stored_draws`` seeded draws.
+        """
+        with torch.no_grad(), pyro.get_param_store().scope():
+            if isinstance(guide, PyroAutoNormal):
+                loc, scale = guide._get_loc_and_scale(THETA)
+                return cls("mean_field", {"loc": loc, "scale": scale})
+            if isinstance(guide, AutoDelta):
+                return cls("point", {"loc": guide.median()[THETA]})
+            if isinstance(guide, AutoContinuous):
+                q = guide.get_posterior()
+                if isinstance(q, torch.distributions.Independent) and isinstance(q.base_dist, dist.Normal):
+                    return cls("mean_field", {"loc": q.base_dist.loc, "scale": q.base_dist.scale})
+                if isinstance(q, dist.LowRankMultivariateNormal):
+                    return cls(
+                        "low_rank",
+                        {
+                            "loc": q.loc,
+                            "cov_factor": q._unbroadcasted_cov_factor,
+                            "cov_diag": q._unbroadcasted_cov_diag,
+                        },
+                    )
+                if isinstance(q, dist.MultivariateNormal):
+                    return cls("multivariate", {"loc": q.loc, "scale_tril": q._unbroadcasted_scale_tril})
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                draws = torch.stack([guide()[THETA] for _ in range(stored_draws)])
+            return cls("draws", {"draws": draws[None]})
+
+    @property
+    def size(self) -> int:
+        """Number of weights P."""
+        return next(iter(self.arrays.values())).shape[0 if self.family != "draws" else -1]
+
+    def draws(self, n: int, seed: int) -> Iterator[Tensor]:
+        """``n`` weight vectors ``[P]``, one after another, the same for the same seed.
+
+        A longer run starts with the draws of a shorter one. Stored draws are taken evenly from their chains.
+
+        Raises:
+            ValueError: n is not a positive whole number, or exceeds the stored draws.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"draws is {n!r}; it must be a whole number of at least 1")
+        if self.family == "draws":
+            stored = self.arrays["draws"].flatten(0, 1)
+            if n > len(stored):
+                raise ValueError(f"draws is {n}, but this posterior holds {len(stored)} stored weight draws")
+            yield from stored[torch.linspace(0, len(stored) - 1, n).round().long()]
+            return
+        a = self.arrays
+        loc = a["loc"]
+        seeds = np.random.SeedSequence(seed).generate_state(n, np.uint64)
+        for i in range(n):
+            # A generator per draw: no draw depends on how many were asked for or on what ran between them.
+            generator = torch.Generator(loc.device).manual_seed(int(seeds[i] >> np.uint64(1)))
+
+            def noise(size: int, generator: torch.Generator = generator) -> Tensor:
+                return torch.randn(size, generator=generator, dtype=loc.dtype, device=loc.device)
+
+            if self.family == "mean_field":
+                yield loc + a["scale"] * noise(len(loc))
+            elif self.family == "low_rank":
+                yield loc + a["cov_factor"] @ noise(a["cov_factor"].shape[1]) + a["cov_diag"].sqrt() * noise(len(loc))
+            elif self.family == "multivariate":
+                yield loc + a["scale_tril"] @ noise(len(loc))
+            else:
+                yield loc.clone()

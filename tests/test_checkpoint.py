@@ -1,0 +1,259 @@
+"""A killed run goes on to the same bits; a checkpoint of anything else is refused by name; no file is ever half written."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import pyrogen as pg
+from pyrogen import files
+
+TRAIN = """
+import sys, torch, pyrogen as pg
+torch.set_num_threads(1)
+torch.manual_seed(7)
+events = pg.targets.Wedge().sample((3000,))
+model = pg.BayesianFlow(pg.CouplingFlow(2, blocks=3, hidden=(16,)))
+svi = pg.SVI(epochs=12, batch_size=100, lr=5e-3, validation=0.1, patience=100, seed=5, progress=False, checkpoint=sys.argv[1])
+print("training", flush=True)
+svi.fit(model, events).save(sys.argv[2])
+"""
+
+
+def train(checkpoint, posterior):
+    return subprocess.Popen([sys.executable, "-c", TRAIN, checkpoint, posterior], stdout=subprocess.PIPE, text=True)
+
+
+def content(path):
+    """All numbers of a posterior file but the times."""
+    arrays = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return {name: value for name, value in arrays.items() if name not in ("history/seconds", "package_versions")}
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path):
+    """SIGKILL at several moments of one run, resumed each time, against an uninterrupted run."""
+    assert train(tmp_path / "whole_checkpoint.h5", tmp_path / "whole.h5").wait() == 0
+    checkpoint, kills = tmp_path / "checkpoint.h5", 0
+    for delay in (0.0, 0.05, 0.11, 0.19, 0.3, 0.0, 0.08):
+        process = train(checkpoint, tmp_path / "killed.h5")
+        assert process.stdout.readline() == "training\n"
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        # The moment counts from the first new epoch, so that every round gets further, however busy the machine is.
+        while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
+            time.sleep(0.002)
+        time.sleep(delay)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills >= 3, "the run ended before it could be killed several times"
+    process = train(checkpoint, tmp_path / "killed.h5")
+    assert process.wait() == 0
+    whole, killed = content(tmp_path / "whole.h5"), content(tmp_path / "killed.h5")
+    assert whole.keys() == killed.keys()
+    for name, value in whole.items():
+        assert np.array_equal(value, killed[name], equal_nan=value.dtype.kind == "f"), name
+    assert not list(tmp_path.glob(".killed.h5*"))
+
+
+def svi(tmp_path, **kwargs):
+    return pg.SVI(**{"epochs": 2, "batch_size": 50, "progress": False, "checkpoint": tmp_path / "run.h5"} | kwargs)
+
+
+def model(**kwargs):
+    return pg.BayesianFlow(pg.CouplingFlow(2, **{"blocks": 2, "hidden": (8,)} | kwargs))
+
+
+EVENTS = torch.randn(200, 2, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_finished_run_is_not_repeated(tmp_path):
+    first = svi(tmp_path).fit(model(), EVENTS)
+    written = (tmp_path / "run.h5").stat().st_mtime_ns
+    again = svi(tmp_path).fit(model(), EVENTS)
+    assert torch.equal(first.weights.arrays["loc"], again.weights.arrays["loc"])
+    assert (tmp_path / "run.h5").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("settings", "flow", "events", "message"),
+    [
+        ({"batch_size": 40}, {}, EVENTS, "settings.batch_size: 50 in the file, 40 in this run"),
+        ({"lr": 0.5}, {}, EVENTS, "settings.lr: 0.001 in the file, 0.5 in this run"),
+        ({"seed": 1}, {}, EVENTS, "settings.seed: 0 in the file, 1 in this run"),
+        ({"epochs": 3}, {}, EVENTS, "settings.epochs: 2 in the file, 3 in this run"),
+        ({"dtype": torch.float64}, {}, EVENTS, "settings.dtype: None in the file, 'float64' in this run"),
+        ({}, {"blocks": 3}, EVENTS, "model.flow_config.blocks: 2 in the file, 3 in this run"),
+        ({}, {"seed": 3}, EVENTS, "model.initial_weights: .* in the file"),
+        ({}, {}, EVENTS[:150], r"data.events: \[200, 2\] in the file, \[150, 2\] in this run"),
+        ({}, {}, EVENTS + 1e-3, "data.sha256: "),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_by_name(tmp_path, settings, flow, events, message):
+    svi(tmp_path).fit(model(), EVENTS)
+    with pytest.raises(pg.CheckpointMismatchError, match=message):
+        svi(tmp_path, **settings).fit(model(**flow), events)
+
+
+def test_a_posterior_is_no_checkpoint_and_the_other_way_round(tmp_path):
+    posterior = svi(tmp_path).fit(model(), EVENTS)
+    posterior.save(tmp_path / "posterior.h5")
+    with pytest.raises(pg.FileFormatError, match="is a pyrogen checkpoint file; expected a pyrogen posterior file"):
+        pg.load(tmp_path / "run.h5")
+    with pytest.raises(pg.FileFormatError, match="is a pyrogen posterior file; expected a pyrogen checkpoint file"):
+        svi(tmp_path, checkpoint=tmp_path / "posterior.h5").fit(model(), EVENTS)
+
+
+# --- Damaged, foreign, newer files ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path):
+    posterior = svi(tmp_path, checkpoint=None).fit(model(), EVENTS)
+    posterior.save(tmp_path / "posterior.h5")
+    return tmp_path / "posterior.h5"
+
+
+@pytest.mark.parametrize("kept", [0, 10, 1000, 0.5, 0.99])
+def test_truncated_file(saved, kept):
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[: int(kept if kept > 1 or kept == 0 else kept * len(whole))])
+    with pytest.raises(pg.FileFormatError, match=r"posterior.h5 is (empty|not a whole HDF5 file|damaged)"):
+        pg.load(saved)
+
+
+def test_damaged_content(saved):
+    """A bit flipped in the weights is noticed by their checksum."""
+    with h5py.File(saved) as file:
+        dataset = file["weights/loc"]
+        offset = dataset.id.get_chunk_info(0).byte_offset
+    damaged = bytearray(saved.read_bytes())
+    damaged[offset + 5] ^= 1
+    saved.write_bytes(bytes(damaged))
+    with pytest.raises(pg.FileFormatError, match="is damaged or incomplete"):
+        pg.load(saved)
+
+
+def test_missing_content(saved):
+    with h5py.File(saved, "r+") as file:
+        del file["weights/scale"]
+    with pytest.raises(pg.FileFormatError, match="is damaged or incomplete: .*scale"):
+        pg.load(saved)
+
+
+def test_newer_version(saved):
+    with h5py.File(saved, "r+") as file:
+        file.attrs["pyrogen_format_version"] = 99
+    with pytest.raises(pg.FileFormatError, match="posterior format version 99; this pyrogen reads versions 1 to 1"):
+        pg.load(saved)
+
+
+def test_foreign_files(tmp_path):
+    (tmp_path / "text.h5").write_text("x,y\n1,2\n")
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["data"] = [1, 2]
+    with pytest.raises(pg.FileFormatError, match="is not a whole HDF5 file"):
+        pg.load(tmp_path / "text.h5")
+    with pytest.raises(pg.FileFormatError, match="not one of pyrogen's"):
+        pg.load(tmp_path / "foreign.h5")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        pg.load(tmp_path / "missing.h5")
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        pg.load(tmp_path)
+
+
+def test_files_say_what_wrote_them(saved):
+    with h5py.File(saved) as file:
+        versions = files.read_json(file, "package_versions")
+        assert {"python", "pyrogen", "torch", "pyro-ppl", "numpy", "h5py"} <= versions.keys()
+        assert versions["torch"] == torch.__version__.split("+")[0] or versions["torch"] == torch.__version__
+        assert json.loads(file["info"][()].tobytes())["backend"] == "SVI"
+
+
+# --- Disks that are full or read-only ---------------------------------------------------------------------------
+
+
+def test_full_disk_leaves_the_old_file(saved):
+    """A real failed write: the system refuses files beyond a size limit, as a full disk does."""
+    old = saved.read_bytes()
+    code = f"""
+import resource, signal, pyrogen as pg
+posterior = pg.load({str(saved)!r})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    posterior.save({str(saved)!r})
+except OSError as error:
+    print(error)
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert f"cannot write {saved}: File too large; the file that was there is unchanged" in output
+    assert saved.read_bytes() == old
+    assert [p.name for p in saved.parent.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_disk_that_fails_late_leaves_the_old_file(saved, monkeypatch, step):
+    old, posterior = saved.read_bytes(), pg.load(saved)
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, step, fail)
+    with pytest.raises(OSError, match="No space left on device; the file that was there is unchanged"):
+        posterior.save(saved)
+    assert saved.read_bytes() == old and [p for p in saved.parent.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to read-only folders")
+def test_read_only_folder(saved):
+    posterior, folder = pg.load(saved), saved.parent
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        with pytest.raises(OSError, match="Permission denied; the file that was there is unchanged"):
+            posterior.save(saved)
+        with pytest.raises(OSError, match="Permission denied"):
+            svi(folder).fit(model(), EVENTS)
+    finally:
+        folder.chmod(stat.S_IRWXU)
+    pg.load(saved)
+
+
+def test_read_only_file_system(saved, monkeypatch):
+    posterior, old = pg.load(saved), saved.read_bytes()
+
+    def refuse(*_args, **_kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(OSError, match="Read-only file system; the file that was there is unchanged"):
+        posterior.save(saved)
+    monkeypatch.undo()
+    assert saved.read_bytes() == old
+
+
+def test_missing_folder_and_folder_as_file(saved):
+    posterior = pg.load(saved)
+    with pytest.raises(OSError, match="cannot write .*nothing was written"):
+        posterior.save(saved.parent / "missing" / "p.h5")
+    with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file in it"):
+        svi(saved.parent, checkpoint=saved.parent).fit(model(), EVENTS)
+
+
+def test_checkpoint_that_cannot_be_written_stops_the_run(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "replace", fail)
+    with pytest.raises(OSError, match="cannot write .*run.h5: No space left on device"):
+        svi(tmp_path).fit(model(), EVENTS)
