@@ -205,17 +205,11 @@ def test_local_reparameterization_refuses_what_it_cannot_do():
         def sample(self, n):
             return torch.randn(n, 2)
 
-    with pytest.raises(LocalReparameterizationError, match="called 2 times"):
+    with pytest.raises(LocalReparameterizationError, match="is called 2 times"):
         pg.BayesianFlow(Other(twice=True)).check_local()
     with pytest.raises(LocalReparameterizationError, match="location belongs to a GaussianLocation"):
         pg.BayesianFlow(GaussianLocation()).check_local()
     pg.BayesianFlow(Other(twice=False)).check_local()
-
-
-def test_local_reparameterization_restores_the_layers():
-    model = small_model()
-    model.check_local()
-    assert all("forward" not in vars(module) for module in model._flow.modules())
 
 
 def test_elbo_parts_add_up():

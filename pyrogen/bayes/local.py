@@ -8,12 +8,15 @@ is one network, whose density integrates to one.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pyrogen.bayes.packing import Methods
 
 
 class LocalReparameterizationError(ValueError):
@@ -36,59 +39,80 @@ def check_layers(module: nn.Module) -> None:
             )
 
 
-@contextlib.contextmanager
-def noisy_activations(
-    module: nn.Module, means: Mapping[str, Tensor], variances: Mapping[str, Tensor]
-) -> Iterator[None]:
-    """Within this context every linear layer of ``module`` draws its activations from their Gaussian.
+class NoisyLinear(nn.Module):
+    """A linear layer whose weights are independent Gaussians: every row of its input draws its own activations.
 
-    Args:
-        module: a module that :func:`check_layers` accepts.
-        means: posterior means by parameter name.
-        variances: posterior variances by parameter name.
-
-    Raises:
-        LocalReparameterizationError: at the end, if a layer was not called exactly once: its weights then act
-            together in several places, which independent noise does not describe.
+    Its four arrays are placeholders, to be given values by :func:`torch.func.functional_call`.
     """
-    layers = {name: layer for name, layer in module.named_modules() if type(layer) is nn.Linear}
-    calls = dict.fromkeys(layers, 0)
-    for name, layer in layers.items():
-        prefix = f"{name}." if name else ""
-        bias = f"{prefix}bias" if layer.bias is not None else None
-        layer.forward = _noisy_linear(  # type: ignore[assignment, method-assign]
-            means[f"{prefix}weight"],
-            means[bias] if bias else None,
-            variances[f"{prefix}weight"],
-            variances[bias] if bias else None,
-            calls,
-            name,
-        )
-    try:
-        yield
-    finally:
-        for layer in layers.values():
-            del layer.forward  # the class's own method shows again
-    for name, count in calls.items():
-        if count != 1:
-            raise LocalReparameterizationError(f"the layer {name!r} was called {count} times for a density, not once")
 
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        empty = layer.weight.new_empty(0)
+        self.mean_weight, self.variance_weight = nn.Parameter(empty), nn.Parameter(empty)
+        if layer.bias is None:
+            self.mean_bias = self.variance_bias = None
+        else:
+            self.mean_bias, self.variance_bias = nn.Parameter(empty), nn.Parameter(empty)
+        self.requires_grad_(False)
 
-def _noisy_linear(
-    mean_weight: Tensor,
-    mean_bias: Tensor | None,
-    variance_weight: Tensor,
-    variance_bias: Tensor | None,
-    calls: dict[str, int],
-    name: str,
-) -> Callable[[Tensor], Tensor]:
-    def forward(inputs: Tensor) -> Tensor:
-        calls[name] += 1
-        mean = F.linear(inputs, mean_weight, mean_bias)
-        variance = F.linear(inputs * inputs, variance_weight, variance_bias)
-        if variance_bias is None:
+    def forward(self, inputs: Tensor) -> Tensor:
+        mean = F.linear(inputs, self.mean_weight, self.mean_bias)
+        variance = F.linear(inputs * inputs, self.variance_weight, self.variance_bias)
+        if self.variance_bias is None:
             # Without a bias an all-zero input has no variance, where the root has no gradient.
             variance = variance.clamp_min(torch.finfo(variance.dtype).tiny)
         return torch.addcmul(mean, variance.sqrt(), torch.randn_like(mean))
 
-    return forward
+
+class LocalFlow:
+    """A copy of a module with a :class:`NoisyLinear` in place of every linear layer.
+
+    Args:
+        module: a module that :func:`check_layers` accepts.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        check_layers(module)
+        noisy = copy.deepcopy(module)
+        self.layers: list[NoisyLinear] = []
+        for name, layer in list(noisy.named_modules()):
+            if type(layer) is nn.Linear:
+                self.layers.append(NoisyLinear(layer))
+                noisy.set_submodule(name, self.layers[-1])
+        self._methods = Methods(noisy)
+
+    def call(self, means: Mapping[str, Tensor], variances: Mapping[str, Tensor], method: str, *args: Any) -> Any:
+        """Call ``module.method(*args)`` for weights of these means and variances, by parameter name."""
+        arrays = {}
+        for kind, values in (("mean", means), ("variance", variances)):
+            for name, value in values.items():
+                layer, _, parameter = name.rpartition(".")
+                arrays[f"module.{layer}.{kind}_{parameter}"] = value
+        return torch.func.functional_call(self._methods, arrays, (method, *args))
+
+    def check_calls(self, run: Callable[[], Any]) -> None:
+        """Check that ``run()`` calls every layer exactly once.
+
+        Raises:
+            LocalReparameterizationError: a layer is called more or less often: its weights then act together in
+                several places, which independent noise does not describe.
+        """
+        calls = [0] * len(self.layers)
+
+        def count(index: int) -> Callable[..., None]:
+            def hook(*_: Any) -> None:
+                calls[index] += 1
+
+            return hook
+
+        handles = [layer.register_forward_hook(count(i)) for i, layer in enumerate(self.layers)]
+        try:
+            run()
+        finally:
+            for handle in handles:
+                handle.remove()
+        for index, number in enumerate(calls):
+            if number != 1:
+                raise LocalReparameterizationError(
+                    f"linear layer {index} is called {number} times for a density, not once"
+                )

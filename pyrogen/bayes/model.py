@@ -15,7 +15,7 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyrogen.bayes.local import check_layers, noisy_activations
+from pyrogen.bayes.local import LocalFlow
 from pyrogen.bayes.packing import WeightPacking
 from pyrogen.events.preprocessing import Bijection, Identity, Standardise
 
@@ -72,6 +72,7 @@ class BayesianFlow(PyroModule):
         self.preprocessing = copy.deepcopy(preprocessing)
         self.prior_scale = dict(prior_scale) if isinstance(prior_scale, Mapping) else float(prior_scale)
         self.packing = WeightPacking(self._flow)
+        self._local: LocalFlow | None = None
         theta = self.packing.pack()
         self.register_buffer("_initial_theta", theta)
         self.register_buffer("_prior_scales", self.packing.scales(prior_scale).to(theta))
@@ -142,8 +143,8 @@ class BayesianFlow(PyroModule):
         for name, buffer in prepared._buffers.items():
             if buffer is not None:
                 prepared._buffers[name] = buffer.to(device=device, dtype=dtype)
-        # WeightPacking refers to a module, so a copied model packs its own copy of the flow.
-        prepared.packing = WeightPacking(prepared._flow)
+        # These refer to the flow, so a copied model needs its own.
+        prepared.packing, prepared._local = WeightPacking(prepared._flow), None
         return prepared
 
     def describe(self) -> dict[str, Any]:
@@ -200,10 +201,11 @@ class BayesianFlow(PyroModule):
 
     def local_log_prob(self, mean: Tensor, scale: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log density ``[N]`` with activations drawn per event for weights ~ N(mean [P], scale [P]^2); for training."""
+        if self._local is None:
+            self._local = LocalFlow(self._flow)
         inner, log_jacobian = self._preprocessing(x)
         means, variances = self.packing.unpack(mean), self.packing.unpack(scale * scale)
-        with noisy_activations(self._flow, means, variances):
-            return self._flow.log_prob(inner, *_given(context)) + log_jacobian  # type: ignore[operator]
+        return self._local.call(means, variances, "log_prob", inner, *_given(context)) + log_jacobian
 
     def sample_events(self, theta: Tensor, n: int, context: Tensor | None = None) -> Tensor:
         """``n`` events ``[n, d]`` of the network with weights ``theta [P]``, in the events' units."""
@@ -216,12 +218,12 @@ class BayesianFlow(PyroModule):
         Raises:
             LocalReparameterizationError: saying what does not.
         """
-        check_layers(self._flow)
         context = torch.zeros(2, self.context).to(self.initial_theta) if self.context else None
         zeros = torch.zeros_like(self.initial_theta)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             example = self.sample_events(self.initial_theta, 2, context)
-            self.local_log_prob(self.initial_theta, zeros, example, context)
+            local = self._local = LocalFlow(self._flow)
+            local.check_calls(lambda: self.local_log_prob(self.initial_theta, zeros, example, context))
 
 
 class FlowDistribution(TorchDistribution):

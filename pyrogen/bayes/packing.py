@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 
-class _Methods(nn.Module):
+class Methods(nn.Module):
     """Lets :func:`torch.func.functional_call`, which calls ``forward``, reach any method of a module."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -40,7 +40,7 @@ class WeightPacking:
         self.shapes = [p.shape for p in parameters.values()]
         self.sizes = [p.numel() for p in parameters.values()]
         self.size = sum(self.sizes)
-        self._methods = _Methods(module)
+        self._methods = Methods(module)
 
     def pack(self) -> Tensor:
         """The module's own parameters as a vector ``[P]``."""
