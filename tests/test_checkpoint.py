@@ -1,4 +1,4 @@
-"""A killed run goes on to the same bits; a checkpoint of anything else is refused by name; no file is ever half written."""
+"""A killed run goes on to the same bits; a checkpoint of anything else is refused; no file is ever half written."""
 
 import json
 import os
@@ -22,7 +22,8 @@ torch.set_num_threads(1)
 torch.manual_seed(7)
 events = pg.targets.Wedge().sample((3000,))
 model = pg.BayesianFlow(pg.CouplingFlow(2, blocks=3, hidden=(16,)))
-svi = pg.SVI(epochs=12, batch_size=100, lr=5e-3, validation=0.1, patience=100, seed=5, progress=False, checkpoint=sys.argv[1])
+settings = dict(epochs=12, batch_size=100, lr=5e-3, validation=0.1, patience=100, seed=5, progress=False)
+svi = pg.SVI(**settings, checkpoint=sys.argv[1])
 print("training", flush=True)
 svi.fit(model, events).save(sys.argv[2])
 """

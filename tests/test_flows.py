@@ -19,7 +19,7 @@ INVERSE = {torch.float32: 1e-4, torch.float64: 1e-9}
 JACOBIAN = {torch.float32: 1e-4, torch.float64: 1e-8}
 
 FLOWS = {
-    "affine": {"features": 2, "blocks": 4, "hidden": (16, 16)},
+    "affine": {"features": 2, "blocks": 4, "hidden": (16, 16), "mixing": "alternate"},
     "affine, one feature": {"features": 1, "blocks": 2, "hidden": (8,), "context": 1},
     "affine, rotations": {"features": 3, "blocks": 4, "hidden": (16,), "mixing": "rotation"},
     "affine, random order": {"features": 5, "blocks": 4, "hidden": (16,), "mixing": "random", "activation": "silu"},

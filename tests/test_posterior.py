@@ -208,7 +208,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     "flow",
     [
         {},
-        {"mixing": "rotation"},
+        {"mixing": "alternate"},
         {"mixing": "random", "activation": "tanh"},
         {"transform": "rqs", "bins": 4},
         {"transform": "rqs", "base": "uniform", "bins": 4},

@@ -15,7 +15,7 @@ from pyrogen.inference.schedules import SCHEDULES, learning_rate_factor
 
 
 class Linear(nn.Module):
-    """Events ~ N(weight * 1 + bias, I) through a linear layer with input 1: conjugate, and locally reparameterizable."""
+    """Events ~ N(weight * 1 + bias, I) through a linear layer with input 1: conjugate, with local noise."""
 
     features = 2
 
@@ -61,7 +61,7 @@ def same_bits(a: pg.Posterior, b: pg.Posterior) -> bool:
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_recovers_the_closed_form_posterior_of_a_location(weighted):
-    """Prior N(0, s^2), N events of unit variance: posterior precision N + 1/s^2, mean sum(x)/precision; 5 % on the width.
+    """Prior N(0, s^2), N events of variance 1: precision N + 1/s^2, mean sum(x)/precision; 5 % on the width.
 
     Weighted events count with their effective size (sum w)^2 / sum w^2 and the weighted mean.
     """

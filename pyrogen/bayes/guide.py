@@ -1,4 +1,4 @@
-"""Mean-field guide and ELBO: the variational posterior of [A] sec. 2.3, with an exact KL and local reparameterization."""
+"""Mean-field guide and ELBO: the variational posterior of [A] sec. 2.3, exact KL, local reparameterization."""
 
 from __future__ import annotations
 

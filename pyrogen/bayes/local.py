@@ -45,15 +45,17 @@ class NoisyLinear(nn.Module):
     Its four arrays are placeholders, to be given values by :func:`torch.func.functional_call`.
     """
 
+    mean_weight: Tensor
+    mean_bias: Tensor | None
+    variance_weight: Tensor
+    variance_bias: Tensor | None
+
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        empty = layer.weight.new_empty(0)
-        self.mean_weight, self.variance_weight = nn.Parameter(empty), nn.Parameter(empty)
-        if layer.bias is None:
-            self.mean_bias = self.variance_bias = None
-        else:
-            self.mean_bias, self.variance_bias = nn.Parameter(empty), nn.Parameter(empty)
-        self.requires_grad_(False)
+        for kind in ("mean", "variance"):
+            for name, parameter in (("weight", layer.weight), ("bias", layer.bias)):
+                empty = None if parameter is None else nn.Parameter(parameter.new_empty(0), requires_grad=False)
+                self.register_parameter(f"{kind}_{name}", empty)
 
     def forward(self, inputs: Tensor) -> Tensor:
         mean = F.linear(inputs, self.mean_weight, self.mean_bias)

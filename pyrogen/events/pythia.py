@@ -34,7 +34,7 @@ def drell_yan(n: int, seed: int = 1, progress: bool = True) -> EventSample:
     """Generate Drell-Yan events with Pythia 8.
 
     The two transverse momenta balance and the electron mass is negligible, so four momentum components
-    describe an event: px(e⁻) = −px(e⁺), py(e⁻) = −py(e⁺), E = |p|.
+    describe an event: px(e⁻) = −px(e⁺), py(e⁻) = −py(e⁺), ``E = |p|``.
 
     Args:
         n: number of events.

@@ -115,7 +115,9 @@ class CouplingFlow(nn.Module):
             uniform latent density, for ``"rqs"`` only: densities with hard edges, such as the ramps. Events outside
             the box then have log-density -inf.
         mixing: between blocks the halves ``"alternate"``; ``"random"`` adds a fixed random permutation,
-            ``"rotation"`` a fixed random rotation (not on the unit box).
+            ``"rotation"`` a fixed random rotation (not on the unit box). Default: rotations for affine blocks,
+            alternating halves for splines. Affine blocks that only alternate learn slowly where the features are
+            independent of each other, as on the ramps: no block alone improves on a Gaussian.
         bins: bins of each spline.
         bound: the splines of the normal base act on [-bound, bound] and are the identity outside.
         clamp: bound on the log-scale of an affine block.
@@ -139,7 +141,7 @@ class CouplingFlow(nn.Module):
         context: int = 0,
         *,
         base: str = "normal",
-        mixing: str = "alternate",
+        mixing: str | None = None,
         bins: int = 10,
         bound: float = 5.0,
         clamp: float = 2.0,
@@ -156,6 +158,8 @@ class CouplingFlow(nn.Module):
             _check_count("every entry of hidden", units, 1)
         _check_choice("transform", transform, tuple(TRANSFORMS))
         _check_choice("base", base, ("normal", "uniform"))
+        if mixing is None:
+            mixing = "rotation" if transform == "affine" and features > 1 else "alternate"
         _check_choice("mixing", mixing, MIXINGS)
         _check_choice("activation", activation, tuple(ACTIVATIONS))
         if base == "uniform" and (transform != "rqs" or mixing == "rotation"):

@@ -89,7 +89,7 @@ class RationalQuadraticSpline:
         return F.pad(F.pad(inner, (1, 0), value=self.low), (0, 1), value=self.high)
 
     def _slopes(self, raw: Tensor, mean_slopes: Tensor) -> Tensor:
-        """Slopes ``[..., bins + 1]`` at the knots, from free factors and the mean slopes ``[..., bins]`` of the bins."""
+        """Slopes ``[..., bins + 1]`` at the knots, from free factors and the bins' mean slopes ``[..., bins]``."""
         left, right = mean_slopes[..., :-1], mean_slopes[..., 1:]
         reference = 2 * left * right / (left + right)
         if self.free_edges:

@@ -227,7 +227,7 @@ class _Run:
         svi = self.svi
         first = self._resume()
         total = svi.epochs * self.steps_per_epoch
-        started = time.monotonic()
+        started = time.monotonic() - (self.history["seconds"][-1] if first else 0.0)
         with tqdm(
             total=total,
             initial=first * self.steps_per_epoch,

@@ -149,7 +149,7 @@ class Target(TorchDistribution):
         return torch.where(inside, log_density, -math.inf).to(value.dtype)
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
-        """Draw exact, independent events [*sample_shape, d] with torch's global random numbers."""
+        """Draw exact, independent events ``[*sample_shape, d]`` with torch's global random numbers."""
         return self._draw(torch.Size(sample_shape)).to(self.dtype)
 
     def to_unit(self, x: Tensor) -> Tensor:
@@ -284,7 +284,7 @@ class LineTarget(Target):
 
     @abstractmethod
     def sensitivities(self, t: Tensor) -> dict[str, Tensor]:
-        """Return |dp/d parameter| [n] at t [n] for each parameter, by the name of its uncertainty.
+        """Return ``|dp/d parameter|`` [n] at t [n] for each parameter, by the name of its uncertainty.
 
         The prediction for an uncertainty map is sigma(t)^2 = sum over names of (sensitivity * size)^2.
 

@@ -78,7 +78,7 @@ class Wedge(_Ramp):
     power = 2
 
     def sensitivities(self, t: Tensor) -> dict[str, Tensor]:
-        """Return |dp/da| = |x - 1/2| and |dp/dx_max| = 1 + a/2 = 2, each [n], at x = t [n] [A] eqs. 18-23.
+        """Return ``|dp/da| = |x - 1/2|`` and ``|dp/dx_max| = 1 + a/2 = 2``, each [n], at x = t [n] [A] eqs. 18-23.
 
         p = a (x - 1/2) + 1 with slope a = 2. The third parameter of [A] eq. 23, the lower end point, enters
         with 1 - a/2 = 0 and is left out.
@@ -102,7 +102,7 @@ class Kicker(_Ramp):
     power = 3
 
     def sensitivities(self, t: Tensor) -> dict[str, Tensor]:
-        """Return |dp/dx_min| = 9x |x - 2/3| and |dp/dx_max| = 9x^2, each [n], at x = t [n] [A] sec. 3.2.
+        """Return ``|dp/dx_min| = 9x |x - 2/3|`` and ``|dp/dx_max| = 9x^2``, each [n], at x = t [n] [A] sec. 3.2.
 
         p = 3 (x - x_min)^2 / (x_max - x_min)^3 at the end points (0, 1).
         """

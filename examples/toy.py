@@ -1,0 +1,286 @@
+"""What the three toy scripts share: settings, command line, the fit and all that is made of it.
+
+The toys are those of arXiv:2104.04543 ([A]), sec. 3: densities known in closed form on which the predicted density and
+its uncertainty can be checked point by point.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import pyrogen as pg
+from pyrogen.diagnostics import LineResult, ShapeFit, density_along_lines, fit_shape
+from pyrogen.files import write_bytes
+from pyrogen.plotting import (
+    HistogramPanel,
+    plot_density_2d,
+    plot_histograms,
+    plot_lines,
+    plot_training,
+    save_figure,
+)
+
+# The affine flow and the training of each mode, and how finely its predictions are evaluated. Rotations between the
+# blocks matter: the features of a ramp are independent of each other, and blocks that only alternate between two such
+# features start on a saddle of the likelihood that they hardly leave.
+MODES: dict[str, dict[str, Any]] = {
+    "quick": {
+        "events": 20_000,
+        "flow": {"blocks": 8, "hidden": (16, 16), "mixing": "rotation"},
+        "svi": {"epochs": 20, "batch_size": 512, "lr": 1e-2, "lr_widths": 5e-2},
+        "evaluation": {"draws": 20, "points": 33, "cells": 30, "generated": 10_000, "bins": 20},
+    },
+    "default": {
+        "events": 300_000,
+        "flow": {"blocks": 20, "hidden": (32, 32, 32), "mixing": "rotation"},
+        "svi": {"epochs": 40, "batch_size": 2048, "lr": 1e-3, "lr_widths": 1e-2},
+        "evaluation": {"draws": 50, "points": 41, "cells": 60, "generated": 20_000, "bins": 40},
+    },
+    "paper": {  # [A] table 1
+        "events": 300_000,
+        "flow": {"blocks": 20, "hidden": (32, 32, 32), "mixing": "rotation"},
+        "svi": {"epochs": 300, "batch_size": 512, "lr": 1e-3, "lr_widths": 1e-2},
+        "evaluation": {"draws": 50, "points": 41, "cells": 60, "generated": 20_000, "bins": 40},
+    },
+}
+# Splines need fewer blocks, in all modes.
+SPLINE: dict[str, Any] = {"blocks": 4, "hidden": (32, 32), "transform": "rqs", "bins": 10}
+
+BOX = (0.0, 1.0)
+
+
+def run(
+    name: str,
+    target: Any,
+    description: str,
+    *,
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
+    argv: list[str] | None = None,
+) -> None:
+    """Fit a toy and write all tables and figures.
+
+    Args:
+        name: name of the script, for the default output folder.
+        target: a line target of :mod:`pyrogen.targets`.
+        description: for ``--help``.
+        x_range: range of x shown in the figures.
+        y_range: range of y.
+        argv: the command line, by default that of the script.
+    """
+    started = time.monotonic()
+    parser = make_parser(description, name)
+    args = parser.parse_args(argv)
+    mode = "quick" if args.quick else "paper" if args.paper else "default"
+    n = args.events or MODES[mode]["events"]
+    settings = MODES[mode]["svi"] | ({"epochs": args.epochs} if args.epochs else {})
+    if n < settings["batch_size"]:
+        parser.error(f"--events {n}: fewer than the {settings['batch_size']} of one batch")
+    out = make_folder(parser, args.out or default_folder(name, mode, args.transform))
+    torch.set_num_threads(args.threads)
+
+    torch.manual_seed(args.seed)
+    events = target.sample((n,))
+    on_box = args.transform == "rqs" and (x_range, y_range) == (BOX, BOX)  # hard edges, learned exactly
+    model = make_model(mode, args.transform, on_box)
+    checkpoint = out / "run_checkpoint.h5"
+    print(f"{n:,} events of {target}, {args.transform} flow with {model.weights:,} weights, seed {args.seed}")
+    tell_about(checkpoint)
+    svi = pg.SVI(**settings, seed=args.seed, checkpoint=checkpoint)
+    try:
+        posterior = svi.fit(model, events)
+    except pg.CheckpointMismatchError as error:
+        parser.exit(1, f"{error}\nOr give another --out.\n")
+    trained = time.monotonic() - started
+    posterior.save(out / "posterior.h5")
+    written = [out / "posterior.h5"]
+
+    evaluation = MODES[mode]["evaluation"] | ({"draws": args.draws} if args.draws else {})
+    first, last = (0.01, 0.99) if on_box else target.line_range  # nothing needs cutting away where edges are exact
+    t = torch.linspace(first, last, evaluation["points"], dtype=torch.float64)
+    lines = density_along_lines(posterior, target, t, draws=evaluation["draws"], seed=args.seed)
+    shape = fit_line_shape(lines, target)
+    written.append(save_figure(plot_lines(lines, shape), out / "lines.png"))
+    written.append(save_figure(plot_training(posterior.history), out / "training.png"))
+    written.append(save_figure(density_maps(posterior, target, x_range, y_range, evaluation), out / "density.png"))
+    written.append(save_figure(marginals(posterior, events, x_range, y_range, evaluation), out / "marginals.png"))
+
+    summary = summarise(lines, shape) | {
+        "seconds_training": trained,
+        "seconds_all": time.monotonic() - started,
+        "settings": {
+            "script": name,
+            "mode": mode,
+            "events": n,
+            "seed": args.seed,
+            "transform": args.transform,
+            "draws": evaluation["draws"],
+            "svi": posterior.info["settings"],
+        },
+        "history": {key: values[-1] for key, values in posterior.history.items() if np.isfinite(values[-1])},
+    }
+    print_summary(summary, lines.label)
+    write_bytes(out / "summary.json", json.dumps(summary, indent=1).encode())
+    written.append(out / "summary.json")
+    print("wrote", *(f"  {path}" for path in written), sep="\n")
+
+
+def make_parser(description: str, name: str) -> argparse.ArgumentParser:
+    """The command line of a toy script."""
+    parser = argparse.ArgumentParser(description=description, epilog="A killed run goes on when repeated.")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--quick", action="store_true", help="a small network and few events, in under a minute")
+    mode.add_argument("--paper", action="store_true", help="batch size and epochs of arXiv:2104.04543, for hours")
+    parser.add_argument("--events", type=count, metavar="N", help="training events (300,000; quick: 20,000)")
+    parser.add_argument("--transform", choices=("affine", "rqs"), default="affine", help="coupling (affine)")
+    parser.add_argument("--epochs", type=count, metavar="E", help="passes over the events")
+    parser.add_argument("--draws", type=several, metavar="K", help="weight draws of a prediction (50; quick: 20)")
+    add_common(parser, f"out/{name}, with the mode and the transform")
+    return parser
+
+
+def add_common(parser: argparse.ArgumentParser, folder: str) -> None:
+    """The options that all examples have."""
+    parser.add_argument("--seed", type=seed, default=0, metavar="S", help="seed of events and training (0)")
+    parser.add_argument(
+        "--threads", type=count, default=1, metavar="T", help="CPU threads (1: the same bits every time)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the results ({folder})")
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    return _whole(text, 1)
+
+
+def several(text: str) -> int:
+    """A whole number of at least 2, for argparse."""
+    return _whole(text, 2)
+
+
+def seed(text: str) -> int:
+    """A whole number of at least 0, for argparse."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text.replace("_", ""))
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return value
+
+
+def default_folder(name: str, mode: str, transform: str) -> Path:
+    """A folder of its own for every mode and transform, so that a quick look does not meet a long run."""
+    parts = [name, *([mode] if mode != "default" else []), *([transform] if transform != "affine" else [])]
+    return Path("out") / "_".join(parts)
+
+
+def make_folder(parser: argparse.ArgumentParser, folder: Path) -> Path:
+    """Make the output folder before any work is done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--out {folder}: {error.strerror}")
+    return folder
+
+
+def tell_about(checkpoint: Path) -> None:
+    """Say how a run can be interrupted, or that one goes on."""
+    if checkpoint.exists():
+        print(f"going on from {checkpoint}; delete it to start afresh", flush=True)
+    else:
+        print(f"every epoch is saved in {checkpoint}: if killed, repeat the command and the run goes on", flush=True)
+
+
+def make_model(mode: str, transform: str, on_box: bool) -> pg.BayesianFlow:
+    """The flow of the mode; splines live on the unit box where the target does, else on standardised events."""
+    if transform == "affine":
+        return pg.BayesianFlow(pg.CouplingFlow(2, **MODES[mode]["flow"]))
+    if on_box:
+        return pg.BayesianFlow(pg.CouplingFlow(2, **SPLINE, base="uniform"), preprocessing=None)
+    return pg.BayesianFlow(pg.CouplingFlow(2, **SPLINE))
+
+
+def fit_line_shape(lines: LineResult, target: Any) -> ShapeFit | None:
+    """The fit-like shape of the uncertainty, where iminuit is there to fit it."""
+    try:
+        return fit_shape(lines.sigma, lines.sigma_spread, target.sensitivities(torch.from_numpy(lines.t)))
+    except ImportError as error:
+        print(f"no fit-like curve: {error}")
+        return None
+
+
+def density_maps(
+    posterior: pg.Posterior,
+    target: Any,
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
+    evaluation: dict[str, int],
+) -> Any:
+    """True density, predicted density and relative uncertainty on a grid of cells."""
+    x, y = (torch.linspace(*limits, evaluation["cells"] + 1) for limits in (x_range, y_range))
+    centres = torch.cartesian_prod((x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2)
+    estimate = posterior.density(centres, draws=evaluation["draws"])
+    return plot_density_2d(x.numpy(), y.numpy(), estimate, target.log_prob(centres).exp())
+
+
+def marginals(
+    posterior: pg.Posterior,
+    events: torch.Tensor,
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
+    evaluation: dict[str, int],
+) -> Any:
+    """Generated and training distributions of x and y."""
+    panels = []
+    for column, (label, limits) in enumerate({"x": x_range, "y": y_range}.items()):
+        band = posterior.histogram(
+            column, evaluation["bins"], range=limits, n=evaluation["generated"], draws=evaluation["draws"]
+        )
+        counts = np.histogram(events[:, column].double().numpy(), band.edges)[0]
+        panels.append(HistogramPanel(band, counts, total=len(events), label=label))
+    return plot_histograms(panels, truth_label="training events")
+
+
+def summarise(lines: LineResult, shape: ShapeFit | None) -> dict[str, Any]:
+    """All numbers of the table and of the summary, for JSON."""
+    step = max(1, (len(lines.t) - 1) // 8)  # a table of about 9 points
+    columns = {lines.label: lines.t, "p": lines.density, "sigma": lines.sigma, "truth": lines.truth, "pull": lines.pull}
+    fit = None
+    if shape is not None:
+        fit = {"values": shape.values, "errors": shape.errors, "chi2": shape.chi2, "ndf": shape.ndf}
+    return {
+        "table": {key: values[::step].tolist() for key, values in columns.items()},
+        "rms_bias": lines.rms_bias,
+        "within_2_sigma": lines.within(2.0),
+        "pull_rms": lines.pull_rms,
+        "fit": fit,
+    }
+
+
+def print_summary(summary: dict[str, Any], label: str) -> None:
+    """The table and the summary line."""
+    table = summary["table"]
+    print(f"\n{label:>6} {'p':>9} {'sigma':>9} {'truth':>9} {'pull':>7}")
+    for row in zip(*table.values(), strict=True):
+        print("{:6.3f} {:9.4f} {:9.4f} {:9.4f} {:7.2f}".format(*row))
+    parts = [
+        f"rms bias {summary['rms_bias']:.4f}",
+        f"within 2 sigma {summary['within_2_sigma']:.1%}",
+        f"pull rms {summary['pull_rms']:.2f}",
+    ]
+    if summary["fit"]:
+        values, errors = summary["fit"]["values"], summary["fit"]["errors"]
+        parts += [f"{key} {value:.4f} +- {errors[key]:.4f}" for key, value in values.items()]
+    print("\n" + ", ".join([*parts, f"{summary['seconds_all']:.0f} s"]))

@@ -1,0 +1,21 @@
+"""From numbers to figures. Nothing is computed here; every function returns a ``matplotlib.figure.Figure``.
+
+The figures belong to the caller alone: pyplot, with its list of open figures, is not involved. Save one with
+:func:`save_figure` or its own ``savefig``.
+"""
+
+from .density import plot_density_2d
+from .histograms import HistogramPanel, plot_histogram, plot_histograms
+from .lines import plot_lines
+from .style import save_figure
+from .training import plot_training
+
+__all__ = [
+    "HistogramPanel",
+    "plot_density_2d",
+    "plot_histogram",
+    "plot_histograms",
+    "plot_lines",
+    "plot_training",
+    "save_figure",
+]

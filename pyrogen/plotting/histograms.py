@@ -1,0 +1,146 @@
+"""Generated against true distributions with the posterior's band, as in [A] (arXiv:2104.04543) figs. 8 and 9."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from .style import BANDS, PREDICTION, TRUTH, new_figure, ratio_axis, styled, with_unit
+
+if TYPE_CHECKING:
+    from pyrogen.inference import HistogramBand
+
+COLUMNS = 3  # panels side by side at most
+
+
+@dataclass(frozen=True)
+class HistogramPanel:
+    """One distribution to draw: the posterior's band, and what it is compared to.
+
+    Attributes:
+        band: what ``posterior.histogram`` found, B bins.
+        counts: true events (or sum of their weights) in the same bins, ``[B]``.
+        total: true events (or sum of weights) in all, those outside the bins among them; by default the sum of
+            ``counts``. The band counts events outside its edges in its normalisation, too.
+        errors: errors of ``counts``, ``[B]``; by default Poisson, their square root. Weighted events have
+            ``sqrt(sum of squared weights)``.
+        label: name of the observable.
+        unit: its unit.
+    """
+
+    band: HistogramBand
+    counts: ArrayLike
+    total: float | None = None
+    errors: ArrayLike | None = None
+    label: str = "x"
+    unit: str = ""
+
+    def truth(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """True density per bin and its error, ``[B]`` each.
+
+        Raises:
+            ValueError: counts or errors that do not fit the bins, or no events.
+        """
+        counts = np.asarray(self.counts, dtype=np.float64)
+        errors = np.sqrt(np.abs(counts)) if self.errors is None else np.asarray(self.errors, dtype=np.float64)
+        for name, values in (("counts", counts), ("errors", errors)):
+            if values.shape != self.band.mean.shape:
+                raise ValueError(
+                    f"{name} of {self.label} has shape {list(values.shape)}; the band has {len(self.band.mean)} bins"
+                )
+        total = counts.sum() if self.total is None else self.total
+        if not total > 0:
+            raise ValueError(f"the total of {self.label} is {total}; without events there is nothing to compare to")
+        scale = total * self.band.widths
+        return counts / scale, errors / scale
+
+
+def plot_histogram(
+    band: HistogramBand,
+    counts: ArrayLike,
+    *,
+    total: float | None = None,
+    errors: ArrayLike | None = None,
+    label: str = "x",
+    unit: str = "",
+    truth_label: str = "truth",
+    log: bool = False,
+) -> Figure:
+    """One generated distribution with its posterior band over the truth, and their ratio below.
+
+    Arguments as in :class:`HistogramPanel` and :func:`plot_histograms`.
+    """
+    return plot_histograms([HistogramPanel(band, counts, total, errors, label, unit)], truth_label=truth_label, log=log)
+
+
+@styled
+def plot_histograms(panels: Sequence[HistogramPanel], *, truth_label: str = "truth", log: bool = False) -> Figure:
+    """Generated distributions with one and two sigma of the posterior, the truth with its errors, ratio panels.
+
+    Args:
+        panels: what to draw, up to three in a row.
+        truth_label: what the truth is called in the legend, such as ``"training events"``.
+        log: logarithmic densities.
+
+    Raises:
+        ValueError: no panels, or one that does not fit together.
+    """
+    if not panels:
+        raise ValueError("panels is empty; give at least one histogram to draw")
+    rows = -(-len(panels) // COLUMNS)
+    columns = -(-len(panels) // rows)  # four make two rows of two
+    figure = new_figure(6.2 * columns, 5.8 * rows)
+    for part, panel in zip(figure.subfigures(rows, columns, squeeze=False).flat, panels, strict=False):
+        top, bottom = part.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        _distribution(top, panel, truth_label)
+        _ratio(bottom, panel)
+        top.set_yscale("log" if log else "linear")
+        if not log:
+            top.set_ylim(bottom=0)
+        top.set_xlim(panel.band.edges[0], panel.band.edges[-1])
+        top.set_ylabel(with_unit(f"density of {panel.label}", f"1/{panel.unit}" if panel.unit else ""))
+        bottom.set_xlabel(with_unit(panel.label, panel.unit))
+    return figure
+
+
+def _distribution(axis: Axes, panel: HistogramPanel, truth_label: str) -> None:
+    band = panel.band
+    mean, std = band.mean / band.widths, band.std / band.widths
+    for k, opacity in BANDS:
+        label = rf"$\pm {k if k > 1 else ''}\sigma$"
+        axis.stairs(
+            mean + k * std, band.edges, baseline=mean - k * std, fill=True, color=PREDICTION, alpha=opacity, label=label
+        )
+    axis.stairs(mean, band.edges, baseline=None, color=PREDICTION, linewidth=1.8, label="generated")
+    density, error = panel.truth()
+    axis.errorbar(_centres(band), density, error, label=truth_label, **_POINTS)
+    axis.legend(loc="best")
+
+
+def _ratio(axis: Axes, panel: HistogramPanel) -> None:
+    """Generated over truth with the band; the truth's own error bars sit on one. Bins without truth stay blank."""
+    band = panel.band
+    density, error = panel.truth()
+    density = np.where(density > 0, density, np.nan)
+    middle, sigma = band.mean / band.widths / density, band.std / band.widths / density
+    for k, opacity in BANDS:
+        axis.stairs(
+            middle + k * sigma, band.edges, baseline=middle - k * sigma, fill=True, color=PREDICTION, alpha=opacity
+        )
+    axis.stairs(middle, band.edges, baseline=None, color=PREDICTION, linewidth=1.8)
+    axis.errorbar(_centres(band), np.where(np.isfinite(density), 1.0, np.nan), error / density, **_POINTS)
+    drawn = np.concatenate([middle - 2 * sigma - 1, middle + 2 * sigma - 1, error / density])
+    ratio_axis(axis, "gen. / truth", drawn, shown=0.85)
+
+
+_POINTS: dict[str, Any] = {"fmt": "o", "markersize": 3.5, "linewidth": 1.2, "color": TRUTH}
+
+
+def _centres(band: HistogramBand) -> NDArray[np.float64]:
+    return (band.edges[1:] + band.edges[:-1]) / 2

@@ -1,0 +1,95 @@
+"""Density and uncertainty along lines, as in [A] (arXiv:2104.04543) figs. 2, 4 and 6."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pyrogen.diagnostics import LineResult, ShapeFit
+
+from .style import BANDS, FIT, PREDICTION, TRUTH, new_figure, ratio_axis, styled, symbol, with_error, with_unit
+
+
+@styled
+def plot_lines(result: LineResult, shape: ShapeFit | None = None, *, unit: str = "", density_unit: str = "") -> Figure:
+    """Three panels: density with its error band on the truth (and their ratio), relative and absolute uncertainty.
+
+    All curves are averages over the lines; the error bars are the spread over the lines.
+
+    Args:
+        result: what :func:`~pyrogen.diagnostics.density_along_lines` found.
+        shape: the fit-like curve of :func:`~pyrogen.diagnostics.fit_shape` at the points of ``result``.
+        unit: unit of t.
+        density_unit: unit of the density.
+    """
+    figure = new_figure(17, 5.6)
+    grid = figure.add_gridspec(2, 3, height_ratios=(3, 1))
+    density = figure.add_subplot(grid[0, 0])
+    ratio = figure.add_subplot(grid[1, 0], sharex=density)
+    relative, absolute = figure.add_subplot(grid[:, 1]), figure.add_subplot(grid[:, 2])
+    t = rf"${result.label}$"
+
+    _density(density, result)
+    density.set_ylabel(with_unit(f"density $p$({t})", density_unit))
+    density.tick_params(labelbottom=False)
+    _ratio(ratio, result)
+
+    lines = f"mean and spread of {len(result.positions)} lines" if len(result.positions) > 1 else "one line"
+    points: dict[str, Any] = {
+        "fmt": "o",
+        "markersize": 4.5,
+        "capsize": 2,
+        "color": PREDICTION,
+        "linewidth": 1.4,
+        "label": lines,
+    }
+    relative.errorbar(result.t, result.relative, result.relative_spread, **points)
+    relative.set_ylabel(rf"relative uncertainty $\sigma$({t}) / $p$({t})")
+    absolute.errorbar(result.t, result.sigma, result.sigma_spread, **points)
+    absolute.set_ylabel(with_unit(rf"absolute uncertainty $\sigma$({t})", density_unit))
+    if shape is not None:
+        absolute.plot(result.t, shape.curve(), color=FIT, label=_describe(shape), zorder=3)
+    for axis in (relative, absolute):
+        # Head room for the legend, which would otherwise lie on the points.
+        axis.set_ylim(0, axis.get_ylim()[1] * (1.35 if axis is absolute and shape is not None else 1.12))
+        axis.legend(loc="upper center" if axis is absolute else "upper right", reverse=True)
+    for axis in (ratio, relative, absolute):
+        axis.set_xlabel(with_unit(t, unit))
+    return figure
+
+
+def _density(axis: Axes, result: LineResult) -> None:
+    for k, opacity in BANDS:
+        low, high = result.density - k * result.sigma, result.density + k * result.sigma
+        axis.fill_between(
+            result.t,
+            low,
+            high,
+            color=PREDICTION,
+            alpha=opacity,
+            linewidth=0,
+            label=rf"$\pm {k if k > 1 else ''}\sigma$",
+        )
+    axis.plot(result.t, result.density, color=PREDICTION, label="prediction")
+    axis.plot(result.t, result.truth, color=TRUTH, linestyle="--", linewidth=1.5, label="truth")
+    axis.set_ylim(bottom=0)
+    axis.legend(loc="best")
+
+
+def _ratio(axis: Axes, result: LineResult) -> None:
+    truth = np.where(result.truth > 0, result.truth, np.nan)
+    middle, sigma = result.density / truth, result.sigma / truth
+    for k, opacity in BANDS:
+        axis.fill_between(
+            result.t, middle - k * sigma, middle + k * sigma, color=PREDICTION, alpha=opacity, linewidth=0
+        )
+    axis.plot(result.t, middle, color=PREDICTION)
+    ratio_axis(axis, "pred. / truth", np.concatenate([middle - 2 * sigma, middle + 2 * sigma]) - 1)
+
+
+def _describe(shape: ShapeFit) -> str:
+    parameters = [f"{symbol(name)} = {with_error(value, shape.errors[name])}" for name, value in shape.values.items()]
+    return "\n".join(["fit-like shape", *parameters])

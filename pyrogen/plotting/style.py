@@ -1,0 +1,119 @@
+"""The look that all figures share: to be read on a slide."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
+
+from pyrogen.files import write_bytes
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TRUTH = "black"
+PREDICTION = "#0f5fa8"
+FIT = "#2a8f3c"
+VALIDATION = "#d1661b"
+BANDS = ((1, 0.40), (2, 0.18))  # (number of sigma, opacity)
+
+_STYLE: Any = {
+    "font.size": 15,
+    "axes.labelsize": 17,
+    "legend.fontsize": 13,
+    "legend.frameon": False,
+    "lines.linewidth": 2.0,
+    "xtick.major.pad": 7,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.top": True,
+    "ytick.right": True,
+    "xtick.minor.visible": True,
+    "ytick.minor.visible": True,
+    "mathtext.fontset": "dejavusans",
+}
+
+
+def styled(plot: Callable[P, T]) -> Callable[P, T]:
+    """Run a plotting function under the shared style and leave matplotlib's global settings as they were."""
+
+    @wraps(plot)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        with matplotlib.rc_context(_STYLE):
+            return plot(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure in inches that pyplot knows nothing about."""
+    return Figure(figsize=(width, height), dpi=120, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.05))
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure in one piece, in the format of the suffix (``.png``, ``.pdf``, ``.svg``).
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: a suffix that matplotlib cannot write.
+        OSError: the file cannot be written; an old file at ``path`` is left as it was.
+    """
+    path = Path(path)
+    image = io.BytesIO()
+    figure.savefig(image, format=path.suffix.removeprefix(".") or "png", bbox_inches="tight")
+    write_bytes(path, image.getvalue())
+    return path
+
+
+def with_unit(label: str, unit: str) -> str:
+    """An axis label: ``pT [GeV]``, or the label alone for what has no unit."""
+    return f"{label} [{unit}]" if unit else label
+
+
+def symbol(name: str) -> str:
+    """A plain name as mathematics: ``delta_x_max`` becomes the formula for Delta x_max."""
+    word, *rest = name.removeprefix("delta_").split("_")
+    greek = {"mu", "sigma", "phi", "theta", "alpha", "beta", "gamma"}
+    letter = rf"\{word}" if word in greek else word if len(word) == 1 else rf"\mathrm{{{word}}}"
+    index = rf"_\mathrm{{{','.join(rest)}}}" if rest else ""
+    difference = r"\Delta " if name.startswith("delta_") else ""
+    return f"${difference}{letter}{index}$"
+
+
+def with_error(value: float, error: float) -> str:
+    """``0.040 ± 0.003``: as many digits as the error makes sense of, two where its first is a 1."""
+    if not 0 < error < math.inf:
+        return f"{value:.3g} $\\pm$ {error:.1g}"
+    exponent = math.floor(math.log10(error))
+    digits = max(0, -exponent + (error < 2 * 10.0**exponent))
+    return f"{value:.{digits}f} $\\pm$ {error:.{digits}f}"
+
+
+def ratio_axis(axis: Axes, label: str, deviations: NDArray[Any], shown: float = 0.95) -> None:
+    """Dress a ratio panel: a line at one, and symmetric limits that contain most of what is drawn.
+
+    Args:
+        axis: the panel.
+        label: of its y axis.
+        deviations: from one, of all that is drawn.
+        shown: fraction of them inside the limits; a few points with huge errors must not flatten all others.
+    """
+    axis.axhline(1, color=TRUTH, linewidth=1, linestyle="--")
+    finite = np.abs(deviations[np.isfinite(deviations)])
+    reach = np.quantile(finite, shown) if finite.size else 0.1
+    half = float(np.clip(1.25 * reach, 0.02, 1.0))
+    axis.set_ylim(1 - half, 1 + half)
+    axis.set_ylabel(label, fontsize="medium")

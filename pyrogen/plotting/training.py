@@ -1,0 +1,77 @@
+"""The training curve; [A] is arXiv:2104.04543."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from .style import FIT, PREDICTION, TRUTH, VALIDATION, new_figure, styled
+
+
+@styled
+def plot_training(history: Mapping[str, ArrayLike]) -> Figure:
+    """Loss = negative log-likelihood + KL/N, and its two parts, per event against the epoch [A eq. 16].
+
+    A few values far above all others (the first epoch, a single bad batch) leave the panel; an arrow marks their epoch.
+
+    Args:
+        history: ``posterior.history``: ``"loss"``, ``"nll"`` and ``"kl"``, ``[epochs]`` in nats per event, and
+            ``"validation_nll"`` if events were held out (NaN otherwise).
+
+    Raises:
+        ValueError: a curve that is missing or empty.
+    """
+    curves = {name: np.asarray(values, dtype=np.float64) for name, values in history.items()}
+    missing = [name for name in ("loss", "nll", "kl") if not curves.get(name, np.empty(0)).size]
+    if missing:
+        raise ValueError(f"the history has no {', '.join(missing)}; it has {', '.join(curves) or 'nothing'}")
+    epochs = np.arange(1, len(curves["loss"]) + 1)
+    # A line through one point is invisible.
+    line = {"marker": "o" if len(epochs) == 1 else ""}
+    figure = new_figure(17, 4.8)
+    loss, likelihood, divergence = figure.subplots(1, 3)
+    loss.plot(epochs, curves["loss"], color=TRUTH, **line)
+    loss.set_ylabel("loss  [nats per event]")
+    likelihood.plot(epochs, curves["nll"], color=PREDICTION, label="training events", **line)
+    validation = curves.get("validation_nll", np.empty(0))
+    if validation.size and np.isfinite(validation).any():
+        likelihood.plot(epochs, validation, color=VALIDATION, linestyle="--", label="held-out events", **line)
+        likelihood.legend(loc="upper right")
+    likelihood.set_ylabel("NLL  [nats per event]")
+    divergence.plot(epochs, curves["kl"], color=FIT, **line)
+    divergence.set_ylabel("KL / N  [nats per event]")
+    smallest = curves["kl"].min()
+    if smallest > 0 and curves["kl"].max() > 10 * smallest:
+        divergence.set_yscale("log")
+    for axis in (loss, likelihood, divergence):
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axis.set_xlim(min(1, len(epochs) - 1), max(len(epochs), 2))
+        _limit(axis)
+    return figure
+
+
+def _limit(axis: Axes) -> None:
+    """Fit the y axis to all but the largest twentieth of the values, if these would squeeze the others."""
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in axis.lines])
+    values = values[np.isfinite(values)]
+    low, usual, high = np.quantile(values, [0, 0.95, 1], method="lower")
+    if axis.get_yscale() != "linear" or high - low <= 3 * (usual - low):
+        return
+    top = usual + 0.1 * (usual - low)
+    for line in list(axis.lines):
+        x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata(), dtype=np.float64)
+        axis.plot(
+            x[y > top],
+            np.full(np.sum(y > top), 0.97),
+            transform=axis.get_xaxis_transform(),  # the height is a fraction of the panel's
+            marker="^",
+            linestyle="",
+            color=line.get_color(),
+        )
+    axis.set_ylim(low - 0.05 * (usual - low), top)

@@ -1,0 +1,178 @@
+"""The examples run as a user runs them: as scripts, from the command line."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import pyrogen as pg
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+TOYS = ("wedge_svi", "kicker_svi", "ring_svi")
+
+
+def start(script, *arguments, cwd=ROOT):
+    """Start an example with the pyrogen of this repository."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    command = [sys.executable, str(EXAMPLES / f"{script}.py"), *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(script, *arguments, cwd=ROOT, code=0):
+    """Run an example to its end; returns what it printed, or its message where it is expected to fail."""
+    with start(script, *arguments, cwd=cwd) as process:
+        printed, message = process.communicate(timeout=300)
+    assert process.returncode == code, printed + message
+    assert "Traceback" not in message, message
+    return message if code else printed
+
+
+def numbers(value):
+    """All numbers of a JSON structure."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [number for inner in value for number in numbers(inner)]
+    return [value] if isinstance(value, (int, float)) else []
+
+
+def is_png(path):
+    return path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("script", TOYS)
+def test_quick_toys(script, tmp_path):
+    printed = run(script, "--quick", "--out", tmp_path / "made" / script)
+    out = tmp_path / "made" / script
+    for name in ("lines", "density", "marginals", "training"):
+        assert is_png(out / f"{name}.png")
+    assert pg.load(out / "posterior.h5").info["training_events"] == 20_000
+
+    summary = json.loads((out / "summary.json").read_text())
+    assert all(map(math.isfinite, numbers(summary)))
+    table = summary["table"]
+    coordinate = "r" if script == "ring_svi" else "x"
+    assert list(table) == [coordinate, "p", "sigma", "truth", "pull"]
+    assert {len(column) for column in table.values()} == {9}
+    # A quick fit is rough, but no guess: a Gaussian of the same mean and width is off by 0.44 on the wedge.
+    assert summary["rms_bias"] < 0.1 * max(table["truth"])
+    assert summary["within_2_sigma"] > 0.6
+    assert len(summary["fit"]["values"]) == 2
+    assert summary["settings"]["seed"] == 0
+
+    lines = printed.splitlines()
+    header = next(i for i, line in enumerate(lines) if line.split() == [coordinate, "p", "sigma", "truth", "pull"])
+    first = [float(word) for word in lines[header + 1].split()]
+    assert first == pytest.approx([column[0] for column in table.values()], abs=6e-3)
+    assert "rms bias" in printed
+    assert "within 2 sigma" in printed
+    assert "repeat the command" in printed
+    for path in out.iterdir():
+        assert path.name == "run_checkpoint.h5" or str(path) in printed
+
+
+def test_a_killed_run_goes_on_to_the_same_end_and_another_one_is_refused(tmp_path):
+    few = ("--quick", "--events", "600", "--transform", "rqs", "--epochs", "60", "--out")
+    run("wedge_svi", *few, tmp_path / "whole")
+
+    checkpoint = tmp_path / "killed" / "run_checkpoint.h5"
+    with start("wedge_svi", *few, checkpoint.parent) as process:
+        while not checkpoint.exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        process.kill()
+    assert [path for path in checkpoint.parent.iterdir() if path.suffix != ".tmp"] == [checkpoint]
+    assert f"going on from {checkpoint}" in run("wedge_svi", *few, checkpoint.parent)
+    whole, again = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "killed"))
+    for key in ("table", "rms_bias", "within_2_sigma", "pull_rms", "fit"):
+        assert again[key] == whole[key]
+
+    message = run("wedge_svi", *few, checkpoint.parent, "--epochs", 2, code=1)
+    assert "epochs: 60 in the file, 2 in this run" in message
+    assert "--out" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--events", "-5"], "'-5' is not a whole number of at least 1"),
+        (["--events", "many"], "'many' is not a whole number"),
+        (["--events", "10", "--quick"], "fewer than the 512 of one batch"),
+        (["--transform", "cubic"], "invalid choice: 'cubic'"),
+        (["--quick", "--paper"], "not allowed with"),
+        (["--draws", "1"], "at least 2"),
+        (["--seed", "-1"], "at least 0"),
+        (["--quick", "--out", EXAMPLES / "toy.py"], "--out"),
+    ],
+)
+def test_bad_arguments_of_a_toy(arguments, message, tmp_path):
+    assert message in run("wedge_svi", *arguments, cwd=tmp_path, code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def check_own(out, columns, events):
+    assert is_png(out / "histograms.png")
+    assert is_png(out / "training.png")
+    summary = json.loads((out / "summary.json").read_text())
+    assert [row["name"] for row in summary["columns"]] == columns
+    assert all(map(math.isfinite, numbers(summary["columns"])))
+    for row in summary["columns"]:
+        assert abs(row["mean_generated"] - row["mean_truth"]) < row["std_truth"]
+        assert row["std_generated"] == pytest.approx(row["std_truth"], rel=0.5)
+        assert row["chi2"] / row["bins"] < 5
+    posterior = pg.load(out / "posterior.h5")
+    assert posterior.info["names"] == columns
+    generated = pg.events.read(out / "generated.h5")
+    assert len(generated) == events
+    assert list(generated.names) == columns
+    assert (generated.uncertainties > 0).all()
+
+
+def test_own_events_takes_the_committed_sample(tmp_path):
+    printed = run("own_events", "--quick", cwd=tmp_path)
+    out = tmp_path / "out" / "own_events_quick"
+    check_own(out, ["px_e+", "py_e+", "pz_e+", "pz_e-"], 2000)
+    assert pg.events.read(out / "generated.h5").units == ("GeV",) * 4
+    assert "chi2/bins" in printed
+    assert "4,000 training events" in printed
+
+
+def test_own_events_from_a_foreign_file(tmp_path):
+    rng = np.random.default_rng(0)
+    table = np.column_stack([rng.normal(50, 5, 2000), rng.exponential(1, 2000), rng.uniform(-3, 3, 2000)])
+    with h5py.File(tmp_path / "mine.h5", "w") as file:
+        file["jets"] = table
+        file["other"] = np.zeros((10, 2))
+    options = ["--dataset", "jets", "--quick", "--generate", 300, "--epochs", 40, "--out", tmp_path / "all"]
+    run("own_events", tmp_path / "mine.h5", *options)
+    check_own(tmp_path / "all", ["x0", "x1", "x2"], 300)
+
+    options = ["--dataset", "jets", "--quick", "--epochs", 20, "--transform", "affine", "--columns", "x2", "x0"]
+    run("own_events", tmp_path / "mine.h5", *options, "--generate", 200, "--out", tmp_path / "two")
+    check_own(tmp_path / "two", ["x2", "x0"], 200)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.h5"], "no such file"),
+        (["--columns", "mass"], "no column 'mass'"),
+        ([EXAMPLES / "toy.py"], "cannot read"),
+        (["--generate", "0"], "at least 1"),
+        (["--transform", "cubic"], "invalid choice"),
+    ],
+)
+def test_bad_arguments_of_own_events(arguments, message, tmp_path):
+    assert message in run("own_events", *arguments, cwd=tmp_path, code=2)
+    assert list(tmp_path.iterdir()) == []
