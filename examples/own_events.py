@@ -79,6 +79,8 @@ def main() -> None:
         posterior = svi.fit(model, sample[training])
     except pg.CheckpointMismatchError as error:
         parser.exit(1, f"{error}\nOr give another --out.\n")
+    except ValueError as error:  # a constant column, weights that cancel: nothing was trained yet
+        parser.exit(1, f"{args.file}: {error}\n")
     posterior.save(out / "posterior.h5")
 
     generated = posterior.generate(wanted, draws=draws, seed=args.seed)

@@ -40,13 +40,13 @@ MODES: dict[str, dict[str, Any]] = {
     "default": {
         "events": 300_000,
         "flow": {"blocks": 20, "hidden": (32, 32, 32), "mixing": "rotation"},
-        "svi": {"epochs": 40, "batch_size": 2048, "lr": 1e-3, "lr_widths": 1e-2},
+        "svi": {"epochs": 34, "batch_size": 2048, "lr": 2e-3, "lr_widths": 1e-2, "widths_after": 0.45},
         "evaluation": {"draws": 50, "points": 41, "cells": 60, "generated": 20_000, "bins": 40},
     },
     "paper": {  # [A] table 1
         "events": 300_000,
         "flow": {"blocks": 20, "hidden": (32, 32, 32), "mixing": "rotation"},
-        "svi": {"epochs": 300, "batch_size": 512, "lr": 1e-3, "lr_widths": 1e-2},
+        "svi": {"epochs": 300, "batch_size": 512, "lr": 1e-3, "lr_widths": 1e-2, "widths_after": 0.6},
         "evaluation": {"draws": 50, "points": 41, "cells": 60, "generated": 20_000, "bins": 40},
     },
 }

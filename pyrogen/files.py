@@ -49,6 +49,7 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
         raise IsADirectoryError(f"{path} is a folder; give the name of a file in it, such as {path / 'run.h5'}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+    _remove_leftovers(path)
     probe = _temporary_name(path)
     try:
         probe.touch()
@@ -73,9 +74,11 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise  # an interrupt, say
         kept = "the file that was there is unchanged" if path.exists() else "nothing was written"
         raise OSError(error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}; {kept}") from error
     # The rename itself survives a power cut only once the folder is flushed (not possible on every system).
@@ -194,6 +197,25 @@ def write_json(group: h5py.Group, name: str, value: Any) -> None:
 def read_json(group: h5py.Group, name: str) -> Any:
     """Read what :func:`write_json` stored."""
     return json.loads(group[name][()].tobytes())
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files that killed processes left beside ``path``."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        process = leftover.name.split(".")[-2]
+        if process.isdigit() and not _is_running(int(process)):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _temporary_name(path: Path) -> Path:

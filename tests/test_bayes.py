@@ -42,7 +42,7 @@ class GaussianLocation(nn.Module):
 
 
 def test_packing_round_trip_and_functional_call():
-    flow = pg.CouplingFlow(2, blocks=3, hidden=(8, 8))
+    flow = pg.CouplingFlow(2, blocks=3, hidden=(8, 8), mixing="alternate")
     packing = WeightPacking(flow)
     theta = packing.pack()
     assert theta.shape == (packing.size,)
@@ -50,7 +50,7 @@ def test_packing_round_trip_and_functional_call():
         assert torch.equal(packing.unpack(theta)[name], parameter)
     x = torch.randn(10, 2)
     assert torch.equal(packing.call(theta, "log_prob", x), flow.log_prob(x))
-    other = pg.CouplingFlow(2, blocks=3, hidden=(8, 8), seed=5)
+    other = pg.CouplingFlow(2, blocks=3, hidden=(8, 8), mixing="alternate", seed=5)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -189,27 +189,55 @@ def test_local_reparameterization_has_the_distribution_of_weight_draws():
     assert local.std() == pytest.approx(drawn.std().item(), rel=0.1)
 
 
-def test_local_reparameterization_refuses_what_it_cannot_do():
-    class Other(nn.Module):
-        features = 2
+class Twisted(nn.Module):
+    """A flow-like module that uses its linear layers in one of several ways."""
 
-        def __init__(self, twice: bool) -> None:
-            super().__init__()
-            self.layer = nn.Linear(2, 2)
-            self.twice = twice
+    features = 2
 
-        def log_prob(self, x):
-            inner = self.layer(x)
-            return -(self.layer(inner) if self.twice else inner).square().sum(-1)
+    def __init__(self, use: str) -> None:
+        super().__init__()
+        self.layer, self.use = nn.Linear(2, 2), use
+        self.other = nn.Linear(2, 2)
+        if use == "tied":
+            self.other = self.layer
+        elif use == "shared weight":
+            self.other.weight = self.layer.weight
 
-        def sample(self, n):
-            return torch.randn(n, 2)
+    def log_prob(self, x):
+        first = nn.functional.linear(x, self.layer.weight) if self.use == "bypassed" else self.layer(x)
+        second = self.layer(first) if self.use == "twice" else first
+        return -self.other(second).square().sum(-1)
 
-    with pytest.raises(LocalReparameterizationError, match="is called 2 times"):
-        pg.BayesianFlow(Other(twice=True)).check_local()
-    with pytest.raises(LocalReparameterizationError, match="location belongs to a GaussianLocation"):
-        pg.BayesianFlow(GaussianLocation()).check_local()
-    pg.BayesianFlow(Other(twice=False)).check_local()
+    def sample(self, n):
+        return torch.randn(n, 2)
+
+
+@pytest.mark.parametrize(
+    ("use", "reason"),
+    [
+        ("twice", "is called 2 times"),
+        ("tied", "are the same parameter"),
+        ("shared weight", "are the same parameter"),
+        ("bypassed", "does not work with noisy linear layers"),
+    ],
+)
+def test_flows_that_local_reparameterization_does_not_cover_fall_back(use, reason):
+    """The obstacle is named; both ELBOs are then the same, one weight draw a step."""
+    model, events = pg.BayesianFlow(Twisted(use), preprocessing=None), torch.ones(20, 2)
+    assert reason in model.local_obstacle()
+    with pytest.raises(LocalReparameterizationError, match=reason):
+        model.local_log_prob(model.initial_theta, model.initial_theta.abs(), events)
+    guide = with_guide(model, events)
+    losses = []
+    for local in (True, False):
+        torch.manual_seed(1)
+        losses.append(pg.ELBO(local=local).loss(model, guide, events))
+    assert losses[0] == losses[1]
+
+
+def test_other_modules_are_covered_where_their_layers_allow():
+    assert pg.BayesianFlow(Twisted("plainly")).local_obstacle() is None
+    assert "location belongs to a GaussianLocation" in pg.BayesianFlow(GaussianLocation()).local_obstacle()
 
 
 def test_elbo_parts_add_up():
@@ -274,6 +302,7 @@ def test_vectorized_particles_are_refused_in_words():
         (lambda: small_model(preprocessing="whiten"), ValueError, "unknown preprocessing 'whiten'"),
         (lambda: small_model()(), ValueError, "neither events to score nor a size"),
         (lambda: small_model()(torch.randn(5, 2), size=3), ValueError, "size is 3, less than the 5 events"),
+        (lambda: small_model()(torch.randn(5, 2), torch.ones(5, 1)), ValueError, r"weights of shape \[5, 1\] for 5"),
     ],
 )
 def test_bad_arguments(make, error, message):

@@ -41,7 +41,7 @@ def content(path):
     return {name: value for name, value in arrays.items() if name not in ("history/seconds", "package_versions")}
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path):
+def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
     """SIGKILL at several moments of one run, resumed each time, against an uninterrupted run."""
     assert train(tmp_path / "whole_checkpoint.h5", tmp_path / "whole.h5").wait() == 0
     checkpoint, kills = tmp_path / "checkpoint.h5", 0
@@ -75,6 +75,32 @@ def model(**kwargs):
     return pg.BayesianFlow(pg.CouplingFlow(2, **{"blocks": 2, "hidden": (8,)} | kwargs))
 
 
+def test_killed_inside_a_write_it_ends_with_the_same_bits(tmp_path):
+    """Killed just before a rename, and before the first checkpoint: temporary files are left behind and cleaned up."""
+    code = """
+import os, signal, sys
+from pyrogen import files
+writes = []
+def kill(*_):
+    writes.append(1)
+    if len(writes) == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(*_)
+replace, files.os.replace = os.replace, kill
+"""
+    assert train(tmp_path / "whole_checkpoint.h5", tmp_path / "whole.h5").wait() == 0
+    for moment in ("1", "2", "5"):
+        arguments = [tmp_path / "checkpoint.h5", tmp_path / "killed.h5", moment]
+        killed = subprocess.run([sys.executable, "-c", code + TRAIN, *arguments], stdout=subprocess.DEVNULL)
+        assert killed.returncode == -signal.SIGKILL
+        assert list(tmp_path.glob(".checkpoint.h5.*.tmp"))
+    assert train(tmp_path / "checkpoint.h5", tmp_path / "killed.h5").wait() == 0
+    whole, killed = content(tmp_path / "whole.h5"), content(tmp_path / "killed.h5")
+    for name, value in whole.items():
+        assert np.array_equal(value, killed[name], equal_nan=value.dtype.kind == "f"), name
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
 EVENTS = torch.randn(200, 2, generator=torch.Generator().manual_seed(1))
 
 
@@ -92,6 +118,7 @@ def test_a_finished_run_is_not_repeated(tmp_path):
         ({"batch_size": 40}, {}, EVENTS, "settings.batch_size: 50 in the file, 40 in this run"),
         ({"lr": 0.5}, {}, EVENTS, "settings.lr: 0.001 in the file, 0.5 in this run"),
         ({"seed": 1}, {}, EVENTS, "settings.seed: 0 in the file, 1 in this run"),
+        ({"guide": lambda m: pg.AutoNormal(m, init_scale=0.5)}, {}, EVENTS, "initial_guide.scales.theta_unconstrained"),
         ({"epochs": 3}, {}, EVENTS, "settings.epochs: 2 in the file, 3 in this run"),
         ({"dtype": torch.float64}, {}, EVENTS, "settings.dtype: None in the file, 'float64' in this run"),
         ({}, {"blocks": 3}, EVENTS, "model.flow_config.blocks: 2 in the file, 3 in this run"),
@@ -104,6 +131,24 @@ def test_a_checkpoint_of_another_run_is_refused_by_name(tmp_path, settings, flow
     svi(tmp_path).fit(model(), EVENTS)
     with pytest.raises(pg.CheckpointMismatchError, match=message):
         svi(tmp_path, **settings).fit(model(**flow), events)
+
+
+def test_settings_in_numpy_types_and_early_stops_resume(tmp_path):
+    settings = {
+        "lr": np.float64(2e-2),
+        "betas": (np.float64(0.9), 0.999),
+        "checkpoint_every": 3,
+        "epochs": 100,
+        "batch_size": 10,
+    }
+    stop = {"validation": 0.5, "patience": 3, "lr_widths": 0.05, "widths_after": 0.1}
+    torch.manual_seed(0)
+    events = torch.randn(60, 2)
+    first = svi(tmp_path, **settings, **stop).fit(model(), events)
+    assert first.info["epochs_done"] < 100
+    again = svi(tmp_path, **settings, **stop).fit(model(), events)
+    assert again.info == first.info
+    assert torch.equal(first.weights.arrays["loc"], again.weights.arrays["loc"])
 
 
 def test_a_posterior_is_no_checkpoint_and_the_other_way_round(tmp_path):

@@ -75,7 +75,7 @@ class ELBO(TraceMeanField_ELBO):
     """The loss of [A] eq. 16 with the exact KL where it is known and local reparameterization where it is allowed.
 
     Use it in place of ``Trace_ELBO`` in :class:`pyro.infer.SVI`, or through :class:`pyrogen.SVI`. After each call
-    ``parts`` holds the last particle's ``(negative log-likelihood, KL)``, detached, in nats of the whole sample.
+    ``parts`` holds its negative log-likelihood and its KL, in nats of the whole sample.
 
     Args:
         local: draw activations per event instead of weights per batch, for guides that sample ``theta`` from
@@ -86,7 +86,17 @@ class ELBO(TraceMeanField_ELBO):
     def __init__(self, local: bool = True, num_particles: int = 1, **kwargs: Any) -> None:
         super().__init__(num_particles=num_particles, **kwargs)
         self.local = local
-        self.parts: tuple[Tensor, Tensor] | None = None
+        self._particles: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """``(negative log-likelihood, KL)`` of the last call, averaged over its particles, detached."""
+        likelihoods, kls = zip(*self._particles, strict=True)
+        return torch.stack(likelihoods).mean(), torch.stack(kls).mean()
+
+    def _get_traces(self, *args: Any, **kwargs: Any) -> Any:
+        self._particles = []
+        return super()._get_traces(*args, **kwargs)
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         if not self.local:
@@ -102,7 +112,7 @@ class ELBO(TraceMeanField_ELBO):
             if site["type"] == "sample" and site["is_observed"]
         ]
         negative_log_likelihood = -sum(observed).detach()  # type: ignore[union-attr]
-        self.parts = (negative_log_likelihood, surrogate.detach() - negative_log_likelihood)
+        self._particles.append((negative_log_likelihood, surrogate.detach() - negative_log_likelihood))
         return loss, surrogate
 
 
@@ -123,8 +133,8 @@ class RecordPosterior(Messenger):
 class LocalReparameterization(Messenger):
     """Effect handler around a model: the likelihood draws activations per event from a recorded posterior.
 
-    Where the guide samples ``theta`` in any other way than from independent Normals the model is left as it is: one
-    weight draw per batch.
+    Where the guide samples ``theta`` in any other way than from independent Normals, or the flow's layers do not allow
+    it, the model is left as it is: one weight draw per batch.
     """
 
     def __init__(self, record: RecordPosterior) -> None:
@@ -132,8 +142,9 @@ class LocalReparameterization(Messenger):
         self.record = record
 
     def _pyro_sample(self, msg: Any) -> None:
-        if isinstance(msg["fn"], FlowDistribution) and self.record.posterior is not None:
-            msg["fn"] = msg["fn"].localized(*self.record.posterior)
+        fn = msg["fn"]
+        if isinstance(fn, FlowDistribution) and self.record.posterior and fn.model.local_obstacle() is None:
+            msg["fn"] = fn.localized(*self.record.posterior)
 
 
 def _is_identity(transform: Any) -> bool:

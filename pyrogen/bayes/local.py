@@ -24,19 +24,21 @@ class LocalReparameterizationError(ValueError):
 
 
 def check_layers(module: nn.Module) -> None:
-    """Check that every parameter belongs to a plain :class:`torch.nn.Linear`.
+    """Check that every parameter belongs to one plain :class:`torch.nn.Linear`, and to no other layer.
 
     Raises:
         LocalReparameterizationError: naming the parameter that does not.
     """
-    for name, owner in module.named_modules():
-        if type(owner) is nn.Linear:
-            continue
-        for parameter, _ in owner.named_parameters(recurse=False):
-            raise LocalReparameterizationError(
-                f"the parameter {name + '.' if name else ''}{parameter} belongs to a {type(owner).__name__}, "
-                "not to a torch.nn.Linear"
-            )
+    seen: dict[int, str] = {}
+    for name, owner in module.named_modules(remove_duplicate=False):
+        for parameter, value in owner.named_parameters(name, recurse=False):
+            if type(owner) is not nn.Linear:
+                raise LocalReparameterizationError(
+                    f"the parameter {parameter} belongs to a {type(owner).__name__}, not to a torch.nn.Linear"
+                )
+            if id(value) in seen:
+                raise LocalReparameterizationError(f"{parameter} and {seen[id(value)]} are the same parameter")
+            seen[id(value)] = parameter
 
 
 class NoisyLinear(nn.Module):
@@ -96,8 +98,8 @@ class LocalFlow:
         """Check that ``run()`` calls every layer exactly once.
 
         Raises:
-            LocalReparameterizationError: a layer is called more or less often: its weights then act together in
-                several places, which independent noise does not describe.
+            LocalReparameterizationError: a layer is called more or less often (its weights then act together in
+                several places, which independent noise does not describe), or is used other than by calling it.
         """
         calls = [0] * len(self.layers)
 
@@ -110,6 +112,8 @@ class LocalFlow:
         handles = [layer.register_forward_hook(count(i)) for i, layer in enumerate(self.layers)]
         try:
             run()
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise LocalReparameterizationError(f"the flow does not work with noisy linear layers: {error}") from error
         finally:
             for handle in handles:
                 handle.remove()

@@ -15,9 +15,10 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyrogen.bayes.local import LocalFlow
+from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
 from pyrogen.events.preprocessing import Bijection, Identity, Standardise
+from pyrogen.flows import CouplingFlow
 
 THETA = "theta"  #: name of the sample site that holds all weights
 EVENTS = "events"  #: name of the observed site
@@ -70,9 +71,15 @@ class BayesianFlow(PyroModule):
             raise ValueError(f'unknown preprocessing {preprocessing!r}; give "auto", None or a bijection')
         self.flow = copy.deepcopy(flow).requires_grad_(False)
         self.preprocessing = copy.deepcopy(preprocessing)
-        self.prior_scale = dict(prior_scale) if isinstance(prior_scale, Mapping) else float(prior_scale)
+        self.prior_scale: float | dict[str, float] = (
+            {pattern: float(width) for pattern, width in prior_scale.items()}
+            if isinstance(prior_scale, Mapping)
+            else float(prior_scale)
+        )
         self.packing = WeightPacking(self._flow)
         self._local: LocalFlow | None = None
+        self._local_obstacle: str | None = None
+        self._features: int | None = getattr(flow, "features", None)
         theta = self.packing.pack()
         self.register_buffer("_initial_theta", theta)
         self.register_buffer("_prior_scales", self.packing.scales(prior_scale).to(theta))
@@ -99,13 +106,13 @@ class BayesianFlow(PyroModule):
 
     @property
     def features(self) -> int | None:
-        """Number of features of an event, where the flow tells it."""
-        return getattr(self._flow, "features", None)
+        """Number of features of an event, where the flow or the training events told it."""
+        return self._features
 
     @property
-    def context(self) -> int:
-        """Number of conditions per event."""
-        return int(getattr(self._flow, "context", 0) or 0)
+    def context(self) -> int | None:
+        """Number of conditions per event; None where the flow does not tell."""
+        return getattr(self._flow, "context", None)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -136,6 +143,7 @@ class BayesianFlow(PyroModule):
         given type and are on the given device. The model itself is left as it is.
         """
         prepared = copy.deepcopy(self)
+        prepared._features = events.shape[-1]
         if not prepared._preprocessing.fitted:
             prepared._preprocessing.fit(events, weights)
         prepared._preprocessing.to(device=device)  # its constants stay in float64
@@ -152,7 +160,8 @@ class BayesianFlow(PyroModule):
         flow = self._flow
         return {
             "flow": type(flow).__name__,
-            "flow_config": getattr(flow, "config", None),
+            "flow_config": flow.config if isinstance(flow, CouplingFlow) else None,
+            "features": self._features,
             "weights": self.packing.size,
             "parameters": [
                 [name, list(shape)] for name, shape in zip(self.packing.names, self.packing.shapes, strict=True)
@@ -187,6 +196,10 @@ class BayesianFlow(PyroModule):
             raise ValueError("model() has neither events to score nor a size, the number of events to generate")
         batch = len(events) if events is not None else int(size)  # type: ignore[arg-type]
         size = batch if size is None else size
+        if weights is not None and weights.shape != (batch,):
+            raise ValueError(
+                f"weights of shape {list(weights.shape)} for {batch} events; one number per event is needed"
+            )
         if size < batch:
             raise ValueError(f"size is {size}, less than the {batch} events of the batch; it is the training size")
         theta = pyro.sample(THETA, self.prior())
@@ -202,7 +215,7 @@ class BayesianFlow(PyroModule):
     def local_log_prob(self, mean: Tensor, scale: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log density ``[N]`` with activations drawn per event for weights ~ N(mean [P], scale [P]^2); for training."""
         if self._local is None:
-            self._local = LocalFlow(self._flow)
+            self._local = self._checked_local()
         inner, log_jacobian = self._preprocessing(x)
         means, variances = self.packing.unpack(mean), self.packing.unpack(scale * scale)
         return self._local.call(means, variances, "log_prob", inner, *_given(context)) + log_jacobian
@@ -212,18 +225,24 @@ class BayesianFlow(PyroModule):
         inner = self.packing.call(theta, "sample", n, *_given(context))
         return self._preprocessing.inverse(inner)[0]
 
-    def check_local(self) -> None:
-        """Check that the flow's layers allow local reparameterization.
+    def local_obstacle(self) -> str | None:
+        """Why the flow's layers do not allow local reparameterization; None where they do."""
+        if self._local is None and self._local_obstacle is None:
+            try:
+                self._local = self._checked_local()
+            except LocalReparameterizationError as error:
+                self._local_obstacle = str(error)
+        return self._local_obstacle
 
-        Raises:
-            LocalReparameterizationError: saying what does not.
-        """
+    def _checked_local(self) -> LocalFlow:
+        local = LocalFlow(self._flow)
         context = torch.zeros(2, self.context).to(self.initial_theta) if self.context else None
-        zeros = torch.zeros_like(self.initial_theta)
+        means = self.packing.unpack(self.initial_theta)
+        variances = self.packing.unpack(torch.zeros_like(self.initial_theta))
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            example = self.sample_events(self.initial_theta, 2, context)
-            local = self._local = LocalFlow(self._flow)
-            local.check_calls(lambda: self.local_log_prob(self.initial_theta, zeros, example, context))
+            example = self.packing.call(self.initial_theta, "sample", 2, *_given(context))
+            local.check_calls(lambda: local.call(means, variances, "log_prob", example, *_given(context)))
+        return local
 
 
 class FlowDistribution(TorchDistribution):
@@ -289,7 +308,7 @@ class _EventWeights(Messenger):
 
 
 def normalise_weights(weights: Tensor) -> Tensor:
-    """Event weights ``[N]`` scaled to sum to the effective sample size ``(sum w)^2 / sum w^2`` (PHYSICS: [A] sec. 5).
+    """Event weights ``[N]`` scaled to sum to the effective sample size ``(sum w)^2 / sum w^2`` ([A] sec. 5).
 
     The weighted ELBO is then the unweighted one with N replaced by the effective sample size.
     """

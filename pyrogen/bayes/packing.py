@@ -1,7 +1,7 @@
 """All weights of a module as one vector: the only latent variable of the Bayesian model.
 
-One sample site for all weights is what makes Pyro fast on a deep flow (a site per layer costs ten times more), and the
-same vector serves variational inference and every sampler.
+One sample site for all weights is what makes Pyro fast on a deep flow (the cost of a step grows with the
+number of sites), and the same vector serves variational inference and every sampler.
 """
 
 from __future__ import annotations

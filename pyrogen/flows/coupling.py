@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyrogen.checks import whole_number
 from pyrogen.flows.transforms import Affine, RationalQuadraticSpline, Transform
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "elu": nn.ELU, "tanh": nn.Tanh}
@@ -118,7 +119,9 @@ class CouplingFlow(nn.Module):
             ``"rotation"`` a fixed random rotation (not on the unit box). Default: rotations for affine blocks,
             alternating halves for splines. Affine blocks that only alternate learn slowly where the features are
             independent of each other, as on the ramps: no block alone improves on a Gaussian.
-        bins: bins of each spline.
+        bins: bins of each spline. So that the inverse survives float32, no bin is narrower than a fixed part of a
+            uniform one (40 %, on the unit box 5 %) and knot slopes stay within a factor 5 of their bins': a peak much
+            narrower than that takes several blocks.
         bound: the splines of the normal base act on [-bound, bound] and are the identity outside.
         clamp: bound on the log-scale of an affine block.
         activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
@@ -150,12 +153,11 @@ class CouplingFlow(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        hidden = tuple(hidden)
-        _check_count("features", features, 1)
-        _check_count("blocks", blocks, 1)
-        _check_count("context", context, 0)
-        for units in hidden:
-            _check_count("every entry of hidden", units, 1)
+        features = whole_number("features", features, 1)
+        blocks = whole_number("blocks", blocks, 1)
+        context = whole_number("context", context, 0)
+        hidden = tuple(whole_number("every entry of hidden", units, 1) for units in hidden)
+        seed = whole_number("seed", seed, 0)
         _check_choice("transform", transform, tuple(TRANSFORMS))
         _check_choice("base", base, ("normal", "uniform"))
         if mixing is None:
@@ -260,7 +262,7 @@ class CouplingFlow(nn.Module):
 
     def sample(self, n: int, context: Tensor | None = None) -> Tensor:
         """``n`` events ``[n, features]`` through torch's global random state; ``context [n, context]``."""
-        _check_count("n", n, 0)
+        n = whole_number("n", n, 0)
         parameter = next(self.parameters())
         draw = torch.rand if self.on_unit_box else torch.randn
         z = draw(n, self.features, dtype=parameter.dtype, device=parameter.device)
@@ -298,11 +300,6 @@ def _spline(*, base: str, bins: int, bound: float, **_: Any) -> Transform:
 
 #: Constructors by name: what ``CouplingFlow(transform=...)`` accepts.
 TRANSFORMS: dict[str, Callable[..., Transform]] = {"affine": _affine, "rqs": _spline}
-
-
-def _check_count(name: str, value: int, smallest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {smallest}")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

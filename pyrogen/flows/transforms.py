@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyrogen.checks import whole_number
+
 
 class Transform(Protocol):
     """What :class:`~pyrogen.flows.coupling.CouplingBlock` needs of a transform."""
@@ -74,8 +76,7 @@ class RationalQuadraticSpline:
     slope_factor = 5.0
 
     def __init__(self, bins: int = 10, low: float = -5.0, high: float = 5.0, free_edges: bool = False) -> None:
-        if not (isinstance(bins, int) and 2 <= bins <= 200):
-            raise ValueError(f"bins is {bins}; a spline needs a whole number of bins from 2 to 200")
+        bins = whole_number("bins", bins, 2)
         if not low < high:
             raise ValueError(f"the spline's box [{low}, {high}] is empty; low must be below high")
         self.bins, self.low, self.high, self.free_edges = bins, low, high, free_edges

@@ -2,7 +2,8 @@
 
 from pyrogen.inference.checkpoint import CheckpointMismatchError
 from pyrogen.inference.posterior import DensityEstimate, HistogramBand, Posterior, load
-from pyrogen.inference.svi import SVI, TrainingDivergedError
+from pyrogen.inference.svi import SVI
+from pyrogen.inference.training import TrainingDivergedError
 from pyrogen.inference.weights import WeightPosterior
 
 __all__ = [

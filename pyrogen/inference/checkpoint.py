@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +60,7 @@ def load_checkpoint(
         return None
     with open_hdf5(path, KIND, VERSION) as file:
         found = _flatten(read_json(file, "identity"))
-        wanted = _flatten(identity)
+        wanted = _flatten(json.loads(json.dumps(identity)))
         differences = [
             f"{key}: {found.get(key, 'absent')} in the file, {wanted.get(key, 'absent')} in this run"
             for key in sorted(found.keys() | wanted.keys())
@@ -82,6 +83,4 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
         for key, inner in value.items():
             flat |= _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
         return flat
-    if isinstance(value, tuple):
-        value = list(value)
     return {prefix: repr(value)}

@@ -18,13 +18,14 @@ def as_tensor(values: Any, dtype: torch.dtype, device: torch.device | str = "cpu
     """Events, weights or conditions (tensor, numpy array, list or EventSample) as a tensor."""
     if isinstance(values, EventSample):
         values = values.values
-    if isinstance(values, np.ndarray) and not values.flags.writeable:
-        values = values.copy()
+    if isinstance(values, np.ndarray):
+        # A copy that torch can share: it knows neither foreign byte orders nor negative strides nor read-only arrays.
+        values = np.array(values, dtype=values.dtype.newbyteorder("="))
     return torch.as_tensor(values).detach().to(dtype=dtype, device=device)
 
 
-def check_context(context: Any, expected: int, n: int) -> None:
-    """Check that ``context`` is ``[n, expected]``, or absent for a flow without conditions."""
+def check_context(context: Any, expected: int | None, n: int) -> None:
+    """Check that ``context`` is ``[n, expected]``, or absent for a flow without conditions; None: any number."""
     if expected == 0 and context is not None:
         raise ValueError("context was given, but the flow has no conditions; build it with context=k")
     if expected and context is None:
@@ -41,7 +42,7 @@ class TrainingData:
 
     Attributes:
         events: ``[N, d]``.
-        weights: event weights ``[N]`` as given, or None.
+        weights: event weights ``[N]`` in units of their mean absolute value, or None.
         context: conditions ``[N, k]`` or None.
         names, units: column names and units, where the events had them.
         digest: SHA-256 of all numbers, by which a checkpoint knows its data.
@@ -73,15 +74,41 @@ class TrainingData:
         n = len(events)
         if weights is not None:
             check_weights(weights, n)
+            # Only ratios of weights matter; in these units their squares fit into a float32.
+            weights = as_tensor(weights, torch.float64)
+            weights = weights / weights.abs().mean()
+            effective = float(weights.sum() ** 2 / weights.square().sum())
+            if effective < 1:
+                raise ValueError(
+                    f"the weights have an effective sample size (sum w)^2 / sum w^2 of {effective:.3g}: positive and "
+                    "negative weights cancel almost completely, and nothing is left to learn from"
+                )
         check_context(context, model.context, n)
         tensors = {
             name: as_tensor(value, dtype, device)
             for name, value in (("events", events), ("weights", weights), ("context", context))
             if value is not None
         }
-        check_events(tensors["events"], what=f"events in {dtype}")  # a float32 may overflow where a float64 did not
+        for name in ("events", "context"):
+            if name in tensors:  # a float32 may overflow where a float64 did not
+                check_events(tensors[name], what=f"{name} in {dtype}")
         digest = hashlib.sha256()
         for name, tensor in tensors.items():
             digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return cls(tensors["events"], tensors.get("weights"), tensors.get("context"), names, units, digest.hexdigest())
+
+
+def check_on_support(model: BayesianFlow, events: Tensor) -> None:
+    """A flow on the unit box has no density outside: say so before the training meets an infinite loss."""
+    if not getattr(model._flow, "on_unit_box", False):
+        return
+    inner = model._preprocessing(events)[0]
+    outside = ((inner < 0) | (inner > 1)).any(-1).nonzero()[:, 0]
+    if len(outside):
+        first = int(outside[0])
+        raise ValueError(
+            f"{len(outside)} of {len(events)} events lie outside the unit box of the flow; the first is row {first}: "
+            f"{events[first].tolist()}. Give BayesianFlow(preprocessing=pg.events.UnitBox(low, high)), or a flow with "
+            'base="normal"'
+        )

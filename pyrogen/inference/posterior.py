@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pyrogen.bayes.model import BayesianFlow
+from pyrogen.checks import whole_number
 from pyrogen.events import EventSample, check_events
 from pyrogen.events.preprocessing import from_config
 from pyrogen.files import FileFormatError, open_hdf5, read_json, write_array, write_hdf5, write_json
@@ -36,15 +38,13 @@ class DensityEstimate:
     Attributes:
         mean: ``p(x) = <p(x|theta)>``, ``[N]``, per unit of the events' variables.
         std: ``sigma(x)``, the standard deviation of ``p(x|theta)`` over the posterior, ``[N]``.
+        relative: ``sigma(x) / p(x)``, ``[N]``; infinite where no draw has any density. It is computed from ratios of
+            densities, so that it stays finite where p itself is too small for a number.
     """
 
     mean: Tensor
     std: Tensor
-
-    @property
-    def relative(self) -> Tensor:
-        """``sigma(x) / p(x)``, ``[N]``; infinite where the mean density is zero."""
-        return torch.where(self.mean > 0, self.std / self.mean, torch.inf)
+    relative: Tensor
 
 
 @dataclass(frozen=True)
@@ -134,12 +134,16 @@ class Posterior:
             ValueError: as in :meth:`log_prob`, and fewer than two draws.
         """
         _check_draws(draws)
-        means, stds = [], []
+        means, stds, relatives = [], [], []
         for _, block in self._blocks(x, context, draws, seed, "density"):
-            density = block.double().exp()
-            means.append(density.mean(0))
-            stds.append(density.std(0))
-        return DensityEstimate(torch.cat(means), torch.cat(stds))
+            log_density = block.double()
+            largest = log_density.max(0).values
+            scaled = (log_density - torch.where(largest.isfinite(), largest, 0.0)).exp()
+            mean, std = scaled.mean(0), scaled.std(0)
+            means.append(mean * largest.exp())
+            stds.append(std * largest.exp())
+            relatives.append(torch.where(mean > 0, std / mean, torch.inf))
+        return DensityEstimate(torch.cat(means), torch.cat(stds), torch.cat(relatives))
 
     def sample(self, n: int, draws: int = DRAWS, *, context: Any = None, seed: int = 0) -> Tensor:
         """Events of the posterior predictive distribution, from ``draws`` networks in equal shares, shuffled.
@@ -153,9 +157,9 @@ class Posterior:
         Returns:
             ``[n, d]`` in the units of the training events.
         """
-        _check_count("n", n)
+        n = whole_number("n", n, 1)
+        draws = min(whole_number("draws", draws, 1), n)
         context = self._context(context, n)
-        draws = min(draws, n)
         with _seeded(seed, self.model.device):
             order = torch.randperm(n)
             shares = [len(share) for share in order.tensor_split(draws)]
@@ -230,7 +234,7 @@ class Posterior:
         edges = _edges(bins, range)
         function = self._observable(observable)
         _check_draws(draws)
-        _check_count("n", n)
+        n = whole_number("n", n, draws if procedure == "b" else 1)  # (b): every draw contributes events
         if procedure == "a":
             probabilities = self._histogram_own_events(function, edges, n, draws, context, seed)
         elif procedure == "b":
@@ -288,6 +292,8 @@ class Posterior:
 
     def _blocks(self, x: Any, context: Any, draws: int, seed: int, what: str) -> Iterator[tuple[slice, Tensor]]:
         """Log densities in blocks: yields ``(rows, [draws, len(rows)])``, so that no array holds draws x N numbers."""
+        if isinstance(x, EventSample):
+            self._check_names(x)
         check_events(x.values if isinstance(x, EventSample) else x, self.model.features)
         points = as_tensor(x, self.model.dtype, self.model.device)
         context = self._context(context, len(points))
@@ -302,6 +308,11 @@ class Posterior:
                     bar.update(len(block[-1]))
                 yield rows, torch.stack(block)
 
+    def _check_names(self, sample: EventSample) -> None:
+        trained, default = self.info.get("names"), tuple(f"x{i}" for i in np.arange(sample.features))
+        if trained is not None and sample.names not in (tuple(trained), default):
+            raise ValueError(f"the columns are {sample.names}, but the posterior was trained on {tuple(trained)}")
+
     @torch.no_grad()
     def _generate(self, theta: Tensor, n: int, context: Tensor | None) -> Tensor:
         return self.model.sample_events(theta, n, context)
@@ -315,7 +326,7 @@ class Posterior:
             return observable
         names = list(self.info.get("names") or [f"x{i}" for i in np.arange(self.model.features or 0)])
         index = names.index(observable) if observable in names else observable
-        if not isinstance(index, int) or not -len(names) <= index < len(names):
+        if isinstance(index, (str, bool)) or not -len(names) <= index < len(names):
             raise ValueError(f"unknown column {observable!r}; give a function of the events or one of {names}")
         return lambda events: events[:, index]
 
@@ -351,8 +362,9 @@ def load(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Posteri
                 )
             config = dict(description["flow_config"])
             flow = CouplingFlow(**config | {"dtype": _dtype(config["dtype"])})
-        flow = flow.to(_dtype(description["dtype"]))
+        flow = copy.deepcopy(flow).to(_dtype(description["dtype"]))  # the caller's module stays as it is
         model = BayesianFlow(flow, description["prior_scale"], from_config(description["preprocessing"]))
+        model._features = description["features"]
         if model.describe()["parameters"] != description["parameters"]:
             raise FileFormatError(
                 f"the parameters of the flow given differ in name or shape from those saved in {path}"
@@ -385,10 +397,10 @@ def _values(function: Callable[[Tensor], Tensor], events: Tensor) -> NDArray[np.
 
 
 def _edges(bins: Any, limits: tuple[float, float] | None) -> NDArray[np.float64]:
-    if isinstance(bins, int):
-        if limits is None or bins < 1:
-            raise ValueError(f"bins={bins} needs range=(low, high) and at least one bin; or give the edges themselves")
-        bins = np.linspace(*limits, bins + 1)
+    if np.ndim(bins) == 0:
+        if limits is None:
+            raise ValueError(f"bins={bins} needs range=(low, high); or give the edges themselves")
+        bins = np.linspace(*limits, whole_number("bins", bins, 1) + 1)
     edges = np.asarray(bins, dtype=np.float64)
     if edges.ndim != 1 or len(edges) < 2 or not np.isfinite(edges).all() or not (np.diff(edges) > 0).all():
         raise ValueError(f"bin edges must be at least two increasing numbers; got {edges.tolist()}")
@@ -410,12 +422,6 @@ class _seeded:
         self.fork.__exit__(*error)
 
 
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
-
-
 def _check_draws(draws: Any) -> None:
-    _check_count("draws", draws)
-    if draws < 2:
+    if whole_number("draws", draws, 1) < 2:
         raise ValueError("draws is 1; an uncertainty needs at least two weight draws (30 or more to be trusted)")

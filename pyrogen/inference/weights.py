@@ -14,6 +14,7 @@ from pyro.infer.autoguide import AutoNormal as PyroAutoNormal
 from torch import Tensor
 
 from pyrogen.bayes.model import THETA
+from pyrogen.checks import whole_number
 
 #: The arrays that each family is made of.
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -83,13 +84,13 @@ class WeightPosterior:
     def draws(self, n: int, seed: int) -> Iterator[Tensor]:
         """``n`` weight vectors ``[P]``, one after another, the same for the same seed.
 
-        A longer run starts with the draws of a shorter one. Stored draws are taken evenly from their chains.
+        Of a distribution, a longer run starts with the draws of a shorter one. Stored draws have no seed: they are
+        taken evenly from their chains.
 
         Raises:
             ValueError: n is not a positive whole number, or exceeds the stored draws.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"draws is {n!r}; it must be a whole number of at least 1")
+        n = whole_number("draws", n, 1)
         if self.family == "draws":
             stored = self.arrays["draws"].flatten(0, 1)
             if n > len(stored):
