@@ -265,6 +265,9 @@ def summarise(lines: LineResult, shape: ShapeFit | None) -> dict[str, Any]:
         "rms_bias": lines.rms_bias,
         "within_2_sigma": lines.within(2.0),
         "pull_rms": lines.pull_rms,
+        "rms_bias_of_each_line": [lines.line(i).rms_bias for i in range(len(lines.positions))],
+        "relative_sigma": lines.relative[::step].tolist(),
+        "sigma_minima": lines.minima.tolist(),
         "fit": fit,
     }
 
@@ -280,6 +283,8 @@ def print_summary(summary: dict[str, Any], label: str) -> None:
         f"within 2 sigma {summary['within_2_sigma']:.1%}",
         f"pull rms {summary['pull_rms']:.2f}",
     ]
+    if summary["sigma_minima"]:
+        parts.append(f"sigma has minima at {label} = " + ", ".join(f"{t:.2f}" for t in summary["sigma_minima"]))
     if summary["fit"]:
         values, errors = summary["fit"]["values"], summary["fit"]["errors"]
         parts += [f"{key} {value:.4f} +- {errors[key]:.4f}" for key, value in values.items()]

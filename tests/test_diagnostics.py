@@ -22,7 +22,8 @@ class KnownPosterior:
         self.calls.append((len(x), draws, seed))
         std = self.sigma(x)
         offset = torch.randn(len(x), dtype=std.dtype) if self.offset == "normal" else self.offset
-        return pg.DensityEstimate(self.target.log_prob(x).exp() + offset * std, std)
+        mean = self.target.log_prob(x).exp() + offset * std
+        return pg.DensityEstimate(mean, std, std / mean)
 
 
 def constant(value):
@@ -43,6 +44,15 @@ def test_a_perfect_posterior_has_no_bias(target):
     assert result.within(1e-9) == 1.0
     np.testing.assert_allclose(result.sigma, 0.01)
     np.testing.assert_allclose(result.sigma_spread, 0, atol=1e-15)
+
+
+def test_minima_of_sigma_are_found():
+    target = pg.targets.Wedge()
+    t = torch.linspace(0.1, 0.9, 33, dtype=torch.float64)
+    result = density_along_lines(KnownPosterior(target, lambda x: 0.1 + (x[:, 0] - 0.5).abs()), target, t)
+    assert result.minima == pytest.approx([0.5])
+    rising = density_along_lines(KnownPosterior(target, lambda x: x[:, 0]), target, t)
+    assert len(rising.minima) == 0
 
 
 def test_gaussian_deviations_are_covered_as_often_as_they_should():

@@ -23,6 +23,11 @@ from pyrogen.plotting import (
 from pyrogen.plotting.style import symbol, with_error
 
 
+def with_tenth(mean):
+    """A density with an uncertainty of 10 %; none where there is no density."""
+    return pg.DensityEstimate(mean, 0.1 * mean, torch.where(mean > 0, 0.1, torch.inf))
+
+
 @pytest.fixture
 def result():
     t = np.linspace(0.1, 0.9, 9)
@@ -119,7 +124,7 @@ def test_density_maps():
     centres = torch.cartesian_prod(torch.tensor((x[1:] + x[:-1]) / 2), torch.tensor((y[1:] + y[:-1]) / 2))
     mean = centres[:, 0] * (2 + centres[:, 1])
     truth = torch.where(centres[:, 1] > 0.5, 0.0, mean)
-    figure = plot_density_2d(x, y, pg.DensityEstimate(mean, 0.1 * mean), truth, labels=("pT", "eta"), units=("GeV", ""))
+    figure = plot_density_2d(x, y, with_tenth(mean), truth, labels=("pT", "eta"), units=("GeV", ""))
     assert len(panels(figure)) == 3
     assert [axis.get_xlabel() for axis in panels(figure)] == ["pT [GeV]"] * 3
     meshes = [next(c for c in axis.collections if isinstance(c, QuadMesh)) for axis in panels(figure)]
@@ -132,10 +137,10 @@ def test_density_maps():
     assert bars[:2] == ["true density [GeV$^{-1}$]", "predicted density [GeV$^{-1}$]"]
     assert bars[2].startswith("relative uncertainty")
 
-    alone = plot_density_2d(x, y, pg.DensityEstimate(mean, 0.1 * mean))
+    alone = plot_density_2d(x, y, with_tenth(mean))
     assert len(panels(alone)) == 2
     with pytest.raises(ValueError, match="grid of 4 x 3"):
-        plot_density_2d(x, y, pg.DensityEstimate(mean[:-1], mean[:-1]))
+        plot_density_2d(x, y, with_tenth(mean[:-1]))
 
 
 def test_histogram_band_and_truth(band):

@@ -99,6 +99,12 @@ class LineResult:
         return _pull(self.means - self.truth, self.stds)
 
     @property
+    def minima(self) -> Array:
+        """Points t strictly inside at which sigma is smaller than at both neighbours: what [A] reads off its maps."""
+        sigma = self.sigma
+        return self.t[1:-1][(sigma[1:-1] < sigma[:-2]) & (sigma[1:-1] < sigma[2:])]
+
+    @property
     def rms_bias(self) -> float:
         """Root mean square of density - truth over all points of all lines, in units of the density."""
         return _rms(self.means - self.truth)

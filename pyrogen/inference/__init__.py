@@ -1,7 +1,8 @@
 """Backends, checkpoints, and the posterior that every backend returns."""
 
 from pyrogen.inference.checkpoint import CheckpointMismatchError
-from pyrogen.inference.posterior import DensityEstimate, HistogramBand, Posterior, load
+from pyrogen.inference.posterior import Posterior, load
+from pyrogen.inference.predictions import DensityEstimate, HistogramBand
 from pyrogen.inference.svi import SVI
 from pyrogen.inference.training import TrainingDivergedError
 from pyrogen.inference.weights import WeightPosterior

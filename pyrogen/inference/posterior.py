@@ -6,7 +6,6 @@ import copy
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -23,61 +22,13 @@ from pyrogen.events.preprocessing import from_config
 from pyrogen.files import FileFormatError, open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.flows import CouplingFlow
 from pyrogen.inference.data import as_tensor, check_context
+from pyrogen.inference.predictions import DensityEstimate, HistogramBand, make_edges
 from pyrogen.inference.weights import FAMILIES, WeightPosterior
 
 KIND, VERSION = "posterior", 1
 ROWS = 4096  # events evaluated at once: the fastest chunk on a CPU, and what bounds the memory
 NUMBERS = 1 << 22  # largest number of densities [draws, rows] held at once
 DRAWS = 50  # weight draws of a prediction, as in [A] sec. 4
-
-
-@dataclass(frozen=True)
-class DensityEstimate:
-    """Predictive density and its uncertainty at N points [A sec. 2.1].
-
-    Attributes:
-        mean: ``p(x) = <p(x|theta)>``, ``[N]``, per unit of the events' variables.
-        std: ``sigma(x)``, the standard deviation of ``p(x|theta)`` over the posterior, ``[N]``.
-        relative: ``sigma(x) / p(x)``, ``[N]``; infinite where no draw has any density. It is computed from ratios of
-            densities, so that it stays finite where p itself is too small for a number.
-    """
-
-    mean: Tensor
-    std: Tensor
-    relative: Tensor
-
-
-@dataclass(frozen=True)
-class HistogramBand:
-    """A histogram with the posterior's uncertainty [A eqs. 32-34].
-
-    Attributes:
-        edges: bin edges ``[B + 1]``.
-        draws: probability of each bin in every weight draw, ``[K, B]``; events outside the edges count in the
-            normalisation, so that a row need not sum to one.
-        events: number of events (procedure a: per draw; procedure b: in all).
-        procedure: ``"a"`` (each draw generates its own events) or ``"b"`` (the same events weighted per draw).
-    """
-
-    edges: NDArray[np.float64]
-    draws: NDArray[np.float64]
-    events: int
-    procedure: str
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """Mean probability per bin, ``[B]``."""
-        return self.draws.mean(0)
-
-    @property
-    def std(self) -> NDArray[np.float64]:
-        """Standard deviation of the bin probability over the weight draws, ``[B]``."""
-        return self.draws.std(0, ddof=1)
-
-    @property
-    def widths(self) -> NDArray[np.float64]:
-        """Bin widths, to turn probabilities into densities: ``mean / widths``."""
-        return np.diff(self.edges)
 
 
 class Posterior:
@@ -231,7 +182,7 @@ class Posterior:
         Raises:
             ValueError: edges that do not increase, an unknown procedure or column, fewer than two draws.
         """
-        edges = _edges(bins, range)
+        edges = make_edges(bins, range)
         function = self._observable(observable)
         _check_draws(draws)
         n = whole_number("n", n, draws if procedure == "b" else 1)  # (b): every draw contributes events
@@ -394,17 +345,6 @@ def _values(function: Callable[[Tensor], Tensor], events: Tensor) -> NDArray[np.
             f"the observable is NaN or infinite for {(~np.isfinite(values)).sum()} of {len(events)} events"
         )
     return values
-
-
-def _edges(bins: Any, limits: tuple[float, float] | None) -> NDArray[np.float64]:
-    if np.ndim(bins) == 0:
-        if limits is None:
-            raise ValueError(f"bins={bins} needs range=(low, high); or give the edges themselves")
-        bins = np.linspace(*limits, whole_number("bins", bins, 1) + 1)
-    edges = np.asarray(bins, dtype=np.float64)
-    if edges.ndim != 1 or len(edges) < 2 or not np.isfinite(edges).all() or not (np.diff(edges) > 0).all():
-        raise ValueError(f"bin edges must be at least two increasing numbers; got {edges.tolist()}")
-    return edges
 
 
 class _seeded:
