@@ -38,8 +38,9 @@ class SVI:
         schedule: ``"cosine"``, ``"constant"`` or ``"exponential"`` (to a hundredth).
         warmup: fraction of all steps over which the rates rise linearly from zero.
         widths_after: fraction of all steps before the posterior widths move. First the means find the density, with
-            one weight draw per batch (the widths are tiny), then the widths grow to what the data allow. Without this
-            head start the widths of a deep flow run off to the prior before the means have learned anything.
+            one weight draw per batch (the widths are tiny, and such a step costs half), then the widths grow to what
+            the data allow. The loss is the same throughout. Widths that grow from the first step hide the gradient of
+            the means: the same number of steps then ends at a worse fit (``benchmarks/head_start.py``).
         betas: Adam's decay rates.
         clip: largest norm of the gradient of the loss per event, or None.
         guide: :class:`~pyrogen.AutoNormal` or any Pyro autoguide class or factory ``model -> guide``.
