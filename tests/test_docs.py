@@ -17,3 +17,13 @@ BLOCKS = [
 def test_block_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "documentation", "exec"), {})
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_and_figures_exist(page):
+    text = page.read_text()
+    assert not re.search(r"[A-Z]+_(TEXT|TABLE)|RUNTIME_", text), "a placeholder was left"
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("http") or (page.parent / link).exists(), link
