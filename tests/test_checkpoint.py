@@ -33,6 +33,12 @@ def train(checkpoint, posterior):
     return subprocess.Popen([sys.executable, "-c", TRAIN, checkpoint, posterior], stdout=subprocess.PIPE, text=True)
 
 
+def train_to_the_end(checkpoint, posterior):
+    with train(checkpoint, posterior) as process:
+        process.communicate()
+    assert process.returncode == 0
+
+
 def content(path):
     """All numbers of a posterior file but the times."""
     arrays = {}
@@ -43,23 +49,21 @@ def content(path):
 
 def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
     """SIGKILL at several moments of one run, resumed each time, against an uninterrupted run."""
-    assert train(tmp_path / "whole_checkpoint.h5", tmp_path / "whole.h5").wait() == 0
+    train_to_the_end(tmp_path / "whole_checkpoint.h5", tmp_path / "whole.h5")
     checkpoint, kills = tmp_path / "checkpoint.h5", 0
     for delay in (0.0, 0.05, 0.11, 0.19, 0.3, 0.0, 0.08):
-        process = train(checkpoint, tmp_path / "killed.h5")
-        assert process.stdout.readline() == "training\n"
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        # The moment counts from the first new epoch, so that every round gets further, however busy the machine is.
-        while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
-            time.sleep(0.002)
-        time.sleep(delay)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait()
+        with train(checkpoint, tmp_path / "killed.h5") as process:
+            assert process.stdout.readline() == "training\n"
+            before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+            # The moment counts from the first new epoch, so that every round gets further, however busy the machine is.
+            while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
+                time.sleep(0.002)
+            time.sleep(delay)
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
     assert kills >= 3, "the run ended before it could be killed several times"
-    process = train(checkpoint, tmp_path / "killed.h5")
-    assert process.wait() == 0
+    train_to_the_end(checkpoint, tmp_path / "killed.h5")
     whole, killed = content(tmp_path / "whole.h5"), content(tmp_path / "killed.h5")
     assert whole.keys() == killed.keys()
     for name, value in whole.items():
@@ -88,13 +92,13 @@ def kill(*_):
     return replace(*_)
 replace, files.os.replace = os.replace, kill
 """
-    assert train(tmp_path / "whole_checkpoint.h5", tmp_path / "whole.h5").wait() == 0
+    train_to_the_end(tmp_path / "whole_checkpoint.h5", tmp_path / "whole.h5")
     for moment in ("1", "2", "5"):
         arguments = [tmp_path / "checkpoint.h5", tmp_path / "killed.h5", moment]
         killed = subprocess.run([sys.executable, "-c", code + TRAIN, *arguments], stdout=subprocess.DEVNULL)
         assert killed.returncode == -signal.SIGKILL
         assert list(tmp_path.glob(".checkpoint.h5.*.tmp"))
-    assert train(tmp_path / "checkpoint.h5", tmp_path / "killed.h5").wait() == 0
+    train_to_the_end(tmp_path / "checkpoint.h5", tmp_path / "killed.h5")
     whole, killed = content(tmp_path / "whole.h5"), content(tmp_path / "killed.h5")
     for name, value in whole.items():
         assert np.array_equal(value, killed[name], equal_nan=value.dtype.kind == "f"), name

@@ -133,7 +133,8 @@ def test_flow_inverts_and_its_log_determinant_is_autograds(name, dtype):
     returned, log_det_forward = flow.forward(z, context)
     scale = x.abs().clamp(min=1)
     assert ((returned - x).abs() / scale).max() < INVERSE[dtype]
-    assert (log_det + log_det_forward).abs().max() < 2 * JACOBIAN[dtype]
+    # The way back starts from a rounded z: its log-determinant also carries the slope of log|det| times that rounding.
+    assert (log_det + log_det_forward).abs().max() < 10 * JACOBIAN[dtype]
     for i in range(0, n, 20):
         row = None if context is None else context[i]
         jacobian = torch.autograd.functional.jacobian(lambda v, row=row: flow.inverse(v, row)[0], x[i])
