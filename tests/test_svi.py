@@ -115,7 +115,15 @@ def test_training_lowers_the_loss_and_reports_it_in_nats_per_event():
     posterior = svi(epochs=15, batch_size=200, lr=5e-3, validation=0.25).fit(pg.BayesianFlow(flow), events)
     history = posterior.history
     entropy = 0.5 - math.log(2)
-    assert set(history) == {"loss", "nll", "kl", "validation_nll", "learning_rate", "seconds"}
+    assert set(history) == {
+        "loss",
+        "nll",
+        "kl",
+        "validation_nll",
+        "learning_rate",
+        "skipped_steps",
+        "seconds",
+    }
     assert all(len(values) == 15 for values in history.values())
     assert history["loss"] == pytest.approx(history["nll"] + history["kl"])
     assert history["loss"][-1] < history["loss"][0]
@@ -345,8 +353,24 @@ def test_divergence_is_named():
         def log_prob(self, x):
             return super().log_prob(x) / (self.location.sum() - self.location.sum())
 
-    with pytest.raises(pg.TrainingDivergedError, match="NaN or infinite in epoch 1, step 1.*smaller lr"):
+    with pytest.raises(
+        pg.TrainingDivergedError, match="NaN or infinite in 6 steps in a row, up to epoch 1, step 6 .*smaller lr"
+    ):
         svi().fit(pg.BayesianFlow(Unstable()), GOOD)
+
+
+def test_a_single_step_that_overflows_is_left_out_and_counted():
+    class Overflowing(Location):
+        calls = 0
+
+        def log_prob(self, x):
+            Overflowing.calls += self.location.requires_grad or self.location.grad_fn is not None
+            return super().log_prob(x) * (math.inf if Overflowing.calls == 4 else 1.0)
+
+    posterior = svi(epochs=3).fit(pg.BayesianFlow(Overflowing(), preprocessing=None), GOOD)
+    assert posterior.history["skipped_steps"].sum() == 1
+    assert all(np.isfinite(posterior.history[name]).all() for name in ("loss", "nll", "kl"))
+    assert all(torch.isfinite(array).all() for array in posterior.weights.arrays.values())
 
 
 def test_checkpoint_folder_is_checked_before_training(tmp_path):

@@ -125,7 +125,8 @@ class SVI:
 
         Raises:
             ValueError: events, weights or context that cannot be trained on, or a foreign checkpoint.
-            TrainingDivergedError: the loss became NaN or infinite.
+            TrainingDivergedError: the loss or its gradient was NaN or infinite for 20 steps in a row (a single such
+                step is left out, and counted in ``history["skipped_steps"]``).
             OSError: the checkpoint cannot be written.
         """
         if self.checkpoint is not None:

@@ -29,11 +29,12 @@ from pyrogen.inference.weights import WeightPosterior
 if TYPE_CHECKING:
     from pyrogen.inference.svi import SVI
 
-HISTORY = ("loss", "nll", "kl", "validation_nll", "learning_rate", "seconds")
+HISTORY = ("loss", "nll", "kl", "validation_nll", "learning_rate", "skipped_steps", "seconds")
+MOST_SKIPPED = 20  # steps in a row without a finite gradient, before the training is given up
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss or its gradient became NaN or infinite."""
+    """The loss or its gradient was NaN or infinite for many steps in a row."""
 
 
 @dataclass
@@ -146,6 +147,7 @@ class Training:
         means, widths = self.optimizer.param_groups
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         nll_sum = kl_sum = factor = 0.0
+        skipped = in_a_row = 0
         for i in range(self.steps_per_epoch):
             step = epoch * self.steps_per_epoch + i
             factor = learning_rate_factor(svi.schedule, step, total, warmup)
@@ -155,27 +157,35 @@ class Training:
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, svi.clip or math.inf)
-            if not math.isfinite(nll + kl + float(norm)):
-                raise TrainingDivergedError(
-                    f"the loss became NaN or infinite in epoch {epoch + 1}, step {i + 1} (negative log-likelihood "
-                    f"{nll:.6g}, KL/N {kl:.6g}, gradient norm {float(norm):.6g}); try a smaller lr (now {svi.lr}) or "
-                    f"clip (now {svi.clip}), with another checkpoint file if there is one"
-                )
-            self.optimizer.step()
-            nll_sum, kl_sum = nll_sum + nll, kl_sum + kl
+            if math.isfinite(nll + kl + float(norm)):
+                self.optimizer.step()
+                nll_sum, kl_sum, in_a_row = nll_sum + nll, kl_sum + kl, 0
+            else:
+                # With activations drawn per event, one event in many millions can overflow. Its step is left out and
+                # counted; a loss that stays there is an error.
+                skipped, in_a_row = skipped + 1, in_a_row + 1
+                if in_a_row >= min(MOST_SKIPPED, self.steps_per_epoch):
+                    raise TrainingDivergedError(
+                        f"the loss or its gradient was NaN or infinite in {in_a_row} steps in a row, up to epoch "
+                        f"{epoch + 1}, step {i + 1} (negative log-likelihood {nll:.6g}, KL/N {kl:.6g}, gradient norm "
+                        f"{float(norm):.6g}); try a smaller lr (now {svi.lr}) or clip (now {svi.clip}), with another "
+                        "checkpoint file if there is one"
+                    )
             bar.update()
             if i % 20 == 0:
                 bar.set_postfix_str(
                     f"epoch {epoch + 1}/{svi.epochs}, loss {nll + kl:.4f} = nll {nll:.4f} + KL/N {kl:.4f}",
                     refresh=False,
                 )
-        nll, kl = nll_sum / self.steps_per_epoch, kl_sum / self.steps_per_epoch
+        taken = max(self.steps_per_epoch - skipped, 1)
+        nll, kl = nll_sum / taken, kl_sum / taken
         return {
             "loss": nll + kl,
             "nll": nll,
             "kl": kl,
             "validation_nll": self._validation_nll(),
             "learning_rate": svi.lr * factor,
+            "skipped_steps": float(skipped),
         }
 
     def _loss(self, rows: Tensor, size: int) -> tuple[Tensor, float, float]:
