@@ -113,16 +113,12 @@ class Posterior:
         context = self._context(context, n)
         with _seeded(seed, self.model.device):
             order = torch.randperm(n)
-            shares = [len(share) for share in order.tensor_split(draws)]
-            rows = iter(order.split(shares))
             pieces = []
             with self._bar(n, "sample", "event") as bar:
-                for theta, share in zip(self.weights.draws(draws, seed), shares, strict=True):
-                    mine = next(rows)
+                for theta, mine in zip(self.weights.draws(draws, seed), order.tensor_split(draws), strict=True):
                     for part in mine.split(4 * ROWS):
                         pieces.append(self._generate(theta, len(part), None if context is None else context[part]))
                         bar.update(len(part))
-                    assert len(mine) == share
         events = torch.cat(pieces)
         return events[order.argsort().to(events.device)]
 
