@@ -6,13 +6,15 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen.flows import Affine, RationalQuadraticSpline
+from pyrogen.flows import Affine, Bernstein, RationalQuadraticSpline
 
 TRANSFORMS = {
     "affine": Affine(),
     "rqs": RationalQuadraticSpline(),
     "rqs, 3 bins": RationalQuadraticSpline(bins=3, low=-2.0, high=3.0),
     "rqs on the unit box": RationalQuadraticSpline(low=0.0, high=1.0, free_edges=True),
+    "bernstein": Bernstein(),
+    "bernstein, degree 3": Bernstein(3),
 }
 # What the package promises; the errors are relative where values exceed one.
 INVERSE = {torch.float32: 1e-4, torch.float64: 1e-9}
@@ -28,6 +30,7 @@ FLOWS = {
     "rqs, one feature": {"features": 1, "blocks": 2, "hidden": (8,), "transform": "rqs"},
     "rqs, rotations": {"features": 4, "blocks": 3, "hidden": (16,), "transform": "rqs", "mixing": "rotation"},
     "rqs, unit box": {"features": 2, "blocks": 3, "hidden": (16,), "transform": "rqs", "base": "uniform"},
+    "bernstein": {"features": 2, "blocks": 3, "hidden": (16,), "transform": "bernstein", "base": "uniform", "bins": 6},
     "rqs, unit box, conditional": {
         "features": 3,
         "blocks": 3,
@@ -99,8 +102,8 @@ def test_transform_log_derivative_is_autograds(name, dtype):
         assert error.max() < JACOBIAN[dtype]
 
 
-@pytest.mark.parametrize("name", ["rqs", "rqs on the unit box"])
-def test_spline_is_monotonic_and_onto_its_box(name):
+@pytest.mark.parametrize("name", ["rqs", "rqs on the unit box", "bernstein"])
+def test_bounded_transform_is_monotonic_and_onto_its_box(name):
     transform = TRANSFORMS[name]
     parameters = 3 * torch.randn(200, transform.parameters_per_feature, dtype=torch.float64)
     grid = torch.linspace(transform.low, transform.high, 501, dtype=torch.float64).expand(200, -1)
@@ -108,6 +111,15 @@ def test_spline_is_monotonic_and_onto_its_box(name):
     assert (image.diff() > 0).all()
     assert torch.allclose(image[:, 0], torch.tensor(transform.low, dtype=torch.float64), atol=1e-12)
     assert torch.allclose(image[:, -1], torch.tensor(transform.high, dtype=torch.float64), atol=1e-12)
+
+
+def test_bernstein_slope_is_the_mixture_of_beta_densities():
+    parameters = torch.randn(5, 4, dtype=torch.float64)
+    x = torch.rand(5, dtype=torch.float64)
+    k = torch.arange(4, dtype=torch.float64)
+    density = torch.distributions.Beta(k + 1, 4 - k).log_prob(x[:, None]).exp()
+    expected = 0.01 + 0.99 * (torch.softmax(parameters, -1) * density).sum(-1)
+    assert torch.allclose(Bernstein(4).inverse(x, parameters)[1].exp(), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -141,7 +153,7 @@ def test_flow_inverts_and_its_log_determinant_is_autograds(name, dtype):
         assert abs(torch.linalg.slogdet(jacobian.double()).logabsdet - log_det[i]) < JACOBIAN[dtype]
 
 
-@pytest.mark.parametrize("name", ["affine", "rqs", "rqs, unit box", "affine, conditional"])
+@pytest.mark.parametrize("name", ["affine", "rqs", "rqs, unit box", "bernstein", "affine, conditional"])
 def test_density_integrates_to_one(name):
     """Midpoint rule; the flow's own samples say where its mass is. Weight draws ~ N(0, 0.3^2)."""
     for seed in range(3):
@@ -170,9 +182,10 @@ def test_one_dimensional_density_integrates_to_one(name):
         assert torch.trapezoid(flow.log_prob(x, context).exp(), x[:, 0]) == pytest.approx(1, abs=1e-3)
 
 
-def test_samples_follow_the_density():
+@pytest.mark.parametrize("name", ["rqs, unit box", "bernstein"])
+def test_samples_follow_the_density(name):
     """Cell counts of 200k events against the density, chi2 within 5 standard deviations of its expectation."""
-    flow = stressed_flow("rqs, unit box", torch.float64)
+    flow = stressed_flow(name, torch.float64)
     n, cells = 200_000, 20
     with torch.no_grad():
         events = flow.sample(n)
@@ -186,8 +199,9 @@ def test_samples_follow_the_density():
     assert abs(chi2 - used.sum()) < 5 * math.sqrt(2 * used.sum())
 
 
-def test_outside_the_unit_box_there_is_no_density_and_no_nan_gradient():
-    flow = stressed_flow("rqs, unit box", torch.float32)
+@pytest.mark.parametrize("name", ["rqs, unit box", "bernstein"])
+def test_outside_the_unit_box_there_is_no_density_and_no_nan_gradient(name):
+    flow = stressed_flow(name, torch.float32)
     x = torch.tensor([[0.5, 0.5], [1.5, 0.5], [0.5, -1e6], [0.0, 1.0]])
     log_prob = flow.log_prob(x)
     assert torch.isfinite(log_prob).tolist() == [True, False, False, True]
@@ -231,11 +245,15 @@ def test_maximum_likelihood_training_in_plain_torch():
         ({"features": 2, "blocks": 0}, "blocks is 0"),
         ({"features": 2, "hidden": (32, -1)}, "every entry of hidden is -1"),
         ({"features": 2, "context": -1}, "context is -1"),
-        ({"features": 2, "transform": "cubic"}, "unknown transform 'cubic'; choose one of 'affine', 'rqs'"),
+        (
+            {"features": 2, "transform": "cubic"},
+            "unknown transform 'cubic'; choose one of 'affine', 'bernstein', 'rqs'",
+        ),
         ({"features": 2, "base": "cauchy"}, "unknown base 'cauchy'"),
         ({"features": 2, "mixing": "shuffle"}, "unknown mixing 'shuffle'"),
         ({"features": 2, "activation": "gelu"}, "unknown activation 'gelu'"),
         ({"features": 2, "base": "uniform"}, 'only transform="rqs"'),
+        ({"features": 2, "transform": "bernstein"}, 'give base="uniform"'),
         ({"features": 2, "transform": "rqs", "bins": 1}, "bins is 1"),
         ({"features": 2, "transform": "rqs", "bound": -1.0}, "is empty"),
         ({"features": 2, "clamp": 0.0}, "clamp is 0.0"),

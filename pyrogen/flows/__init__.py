@@ -1,6 +1,6 @@
 """Normalizing flows in plain torch: no Pyro, no Bayes."""
 
 from pyrogen.flows.coupling import Conditioner, CouplingBlock, CouplingFlow
-from pyrogen.flows.transforms import Affine, RationalQuadraticSpline
+from pyrogen.flows.transforms import Affine, Bernstein, RationalQuadraticSpline
 
-__all__ = ["Affine", "Conditioner", "CouplingBlock", "CouplingFlow", "RationalQuadraticSpline"]
+__all__ = ["Affine", "Bernstein", "Conditioner", "CouplingBlock", "CouplingFlow", "RationalQuadraticSpline"]

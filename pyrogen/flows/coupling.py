@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.checks import whole_number
-from pyrogen.flows.transforms import Affine, RationalQuadraticSpline, Transform
+from pyrogen.flows.transforms import Affine, Bernstein, RationalQuadraticSpline, Transform
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "elu": nn.ELU, "tanh": nn.Tanh}
 MIXINGS = ("alternate", "random", "rotation")
@@ -101,7 +101,7 @@ class CouplingBlock(nn.Module):
 
 
 class CouplingFlow(nn.Module):
-    """A normalizing flow of affine or rational-quadratic-spline coupling blocks.
+    """A normalizing flow of affine, rational-quadratic-spline or Bernstein-polynomial coupling blocks.
 
     Trains by maximum likelihood in plain torch (``-flow.log_prob(x).mean()``) and is the deterministic network that
     :class:`~pyrogen.BayesianFlow` lifts.
@@ -110,16 +110,17 @@ class CouplingFlow(nn.Module):
         features: number of features of an event, at least 1.
         blocks: number of coupling blocks (20 in [A] table 1).
         hidden: units of each hidden layer of a block's network (32, 32, 32 in [A] table 1).
-        transform: ``"affine"`` (RealNVP with softly clamped scale) or ``"rqs"`` (rational-quadratic spline).
+        transform: ``"affine"`` (RealNVP with softly clamped scale), ``"rqs"`` (rational-quadratic spline), or
+            ``"bernstein"`` (smooth polynomial on the unit box, the one that samplers mix best with).
         context: number of conditions per event; 0 for an unconditional flow.
         base: ``"normal"``: standard normal latent space, all of R^features; ``"uniform"``: the unit box with a
-            uniform latent density, for ``"rqs"`` only: densities with hard edges, such as the ramps. Events outside
-            the box then have log-density -inf.
+            uniform latent density, for ``"rqs"`` and ``"bernstein"``: densities with hard edges, such as the ramps.
+            Events outside the box then have log-density -inf.
         mixing: between blocks the halves ``"alternate"``; ``"random"`` adds a fixed random permutation,
             ``"rotation"`` a fixed random rotation (not on the unit box). Default: rotations for affine blocks,
             alternating halves for splines. Affine blocks that only alternate learn slowly where the features are
             independent of each other, as on the ramps: no block alone improves on a Gaussian.
-        bins: bins of each spline. So that the inverse survives float32, no bin is narrower than a fixed part of a
+        bins: bins of each spline, or degree of each Bernstein polynomial. So that the inverse survives float32, no bin is narrower than a fixed part of a
             uniform one (40 %, on the unit box 5 %) and knot slopes stay within a factor 5 of their bins': a peak much
             narrower than that takes several blocks.
         bound: the splines of the normal base act on [-bound, bound] and are the identity outside.
@@ -164,10 +165,15 @@ class CouplingFlow(nn.Module):
             mixing = "rotation" if transform == "affine" and features > 1 else "alternate"
         _check_choice("mixing", mixing, MIXINGS)
         _check_choice("activation", activation, tuple(ACTIVATIONS))
-        if base == "uniform" and (transform != "rqs" or mixing == "rotation"):
+        if base == "uniform" and (transform == "affine" or mixing == "rotation"):
             raise ValueError(
-                'base="uniform" is the unit box, which only transform="rqs" with mixing "alternate" or "random" maps '
-                f"onto itself; got transform={transform!r}, mixing={mixing!r}"
+                'base="uniform" is the unit box, which only transform="rqs" or "bernstein" with mixing "alternate" or '
+                f'"random" maps onto itself; got transform={transform!r}, mixing={mixing!r}'
+            )
+        if transform == "bernstein" and base != "uniform":
+            raise ValueError(
+                'transform="bernstein" is a polynomial on the unit box; give base="uniform", and for events that do '
+                "not live there preprocessing=pg.events.UnitBox(low, high)"
             )
         if features == 1 and transform == "affine" and context == 0:
             warnings.warn(
@@ -298,8 +304,16 @@ def _spline(*, base: str, bins: int, bound: float, **_: Any) -> Transform:
     return RationalQuadraticSpline(bins, -bound, bound)
 
 
+def _bernstein(*, bins: int, **_: Any) -> Transform:
+    return Bernstein(bins)
+
+
 #: Constructors by name: what ``CouplingFlow(transform=...)`` accepts.
-TRANSFORMS: dict[str, Callable[..., Transform]] = {"affine": _affine, "rqs": _spline}
+TRANSFORMS: dict[str, Callable[..., Transform]] = {
+    "affine": _affine,
+    "bernstein": _bernstein,
+    "rqs": _spline,
+}
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
