@@ -16,11 +16,14 @@ from pyrogen.events import EventSample
 from pyrogen.files import FileFormatError
 from pyrogen.flows import CouplingFlow
 from pyrogen.inference import (
+    HMC,
     SVI,
     CheckpointMismatchError,
     DensityEstimate,
     HistogramBand,
     Posterior,
+    SamplingError,
+    SamplingWarning,
     TrainingDivergedError,
     load,
 )
@@ -29,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ELBO",
+    "HMC",
     "SVI",
     "AutoNormal",
     "BayesianFlow",
@@ -39,6 +43,8 @@ __all__ = [
     "FileFormatError",
     "HistogramBand",
     "Posterior",
+    "SamplingError",
+    "SamplingWarning",
     "TrainingDivergedError",
     "events",
     "load",

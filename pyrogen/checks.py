@@ -19,3 +19,9 @@ def whole_number(name: str, value: Any, smallest: int) -> int:
     if isinstance(value, bool) or number < smallest:
         raise ValueError(f"{name} is {value!r}; it must be a whole number of at least {smallest}")
     return number
+
+
+def require(condition: bool, name: str, value: Any, right: str) -> None:
+    """Raise a ValueError that names the argument, its value and what would be right, unless ``condition`` holds."""
+    if not condition:
+        raise ValueError(f"{name} is {value!r}; it must be {right}")

@@ -8,9 +8,11 @@ the versions of the packages that wrote it; all content is numbers and JSON, so 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -112,6 +114,44 @@ def write_hdf5(path: str | os.PathLike[str], kind: str, version: int, fill: Call
         file.flush()
         image = file.id.get_file_image()
     write_bytes(path, image)
+
+
+def write_empty_hdf5(
+    path: str | os.PathLike[str], kind: str, version: int, fill: Callable[[h5py.File], None], room: int
+) -> None:
+    """Create an HDF5 file of pyrogen with room for arrays that are filled in later, in place.
+
+    Args:
+        path: the file; an old one is replaced.
+        kind: what the file holds.
+        version: format version of this kind.
+        fill: called with the open file to create its (empty) datasets.
+        room: bytes that the arrays will take.
+
+    Raises:
+        OSError: the disk has not that much room, or is read-only; an old file is untouched.
+    """
+    path = Path(path)
+    free = shutil.disk_usage(path.parent).free
+    if room > free:
+        raise OSError(
+            errno.ENOSPC, f"cannot write {path}: it needs {room / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free"
+        )
+    temporary = _temporary_name(path)
+    try:
+        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+            file.attrs["pyrogen_kind"] = np.bytes_(kind)
+            file.attrs["pyrogen_format_version"] = version
+            write_json(file, "package_versions", package_versions())
+            fill(file)
+        with open(temporary, "rb+") as stream:
+            # Reserved now: a mapped file that runs into a full disk later kills its process.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(stream.fileno(), 0, max(temporary.stat().st_size, room))
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,9 @@ class BayesianFlow(PyroModule):
         flow: any :class:`torch.nn.Module` with ``log_prob(x)`` and ``sample(n)`` (``context`` is passed on as second
             argument where it is given). It is copied; its present weights are where training starts.
         prior_scale: width of the prior of every weight, or widths by parameter-name pattern
-            (``{"*.bias": 0.1, "*": 1.0}``, the first match counts).
+            (``{"*.bias": 0.1, "*": 1.0}``, the first match counts), or ``"fan-in"``: 1 over the square root of the
+            number of inputs for weight matrices, 1 for biases. Then the prior of a layer's outputs does not grow with
+            the width of the network, and samplers take larger steps (``docs/sampling.md``).
         preprocessing: a bijection from the events' units to the flow's, part of the model: every density is per unit
             of the events' own variables. ``"auto"``: standardise, or nothing for a flow on the unit box; ``None``:
             nothing. Bijections that are not yet fitted act as the identity until a backend's ``fit`` (or
@@ -53,7 +55,7 @@ class BayesianFlow(PyroModule):
     def __init__(
         self,
         flow: nn.Module,
-        prior_scale: float | Mapping[str, float] = 1.0,
+        prior_scale: float | str | Mapping[str, float] = 1.0,
         preprocessing: Bijection | str | None = "auto",
     ) -> None:
         super().__init__()
@@ -71,11 +73,11 @@ class BayesianFlow(PyroModule):
             raise ValueError(f'unknown preprocessing {preprocessing!r}; give "auto", None or a bijection')
         self.flow = copy.deepcopy(flow).requires_grad_(False)
         self.preprocessing = copy.deepcopy(preprocessing)
-        self.prior_scale: float | dict[str, float] = (
-            {pattern: float(width) for pattern, width in prior_scale.items()}
-            if isinstance(prior_scale, Mapping)
-            else float(prior_scale)
-        )
+        self.prior_scale: float | str | dict[str, float]
+        if isinstance(prior_scale, Mapping):
+            self.prior_scale = {pattern: float(width) for pattern, width in prior_scale.items()}
+        else:
+            self.prior_scale = prior_scale if isinstance(prior_scale, str) else float(prior_scale)
         self.packing = WeightPacking(self._flow)
         self._local: LocalFlow | None = None
         self._local_obstacle: str | None = None

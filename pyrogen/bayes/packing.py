@@ -61,16 +61,22 @@ class WeightPacking:
         weights = {f"module.{name}": value for name, value in self.unpack(theta).items()}
         return torch.func.functional_call(self._methods, weights, (method, *args))
 
-    def scales(self, widths: float | Mapping[str, float]) -> Tensor:
+    def scales(self, widths: float | str | Mapping[str, float]) -> Tensor:
         """A prior width per weight ``[P]``, from one number or from widths by parameter-name pattern.
 
         Args:
-            widths: one width, or ``{pattern: width}`` with shell patterns such as ``"blocks.0.*"`` or ``"*.bias"``;
-                the first pattern that matches a parameter's name counts.
+            widths: one width; ``"fan-in"``: 1 over the square root of the number of inputs for every weight matrix, 1
+                for every other parameter; or ``{pattern: width}`` with shell patterns such as ``"blocks.0.*"`` or
+                ``"*.bias"``; the first pattern that matches a parameter's name counts.
 
         Raises:
             ValueError: a width that is not positive and finite, or a parameter that no pattern matches.
         """
+        if widths == "fan-in":
+            fans = [shape[1:].numel() if len(shape) > 1 else 1 for shape in self.shapes]
+            return torch.cat([torch.full((n,), fan**-0.5) for n, fan in zip(self.sizes, fans, strict=True)])
+        if isinstance(widths, str):
+            raise ValueError(f'prior_scale is {widths!r}; it must be a width, widths by pattern, or "fan-in"')
         patterns = dict(widths) if isinstance(widths, Mapping) else {"*": widths}
         for pattern, width in patterns.items():
             if not 0 < width < float("inf"):

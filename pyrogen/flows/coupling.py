@@ -120,9 +120,9 @@ class CouplingFlow(nn.Module):
             ``"rotation"`` a fixed random rotation (not on the unit box). Default: rotations for affine blocks,
             alternating halves for splines. Affine blocks that only alternate learn slowly where the features are
             independent of each other, as on the ramps: no block alone improves on a Gaussian.
-        bins: bins of each spline, or degree of each Bernstein polynomial. So that the inverse survives float32, no bin is narrower than a fixed part of a
-            uniform one (40 %, on the unit box 5 %) and knot slopes stay within a factor 5 of their bins': a peak much
-            narrower than that takes several blocks.
+        bins: bins of each spline, or degree of each Bernstein polynomial. So that a spline's inverse survives float32,
+            no bin is narrower than a fixed part of a uniform one (40 %, on the unit box 5 %) and knot slopes stay
+            within a factor 5 of their bins': a peak much narrower than that takes several blocks.
         bound: the splines of the normal base act on [-bound, bound] and are the identity outside.
         clamp: bound on the log-scale of an affine block.
         activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.

@@ -57,12 +57,12 @@ class Posterior:
         self.history = history or {}
         self.info: dict[str, Any] = json.loads(json.dumps(info or {}))
 
-    def log_prob(self, x: Any, draws: int = DRAWS, *, context: Any = None, seed: int = 0) -> Tensor:
+    def log_prob(self, x: Any, draws: int | None = None, *, context: Any = None, seed: int = 0) -> Tensor:
         """Log density of every weight draw.
 
         Args:
             x: events ``[N, d]`` in the units of the training events.
-            draws: number of weight draws K.
+            draws: number of weight draws K; None: 50, or all where fewer are stored.
             context: conditions ``[N, k]`` of a conditional flow.
             seed: seeds the weight draws.
 
@@ -72,10 +72,11 @@ class Posterior:
         Raises:
             ValueError: NaN or infinite events, wrong shapes, or draws that are not a positive whole number.
         """
+        draws = self._draws(draws)
         chunks = [block for _, block in self._blocks(x, context, draws, seed, "log density")]
         return torch.cat(chunks, 1)
 
-    def density(self, x: Any, draws: int = DRAWS, *, context: Any = None, seed: int = 0) -> DensityEstimate:
+    def density(self, x: Any, draws: int | None = None, *, context: Any = None, seed: int = 0) -> DensityEstimate:
         """Predictive density and uncertainty at ``x [N, d]`` [A sec. 2.1]; arguments as in :meth:`log_prob`.
 
         Returns:
@@ -84,7 +85,7 @@ class Posterior:
         Raises:
             ValueError: as in :meth:`log_prob`, and fewer than two draws.
         """
-        _check_draws(draws)
+        draws = self._several(draws)
         means, stds, relatives = [], [], []
         for _, block in self._blocks(x, context, draws, seed, "density"):
             log_density = block.double()
@@ -96,12 +97,12 @@ class Posterior:
             relatives.append(torch.where(mean > 0, std / mean, torch.inf))
         return DensityEstimate(torch.cat(means), torch.cat(stds), torch.cat(relatives))
 
-    def sample(self, n: int, draws: int = DRAWS, *, context: Any = None, seed: int = 0) -> Tensor:
+    def sample(self, n: int, draws: int | None = None, *, context: Any = None, seed: int = 0) -> Tensor:
         """Events of the posterior predictive distribution, from ``draws`` networks in equal shares, shuffled.
 
         Args:
             n: number of events.
-            draws: number of weight draws (at most n are used).
+            draws: number of weight draws (at most n are used); None: 50, or all where fewer are stored.
             context: conditions ``[n, k]``, one row per event to generate.
             seed: seeds weight draws and events.
 
@@ -109,7 +110,7 @@ class Posterior:
             ``[n, d]`` in the units of the training events.
         """
         n = whole_number("n", n, 1)
-        draws = min(whole_number("draws", draws, 1), n)
+        draws = min(self._draws(draws), n)
         context = self._context(context, n)
         with _seeded(seed, self.model.device):
             order = torch.randperm(n)
@@ -122,7 +123,7 @@ class Posterior:
         events = torch.cat(pieces)
         return events[order.argsort().to(events.device)]
 
-    def generate(self, n: int, draws: int = DRAWS, *, context: Any = None, seed: int = 0) -> EventSample:
+    def generate(self, n: int, draws: int | None = None, *, context: Any = None, seed: int = 0) -> EventSample:
         """Events with the relative uncertainty of the density at each of them, ``{x, sigma(x)/p(x)}`` [A eq. 2].
 
         Arguments as in :meth:`sample`.
@@ -130,7 +131,7 @@ class Posterior:
         Returns:
             An :class:`~pyrogen.EventSample` with ``uncertainties``, and the column names and units of the training.
         """
-        _check_draws(draws)
+        draws = self._several(draws)
         events = self.sample(n, draws, context=context, seed=seed)
         relative = self.density(events, draws, context=context, seed=seed).relative
         return EventSample(
@@ -154,7 +155,7 @@ class Posterior:
         *,
         range: tuple[float, float] | None = None,
         n: int = 100_000,
-        draws: int = DRAWS,
+        draws: int | None = None,
         procedure: str = "a",
         context: Any = None,
         seed: int = 0,
@@ -170,7 +171,7 @@ class Posterior:
             bins: increasing edges ``[B + 1]``, or a number of equal bins on ``range``.
             range: lowest and highest edge for a number of bins.
             n: number of events, per draw (a) or in all (b).
-            draws: number of weight draws K, at least 2.
+            draws: number of weight draws K, at least 2; None: 50, or all where fewer are stored.
             procedure: ``"a"`` or ``"b"``.
             context: conditions ``[n, k]``.
             seed: seeds weight draws and events.
@@ -180,7 +181,7 @@ class Posterior:
         """
         edges = make_edges(bins, range)
         function = self._observable(observable)
-        _check_draws(draws)
+        draws = self._several(draws)
         n = whole_number("n", n, draws if procedure == "b" else 1)  # (b): every draw contributes events
         if procedure == "a":
             probabilities = self._histogram_own_events(function, edges, n, draws, context, seed)
@@ -277,6 +278,15 @@ class Posterior:
             raise ValueError(f"unknown column {observable!r}; give a function of the events or one of {names}")
         return lambda events: events[:, index]
 
+    def _draws(self, draws: int | None) -> int:
+        return min(DRAWS, self.weights.stored or DRAWS) if draws is None else whole_number("draws", draws, 1)
+
+    def _several(self, draws: int | None) -> int:
+        draws = self._draws(draws)
+        if draws < 2:
+            raise ValueError("draws is 1; an uncertainty needs at least two weight draws (30 or more to be trusted)")
+        return draws
+
     @staticmethod
     def _bar(total: int, what: str, unit: str) -> tqdm[Any]:
         return tqdm(total=total, desc=what, unit=unit, unit_scale=True, delay=3, leave=False)
@@ -356,8 +366,3 @@ class _seeded:
 
     def __exit__(self, *error: Any) -> None:
         self.fork.__exit__(*error)
-
-
-def _check_draws(draws: Any) -> None:
-    if whole_number("draws", draws, 1) < 2:
-        raise ValueError("draws is 1; an uncertainty needs at least two weight draws (30 or more to be trusted)")

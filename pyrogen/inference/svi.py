@@ -15,7 +15,7 @@ import torch
 
 from pyrogen.bayes.guide import AutoNormal
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import whole_number
+from pyrogen.checks import require, whole_number
 from pyrogen.files import check_writable
 from pyrogen.inference.data import TrainingData, check_on_support
 from pyrogen.inference.posterior import Posterior
@@ -92,22 +92,22 @@ class SVI:
         for name, least in smallest.items():
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         for name in ("lr", "lr_widths", "init_scale", "warmup", "widths_after", "validation"):
-            _require(_is_number(getattr(self, name)), name, getattr(self, name), "a number")
+            require(_is_number(getattr(self, name)), name, getattr(self, name), "a number")
             object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("lr", "lr_widths", "init_scale"):
-            _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "positive and finite")
-        _require(self.schedule in SCHEDULES, "schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
-        _require(0 <= self.warmup < 1, "warmup", self.warmup, "a fraction of the steps in [0, 1)")
-        _require(0 <= self.widths_after < 1, "widths_after", self.widths_after, "a fraction of the steps in [0, 1)")
-        _require(self.clip is None or self.clip > 0, "clip", self.clip, "positive, or None")
-        _require(0 <= self.validation < 1, "validation", self.validation, "a fraction of the events in [0, 1)")
-        _require(
+            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "positive and finite")
+        require(self.schedule in SCHEDULES, "schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
+        require(0 <= self.warmup < 1, "warmup", self.warmup, "a fraction of the steps in [0, 1)")
+        require(0 <= self.widths_after < 1, "widths_after", self.widths_after, "a fraction of the steps in [0, 1)")
+        require(self.clip is None or self.clip > 0, "clip", self.clip, "positive, or None")
+        require(0 <= self.validation < 1, "validation", self.validation, "a fraction of the events in [0, 1)")
+        require(
             self.patience is None or self.validation > 0,
             "validation",
             self.validation,
             "positive where patience is given: early stopping needs held-out events",
         )
-        _require(
+        require(
             self.dtype in (None, torch.float32, torch.float64), "dtype", self.dtype, "torch.float32 or torch.float64"
         )
 
@@ -168,8 +168,3 @@ def _shown(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _require(condition: bool, name: str, value: Any, right: str) -> None:
-    if not condition:
-        raise ValueError(f"{name} is {value!r}; it must be {right}")

@@ -41,7 +41,10 @@ class WeightPosterior:
         if set(arrays) != set(FAMILIES[family]):
             raise ValueError(f"a {family} posterior is made of {FAMILIES[family]}; got {tuple(arrays)}")
         self.family = family
-        self.arrays = {name: array.detach().clone() for name, array in arrays.items()}
+        # Stored draws may be many and lie in a file: they are used as they are, not copied.
+        self.arrays = {
+            name: array.detach() if family == "draws" else array.detach().clone() for name, array in arrays.items()
+        }
 
     @classmethod
     def from_guide(cls, guide: Any, stored_draws: int = 200, seed: int = 0) -> WeightPosterior:
@@ -80,6 +83,11 @@ class WeightPosterior:
     def size(self) -> int:
         """Number of weights P."""
         return next(iter(self.arrays.values())).shape[0 if self.family != "draws" else -1]
+
+    @property
+    def stored(self) -> int | None:
+        """Number of stored draws, of all chains together; None for a distribution, which has any number."""
+        return self.arrays["draws"].shape[:2].numel() if self.family == "draws" else None
 
     def draws(self, n: int, seed: int) -> Iterator[Tensor]:
         """``n`` weight vectors ``[P]``, one after another, the same for the same seed.

@@ -1,0 +1,302 @@
+"""The loop of the sampled backends: chains, their statistics, checkpoints, and what is wrong with them at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pyrogen.bayes.model import BayesianFlow
+from pyrogen.inference.checkpoint import load_checkpoint, save_checkpoint
+from pyrogen.inference.data import TrainingData
+from pyrogen.inference.draws import DrawStore
+from pyrogen.inference.optimise import Adam
+from pyrogen.inference.posterior import Posterior
+from pyrogen.inference.potential import Potential, Whitened, independent_starts
+from pyrogen.inference.weights import WeightPosterior
+
+if TYPE_CHECKING:
+    from pyrogen.inference.sampler import Sampler
+
+State = dict[str, Tensor]
+
+
+class SamplingWarning(UserWarning):
+    """The chains of a sampler are not what a posterior needs; the text says why and what to try."""
+
+
+class SamplingError(RuntimeError):
+    """A chain cannot go on; the text names the chain and says what to try."""
+
+
+@dataclass
+class SamplingRun:
+    """One run of a :class:`~pyrogen.inference.sampler.Sampler`."""
+
+    sampler: Sampler
+    model: BayesianFlow
+    data: TrainingData
+    statistics: dict[str, list[list[float]]] = field(default_factory=dict)
+    done: int = 0  # transitions, warm-up included
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        sampler = self.sampler
+        self.potential = Potential(self.model, self.data, compile=sampler.compile)
+        self.generator = torch.Generator(self.model.device).manual_seed(_stream(sampler.seed, 0))
+        location, scale = torch.zeros_like(self.potential.prior_scale), self.potential.prior_scale
+        if sampler.whiten:
+            assert isinstance(sampler.start, Posterior)
+            location, scale = (sampler.start.weights.arrays[name].to(scale) for name in ("loc", "scale"))
+        self.target = Whitened(self.potential, location, scale)
+        self.identity = json.loads(json.dumps(self._identity()))
+        self.total = sampler.warmup + sampler.draws
+
+    def _identity(self) -> dict[str, Any]:
+        start = self.sampler.start
+        identity = {
+            "backend": type(self.sampler).__name__,
+            "settings": self.sampler.describe(),
+            "model": self.model.describe() | {"initial_weights": digest(self.model.initial_theta)},
+            "flow_buffers": {name: digest(buffer) for name, buffer in self.model._flow.named_buffers()},
+            "data": {"events": list(self.data.events.shape), "sha256": self.data.digest},
+        }
+        if isinstance(start, Posterior):
+            identity["start"] = {name: digest(array) for name, array in start.weights.arrays.items()}
+        return identity
+
+    def run(self) -> Posterior:
+        """Sample from the beginning or the checkpoint to the end."""
+        sampler = self.sampler
+        store, state = self._resume()
+        before = time.monotonic() - self.seconds
+        saved = time.monotonic()
+        with tqdm(
+            total=self.total,
+            initial=self.done,
+            desc=type(sampler).__name__,
+            unit="transition",
+            disable=not sampler.progress,
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+        ) as bar:
+            while self.done < self.total:
+                row = self._transition(state)
+                self._check(state, row)
+                for name, values in row.items():
+                    self.statistics.setdefault(name, []).append(values.tolist())
+                if self.done >= sampler.warmup:
+                    store.append(self.target.theta(state["position"]))
+                self.done += 1
+                self.seconds = time.monotonic() - before
+                if sampler.checkpoint is not None and (
+                    time.monotonic() - saved > sampler.checkpoint_seconds or self.done == self.total
+                ):
+                    self._save(store, state)
+                    saved = time.monotonic()
+                bar.update()
+                bar.set_postfix_str(self._progress(row), refresh=False)
+        return self._posterior(store)
+
+    def _transition(self, state: State) -> dict[str, Tensor]:
+        """``thinning`` steps of the kernel; statistics ``[C]`` are averaged over them."""
+        sampler = self.sampler
+        warmup_steps = sampler.warmup * sampler.thinning
+        sums: dict[str, Tensor] = {}
+        for i in range(sampler.thinning):
+            step = self.done * sampler.thinning + i
+            told = sampler.advance(self.target, state, step, warmup_steps, self.generator)
+            for name, values in told.items():
+                sums[name] = sums[name] + values.double() if name in sums else values.double()
+        row = {name: values / sampler.thinning for name, values in sums.items()}
+        return row | {"potential": state["potential"].double()}
+
+    def _check(self, state: State, row: dict[str, Tensor]) -> None:
+        bad = ~(state["potential"].isfinite() & state["position"].isfinite().all(1))
+        if bad.any():
+            chains = ", ".join(str(c) for c in bad.nonzero()[:, 0].tolist())
+            where = "in the warm-up" if self.done < self.sampler.warmup else "after the warm-up"
+            raise SamplingError(
+                f"chain {chains} (of {len(bad)}): the potential or the weights became NaN or infinite in transition "
+                f'{self.done} ({where}); try a smaller step_size, dtype=torch.float64, or start="map"'
+            )
+
+    def _progress(self, row: dict[str, Tensor]) -> str:
+        def several(name: str, form: str) -> str:
+            values = row[name].tolist()[:8]
+            return " ".join(form.format(value) for value in values)
+
+        phase = "warm-up, " if self.done <= self.sampler.warmup else ""
+        told = [f"U {several('potential', '{:.1f}')}"]
+        if "acceptance" in row:
+            told.insert(0, f"acceptance {several('acceptance', '{:.2f}')}")
+        if "step_size" in row:
+            told.append(f"step {several('step_size', '{:.1e}')}")
+        return phase + ", ".join(told)
+
+    def _start(self) -> State:
+        sampler = self.sampler
+        seed = _stream(sampler.seed, 1)
+        if isinstance(sampler.start, Posterior):
+            theta = _overdispersed(sampler.start, sampler.chains, sampler.dispersion, seed).to(self.target.scale)
+        elif sampler.start == "prior":
+            theta = self.potential.prior_scale * torch.randn(
+                sampler.chains, self.model.weights, generator=self.generator, dtype=self.model.dtype
+            )
+        else:
+            theta = independent_starts(self.model, sampler.chains, seed)
+        position = self.target.position(theta)
+        if sampler.start == "map":
+            batch = 1024 if self.potential.size > 4096 else None
+            adam = Adam(sampler.start_steps, batch_size=batch)
+            position = adam.run(self.target, position, self.generator)
+        value = self.target.value(position)
+        if not value.isfinite().all():
+            raise SamplingError(
+                f"the potential at the chains' starting points is {[f'{v:.6g}' for v in value.tolist()]}, and no chain "
+                'can start where it is not finite; try start="map", or a flow whose density covers all events'
+            )
+        return sampler.begin(self.target, position, self.generator)
+
+    def _resume(self) -> tuple[DrawStore, State]:
+        """The state in the checkpoint, or a fresh one."""
+        sampler = self.sampler
+        shape = (sampler.chains, sampler.draws, self.model.weights)
+        run = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        if sampler.checkpoint is None:
+            return DrawStore(shape, self.model.dtype), self._start()
+        path = draws_path(sampler.checkpoint)
+        found = load_checkpoint(sampler.checkpoint, self.identity)
+        if found is None:
+            return DrawStore(shape, self.model.dtype, path, run), self._start()
+        saved, tensors = found
+        self.done, self.seconds, self.statistics = saved["done"], saved["seconds"], saved["statistics"]
+        self.potential.gradients = saved["gradients"]
+        self.generator.set_state(tensors.pop("generator"))
+        store = DrawStore(shape, self.model.dtype, path, run, saved["checksums"])
+        return store, {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
+
+    def _save(self, store: DrawStore, state: State) -> None:
+        store.flush()
+        saved = {
+            "done": self.done,
+            "seconds": self.seconds,
+            "statistics": self.statistics,
+            "gradients": self.potential.gradients,
+            "checksums": store.checksums,
+        }
+        tensors = state | {"generator": self.generator.get_state()}
+        save_checkpoint(self.sampler.checkpoint, self.identity, saved, tensors)
+
+    def _posterior(self, store: DrawStore) -> Posterior:
+        warmup = self.sampler.warmup
+        history = {}
+        for name, rows in self.statistics.items():
+            values = np.asarray(rows).T  # [C, transitions]
+            history[name], history[f"warmup_{name}"] = values[:, warmup:], values[:, :warmup]
+        problems = find_problems(history, store.draws)
+        for problem in problems:
+            warnings.warn(problem, SamplingWarning, stacklevel=4)
+        info = {
+            "backend": type(self.sampler).__name__,
+            "settings": self.sampler.describe(),
+            "exact": self.sampler.exact,
+            "training_events": self.potential.size,
+            "effective_size": self.potential.effective_size,
+            "chains": self.sampler.chains,
+            "gradients": self.potential.gradients,
+            "seconds": self.seconds,
+            "warnings": problems,
+            "chains_batched": self.potential.obstacle or "one gradient for all chains",
+            "data_sha256": self.data.digest,
+            "names": self.data.names,
+            "units": self.data.units,
+        }
+        return Posterior(self.model, WeightPosterior("draws", {"draws": store.draws}), history, info)
+
+
+def draws_path(checkpoint: Any) -> Path:
+    """The file of the draws that belongs to a checkpoint: ``run.h5`` -> ``run.draws.h5``."""
+    path = Path(checkpoint)
+    return path.with_name(f"{path.stem}.draws{path.suffix or '.h5'}")
+
+
+def find_problems(history: dict[str, np.ndarray], draws: Tensor) -> list[str]:
+    """What is wrong with finished chains, in words with advice.
+
+    Args:
+        history: statistics ``[C, draws]`` by name.
+        draws: ``[C, draws, P]``.
+    """
+    problems = []
+    stuck = [c for c, chain in enumerate(draws) if len(chain) > 1 and bool((chain[0] == chain[-1]).all())]
+    stuck = [c for c in stuck if bool((draws[c] == draws[c][:1]).all())]
+    if stuck:
+        problems.append(
+            f"chain {_list(stuck)} never moved: every draw is the same; its step size is too large for where it "
+            "sits. Try a longer warmup, a smaller step_size, or another start, and leave these draws out"
+        )
+    if "diverging" in history:
+        share = history["diverging"].mean(1)
+        if (share > 0.01).any():
+            problems.append(
+                f"divergent trajectories: {', '.join(f'{s:.1%}' for s in share)} of each chain's; the draws miss the "
+                "regions where the potential is steep. Try target_acceptance=0.95, or a longer warmup"
+            )
+    if "acceptance" in history:
+        low = [c for c, a in enumerate(history["acceptance"].mean(1)) if a < 0.05 and c not in stuck]
+        if low:
+            problems.append(
+                f"chain {_list(low)} accepted less than 5 % of its proposals: its draws repeat each other. Try a "
+                "longer warmup or a smaller step_size"
+            )
+    if "step_size" in history:
+        smallest = history["step_size"].min(1)
+        collapsed = [c for c, s in enumerate(smallest) if s < 1e-3 * np.median(smallest) or s < 1e-8]
+        if collapsed:
+            problems.append(
+                f"the step size of chain {_list(collapsed)} collapsed to {smallest[collapsed].min():.1e}: it sits "
+                "where the potential is far steeper than elsewhere. Try dtype=torch.float64, another start, or a "
+                'smooth flow (transform="bernstein", activation="tanh")'
+            )
+    potential = history["potential"]
+    if len(potential) > 1 and potential.shape[1] >= 10:
+        means, spread = potential.mean(1), np.sqrt(potential.var(1).mean())
+        if np.ptp(means) > 4 * max(spread, 1e-12):
+            problems.append(
+                f"the chains sit at different potentials, {', '.join(f'{m:.1f}' for m in means)}, with a spread of "
+                f"{spread:.1f} in each: they have not met, and a mean over them is none of the posterior. Try a longer "
+                "warmup; compare their predictions before using them together"
+            )
+    return problems
+
+
+def _list(values: list[Any]) -> str:
+    return ", ".join(map(str, values))
+
+
+def digest(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's numbers."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _stream(seed: int, stream: int) -> int:
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _overdispersed(posterior: Posterior, chains: int, dispersion: float, seed: int) -> Tensor:
+    """Starting weights ``[C, P]``: draws of a posterior, their distance from its mean stretched by ``dispersion``."""
+    weights = posterior.weights
+    draws = torch.stack(list(weights.draws(chains, seed)))
+    if weights.family == "draws":
+        return draws  # their own spread is that of the posterior; there is no centre to stretch from
+    return weights.arrays["loc"] + dispersion * (draws - weights.arrays["loc"])

@@ -1,0 +1,192 @@
+"""The potential energy of the weights, for a batch of chains at once: what every sampler and optimiser follows."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrogen.bayes.model import BayesianFlow, normalise_weights
+from pyrogen.inference.data import TrainingData
+
+NUMBERS = 1 << 15  # events times chains evaluated at once: what bounds the memory of a gradient
+
+
+class Potential:
+    """``U(theta) = -sum_n w_n log p(x_n|theta) - log prior(theta)`` and its gradient, for C chains at once.
+
+    Constants of the prior are left out. Weights of the events sum to their effective sample size, as in the ELBO
+    ([A] sec. 5). The chains are a batch dimension of one computation; flows that :func:`torch.func.vmap` cannot batch
+    (``batched`` is then False, and ``obstacle`` says why) are evaluated chain by chain.
+
+    Args:
+        model: the prepared Bayesian flow.
+        data: its checked training events.
+        likelihood_only: leave out the prior (for maximum-likelihood trainings).
+        compile: compile the log-likelihood with :func:`torch.compile` (half a minute to several; about twice as fast).
+    """
+
+    def __init__(
+        self, model: BayesianFlow, data: TrainingData, *, likelihood_only: bool = False, compile: bool = False
+    ) -> None:
+        self.model = model
+        self.events, self.context = data.events, data.context
+        self.weights = None if data.weights is None else normalise_weights(data.weights)
+        self.size = len(data.events)
+        self.effective_size = self.size if self.weights is None else float(self.weights.sum())
+        #: Width of the prior of every weight, ``[P]``.
+        self.prior_scale: Tensor = model._buffers["_prior_scales"]  # type: ignore[assignment]
+        self.likelihood_only = likelihood_only
+        self.obstacle = self._obstacle()
+        self.batched = self.obstacle is None
+        self._negative_log_likelihoods = self._batch
+        if compile:
+            self._negative_log_likelihoods = torch.compile(self._batch)  # type: ignore[assignment]
+        self.gradients = 0.0  #: gradient evaluations so far, in units of the whole sample for every chain
+
+    def _obstacle(self) -> str | None:
+        theta = self.model.initial_theta.expand(2, -1)
+        try:
+            with torch.no_grad():
+                self._batch_together(theta, *self._rows(slice(0, 1)))
+        except Exception as error:  # whatever a foreign flow does that vmap refuses
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+        return None
+
+    def _rows(self, rows: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        weights, context = (None if values is None else values[rows] for values in (self.weights, self.context))
+        return self.events[rows], weights, context
+
+    def _one(self, theta: Tensor, events: Tensor, weights: Tensor | None, context: Tensor | None) -> Tensor:
+        log_prob = self.model.log_prob(theta, events, context)
+        return -(log_prob if weights is None else weights * log_prob).sum()
+
+    def _batch_together(self, theta: Tensor, events: Tensor, weights: Tensor | None, context: Tensor | None) -> Tensor:
+        own = 0 if events.ndim == 3 else None  # every chain its own events, or the same for all
+        dims = (0, own, None if weights is None else own, None if context is None else own)
+        return torch.func.vmap(self._one, in_dims=dims)(theta, events, weights, context)
+
+    def _batch(self, theta: Tensor, events: Tensor, weights: Tensor | None, context: Tensor | None) -> Tensor:
+        """Negative log-likelihoods ``[C]`` of chains ``theta [C, P]`` for events ``[M, d]`` or ``[C, M, d]``."""
+        if self.batched:
+            return self._batch_together(theta, events, weights, context)
+        own = events.ndim == 3
+        return torch.stack(
+            [
+                self._one(
+                    theta[c],
+                    events[c] if own else events,
+                    weights if weights is None or not own else weights[c],
+                    context if context is None or not own else context[c],
+                )
+                for c in range(len(theta))
+            ]
+        )
+
+    def value_and_gradient(self, theta: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``U [C]`` (in float64) and its gradient ``[C, P]`` at ``theta [C, P]``.
+
+        Args:
+            theta: weights of every chain.
+            rows: indices ``[C, M]`` of the events of each chain's mini-batch, whose log-likelihood is scaled to the
+                whole sample; None: all events, in chunks whose memory is bounded.
+        """
+        chains = len(theta)
+        value = torch.zeros(chains, dtype=torch.float64, device=theta.device)
+        gradient = torch.zeros_like(theta)
+        if rows is None:
+            step, scale = max(1, NUMBERS // chains), 1.0
+            parts: Any = (slice(start, start + step) for start in range(0, self.size, step))
+            self.gradients += 1
+        else:
+            step, scale = max(1, NUMBERS // chains), self.size / rows.shape[1]
+            parts = rows.split(step, 1)
+            self.gradients += rows.shape[1] / self.size
+        for part in parts:
+            leaf = theta.detach().requires_grad_()
+            negative = self._negative_log_likelihoods(leaf, *self._rows(part))
+            gradient += torch.autograd.grad(negative.sum(), leaf)[0]
+            value += negative.detach()
+        value, gradient = scale * value, scale * gradient
+        if not self.likelihood_only:
+            scaled = theta / self.prior_scale
+            value += 0.5 * scaled.double().square().sum(1)
+            gradient += scaled / self.prior_scale
+        return value, gradient
+
+    @torch.no_grad()
+    def value(self, theta: Tensor) -> Tensor:
+        """``U [C]`` (in float64) at ``theta [C, P]``, from all events."""
+        step = max(1, NUMBERS // len(theta))
+        value = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
+        for start in range(0, self.size, step):
+            value += self._negative_log_likelihoods(theta, *self._rows(slice(start, start + step)))
+        if not self.likelihood_only:
+            value += 0.5 * (theta / self.prior_scale).double().square().sum(1)
+        return value
+
+    def batches(self, chains: int, batch_size: int, generator: torch.Generator) -> Tensor:
+        """Indices ``[C, M]`` of a fresh mini-batch for every chain, drawn with replacement."""
+        return torch.randint(self.size, (chains, batch_size), generator=generator, device=generator.device)
+
+
+def independent_starts(model: BayesianFlow, chains: int, seed: int) -> Tensor:
+    """Weights ``[C, P]`` of C networks initialised independently of each other, as torch initialises their layers.
+
+    A flow none of whose layers can be initialised anew (no ``reset_parameters``) starts from draws of the prior.
+    """
+    flow = copy.deepcopy(model._flow)
+    layers = [layer for layer in flow.modules() if callable(getattr(layer, "reset_parameters", None))]
+    owned = sum(p.numel() for layer in layers for p in layer.parameters(recurse=False))
+    starts = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _ in range(chains):
+            if owned < model.weights:
+                starts.append(model.prior().sample())
+                continue
+            for layer in layers:
+                layer.reset_parameters()  # type: ignore[operator]
+            starts.append(torch.cat([p.detach().reshape(-1) for p in flow.parameters()]))
+    return torch.stack(starts).to(model.initial_theta)
+
+
+class Whitened:
+    """A potential in coordinates w with ``theta = location + scale * w``; what the kernels see.
+
+    Args:
+        potential: the potential of theta.
+        location: ``[P]`` or ``[C, P]``.
+        scale: ``[P]``, positive. By default kernels work in units of the prior's widths; a trained mean-field guide
+            gives the units of its posterior instead.
+    """
+
+    def __init__(self, potential: Potential, location: Tensor, scale: Tensor) -> None:
+        self.potential, self.location, self.scale = potential, location, scale
+
+    @property
+    def size(self) -> int:
+        return self.potential.size
+
+    def theta(self, position: Tensor) -> Tensor:
+        """Weights of the coordinates ``position [C, P]``."""
+        return self.location + self.scale * position
+
+    def position(self, theta: Tensor) -> Tensor:
+        """Coordinates of the weights ``theta [C, P]``."""
+        return (theta - self.location) / self.scale
+
+    def value_and_gradient(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As :meth:`Potential.value_and_gradient`, in these coordinates."""
+        value, gradient = self.potential.value_and_gradient(self.theta(position), rows)
+        return value, gradient * self.scale
+
+    def value(self, position: Tensor) -> Tensor:
+        """As :meth:`Potential.value`, in these coordinates."""
+        return self.potential.value(self.theta(position))
+
+    def batches(self, chains: int, batch_size: int, generator: torch.Generator) -> Tensor:
+        """As :meth:`Potential.batches`."""
+        return self.potential.batches(chains, batch_size, generator)

@@ -1,0 +1,207 @@
+"""What all sampled backends share: their settings, and how a step size adapts itself."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from pyrogen.bayes.model import BayesianFlow
+from pyrogen.checks import require, whole_number
+from pyrogen.files import check_writable
+from pyrogen.inference.chains import SamplingRun, State, draws_path
+from pyrogen.inference.data import TrainingData, check_on_support
+from pyrogen.inference.posterior import Posterior
+from pyrogen.inference.potential import Whitened
+
+STARTS = ("initial", "prior", "map")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler(ABC):
+    """Settings that all sampled backends share.
+
+    A *transition* is ``thinning`` steps of the kernel; after ``warmup`` transitions every one gives a draw of every
+    chain. Chains are a batch dimension: one gradient evaluation serves all.
+
+    Args:
+        chains: number of chains C, independent of each other.
+        warmup: transitions before the first draw is kept, in which the kernel adapts itself.
+        draws: draws kept per chain.
+        thinning: kernel steps per transition.
+        start: where the chains start: ``"map"``: ``start_steps`` steps of Adam on U from independent initialisations
+            of the network's layers; ``"initial"``: those initialisations; ``"prior"``: draws of the prior; or a
+            trained :class:`~pyrogen.Posterior`: over-dispersed draws of it. From one guide the chains all start in
+            one mode: their agreement says nothing about others.
+        start_steps: steps of Adam for ``"map"``.
+        dispersion: factor on the widths of a posterior to start from.
+        whiten: sample in coordinates in units of the start posterior's widths instead of the prior's; needs a
+            mean-field posterior as ``start``.
+        seed: seeds starting points and all noise; the global random state is left alone.
+        dtype: ``torch.float32``, ``torch.float64``, or None for the flow's own.
+        device: a torch device.
+        compile: compile the gradient with :func:`torch.compile`: half a minute to several, and about half the time per
+            gradient; the bits then differ a little.
+        checkpoint: HDF5 file with the state of the run; the draws are streamed to a second one beside it,
+            ``NAME.draws.h5``, which the returned posterior keeps reading: draws are never all in memory. If the files
+            exist the run goes on from them, to the same bits as an uninterrupted one.
+        checkpoint_seconds: time between two checkpoints: what a killed run loses at most.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    chains: int = 4
+    warmup: int = 500
+    draws: int = 500
+    thinning: int = 1
+    start: str | Posterior = "map"
+    start_steps: int = 200
+    dispersion: float = 1.5
+    whiten: bool = False
+    seed: int = 0
+    dtype: torch.dtype | None = None
+    device: str = "cpu"
+    compile: bool = False
+    checkpoint: Any = None
+    checkpoint_seconds: float = 30.0
+    progress: bool = True
+
+    #: Names of what each step tells of every chain, besides ``potential``.
+    statistics: ClassVar[tuple[str, ...]] = ()
+    #: Whether the draws follow the posterior exactly, given time; what the result says of it.
+    exact: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        smallest = {"chains": 1, "warmup": 0, "draws": 1, "thinning": 1, "start_steps": 1, "seed": 0}
+        for name, least in smallest.items():
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
+        positive(self, "dispersion", "checkpoint_seconds")
+        if not isinstance(self.start, Posterior):
+            require(self.start in STARTS, "start", self.start, f"one of {', '.join(STARTS)}, or a trained Posterior")
+        mean_field = isinstance(self.start, Posterior) and self.start.weights.family == "mean_field"
+        require(
+            not self.whiten or mean_field,
+            "whiten",
+            self.whiten,
+            "False where start is not a mean-field Posterior (train one with pg.SVI and give start=posterior)",
+        )
+        require(
+            self.dtype in (None, torch.float32, torch.float64), "dtype", self.dtype, "torch.float32 or torch.float64"
+        )
+
+    def fit(self, model: BayesianFlow, events: Any, weights: Any = None, context: Any = None) -> Posterior:
+        """Sample the posterior of the weights, or go on from the checkpoint.
+
+        Args:
+            model: the Bayesian flow; it is copied.
+            events: ``[N, d]``, a tensor, an array or an :class:`~pyrogen.EventSample` (whose weights then count).
+            weights: event weights ``[N]`` of either sign with a positive sum.
+            context: conditions ``[N, k]`` of a conditional flow.
+
+        Returns:
+            The posterior, its draws ``[chains, draws, P]`` in ``posterior.weights``, the statistics of every
+            transition ``[chains, draws]`` in ``posterior.history`` (of the warm-up as ``warmup_...``), and in
+            ``posterior.info["warnings"]`` what is wrong with the chains.
+
+        Raises:
+            ValueError: events, weights or context that cannot be sampled from, or a foreign checkpoint.
+            SamplingError: a chain whose potential is not finite.
+            OSError: the files cannot be written.
+        """
+        if self.checkpoint is not None:
+            check_writable(self.checkpoint)
+            check_writable(draws_path(self.checkpoint))
+        data = TrainingData.check(model, events, weights, context, self.dtype or model.dtype, self.device)
+        model = model.prepare(data.events, data.weights, dtype=self.dtype, device=self.device)
+        check_on_support(model, data.events)
+        if isinstance(self.start, Posterior) and self.start.weights.size != model.weights:
+            raise ValueError(
+                f"start is a posterior over {self.start.weights.size} weights, the model has {model.weights}; "
+                "train it on the same flow"
+            )
+        return SamplingRun(self, model, data).run()
+
+    @abstractmethod
+    def begin(self, target: Whitened, position: Tensor, generator: torch.Generator) -> State:
+        """The kernel's state at the chains' starting points ``position [C, P]``.
+
+        It holds at least ``"position" [C, P]`` and ``"potential" [C]``; everything the kernel remembers between two
+        steps is in it, so that a checkpoint holds it all.
+        """
+
+    @abstractmethod
+    def advance(
+        self, target: Whitened, state: State, step: int, warmup_steps: int, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """One step of all chains, in place; adapts the kernel where ``step < warmup_steps``.
+
+        Returns:
+            The :attr:`statistics` of the step, ``[C]`` each.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """All settings that decide the result, in JSON types."""
+        left_out = ("checkpoint", "checkpoint_seconds", "progress", "start")
+        settings = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out}
+        return settings | {
+            "start": self.start if isinstance(self.start, str) else "posterior",
+            "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
+        }
+
+
+def positive(settings: Any, *names: str) -> None:
+    """Check that attributes of a settings object are positive, finite numbers."""
+    for name in names:
+        value = getattr(settings, name)
+        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+        require(good, name, value, "positive and finite")
+
+
+def fraction(settings: Any, *names: str) -> None:
+    """Check that attributes of a settings object are between 0 and 1."""
+    for name in names:
+        value = getattr(settings, name)
+        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
+        require(good, name, value, "between 0 and 1")
+
+
+@dataclass
+class DualAveraging:
+    """Adapts a log step size per chain so that the mean acceptance meets a target (Hoffman and Gelman, JMLR 2014).
+
+    Its tensors ``[C]`` live in a kernel's state under ``step_...``, so that checkpoints hold them.
+    """
+
+    target: float
+    gamma: float = 0.05
+    delay: float = 10.0
+    decay: float = 0.75
+    names: tuple[str, ...] = field(default=("centre", "error", "log_mean", "count"), repr=False)
+
+    def start(self, state: State, step_size: Tensor) -> None:
+        """Begin anew around ``step_size [C]``."""
+        log_step = step_size.log()
+        state["step_size"] = step_size.clone()
+        state["step_centre"] = log_step + math.log(3.0)
+        state["step_error"], state["step_log_mean"] = torch.zeros_like(log_step), log_step.clone()
+        state["step_count"] = torch.zeros_like(log_step)
+
+    def update(self, state: State, acceptance: Tensor) -> None:
+        """Learn from the acceptance probabilities ``[C]`` of one step."""
+        state["step_count"] = count = state["step_count"] + 1
+        weight = 1 / (count + self.delay)
+        state["step_error"] = (1 - weight) * state["step_error"] + weight * (self.target - acceptance)
+        log_step = state["step_centre"] - count.sqrt() / self.gamma * state["step_error"]
+        forget = count**-self.decay
+        state["step_log_mean"] = forget * log_step + (1 - forget) * state["step_log_mean"]
+        state["step_size"] = log_step.exp()
+
+    def finish(self, state: State) -> None:
+        """Fix the step size at its average."""
+        state["step_size"] = state["step_log_mean"].exp()
