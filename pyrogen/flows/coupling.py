@@ -75,10 +75,12 @@ class CouplingBlock(nn.Module):
 
     def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """The half that is kept and the half that is transformed."""
-        if self.first:
-            return values[..., self.transformed :], values[..., : self.transformed]
         kept = values.shape[-1] - self.transformed
-        return values[..., :kept], values[..., kept:]
+        if self.first:
+            moved, still = values.split([self.transformed, kept], -1)
+        else:
+            still, moved = values.split([kept, self.transformed], -1)
+        return still, moved
 
     def _predict(self, kept: Tensor, context: Tensor | None) -> Tensor:
         inputs = kept if context is None else torch.cat([kept, context], -1)

@@ -174,33 +174,41 @@ class Bernstein:
     floor = 0.01  # the uniform part of the density, and the smallest slope
 
     def __init__(self, degree: int = 10) -> None:
-        self.degree = whole_number("bins", degree, 2)
-        self.parameters_per_feature = self.degree
+        self.degree = n = whole_number("bins", degree, 2)
+        self.parameters_per_feature = n
+        # Beta density k, times 1 - floor, is exp(powers[k] @ (log x, log(1 - x)) + log_factors[k]).
+        factors = [math.log((1 - self.floor) * n * math.comb(n - 1, k)) for k in range(n)]
+        self._powers = torch.tensor([[k, n - 1 - k] for k in range(n)], dtype=torch.float64)
+        self._log_factors = torch.tensor(factors, dtype=torch.float64)[:, None]
+        # Takes the densities to themselves and to the sums of all that follow.
+        self._sums = torch.cat([torch.eye(n), torch.ones(n, n).triu(1)])
 
-    def _basis(self, x: Tensor, degree: int) -> Tensor:
-        """The Bernstein polynomials ``[..., degree + 1]`` of ``x [...]`` in [0, 1]."""
-        k = torch.arange(degree + 1, dtype=x.dtype, device=x.device)
-        binomials = torch.tensor([math.lgamma(degree + 1)], dtype=x.dtype, device=x.device)
-        binomials = binomials - torch.lgamma(k + 1) - torch.lgamma(degree - k + 1)
-        tiny = torch.finfo(x.dtype).tiny
-        x = x.unsqueeze(-1)
-        return torch.exp(binomials + k * x.clamp(min=tiny).log() + (degree - k) * (1 - x).clamp(min=tiny).log())
+    def _fractions(self, parameters: Tensor) -> Tensor:
+        """Mixture fractions ``[degree, ...]`` of ``parameters [..., degree]``: sums over the first axis are fast."""
+        return torch.softmax(parameters.movedim(-1, 0), 0)
 
     def _value_and_slope(self, x: Tensor, fractions: Tensor) -> tuple[Tensor, Tensor]:
-        """The polynomial and its derivative at ``x [...]`` for mixture fractions ``[..., degree]``."""
-        distribution = (self._basis(x, self.degree)[..., 1:] * fractions.cumsum(-1)).sum(-1)
-        density = self.degree * (self._basis(x, self.degree - 1) * fractions).sum(-1)
-        value = self.floor * x + (1 - self.floor) * distribution
-        return value.clamp(0, 1), self.floor + (1 - self.floor) * density
+        """The polynomial and its derivative at ``x [...]`` in [0, 1] for mixture fractions ``[degree, ...]``.
+
+        The integral of Beta density k up to x is ``(x density_k + sum_{j > k} density_j) / degree``.
+        """
+        powers, log_factors, sums = self._powers.to(x), self._log_factors.to(x), self._sums.to(x)
+        logs = torch.stack([x, 1 - x]).clamp(min=torch.finfo(x.dtype).tiny).log().reshape(2, -1)
+        densities = (powers @ logs + log_factors).exp()
+        density, following = ((sums @ densities).view(2, self.degree, *x.shape) * fractions).sum(1)
+        slope = self.floor + density
+        value = (following + x * (slope + self.floor * (self.degree - 1))) / self.degree
+        return value.clamp(0, 1), slope
 
     def inverse(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        inside = (x >= 0) & (x <= 1)
-        z, slope = self._value_and_slope(x.clamp(0, 1), torch.softmax(parameters, -1))
+        clipped = x.clamp(0, 1)
+        inside = x == clipped
+        z, slope = self._value_and_slope(clipped, self._fractions(parameters))
         return torch.where(inside, z, x), torch.where(inside, slope.log(), 0.0)
 
     def forward(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         inside = (z >= 0) & (z <= 1)
-        clipped, fractions = z.clamp(0, 1), torch.softmax(parameters, -1)
+        clipped, fractions = z.clamp(0, 1), self._fractions(parameters)
         with torch.no_grad():
             x = self._root(clipped, fractions)
         # A last Newton step from the root: it changes no digit, but carries the derivative [implicit function theorem].

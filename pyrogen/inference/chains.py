@@ -9,7 +9,7 @@ import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.inference.checkpoint import load_checkpoint, save_checkpoint
+from pyrogen.inference.checkpoint import digest, load_checkpoint, run_identity, save_checkpoint
 from pyrogen.inference.data import TrainingData
 from pyrogen.inference.draws import DrawStore
 from pyrogen.inference.optimise import Adam
@@ -50,30 +50,23 @@ class SamplingRun:
     done: int = 0  # transitions, warm-up included
     seconds: float = 0.0
 
+    #: Where draws go, in the order in which this loop makes them.
+    draw_store: ClassVar[type[DrawStore]] = DrawStore
+
     def __post_init__(self) -> None:
         sampler = self.sampler
         self.potential = Potential(self.model, self.data, compile=sampler.compile)
-        self.generator = torch.Generator(self.model.device).manual_seed(_stream(sampler.seed, 0))
+        self.generator = torch.Generator(self.model.device).manual_seed(stream(sampler.seed, 0))
         location, scale = torch.zeros_like(self.potential.prior_scale), self.potential.prior_scale
         if sampler.whiten:
             assert isinstance(sampler.start, Posterior)
             location, scale = (sampler.start.weights.arrays[name].to(scale) for name in ("loc", "scale"))
         self.target = Whitened(self.potential, location, scale)
-        self.identity = json.loads(json.dumps(self._identity()))
+        digests = {}
+        if isinstance(sampler.start, Posterior):
+            digests["start"] = {name: digest(array) for name, array in sampler.start.weights.arrays.items()}
+        self.identity = run_identity(type(sampler).__name__, sampler.describe(), self.model, self.data, **digests)
         self.total = sampler.warmup + sampler.draws
-
-    def _identity(self) -> dict[str, Any]:
-        start = self.sampler.start
-        identity = {
-            "backend": type(self.sampler).__name__,
-            "settings": self.sampler.describe(),
-            "model": self.model.describe() | {"initial_weights": digest(self.model.initial_theta)},
-            "flow_buffers": {name: digest(buffer) for name, buffer in self.model._flow.named_buffers()},
-            "data": {"events": list(self.data.events.shape), "sha256": self.data.digest},
-        }
-        if isinstance(start, Posterior):
-            identity["start"] = {name: digest(array) for name, array in start.weights.arrays.items()}
-        return identity
 
     def run(self) -> Posterior:
         """Sample from the beginning or the checkpoint to the end."""
@@ -81,17 +74,9 @@ class SamplingRun:
         store, state = self._resume()
         before = time.monotonic() - self.seconds
         saved = time.monotonic()
-        with tqdm(
-            total=self.total,
-            initial=self.done,
-            desc=type(sampler).__name__,
-            unit="transition",
-            disable=not sampler.progress,
-            mininterval=0.5 if sys.stderr.isatty() else 30,
-        ) as bar:
+        with self.bar() as bar:
             while self.done < self.total:
-                row = self._transition(state)
-                self._check(state, row)
+                row = self.transition(state)
                 for name, values in row.items():
                     self.statistics.setdefault(name, []).append(values.tolist())
                 if self.done >= sampler.warmup:
@@ -107,20 +92,39 @@ class SamplingRun:
                 bar.set_postfix_str(self._progress(row), refresh=False)
         return self._posterior(store)
 
-    def _transition(self, state: State) -> dict[str, Tensor]:
-        """``thinning`` steps of the kernel; statistics ``[C]`` are averaged over them."""
+    def bar(self, rounds: int = 1, finished: int = 0) -> tqdm[Any]:
+        """The progress bar of the whole run, of which all transitions come in one or several rounds."""
+        return tqdm(
+            total=rounds * self.total,
+            initial=finished * self.total + self.done,
+            desc=type(self.sampler).__name__,
+            unit="transition",
+            disable=not self.sampler.progress,
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+        )
+
+    def transition(self, state: State) -> dict[str, Tensor]:
+        """``thinning`` steps of the kernel; statistics ``[C]`` are averaged over them.
+
+        Raises:
+            SamplingError: a chain whose potential or weights are not finite any more.
+        """
         sampler = self.sampler
         warmup_steps = sampler.warmup * sampler.thinning
         sums: dict[str, Tensor] = {}
         for i in range(sampler.thinning):
             step = self.done * sampler.thinning + i
-            told = sampler.advance(self.target, state, step, warmup_steps, self.generator)
-            for name, values in told.items():
+            for name, values in self.advance(state, step, warmup_steps).items():
                 sums[name] = sums[name] + values.double() if name in sums else values.double()
         row = {name: values / sampler.thinning for name, values in sums.items()}
+        self._check(state)
         return row | {"potential": state["potential"].double()}
 
-    def _check(self, state: State, row: dict[str, Tensor]) -> None:
+    def advance(self, state: State, step: int, warmup_steps: int) -> dict[str, Tensor]:
+        """One step of the kernel, as :meth:`~pyrogen.inference.sampler.Sampler.advance`."""
+        return self.sampler.advance(self.target, state, step, warmup_steps, self.generator)
+
+    def _check(self, state: State) -> None:
         bad = ~(state["potential"].isfinite() & state["position"].isfinite().all(1))
         if bad.any():
             chains = ", ".join(str(c) for c in bad.nonzero()[:, 0].tolist())
@@ -143,9 +147,24 @@ class SamplingRun:
             told.append(f"step {several('step_size', '{:.1e}')}")
         return phase + ", ".join(told)
 
-    def _start(self) -> State:
+    def start(self, theta: Tensor | None = None) -> State:
+        """The kernel's state at starting points ``theta [C, P]``; None: at those that the sampler's ``start`` names.
+
+        Raises:
+            SamplingError: the potential is not finite there.
+        """
+        position = self._starting_position() if theta is None else self.target.position(theta)
+        value = self.target.value(position)
+        if not value.isfinite().all():
+            raise SamplingError(
+                f"the potential at the chains' starting points is {[f'{v:.6g}' for v in value.tolist()]}, and no chain "
+                'can start where it is not finite; try start="map", or a flow whose density covers all events'
+            )
+        return self.sampler.begin(self.target, position, self.generator)
+
+    def _starting_position(self) -> Tensor:
         sampler = self.sampler
-        seed = _stream(sampler.seed, 1)
+        seed = stream(sampler.seed, 1)
         if isinstance(sampler.start, Posterior):
             theta = _overdispersed(sampler.start, sampler.chains, sampler.dispersion, seed).to(self.target.scale)
         elif sampler.start == "prior":
@@ -159,13 +178,7 @@ class SamplingRun:
             batch = 1024 if self.potential.size > 4096 else None
             adam = Adam(sampler.start_steps, batch_size=batch)
             position = adam.run(self.target, position, self.generator)
-        value = self.target.value(position)
-        if not value.isfinite().all():
-            raise SamplingError(
-                f"the potential at the chains' starting points is {[f'{v:.6g}' for v in value.tolist()]}, and no chain "
-                'can start where it is not finite; try start="map", or a flow whose density covers all events'
-            )
-        return sampler.begin(self.target, position, self.generator)
+        return position
 
     def _resume(self) -> tuple[DrawStore, State]:
         """The state in the checkpoint, or a fresh one."""
@@ -173,16 +186,16 @@ class SamplingRun:
         shape = (sampler.chains, sampler.draws, self.model.weights)
         run = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
         if sampler.checkpoint is None:
-            return DrawStore(shape, self.model.dtype), self._start()
+            return self.draw_store(shape, self.model.dtype), self.start()
         path = draws_path(sampler.checkpoint)
         found = load_checkpoint(sampler.checkpoint, self.identity)
         if found is None:
-            return DrawStore(shape, self.model.dtype, path, run), self._start()
+            return self.draw_store(shape, self.model.dtype, path, run), self.start()
         saved, tensors = found
         self.done, self.seconds, self.statistics = saved["done"], saved["seconds"], saved["statistics"]
         self.potential.gradients = saved["gradients"]
         self.generator.set_state(tensors.pop("generator"))
-        store = DrawStore(shape, self.model.dtype, path, run, saved["checksums"])
+        store = self.draw_store(shape, self.model.dtype, path, run, saved["checksums"])
         return store, {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
 
     def _save(self, store: DrawStore, state: State) -> None:
@@ -284,13 +297,12 @@ def _list(values: list[Any]) -> str:
     return ", ".join(map(str, values))
 
 
-def digest(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's numbers."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+def stream(seed: int, *name: int) -> int:
+    """The seed of one of the independent streams of random numbers that belong to ``seed``.
 
-
-def _stream(seed: int, stream: int) -> int:
-    return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    A name of several numbers must not end in zero: its sequence would be that of the shorter name.
+    """
+    return int(np.random.SeedSequence([seed, *name]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _overdispersed(posterior: Posterior, chains: int, dispersion: float, seed: int) -> Tensor:

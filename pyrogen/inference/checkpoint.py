@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -15,11 +16,44 @@ from torch import Tensor
 
 from pyrogen.files import open_hdf5, read_json, write_array, write_hdf5, write_json
 
+if TYPE_CHECKING:
+    from pyrogen.bayes.model import BayesianFlow
+    from pyrogen.inference.data import TrainingData
+
 KIND, VERSION = "checkpoint", 1
 
 
 class CheckpointMismatchError(ValueError):
     """The checkpoint at the given path belongs to another model, configuration or data set."""
+
+
+def digest(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's numbers."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def run_identity(
+    backend: str, settings: Mapping[str, Any], model: BayesianFlow, data: TrainingData, **digests: Mapping[str, str]
+) -> dict[str, Any]:
+    """What makes a run this run, in JSON types: a checkpoint of anything else is refused.
+
+    Made before any work, so that what JSON cannot hold is found out then and not when the result is saved.
+
+    Args:
+        backend: name of the backend.
+        settings: all its settings that decide the result.
+        model: the prepared model.
+        data: its checked training events.
+        digests: digests of further tensors that decide the result, by name.
+    """
+    identity = {
+        "backend": backend,
+        "settings": settings,
+        "model": model.describe() | {"initial_weights": digest(model.initial_theta)},
+        "flow_buffers": {name: digest(buffer) for name, buffer in model._flow.named_buffers()},
+        "data": {"events": list(data.events.shape), "sha256": data.digest},
+    }
+    return json.loads(json.dumps(identity | digests))
 
 
 def save_checkpoint(

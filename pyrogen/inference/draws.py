@@ -17,7 +17,7 @@ KIND, VERSION = "draws", 1
 
 
 class DrawStore:
-    """Room for draws ``[chains, draws, P]``, of which the first ``kept`` are filled.
+    """Room for draws ``[chains, draws, P]``, of which the first ``kept`` of every chain are filled.
 
     With a path, the draws lie in an HDF5 file whose structure is complete from the beginning: the dataset is
     contiguous, allocated at once and mapped into memory, so that a run holds in memory only what the system likes to,
@@ -110,3 +110,15 @@ class DrawStore:
         for chain in self.draws:
             value = zlib.crc32(np.ascontiguousarray(chain[first:last].numpy()).tobytes(), value)
         return value
+
+
+class ChainStore(DrawStore):
+    """The same file for chains that run one after another: ``kept`` and the blocks count through chain after chain."""
+
+    def append(self, theta: Tensor) -> None:
+        """Keep ``theta [P]`` as the next draw of the chain that is being filled."""
+        self.draws[divmod(self.kept, self.draws.shape[1])] = theta.to(self.draws)
+        self.kept += 1
+
+    def _checksum(self, first: int, last: int) -> int:
+        return zlib.crc32(self.draws.flatten(0, 1)[first:last].numpy().tobytes())

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from pyrogen.checks import require, whole_number
+from pyrogen.inference.chains import State
 from pyrogen.inference.potential import Whitened
-from pyrogen.inference.sampler import DualAveraging, Sampler, State, fraction, positive
+from pyrogen.inference.sampler import DualAveraging, Sampler, fraction, normal, positive
 
 DIVERGENCE = 1000.0  # error of the energy above which a trajectory counts as divergent, as in Stan
 
@@ -80,7 +81,7 @@ class HMC(Sampler):
         steps = self._steps(state, generator)
         if warming and step < windows[0]:
             steps = min(steps, 32)  # the way to the typical set does not need whole trajectories
-        momentum = _normal(state["position"], generator)
+        momentum = normal(state["position"], generator)
         step_size = state["step_size"].clone()
         position, value, gradient, momentum_end = self._leapfrog(target, state, momentum, step_size, steps)
         energy, energy_end = (
@@ -127,7 +128,7 @@ class HMC(Sampler):
         """Double or halve every chain's step until the acceptance of one leapfrog step crosses one half."""
         direction = torch.zeros_like(step)
         for _ in range(40):
-            momentum = _normal(state["position"], generator)
+            momentum = normal(state["position"], generator)
             _, value, _, end = self._leapfrog(target, state, momentum, step, 1)
             change = value - state["potential"] + 0.5 * (end.square() - momentum.square()).sum(1)
             side = torch.where(change.nan_to_num(nan=torch.inf) < 0.7, 1.0, -1.0).to(step)
@@ -174,7 +175,3 @@ def _windows(warmup: int) -> list[int]:
     if last - first >= 10:
         ends.append(last)
     return ends
-
-
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)

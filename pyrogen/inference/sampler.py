@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from pyrogen.inference.chains import SamplingRun, State, draws_path
 from pyrogen.inference.data import TrainingData, check_on_support
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.potential import Whitened
+from pyrogen.inference.pyro_kernel import PyroKernel
 
 STARTS = ("initial", "prior", "map")
 
@@ -61,7 +62,7 @@ class Sampler(ABC):
     draws: int = 500
     thinning: int = 1
     start: str | Posterior = "map"
-    start_steps: int = 200
+    start_steps: int = 500
     dispersion: float = 1.5
     whiten: bool = False
     seed: int = 0
@@ -76,6 +77,8 @@ class Sampler(ABC):
     statistics: ClassVar[tuple[str, ...]] = ()
     #: Whether the draws follow the posterior exactly, given time; what the result says of it.
     exact: ClassVar[bool] = True
+    #: The loop around the kernel.
+    loop: ClassVar[type[SamplingRun]] = SamplingRun
 
     def __post_init__(self) -> None:
         smallest = {"chains": 1, "warmup": 0, "draws": 1, "thinning": 1, "start_steps": 1, "seed": 0}
@@ -117,6 +120,14 @@ class Sampler(ABC):
         if self.checkpoint is not None:
             check_writable(self.checkpoint)
             check_writable(draws_path(self.checkpoint))
+        return self.prepare(model, events, weights, context).run()
+
+    def prepare(self, model: BayesianFlow, events: Any, weights: Any = None, context: Any = None) -> SamplingRun:
+        """What :meth:`fit` runs, before its first step: the data checked and the model prepared for them.
+
+        Raises:
+            ValueError: as :meth:`fit`.
+        """
         data = TrainingData.check(model, events, weights, context, self.dtype or model.dtype, self.device)
         model = model.prepare(data.events, data.weights, dtype=self.dtype, device=self.device)
         check_on_support(model, data.events)
@@ -125,14 +136,23 @@ class Sampler(ABC):
                 f"start is a posterior over {self.start.weights.size} weights, the model has {model.weights}; "
                 "train it on the same flow"
             )
-        return SamplingRun(self, model, data).run()
+        return self.loop(self, model, data)
+
+    def kernel(self, model: BayesianFlow) -> PyroKernel:
+        """This sampler as a kernel for :class:`pyro.infer.MCMC`, which then runs single chains of it.
+
+        Raises:
+            ValueError: a ``checkpoint``, which Pyro's loop cannot write.
+        """
+        return PyroKernel(self, model)
 
     @abstractmethod
     def begin(self, target: Whitened, position: Tensor, generator: torch.Generator) -> State:
         """The kernel's state at the chains' starting points ``position [C, P]``.
 
         It holds at least ``"position" [C, P]`` and ``"potential" [C]``; everything the kernel remembers between two
-        steps is in it, so that a checkpoint holds it all.
+        steps is in it, so that a checkpoint holds it all. Besides these two only ``"gradient"`` may depend on where
+        the chain is now: a chain that is moved from outside gets these three anew and keeps the rest.
         """
 
     @abstractmethod
@@ -148,7 +168,7 @@ class Sampler(ABC):
     def describe(self) -> dict[str, Any]:
         """All settings that decide the result, in JSON types."""
         left_out = ("checkpoint", "checkpoint_seconds", "progress", "start")
-        settings = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out}
+        settings = {name: getattr(self, name) for name in (f.name for f in fields(self)) if name not in left_out}
         return settings | {
             "start": self.start if isinstance(self.start, str) else "posterior",
             "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
@@ -169,6 +189,11 @@ def fraction(settings: Any, *names: str) -> None:
         value = getattr(settings, name)
         good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
         require(good, name, value, "between 0 and 1")
+
+
+def normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers of the shape and type of ``like``."""
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
 @dataclass

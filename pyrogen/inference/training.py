@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import math
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from pyrogen.bayes.guide import ELBO, AutoNormal, start_at_initial_weights
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
-from pyrogen.inference.checkpoint import load_checkpoint, save_checkpoint
+from pyrogen.inference.checkpoint import digest, load_checkpoint, save_checkpoint
 from pyrogen.inference.data import TrainingData
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.schedules import learning_rate_factor
@@ -232,9 +231,9 @@ class Training:
         """What makes this run this run: a checkpoint of anything else is refused."""
         return {
             "settings": self.svi.describe(),
-            "model": self.model.describe() | {"initial_weights": _digest(self.model.initial_theta)},
-            "flow_buffers": {name: _digest(buffer) for name, buffer in self.model._flow.named_buffers()},
-            "initial_guide": {name: _digest(value) for name, value in self.guide.state_dict().items()},
+            "model": self.model.describe() | {"initial_weights": digest(self.model.initial_theta)},
+            "flow_buffers": {name: digest(buffer) for name, buffer in self.model._flow.named_buffers()},
+            "initial_guide": {name: digest(value) for name, value in self.guide.state_dict().items()},
             "data": {"events": list(self.data.events.shape), "sha256": self.data.digest},
         }
 
@@ -291,10 +290,6 @@ def _make_guide(svi: SVI, model: BayesianFlow) -> Any:
     given = svi.guide.keywords if isinstance(svi.guide, partial) else {}
     accepted = inspect.signature(svi.guide).parameters
     return svi.guide(model, **{name: value for name, value in wanted.items() if name in accepted and name not in given})
-
-
-def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def _seed(seed: int, stream: int) -> None:

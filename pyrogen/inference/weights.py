@@ -20,6 +20,7 @@ from pyrogen.checks import whole_number
 FAMILIES: dict[str, tuple[str, ...]] = {
     "mean_field": ("loc", "scale"),
     "low_rank": ("loc", "cov_factor", "cov_diag"),
+    "low_rank_precision": ("loc", "scale", "vectors", "shrink"),
     "multivariate": ("loc", "scale_tril"),
     "point": ("loc",),
     "draws": ("draws",),
@@ -29,10 +30,14 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 class WeightPosterior:
     """A distribution over ``theta [P]``, one of :data:`FAMILIES`, that gives reproducible draws.
 
+    ``"low_rank_precision"`` is a Gaussian that is narrower than independent ``N(loc, scale^2)`` along r orthonormal
+    directions V (in units of ``scale``) by factors ``shrink``: its covariance is ``S (1 - V (1 - shrink^2) V^T) S``
+    with ``S = diag(scale)``, a draw ``loc + scale * (xi - V (1 - shrink) V^T xi)`` with ``xi ~ N(0, 1)``.
+
     Args:
         family: a name in :data:`FAMILIES`.
-        arrays: its arrays: ``loc [P]``, ``scale [P]``, ``cov_factor [P, r]``, ``cov_diag [P]``,
-            ``scale_tril [P, P]``, or stored draws ``draws [chains, draws, P]``.
+        arrays: its arrays: ``loc [P]``, ``scale [P]``, ``cov_factor [P, r]``, ``cov_diag [P]``, ``vectors [P, r]``,
+            ``shrink [r]``, ``scale_tril [P, P]``, or stored draws ``draws [chains, draws, P]``.
     """
 
     def __init__(self, family: str, arrays: dict[str, Tensor]) -> None:
@@ -119,6 +124,9 @@ class WeightPosterior:
                 yield loc + a["scale"] * noise(len(loc))
             elif self.family == "low_rank":
                 yield loc + a["cov_factor"] @ noise(a["cov_factor"].shape[1]) + a["cov_diag"].sqrt() * noise(len(loc))
+            elif self.family == "low_rank_precision":
+                xi = noise(len(loc))
+                yield loc + a["scale"] * (xi - a["vectors"] @ ((1 - a["shrink"]) * (a["vectors"].T @ xi)))
             elif self.family == "multivariate":
                 yield loc + a["scale_tril"] @ noise(len(loc))
             else:

@@ -1,0 +1,92 @@
+"""Deep ensembles: networks trained independently of each other, in one batch."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyrogen.bayes.model import BayesianFlow
+from pyrogen.checks import require, whole_number
+from pyrogen.inference.chains import SamplingError, SamplingWarning, stream
+from pyrogen.inference.data import TrainingData
+from pyrogen.inference.descent import Descent, Optimised
+from pyrogen.inference.posterior import Posterior
+from pyrogen.inference.potential import independent_starts
+from pyrogen.inference.weights import WeightPosterior
+
+OBJECTIVES = ("map", "likelihood")
+FAR = 0.05  # nats per event above the median member that count as far, and
+SPREADS = 6.0  # so many robust standard deviations of the members
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble(Optimised):
+    """A deep ensemble (Lakshminarayanan, Pritzel and Blundell, arXiv:1612.01474).
+
+    Every member starts from its own initialisation of the network's layers and sees its own mini-batches; Adam brings
+    it to a maximum of the posterior or of the likelihood. The spread of the members tells of the training and of the
+    modes it finds; within a mode there is none: the draws do not follow the posterior, and
+    ``info["exact"]`` is False.
+
+    Args:
+        members: number of networks.
+        objective: ``"map"``: the loss has the prior's term ``-log prior(theta)``; ``"likelihood"``: the events' alone.
+        The other arguments: see :class:`~pyrogen.inference.descent.Optimised`.
+    """
+
+    members: int = 10
+    objective: str = "map"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "members", whole_number("members", self.members, 1))
+        require(self.objective in OBJECTIVES, "objective", self.objective, f"one of {', '.join(OBJECTIVES)}")
+
+    def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
+        starts = independent_starts(model, self.members, stream(self.seed, 1))
+        descent = Descent(self, model, data, starts, stream(self.seed, 0), self.objective == "likelihood")
+        theta = descent.run()
+        final = descent.potential.value(theta) / descent.potential.effective_size
+        if not final.isfinite().any():
+            raise SamplingError(
+                f"the loss of all {self.members} members is NaN or infinite after {self.steps} steps; try a smaller lr "
+                f"(now {self.lr}) or dtype=torch.float64, with another checkpoint file if there is one"
+            )
+        problems = find_problems(final, descent.state["skipped"])
+        for problem in problems:
+            warnings.warn(problem, SamplingWarning, stacklevel=3)
+        history = descent.curve() | {"final_loss": final.cpu().numpy()}
+        return Posterior(model, WeightPosterior("draws", {"draws": theta[:, None]}), history, descent.info(problems))
+
+
+def find_problems(final: Tensor, skipped: Tensor) -> list[str]:
+    """What is wrong with the members of an ensemble, in words with advice.
+
+    Args:
+        final: loss per event of every member at its end, ``[C]``, over the whole sample.
+        skipped: steps ``[C]`` that were left out because the loss or its gradient was not finite.
+    """
+    problems = []
+    finite = final.isfinite()
+    for c in (~finite).nonzero()[:, 0].tolist():
+        problems.append(
+            f"member {c} (of {len(final)}) ends with a loss of {final[c]:.6g}: it has no finite density for all "
+            "events. Leave it out, or try a smaller lr or dtype=torch.float64"
+        )
+    for c in (finite & (skipped > 0)).nonzero()[:, 0].tolist():
+        problems.append(
+            f"the loss of member {c} (of {len(final)}) was NaN or infinite in {skipped[c]:.0f} steps, which were left "
+            f"out; it ends at {final[c]:.4f} nats per event. Try a smaller lr or dtype=torch.float64"
+        )
+    middle = final[finite].median()
+    spread = 1.4826 * (final[finite] - middle).abs().median()  # the standard deviation, were the members Gaussian
+    limit = middle + torch.clamp(SPREADS * spread, min=FAR)
+    for c in (finite & (final > limit)).nonzero()[:, 0].tolist():
+        problems.append(
+            f"member {c} (of {len(final)}) ends at a loss of {final[c]:.4f} nats per event, far above the others' "
+            f"median of {middle:.4f}: its training got stuck. Leave it out, or try more steps or another lr"
+        )
+    return problems

@@ -1,0 +1,343 @@
+"""Sampled backends from the outside: known posteriors, killed runs, files, warnings, one line to swap."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import pyrogen as pg
+from pyrogen.files import FileFormatError
+from pyrogen.inference.chains import draws_path, find_problems
+from pyrogen.inference.draws import DrawStore
+
+
+class Linear(nn.Module):
+    """x = context . slope + standard normal noise: the posterior of the slopes is Gaussian, with known correlations."""
+
+    features = 1
+
+    def __init__(self, context=3):
+        super().__init__()
+        self.context = context
+        self.slope = nn.Parameter(torch.zeros(context))
+
+    def log_prob(self, x, context):
+        return -0.5 * (x[:, 0] - context @ self.slope) ** 2 - 0.5 * np.log(2 * np.pi)
+
+    def sample(self, n, context):
+        return (context @ self.slope + torch.randn(n))[:, None]
+
+
+N, PRIOR = 400, 0.5
+GENERATOR = torch.Generator().manual_seed(4)
+CONTEXT = torch.randn(N, 3, generator=GENERATOR) @ torch.tensor([[1.0, 0.6, 0.0], [0.0, 0.8, 0.0], [0.0, 0.0, 0.3]])
+EVENTS = (CONTEXT @ torch.tensor([0.5, -1.0, 0.2]) + torch.randn(N, generator=GENERATOR))[:, None]
+WEIGHTS = torch.rand(N, generator=GENERATOR) + 0.5
+
+
+def known_posterior(weights=None):
+    w = torch.ones(N) if weights is None else weights * weights.sum() / weights.square().sum()
+    precision = CONTEXT.T @ (w[:, None] * CONTEXT) + torch.eye(3) / PRIOR**2
+    covariance = torch.linalg.inv(precision)
+    return covariance @ CONTEXT.T @ (w * EVENTS[:, 0]), covariance
+
+
+def linear_model():
+    return pg.BayesianFlow(Linear(), prior_scale=PRIOR, preprocessing=None)
+
+
+QUIET = {"progress": False, "seed": 1}
+#: Settings, and how far variances may be off: 4 standard errors of the number of draws, and the documented bias.
+MANY = {"chains": 64, "draws": 50, "thinning": 15} | QUIET
+BACKENDS = {
+    "HMC": (pg.HMC(**MANY | {"warmup": 150, "thinning": 1}), 0.12),
+    "HMC, from the prior": (pg.HMC(**MANY | {"warmup": 150, "thinning": 1, "start": "prior", "mass": "unit"}), 0.12),
+    "SGLD": (pg.SGLD(**MANY | {"thinning": 25}, warmup=40, batch_size=None, tolerance=0.05), 0.15),
+    "SGHMC": (pg.SGHMC(**MANY, warmup=20, batch_size=None), 0.15),
+    "SGLD, mini-batches": (pg.SGLD(**MANY | {"thinning": 40}, warmup=40, batch_size=100), 0.3),
+    "AdamMCMC": (pg.AdamMCMC(**MANY, warmup=20), 0.12),
+    "Laplace": (pg.Laplace(progress=False), 0.12),
+    "NUTS": (pg.NUTS(chains=2, warmup=100, draws=400, **QUIET), 0.25),
+}
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_known_posterior_is_recovered(name):
+    backend, tolerance = BACKENDS[name]
+    posterior = backend.fit(linear_model(), EVENTS, context=CONTEXT)
+    draws = torch.stack(list(posterior.weights.draws(posterior.weights.stored or 4000, 0))).double()
+    mean, covariance = (value.double() for value in known_posterior())
+    width = covariance.diag().sqrt()
+    assert ((draws.mean(0) - mean).abs() < 0.15 * width).all()
+    ratio = torch.cov(draws.T).diag() / covariance.diag()
+    assert ((ratio - 1).abs() < tolerance).all(), ratio
+    assert (torch.corrcoef(draws.T) - covariance / torch.outer(width, width)).abs().max() < 0.1
+    assert posterior.info["backend"] == name.split(",")[0]
+    assert posterior.info.get("warnings", []) == []
+
+
+def test_weighted_events_count_by_their_effective_size():
+    posterior = pg.HMC(chains=64, warmup=100, draws=40, **QUIET).fit(
+        linear_model(), EVENTS, weights=WEIGHTS, context=CONTEXT
+    )
+    mean, covariance = known_posterior(WEIGHTS)
+    draws = posterior.weights.arrays["draws"].flatten(0, 1)
+    assert ((draws.mean(0) - mean).abs() < 0.15 * covariance.diag().sqrt()).all()
+    assert ((draws.var(0) / covariance.diag() - 1).abs() < 0.12).all()
+
+
+def test_coordinates_whitened_by_a_guide():
+    """The same posterior, from over-dispersed draws of a guide and in its units, where the step is about one."""
+    guide = pg.SVI(epochs=150, batch_size=100, lr=3e-2, lr_widths=3e-2, **QUIET)
+    guide = guide.fit(linear_model(), EVENTS, context=CONTEXT)
+    settings = {"chains": 64, "warmup": 100, "draws": 40, "mass": "unit"} | QUIET
+    white = pg.HMC(start=guide, whiten=True, **settings).fit(linear_model(), EVENTS, context=CONTEXT)
+    plain = pg.HMC(start=guide, **settings).fit(linear_model(), EVENTS, context=CONTEXT)
+    mean, covariance = known_posterior()
+    for posterior in (white, plain):
+        draws = posterior.weights.arrays["draws"].flatten(0, 1)
+        assert ((draws.mean(0) - mean).abs() < 0.15 * covariance.diag().sqrt()).all()
+        assert ((draws.var(0) / covariance.diag() - 1).abs() < 0.15).all()
+    assert white.history["step_size"].mean() > 3 * plain.history["step_size"].mean()
+    with pytest.raises(ValueError, match="start is a posterior over 3 weights, the model has"):
+        pg.HMC(start=guide).fit(small_flow(), RAMP)
+
+
+def small_flow():
+    flow = pg.CouplingFlow(2, blocks=2, hidden=(4,), transform="bernstein", base="uniform", bins=4, activation="tanh")
+    return pg.BayesianFlow(flow, prior_scale="fan-in")
+
+
+RAMP = pg.targets.Wedge().sample((200,))
+SMALL = {
+    "HMC": pg.HMC(chains=2, warmup=20, draws=10, max_steps=20, **QUIET),
+    "SGLD": pg.SGLD(chains=2, warmup=20, draws=10, thinning=3, batch_size=50, **QUIET),
+    "SGLD, cyclical": pg.SGLD(
+        chains=2, warmup=20, draws=10, thinning=3, batch_size=50, schedule="cyclical", cycles=2, **QUIET
+    ),
+    "SGHMC": pg.SGHMC(chains=2, warmup=20, draws=10, thinning=3, preconditioner="rmsprop", **QUIET),
+    "AdamMCMC": pg.AdamMCMC(chains=2, warmup=20, draws=10, thinning=3, **QUIET),
+    "AdamMCMC, mini-batches": pg.AdamMCMC(chains=2, warmup=20, draws=10, thinning=3, batch_size=50, **QUIET),
+}
+
+
+def with_checkpoint(sampler, path):
+    return dataclasses.replace(sampler, checkpoint=path, checkpoint_seconds=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")
+@pytest.mark.parametrize("name", SMALL)
+def test_an_interrupted_run_goes_on_to_the_same_bits(name, tmp_path, monkeypatch):
+    sampler = SMALL[name]
+    whole = sampler.fit(small_flow(), RAMP)
+    advance, calls = type(sampler).advance, []
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) in (7, 60):
+            raise KeyboardInterrupt
+        return advance(self, *arguments)
+
+    monkeypatch.setattr(type(sampler), "advance", interrupted)
+    interruptions = 0
+    while True:
+        try:
+            posterior = with_checkpoint(sampler, tmp_path / "run.h5").fit(small_flow(), RAMP)
+            break
+        except KeyboardInterrupt:
+            interruptions += 1
+    assert interruptions >= 1
+    assert torch.equal(posterior.weights.arrays["draws"], whole.weights.arrays["draws"])
+    assert posterior.history.keys() == whole.history.keys()
+    for key, values in whole.history.items():
+        assert np.array_equal(posterior.history[key], values), key
+    assert posterior.info["gradients"] == pytest.approx(whole.info["gradients"])
+    points = torch.rand(5, 2)
+    assert torch.equal(posterior.log_prob(points), whole.log_prob(points))
+    assert torch.isfinite(whole.density(points).relative).all()
+
+
+RUN = """
+import sys, torch, warnings, pyrogen as pg
+torch.set_num_threads(1)
+torch.manual_seed(7)
+warnings.simplefilter("ignore")
+events = pg.targets.Wedge().sample((100,))
+flow = pg.CouplingFlow(2, blocks=2, hidden=(4,), transform="bernstein", base="uniform", bins=4, activation="tanh")
+model = pg.BayesianFlow(flow, prior_scale="fan-in")
+sampler = pg.SGHMC(chains=3, warmup=50, draws=300, thinning=2, start_steps=20, seed=5, progress=False,
+                   checkpoint=sys.argv[1], checkpoint_seconds=1e-9)
+print("sampling", flush=True)
+sampler.fit(model, events).save(sys.argv[2])
+"""
+
+
+def start_run(*paths):
+    return subprocess.Popen([sys.executable, "-c", RUN, *map(str, paths)], stdout=subprocess.PIPE, text=True)
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
+    with start_run(tmp_path / "whole.h5", tmp_path / "whole_posterior.h5") as process:
+        process.communicate()
+    checkpoint, kills = tmp_path / "run.h5", 0
+    for delay in (0.0, 0.1, 0.3):
+        with start_run(checkpoint, tmp_path / "posterior.h5") as process:
+            assert process.stdout.readline() == "sampling\n"
+            before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+            while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
+                time.sleep(0.002)
+            time.sleep(delay)
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+    assert kills >= 2
+    with start_run(checkpoint, tmp_path / "posterior.h5") as process:
+        process.communicate()
+    one, two = (pg.load(tmp_path / name) for name in ("whole_posterior.h5", "posterior.h5"))
+    assert torch.equal(one.weights.arrays["draws"], two.weights.arrays["draws"])
+    for name, values in one.history.items():
+        assert np.array_equal(values, two.history[name]), name
+
+
+def checkpointed(tmp_path, **settings):
+    sampler = pg.HMC(
+        **{"chains": 2, "warmup": 20, "draws": 6, "max_steps": 5, "checkpoint": tmp_path / "run.h5"} | QUIET | settings
+    )
+    return sampler.fit(small_flow(), RAMP)
+
+
+@pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")
+def test_draws_lie_in_the_file_and_a_finished_run_is_not_repeated(tmp_path):
+    posterior = checkpointed(tmp_path)
+    assert draws_path(tmp_path / "run.h5") == tmp_path / "run.draws.h5"
+    with h5py.File(tmp_path / "run.draws.h5") as file:
+        assert np.array_equal(file["draws"][()], posterior.weights.arrays["draws"].numpy())
+    written = (tmp_path / "run.h5").stat().st_mtime_ns
+    assert torch.equal(checkpointed(tmp_path).weights.arrays["draws"], posterior.weights.arrays["draws"])
+    assert (tmp_path / "run.h5").stat().st_mtime_ns == written
+    posterior.save(tmp_path / "posterior.h5")
+    loaded = pg.load(tmp_path / "posterior.h5")
+    assert loaded.weights.arrays["draws"].shape == (2, 6, small_flow().weights)
+    assert torch.equal(loaded.log_prob(RAMP[:9]), posterior.log_prob(RAMP[:9]))
+    assert np.array_equal(loaded.history["energy"], posterior.history["energy"])
+
+
+@pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")
+def test_foreign_damaged_and_missing_files_are_refused(tmp_path):
+    checkpointed(tmp_path)
+    with pytest.raises(pg.CheckpointMismatchError, match=r"settings.seed: 1 in the file, 2 in this run"):
+        checkpointed(tmp_path, seed=2)
+    path = tmp_path / "run.draws.h5"
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1  # one bit of the last draw
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"run.draws.h5 is damaged: draws 0 to 5 do not have the checksum"):
+        checkpointed(tmp_path)
+    path.write_bytes(content[:-100])
+    with pytest.raises(FileFormatError, match="run.draws.h5"):
+        checkpointed(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="run.draws.h5"):
+        checkpointed(tmp_path)
+
+
+def test_a_full_disk_is_met_before_any_work(tmp_path, monkeypatch):
+    usage = os.statvfs(tmp_path)
+    too_many = 2 * usage.f_bavail * usage.f_frsize // (2 * 4 * small_flow().weights)
+    with pytest.raises(OSError, match=r"cannot write .*run.draws.h5: it needs .* GB, and .* GB are free"):
+        checkpointed(tmp_path, draws=int(too_many))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError, match="create it first"):
+        pg.HMC(checkpoint=tmp_path / "missing" / "run.h5").fit(small_flow(), RAMP)
+
+
+def test_draws_beyond_the_last_checkpoint_do_not_count(tmp_path):
+    store = DrawStore((2, 5, 3), torch.float32, tmp_path / "draws.h5", "this run")
+    first, second = torch.rand(2, 3), torch.rand(2, 3)
+    store.append(first)
+    store.flush()
+    saved = list(store.checksums)
+    store.append(second)  # and the process dies here
+    again = DrawStore((2, 5, 3), torch.float32, tmp_path / "draws.h5", "this run", saved)
+    assert again.kept == 1
+    again.append(first + 1)
+    assert torch.equal(again.draws[:, :2], torch.stack([first, first + 1], 1))
+    with pytest.raises(FileFormatError, match="another run"):
+        DrawStore((2, 5, 3), torch.float32, tmp_path / "draws.h5", "that run", saved)
+
+
+class Broken(Linear):
+    """A density that is NaN where the first slope is beyond a limit."""
+
+    limit = -9.0
+
+    def log_prob(self, x, context):
+        return super().log_prob(x, context) + (self.slope[0] - self.limit).log() * 0
+
+
+def test_a_potential_that_is_not_a_number_is_an_error_not_an_average():
+    model = pg.BayesianFlow(Broken(), prior_scale=PRIOR, preprocessing=None)
+    with pytest.raises(
+        pg.SamplingError, match=r"chain 0, 1 \(of 2\).*NaN or infinite in transition .*smaller step_size"
+    ):
+        pg.SGLD(chains=2, warmup=5, draws=50, step_size=30.0, batch_size=None, **QUIET).fit(
+            model, EVENTS, context=CONTEXT
+        )
+    Broken.limit = 9.0
+    try:
+        with pytest.raises(pg.SamplingError, match="starting points"):
+            pg.HMC(chains=2, **QUIET).fit(model, EVENTS, context=CONTEXT)
+    finally:
+        Broken.limit = -9.0
+
+
+def test_chains_that_never_moved_are_named():
+    with pytest.warns(pg.SamplingWarning, match="chain 0, 1 never moved"):
+        posterior = pg.AdamMCMC(chains=2, warmup=0, draws=5, thinning=2, step_size=1e4, **QUIET).fit(
+            linear_model(), EVENTS, context=CONTEXT
+        )
+    assert "never moved" in posterior.info["warnings"][0]
+
+
+def test_problems_in_words():
+    rng = np.random.default_rng(0)
+    good = {
+        "potential": rng.normal(size=(3, 200)),
+        "acceptance": np.full((3, 200), 0.8),
+        "step_size": np.full((3, 200), 0.1),
+    }
+    draws = torch.randn(3, 200, 2)
+    assert find_problems(good, draws) == []
+    apart = good["potential"] + np.array([[0.0], [0.0], [50.0]])
+    assert "different potentials" in find_problems(good | {"potential": apart}, draws)[0]
+    assert "divergent" in find_problems(good | {"diverging": np.full((3, 200), 0.02)}, draws)[0]
+    acceptance = np.array([[0.8], [0.01], [0.8]]) * np.ones((3, 200))
+    assert "chain 1 accepted less than 5 %" in find_problems(good | {"acceptance": acceptance}, draws)[0]
+    step_size = np.array([[0.1], [0.1], [1e-6]]) * np.ones((3, 200))
+    assert "step size of chain 2 collapsed to 1.0e-06" in find_problems(good | {"step_size": step_size}, draws)[0]
+
+
+def test_predictions_take_all_draws_where_few_are_stored():
+    model = small_flow().prepare(RAMP)
+    stored = torch.randn(3, 4, model.weights, generator=torch.Generator().manual_seed(0))
+    posterior = pg.Posterior(model, pg.inference.WeightPosterior("draws", {"draws": stored}))
+    assert posterior.log_prob(RAMP[:2].float()).shape == (12, 2)
+    with pytest.raises(ValueError, match="draws is 13, but this posterior holds 12 stored weight draws"):
+        posterior.log_prob(RAMP[:2].float(), draws=13)
+
+
+def test_seed_and_global_random_state():
+    sampler = SMALL["SGLD"]
+    before = torch.get_rng_state()
+    one, two = (sampler.fit(small_flow(), RAMP).weights.arrays["draws"] for _ in range(2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(one, two)
+    assert not torch.equal(one[0], one[1])
