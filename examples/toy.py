@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from backends import EVENTS, NAMES, SAMPLED, make_backend, make_small_model
 
 import pyrogen as pg
 from pyrogen.diagnostics import LineResult, ShapeFit, density_along_lines, fit_shape
 from pyrogen.files import write_bytes
 from pyrogen.plotting import (
     HistogramPanel,
+    plot_chains,
     plot_density_2d,
     plot_histograms,
     plot_lines,
@@ -79,24 +81,30 @@ def run(
     parser = make_parser(description, name)
     args = parser.parse_args(argv)
     mode = "quick" if args.quick else "paper" if args.paper else "default"
-    n = args.events or MODES[mode]["events"]
+    small = args.backend != "svi"  # a flow and a number of events that every backend can handle
+    if small and (args.paper or args.transform or args.epochs):
+        parser.error(f"--backend {args.backend} has a flow and settings of its own: no --paper, --transform, --epochs")
+    transform = "bernstein" if small else args.transform or "affine"
+    n = args.events or (EVENTS if small else {key: value["events"] for key, value in MODES.items()})[mode]
     settings = MODES[mode]["svi"] | ({"epochs": args.epochs} if args.epochs else {})
-    if n < settings["batch_size"]:
+    if not small and n < settings["batch_size"]:
         parser.error(f"--events {n}: fewer than the {settings['batch_size']} of one batch")
-    out = make_folder(parser, args.out or default_folder(name, mode, args.transform))
+    out = make_folder(parser, args.out or default_folder(name, mode, args.backend if small else transform))
     torch.set_num_threads(args.threads)
 
     torch.manual_seed(args.seed)
     events = target.sample((n,))
-    on_box = args.transform == "rqs" and (x_range, y_range) == (BOX, BOX)  # hard edges, learned exactly
-    model = make_model(mode, args.transform, on_box)
+    on_box = transform != "affine" and (x_range, y_range) == (BOX, BOX)  # hard edges, learned exactly
     checkpoint = out / "run_checkpoint.h5"
-    print(f"{n:,} events of {target}, {args.transform} flow with {model.weights:,} weights, seed {args.seed}")
+    if small:
+        model, backend = make_small_model(mode, not on_box), make_backend(args.backend, mode, args.seed, checkpoint)
+    else:
+        model, backend = make_model(mode, transform, on_box), pg.SVI(**settings, seed=args.seed, checkpoint=checkpoint)
+    print(f"{n:,} events of {target}, {transform} flow with {model.weights:,} weights, seed {args.seed}")
     tell_about(checkpoint)
-    svi = pg.SVI(**settings, seed=args.seed, checkpoint=checkpoint)
     try:
-        posterior = svi.fit(model, events)
-    except pg.CheckpointMismatchError as error:
+        posterior = backend.fit(model, events)
+    except (pg.CheckpointMismatchError, pg.FileFormatError) as error:
         parser.exit(1, f"{error}\nOr give another --out.\n")
     trained = time.monotonic() - started
     posterior.save(out / "posterior.h5")
@@ -108,7 +116,9 @@ def run(
     lines = density_along_lines(posterior, target, t, draws=evaluation["draws"], seed=args.seed)
     shape = fit_line_shape(lines, target)
     written.append(save_figure(plot_lines(lines, shape), out / "lines.png"))
-    written.append(save_figure(plot_training(posterior.history), out / "training.png"))
+    plot_history = plot_chains if args.backend in SAMPLED else plot_training
+    if args.backend not in ("laplace", "ensemble"):
+        written.append(save_figure(plot_history(posterior.history), out / "training.png"))
     written.append(save_figure(density_maps(posterior, target, x_range, y_range, evaluation), out / "density.png"))
     written.append(save_figure(marginals(posterior, events, x_range, y_range, evaluation), out / "marginals.png"))
 
@@ -120,11 +130,13 @@ def run(
             "mode": mode,
             "events": n,
             "seed": args.seed,
-            "transform": args.transform,
+            "transform": transform,
             "draws": evaluation["draws"],
-            "svi": posterior.info["settings"],
+            "backend": args.backend,
+            args.backend.replace("-", "_"): posterior.info["settings"],
         },
-        "history": {key: values[-1] for key, values in posterior.history.items() if np.isfinite(values[-1])},
+        "warnings": posterior.info.get("warnings", []),
+        "history": last_values(posterior.history),
     }
     print_summary(summary, lines.label)
     write_bytes(out / "summary.json", json.dumps(summary, indent=1).encode())
@@ -139,10 +151,16 @@ def make_parser(description: str, name: str) -> argparse.ArgumentParser:
     mode.add_argument("--quick", action="store_true", help="a small network and few events, in under a minute")
     mode.add_argument("--paper", action="store_true", help="batch size and epochs of arXiv:2104.04543, for hours")
     parser.add_argument("--events", type=count, metavar="N", help="training events (300,000; quick: 20,000)")
-    parser.add_argument("--transform", choices=("affine", "rqs"), default="affine", help="coupling (affine)")
-    parser.add_argument("--epochs", type=count, metavar="E", help="passes over the events")
+    parser.add_argument("--transform", choices=("affine", "rqs"), help="coupling of svi (affine)")
+    parser.add_argument("--epochs", type=count, metavar="E", help="passes over the events, of svi")
+    parser.add_argument(
+        "--backend",
+        choices=NAMES,
+        default="svi",
+        help="how the posterior is found (svi); the others take a small flow and 2,000 events (quick: 300)",
+    )
     parser.add_argument("--draws", type=several, metavar="K", help="weight draws of a prediction (50; quick: 20)")
-    add_common(parser, f"out/{name}, with the mode and the transform")
+    add_common(parser, f"out/{name}, with the mode and the transform or backend")
     return parser
 
 
@@ -180,9 +198,9 @@ def _whole(text: str, least: int) -> int:
     return value
 
 
-def default_folder(name: str, mode: str, transform: str) -> Path:
-    """A folder of its own for every mode and transform, so that a quick look does not meet a long run."""
-    parts = [name, *([mode] if mode != "default" else []), *([transform] if transform != "affine" else [])]
+def default_folder(name: str, mode: str, kind: str) -> Path:
+    """A folder of its own for every mode and transform or backend, so that a quick look does not meet a long run."""
+    parts = [name, *([mode] if mode != "default" else []), *([kind] if kind != "affine" else [])]
     return Path("out") / "_".join(parts)
 
 
@@ -269,6 +287,15 @@ def summarise(lines: LineResult, shape: ShapeFit | None) -> dict[str, Any]:
         "relative_sigma": lines.relative[::step].tolist(),
         "sigma_minima": lines.minima.tolist(),
         "fit": fit,
+    }
+
+
+def last_values(history: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The last entry of every curve (of every chain), where it is finite."""
+    return {
+        key: values[..., -1].tolist()
+        for key, values in history.items()
+        if values.shape[-1] and np.isfinite(values[..., -1]).all()
     }
 
 

@@ -317,7 +317,7 @@ def test_problems_in_words():
     draws = torch.randn(3, 200, 2)
     assert find_problems(good, draws) == []
     apart = good["potential"] + np.array([[0.0], [0.0], [50.0]])
-    assert "different potentials" in find_problems(good | {"potential": apart}, draws)[0]
+    assert "the chains disagree: split R-hat" in find_problems(good | {"potential": apart}, draws)[0]
     assert "divergent" in find_problems(good | {"diverging": np.full((3, 200), 0.02)}, draws)[0]
     acceptance = np.array([[0.8], [0.01], [0.8]]) * np.ones((3, 200))
     assert "chain 1 accepted less than 5 %" in find_problems(good | {"acceptance": acceptance}, draws)[0]

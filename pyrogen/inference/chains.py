@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from pyrogen.inference.sampler import Sampler
 
 State = dict[str, Tensor]
+FEWEST = 20  # draws per chain from which on they are asked to agree
+LARGEST_RHAT = 1.1
 
 
 class SamplingWarning(UserWarning):
@@ -282,15 +284,22 @@ def find_problems(history: dict[str, np.ndarray], draws: Tensor) -> list[str]:
                 'smooth flow (transform="bernstein", activation="tanh")'
             )
     potential = history["potential"]
-    if len(potential) > 1 and potential.shape[1] >= 10:
-        means, spread = potential.mean(1), np.sqrt(potential.var(1).mean())
-        if np.ptp(means) > 4 * max(spread, 1e-12):
-            problems.append(
-                f"the chains sit at different potentials, {', '.join(f'{m:.1f}' for m in means)}, with a spread of "
-                f"{spread:.1f} in each: they have not met, and a mean over them is none of the posterior. Try a longer "
-                "warmup; compare their predictions before using them together"
-            )
+    if potential.shape[1] >= FEWEST and (rhat := split_rhat(potential)) > LARGEST_RHAT:
+        means = ", ".join(f"{mean:.1f}" for mean in potential.mean(1))
+        problems.append(
+            f"the chains disagree: split R-hat of the potential is {rhat:.2f} (its means: {means}). They have not met, "
+            "and an average over them is none of the posterior. Try a longer warmup and more draws; see "
+            "pyrogen.diagnostics.function_space for their predictions"
+        )
     return problems
+
+
+def split_rhat(values: np.ndarray) -> float:
+    """Gelman and Rubin's R-hat of ``values [C, draws]``, every chain cut into two halves."""
+    half = values.shape[1] // 2
+    halves = np.concatenate([values[:, :half], values[:, -half:]])
+    within, between = halves.var(1, ddof=1).mean(), halves.mean(1).var(ddof=1)
+    return float(np.sqrt((half - 1) / half + between / within)) if within > 0 else np.inf
 
 
 def _list(values: list[Any]) -> str:

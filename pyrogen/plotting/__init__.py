@@ -4,6 +4,8 @@ The figures belong to the caller alone: pyplot, with its list of open figures, i
 :func:`save_figure` or its own ``savefig``.
 """
 
+from .backends import plot_backends
+from .chains import plot_chains
 from .density import plot_density_2d
 from .histograms import HistogramPanel, plot_histogram, plot_histograms
 from .lines import plot_lines
@@ -12,6 +14,8 @@ from .training import plot_training
 
 __all__ = [
     "HistogramPanel",
+    "plot_backends",
+    "plot_chains",
     "plot_density_2d",
     "plot_histogram",
     "plot_histograms",

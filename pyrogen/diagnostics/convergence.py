@@ -1,0 +1,187 @@
+"""Whether chains have met, judged in function space: by log p(x) at fixed probe points, not by single weights.
+
+Networks whose hidden units are exchanged are the same network. R-hat and ESS of weights therefore say little; those of
+the density at a point say how well the sampler knows what it predicts there.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyrogen.checks import whole_number
+from pyrogen.events import EventSample
+from pyrogen.inference.posterior import Posterior
+from pyrogen.inference.weights import WeightPosterior
+
+Array = NDArray[np.float64]
+FEWEST = 4  # draws per chain: two for each half
+CHUNK = 1 << 22  # largest number of weights held at once, in the chunks of draws that are evaluated
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """R-hat and effective sample sizes of log p at n probe points, of D draws in each of C chains.
+
+    R-hat is the rank-normalised split one, ESS the bulk and tail ESS of Vehtari et al. (arXiv:1903.08008), by ArviZ.
+    Every chain is split into halves, which finds a drift. A single chain is first cut into two, so that R-hat compares
+    its quarters with each other: that finds a drift too, but never another mode. Chains agree where R-hat is below
+    about 1.01 and ESS above 100 per chain; R-hat above 1.05 says that they have not met. A quantity that never changed
+    has R-hat infinite and ESS zero.
+
+    Attributes:
+        log_prob: log p of every draw at every probe point, ``[C, D, n]`` in nats.
+        rhat: R-hat of every probe point, ``[n]``.
+        ess_bulk: effective number of draws, of all chains together, for the centre of the distribution, ``[n]``.
+        ess_tail: the same for its 5 % and 95 % quantiles, ``[n]``.
+        potential_rhat: R-hat of the potential energy U; NaN where the posterior has no record of it.
+        potential_ess: its bulk ESS; NaN likewise.
+    """
+
+    log_prob: Array = field(repr=False)
+    rhat: Array
+    ess_bulk: Array
+    ess_tail: Array
+    potential_rhat: float = float("nan")
+    potential_ess: float = float("nan")
+
+    @property
+    def largest_rhat(self) -> float:
+        """R-hat of the worst probe point."""
+        return float(self.rhat.max())
+
+    @property
+    def smallest_ess(self) -> float:
+        """ESS, bulk or tail, of the worst probe point."""
+        return float(min(self.ess_bulk.min(), self.ess_tail.min()))
+
+
+def function_space(posterior: Posterior, probes: Any, draws: int | None = None) -> Convergence:
+    """Convergence of stored chains, judged by log p at probe points.
+
+    Args:
+        posterior: a posterior with stored draws, from a sampled backend.
+        probes: points ``[n, d]`` inside the support, such as :func:`probe_points` gives.
+        draws: draws per chain to evaluate, evenly spaced; None: all. The ESS then counts those evaluated, and is a
+            lower bound for all of them.
+
+    Raises:
+        ValueError: a posterior without stored chains, fewer than 4 draws per chain (8 of a single one), more draws than
+            stored, or a probe point at which a draw has no finite log density.
+    """
+    stored = _stored(posterior)
+    chains, length, weights = stored.shape
+    draws = length if draws is None else whole_number("draws", draws, _fewest(stored))
+    if draws > length:
+        raise ValueError(f"draws is {draws}, but the posterior holds {length} draws per chain")
+    rows = np.linspace(0, length - 1, draws).round().astype(np.int64)
+    step = max(1, CHUNK // (chains * weights))
+    chunks = []
+    for start in range(0, draws, step):
+        part = stored[:, torch.from_numpy(rows[start : start + step])]
+        # A posterior over these draws alone: it evaluates them all, in the order of chains and draws.
+        some = Posterior(posterior.model, WeightPosterior("draws", {"draws": part}), info=posterior.info)
+        values = some.log_prob(probes, draws=part.shape[:2].numel())
+        chunks.append(values.double().cpu().numpy().reshape(chains, part.shape[1], -1))
+    log_prob = np.concatenate(chunks, 1)
+    _check_finite(log_prob, rows)
+    rhat, ess_bulk, ess_tail = np.array([diagnose(log_prob[:, :, i]) for i in range(log_prob.shape[2])]).T
+    potential = posterior.history.get("potential")
+    potential_rhat, potential_ess = float("nan"), float("nan")
+    if potential is not None and potential.shape == (chains, length) and np.isfinite(potential).all():
+        potential_rhat, potential_ess, _ = diagnose(potential)
+    return Convergence(log_prob, rhat, ess_bulk, ess_tail, potential_rhat, potential_ess)
+
+
+def probe_points(source: Any, n: int = 100, seed: int = 0) -> Tensor:
+    """Points at which to judge convergence: where the events are, so that they count as the density does.
+
+    Args:
+        source: a target of :mod:`pyrogen.targets`, from which new events are drawn, or events ``[N, d]`` (tensor, array
+            or :class:`~pyrogen.EventSample`), of which n are picked. Held-out events serve best.
+        n: number of points.
+        seed: seeds the draw; the global random state is left alone.
+
+    Returns:
+        ``[n, d]``.
+
+    Raises:
+        ValueError: n is no positive whole number, or more than the events given.
+    """
+    n = whole_number("n", n, 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if hasattr(source, "sample"):
+            return source.sample((n,))
+        values = source.values if isinstance(source, EventSample) else source
+        events = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values, dtype=np.float64))
+        if events.ndim != 2 or n > len(events):
+            raise ValueError(f"n is {n}, but the events have shape {list(events.shape)}; they must be [N, d], N >= n")
+        return events[torch.randperm(len(events))[:n]]
+
+
+def has_chains(posterior: Posterior) -> bool:
+    """Whether a posterior stores chains that are long enough for :func:`function_space`."""
+    stored = posterior.weights.arrays.get("draws")
+    return stored is not None and stored.shape[1] >= _fewest(stored)
+
+
+def diagnose(values: Array) -> tuple[float, float, float]:
+    """Rank-normalised split R-hat, bulk ESS and tail ESS of one quantity ``[chains, draws]``."""
+    if np.ptp(values) == 0:
+        return float("inf"), 0.0, 0.0  # ArviZ would count every repetition of a constant as an independent draw
+    arviz = _arviz()
+    several = values
+    if len(values) == 1:  # of which ArviZ makes no R-hat
+        half = values.shape[1] // 2
+        several = np.concatenate([values[:, :half], values[:, -half:]])
+    return (
+        float(arviz.rhat(several, method="rank")),
+        float(arviz.ess(values, method="bulk")),
+        float(arviz.ess(values, method="tail")),
+    )
+
+
+def _arviz() -> Any:
+    """ArviZ, imported where it is used, as that takes seconds, and without its announcement of its next version."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
+        import arviz
+    return arviz
+
+
+def _stored(posterior: Posterior) -> Tensor:
+    """The draws ``[chains, draws, P]`` of a posterior, checked."""
+    weights = posterior.weights
+    if weights.family != "draws":
+        raise ValueError(
+            f"the posterior is a {weights.family} distribution without stored chains; only posteriors of sampled "
+            "backends (pg.HMC and the like) have chains that can converge"
+        )
+    stored = weights.arrays["draws"]
+    if stored.shape[1] < _fewest(stored):
+        raise ValueError(
+            f"the posterior holds {stored.shape[1]} draws in each of {len(stored)} chains; convergence needs at least "
+            f"{_fewest(stored)} per chain"
+        )
+    return stored
+
+
+def _fewest(stored: Tensor) -> int:
+    return FEWEST if len(stored) > 1 else 2 * FEWEST
+
+
+def _check_finite(log_prob: Array, rows: NDArray[np.int64]) -> None:
+    bad = np.argwhere(~np.isfinite(log_prob))
+    if len(bad):
+        chain, draw, probe = bad[0]
+        raise ValueError(
+            f"log p is {log_prob[chain, draw, probe]} at probe point {probe} in draw {rows[draw]} of chain {chain} "
+            f"({len(bad)} of {log_prob.size} values are not finite); give probe points inside the support of the flow"
+        )

@@ -1,0 +1,59 @@
+"""The course of sampled chains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from .style import TRUTH, new_figure, styled
+
+COLOURS = ("#0f5fa8", "#d1661b", "#2a8f3c", "#9a3fa0", "#7a7a7a", "#b8a100")  # chains, in turn
+LABELS = {
+    "potential": "potential U  [nats]",
+    "acceptance": "acceptance probability",
+    "excess_temperature": "excess temperature",
+    "step_size": "step size",
+}
+
+
+@styled
+def plot_chains(history: Mapping[str, ArrayLike]) -> Figure:
+    """Potential, acceptance (or excess temperature) and step size of every chain against the transition.
+
+    The warm-up lies left of the dashed line. Chains whose potentials do not mix have not met.
+
+    Args:
+        history: ``posterior.history`` of a sampled backend, ``[chains, draws]`` each, with the warm-up's as
+            ``warmup_...``.
+
+    Raises:
+        ValueError: no record of a potential.
+    """
+    curves = {name: np.asarray(values, dtype=np.float64) for name, values in history.items()}
+    if curves.get("potential", np.empty(0)).ndim != 2:
+        raise ValueError(f"the history has no potential [chains, draws]; it has {', '.join(curves) or 'nothing'}")
+    names = [name for name in LABELS if name in curves]
+    figure = new_figure(5.8 * len(names), 4.8)
+    for axis, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+        warmup = curves.get(f"warmup_{name}", np.empty((len(curves[name]), 0)))
+        values = np.concatenate([warmup, curves[name]], 1)
+        first = np.arange(values.shape[1]) + 1
+        for chain, course in enumerate(values):
+            axis.plot(first, course, color=COLOURS[chain % len(COLOURS)], linewidth=1.0, alpha=0.8)
+        if warmup.shape[1]:
+            axis.axvline(warmup.shape[1], color=TRUTH, linestyle="--", linewidth=1.2)
+        if name == "potential":
+            # The fall from the start would squeeze everything that is of interest.
+            low, high = np.quantile(curves[name], [0, 1])
+            margin = 0.5 * max(high - low, 1e-9)
+            axis.set_ylim(low - margin, high + margin)
+        if name == "step_size" and values.max() > 5 * values.min() > 0:
+            axis.set_yscale("log")
+        axis.set_xlabel("transition")
+        axis.set_ylabel(LABELS[name])
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return figure
