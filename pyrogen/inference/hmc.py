@@ -165,9 +165,10 @@ class HMC(Sampler):
 def _windows(warmup: int) -> list[int]:
     """Steps at which the windows of the mass matrix begin and end: each twice as long as the one before.
 
-    Before the first, a sixth of the warm-up finds the typical set; after the last, a tenth settles the step size.
+    Before the first, a sixth of the warm-up finds the typical set; after the last, a tenth, or where that is less 50
+    steps or a third, settles the step size for the final widths.
     """
-    first, last = warmup // 6, warmup - warmup // 10
+    first, last = warmup // 6, warmup - max(warmup // 10, min(50, warmup // 3))
     ends, length = [first], 25
     while last - ends[-1] >= 3 * length:  # room for this window and the next, twice as long
         ends.append(ends[-1] + length)
