@@ -82,6 +82,20 @@ def test_quick_toys(script, tmp_path):
         assert path.name == "run_checkpoint.h5" or str(path) in printed
 
 
+@pytest.mark.parametrize(("script", "backend"), [("wedge_svi", "hmc"), ("kicker_svi", "laplace"), ("ring_svi", "sgld")])
+def test_another_backend_in_the_same_script(script, backend, tmp_path):
+    printed = run(script, "--quick", "--backend", backend, "--out", tmp_path)
+    names = ("lines", "density", "marginals") + (() if backend == "laplace" else ("training",))
+    for name in names:
+        assert is_png(tmp_path / f"{name}.png")
+    posterior = pg.load(tmp_path / "posterior.h5")
+    assert posterior.info["backend"].lower() == backend
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["settings"]["backend"] == backend
+    assert summary["settings"]["events"] == posterior.info["training_events"] == 300
+    assert "rms bias" in printed
+
+
 def test_a_killed_run_goes_on_to_the_same_end_and_another_one_is_refused(tmp_path):
     few = ("--quick", "--events", "600", "--transform", "rqs", "--epochs", "60", "--out")
     run("wedge_svi", *few, tmp_path / "whole")
@@ -110,6 +124,8 @@ def test_a_killed_run_goes_on_to_the_same_end_and_another_one_is_refused(tmp_pat
         (["--events", "many"], "'many' is not a whole number"),
         (["--events", "10", "--quick"], "fewer than the 512 of one batch"),
         (["--transform", "cubic"], "invalid choice: 'cubic'"),
+        (["--backend", "gibbs"], "invalid choice: 'gibbs'"),
+        (["--backend", "hmc", "--transform", "rqs"], "no --paper, --transform, --epochs"),
         (["--quick", "--paper"], "not allowed with"),
         (["--draws", "1"], "at least 2"),
         (["--seed", "-1"], "at least 0"),

@@ -13,6 +13,7 @@ import pyrogen as pg
 from pyrogen.diagnostics import LineResult, fit_shape
 from pyrogen.plotting import (
     HistogramPanel,
+    plot_chains,
     plot_density_2d,
     plot_histogram,
     plot_histograms,
@@ -179,6 +180,20 @@ def test_histogram_grid_errors_and_log_scale(band):
         plot_histogram(band, np.zeros(4))
     with pytest.raises(ValueError, match="at least one histogram"):
         plot_histograms([])
+
+
+def test_course_of_chains():
+    rng = np.random.default_rng(1)
+    chains = {"potential": rng.normal(size=(3, 20)), "acceptance": rng.random((3, 20)), "energy": np.zeros((3, 20))}
+    chains |= {f"warmup_{name}": values[:, :5] for name, values in chains.items()}
+    potential, acceptance = panels(plot_chains(chains))
+    assert len(potential.lines) == 4  # three chains and the end of the warm-up
+    np.testing.assert_array_equal(potential.lines[0].get_xdata(), np.arange(1, 26))
+    np.testing.assert_array_equal(potential.lines[2].get_ydata()[5:], chains["potential"][2])
+    assert list(potential.lines[3].get_xdata()) == [5, 5]
+    assert "nats" in potential.get_ylabel() and "acceptance" in acceptance.get_ylabel()
+    with pytest.raises(ValueError, match=r"no potential \[chains, draws\]; it has loss"):
+        plot_chains({"loss": np.zeros(3)})
 
 
 def test_training_curve(history):
