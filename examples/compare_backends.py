@@ -21,6 +21,7 @@ from backends import EVENTS, NAMES, RING_BOX, make_backend, make_small_model
 import pyrogen as pg
 from pyrogen.diagnostics import Comparison, compare
 from pyrogen.files import write_bytes
+from pyrogen.inference.data import TrainingData
 from pyrogen.plotting import plot_backends, save_figure
 
 MODES: dict[str, dict[str, Any]] = {
@@ -103,8 +104,10 @@ def fit(name: str, mode: str, seed: int, model: pg.BayesianFlow, events: torch.T
     path = folder / f"{name}.h5"
     if path.exists():
         posterior = pg.load(path)
-        wanted = json.loads(json.dumps([backend.describe(), len(events), model.prepare(events).describe()]))
-        found = [posterior.info["settings"], posterior.info["training_events"], posterior.model.describe()]
+        prepared = model.prepare(events)
+        digest = TrainingData.check(model, events, None, None, prepared.dtype, "cpu").digest
+        wanted = json.loads(json.dumps([backend.describe(), digest, prepared.describe()]))
+        found = [posterior.info["settings"], posterior.info["data_sha256"], posterior.model.describe()]
         if json.loads(json.dumps(found)) != wanted:
             raise FileExistsError(f"{path} holds a posterior of other settings, events or model; delete it to fit anew")
         print(f"{name}: from {path}", flush=True)

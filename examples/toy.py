@@ -218,7 +218,7 @@ def tell_about(checkpoint: Path) -> None:
     if checkpoint.exists():
         print(f"going on from {checkpoint}; delete it to start afresh", flush=True)
     else:
-        print(f"every epoch is saved in {checkpoint}: if killed, repeat the command and the run goes on", flush=True)
+        print(f"the run is saved in {checkpoint}: if killed, repeat the command and it goes on", flush=True)
 
 
 def make_model(mode: str, transform: str, on_box: bool) -> pg.BayesianFlow:

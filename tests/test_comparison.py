@@ -294,6 +294,17 @@ def test_the_table_of_backends(posteriors):
         compare(posteriors, Gaussian(), "NUTS", grid_range=GRID)
 
 
+def test_one_backend_that_went_wrong_does_not_cost_the_others_their_numbers(posteriors):
+    far = chains(np.array([[[50.0, 0.1]], [[50.0, -0.1]]]))  # outside the grid: its density sums to nothing
+    settings = {"grid_range": GRID, "cells": 30, "draws": 50, "held_out": 100, "generated": 200}
+    with pytest.warns(UserWarning, match="Ensemble: "):
+        found = compare(posteriors | {"Ensemble": far}, Gaussian(), **settings)
+    rows = {row["backend"]: row for row in found.rows}
+    assert rows["Ensemble"]["tv_truth"] is None
+    assert rows["SVI"]["tv_truth"] is not None
+    assert "Ensemble" in found.text()
+
+
 def test_coverage():
     lines = LineResult(np.arange(4.0), np.zeros(1), np.array([[0.5, 1.5, 2.5, 0.0]]), np.ones((1, 4)), np.zeros(4))
     assert coverage(lines) == {1.0: 0.5, 2.0: 0.75}

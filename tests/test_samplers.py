@@ -284,15 +284,23 @@ def test_a_cycle_finds_the_other_mode():
     assert visited["cyclical"] > 0.5
 
 
-def test_cyclical_steps_fall_and_only_the_cold_part_is_explored():
-    kernel = pg.SGLD(schedule="cyclical", cycles=2, draws=10, thinning=4, exploration=0.5)
-    moves = [kernel._factors(step) for step in range(40)]
-    assert [len(each) for each in moves] == ([21] + [1] * 19) * 2
-    cycle = [move for each in moves[:20] for move in each]
-    factors, hot = zip(*cycle, strict=True)
-    assert list(factors) == sorted(factors, reverse=True)
-    assert list(hot) == [False] * 20 + [True] * 20
-    assert factors[20] == pytest.approx(1.0)
+def test_cyclical_steps_fall_and_the_first_part_gives_no_draws():
+    kernel = pg.SGLD(schedule="cyclical", cycles=3, draws=8, thinning=4, exploration=0.5)
+    moves = [kernel._factors(step) for step in range(24)]
+    assert [len(each) for each in moves] == ([13] + [1] * 11) * 2  # cycles begin with a transition: 3 draws of 4 steps
+    cycle = [factor for each in moves[:12] for factor in each]
+    assert cycle == sorted(cycle, reverse=True)
+    assert cycle[12] == pytest.approx(1.0)
+    assert cycle[0] == pytest.approx(math.sqrt(2))
+
+
+@pytest.mark.parametrize("method", [pg.SGLD, pg.SGHMC])
+def test_a_cycle_keeps_the_variance_of_slow_weights(method):
+    """Cycles shorter than the relaxation time: moves without noise would leave a fifth of the variance."""
+    target = Gaussian(torch.eye(2, dtype=DTYPE))
+    kernel = method(schedule="cyclical", cycles=20, draws=40, thinning=5, step_size=0.1, batch_size=None)
+    draws = sample(kernel, target, 1024, warmup=0, draws=40, thinning=5, start=stationary(target, 1024))
+    assert draws[:, 20:].square().mean() == pytest.approx(1, abs=0.08)
 
 
 def test_noise_of_half_batches_measures_the_variance():
@@ -303,8 +311,9 @@ def test_noise_of_half_batches_measures_the_variance():
     for _ in range(20):
         kernel._measure(target, state, generator)
     variance, curvature = kernel._noise_and_curvature(target, state)
-    assert variance.mean() == pytest.approx(10.0, rel=0.05)  # 2 * 1000 / 200
-    assert curvature.mean() == pytest.approx(3.0, rel=0.05)  # 1 of the prior + 2 of the Fisher information
+    # The smallest is the average over the chains: no chain goes below it.
+    assert variance.min() == pytest.approx(10.0, rel=0.05)  # 2 * 1000 / 200
+    assert curvature.min() == pytest.approx(3.0, rel=0.05)  # 1 of the prior + 2 of the Fisher information
 
 
 @pytest.mark.parametrize(

@@ -138,13 +138,15 @@ def with_checkpoint(sampler, path):
 def test_an_interrupted_run_goes_on_to_the_same_bits(name, tmp_path, monkeypatch):
     sampler = SMALL[name]
     whole = sampler.fit(small_flow(), RAMP)
-    advance, calls = type(sampler).advance, []
+    # In the warm-up, in the middle of a transition, and after the first and the seventh draw.
+    advance, thinning = type(sampler).advance, sampler.thinning
+    moments = {7 * thinning, 20 * thinning + thinning // 2, 21 * thinning, 27 * thinning}
 
-    def interrupted(self, *arguments):
-        calls.append(1)
-        if len(calls) in (7, 60):
+    def interrupted(self, target, state, step, *arguments):
+        if step in moments:
+            moments.remove(step)
             raise KeyboardInterrupt
-        return advance(self, *arguments)
+        return advance(self, target, state, step, *arguments)
 
     monkeypatch.setattr(type(sampler), "advance", interrupted)
     interruptions = 0
@@ -154,7 +156,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(name, tmp_path, monkeypatch
             break
         except KeyboardInterrupt:
             interruptions += 1
-    assert interruptions >= 1
+    assert interruptions >= 3 and not moments
     assert torch.equal(posterior.weights.arrays["draws"], whole.weights.arrays["draws"])
     assert posterior.history.keys() == whole.history.keys()
     for key, values in whole.history.items():
@@ -323,6 +325,47 @@ def test_problems_in_words():
     assert "chain 1 accepted less than 5 %" in find_problems(good | {"acceptance": acceptance}, draws)[0]
     step_size = np.array([[0.1], [0.1], [1e-6]]) * np.ones((3, 200))
     assert "step size of chain 2 collapsed to 1.0e-06" in find_problems(good | {"step_size": step_size}, draws)[0]
+
+
+def test_a_chain_that_is_too_hot_is_named():
+    with pytest.warns(pg.SamplingWarning, match="too hot: excess temperatures of"):
+        pg.SGLD(chains=2, warmup=5, draws=5, thinning=4, step_size=0.05, batch_size=10, **QUIET).fit(
+            linear_model(), EVENTS, context=CONTEXT
+        )
+
+
+def test_trajectories_cut_short_are_named():
+    with pytest.warns(pg.SamplingWarning, match="most trajectories end after max_steps=2 steps"):
+        pg.HMC(chains=2, warmup=30, draws=30, max_steps=2, **QUIET).fit(linear_model(), EVENTS, context=CONTEXT)
+
+
+def test_chains_on_mini_batches_are_judged_by_the_same_events():
+    """The potential on record is that of all events, not of the noisy batch."""
+    posterior = SMALL["SGLD"].fit(small_flow(), RAMP)
+    theta = posterior.weights.arrays["draws"][:, -1]
+    inner = [-posterior.model.log_prob(one, RAMP.float()).double().sum() for one in theta]
+    prior = [0.5 * (one / posterior.model._buffers["_prior_scales"]).double().square().sum() for one in theta]
+    expected = torch.stack(inner) + torch.stack(prior)
+    assert torch.allclose(torch.from_numpy(posterior.history["potential"][:, -1]), expected.detach(), rtol=1e-5)
+
+
+def test_starting_at_the_draws_of_another_sampler():
+    first = SMALL["HMC"].fit(small_flow(), RAMP)
+    again = pg.HMC(chains=3, warmup=0, draws=1, step_size=1e-6, max_steps=1, start=first, **QUIET)
+    with pytest.warns(pg.SamplingWarning):
+        posterior = again.fit(small_flow(), RAMP)
+    starts, stored = posterior.weights.arrays["draws"][:, 0], first.weights.arrays["draws"].flatten(0, 1)
+    nearest = torch.cdist(starts, stored).min(1)
+    assert (nearest.values < 1e-3).all() and len(set(nearest.indices.tolist())) == 3
+    with pytest.raises(ValueError, match="chains is 30, but start holds 20 draws"):
+        pg.HMC(chains=30, start=first, **QUIET).fit(small_flow(), RAMP)
+
+
+def test_a_foreign_file_in_the_place_of_the_draws_is_left_alone(tmp_path):
+    (tmp_path / "run.draws.h5").write_text("notes")
+    with pytest.raises(FileFormatError, match="run.draws.h5 exists, but its checkpoint does not"):
+        checkpointed(tmp_path)
+    assert (tmp_path / "run.draws.h5").read_text() == "notes"
 
 
 def test_predictions_take_all_draws_where_few_are_stored():

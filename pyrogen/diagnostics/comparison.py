@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -232,12 +233,12 @@ def compare(
             distances = _own_noise(posterior, centres, cell, draws, generated, seed)
         else:
             distances = (
-                total_variation(densities[name], densities[reference], cell),
+                _if_possible(name, total_variation, densities[name], densities[reference], cell),
                 wasserstein(samples[name], samples[reference]).tolist(),
             )
         within = coverage(line)
         log_likelihood, error = held_out_log_likelihood(posterior, events, draws, seed)
-        chains = function_space(posterior, probe) if has_chains(posterior) else None
+        chains = _if_possible(name, function_space, posterior, probe) if has_chains(posterior) else None
         row = {
             "backend": name,
             "mean": float(line.density.mean()),
@@ -248,7 +249,7 @@ def compare(
             "within_1": within[1.0],
             "within_2": within[2.0],
             "tv_reference": distances[0],
-            "tv_truth": total_variation(densities[name], truth, cell),
+            "tv_truth": _if_possible(name, total_variation, densities[name], truth, cell),
             "w1_reference": distances[1],
             "held_out": log_likelihood,
             "held_out_error": error,
@@ -259,6 +260,15 @@ def compare(
         }
         rows.append({key: _json(value) for key, value in row.items()})
     return Comparison(rows, lines, reference)
+
+
+def _if_possible(name: str, number: Callable[..., Any], *arguments: Any) -> Any:
+    """A number of the table, or None and a warning: one backend that went wrong must not cost all others theirs."""
+    try:
+        return number(*arguments)
+    except ValueError as error:
+        warnings.warn(f"{name}: {error}", stacklevel=3)
+        return None
 
 
 _COLUMNS: tuple[tuple[str, str, str], ...] = (

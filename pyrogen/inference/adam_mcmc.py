@@ -12,7 +12,7 @@ from torch import Tensor
 from pyrogen.checks import require, whole_number
 from pyrogen.inference.chains import State
 from pyrogen.inference.potential import Whitened
-from pyrogen.inference.sampler import DualAveraging, Sampler, fraction, normal, positive
+from pyrogen.inference.sampler import DualAveraging, Sampler, fraction, is_number, normal, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,10 @@ class AdamMCMC(Sampler):
             object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, 1))
         positive(self, "temperature", *([] if self.step_size is None else ["step_size"]))
         fraction(self, "target_acceptance")
-        require(0 <= self.elongation < math.inf, "elongation", self.elongation, "a number of at least 0")
-        good = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        elongated = is_number(self.elongation) and 0 <= self.elongation < math.inf
+        require(elongated, "elongation", self.elongation, "a number of at least 0")
+        pair = isinstance(self.betas, tuple | list) and len(self.betas) == 2
+        good = pair and all(is_number(beta) and 0 <= beta < 1 for beta in self.betas)
         require(good, "betas", self.betas, "two numbers in [0, 1)")
 
     @property
@@ -133,6 +135,10 @@ class AdamMCMC(Sampler):
             if step + 1 == warmup_steps:
                 averaging.finish(state)
         return {"acceptance": acceptance, "step_size": step_size}
+
+    @property
+    def noisy_potential(self) -> bool:
+        return self.batch_size is not None
 
     def _stochastic(self, target: Whitened) -> bool:
         return self.batch_size is not None and self.batch_size < target.size

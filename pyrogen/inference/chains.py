@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 State = dict[str, Tensor]
 FEWEST = 20  # draws per chain from which on they are asked to agree
 LARGEST_RHAT = 1.1
+JUDGES = 4096  # events by whose potential chains on mini-batches are judged
 
 
 class SamplingWarning(UserWarning):
@@ -69,6 +70,11 @@ class SamplingRun:
             digests["start"] = {name: digest(array) for name, array in sampler.start.weights.arrays.items()}
         self.identity = run_identity(type(sampler).__name__, sampler.describe(), self.model, self.data, **digests)
         self.total = sampler.warmup + sampler.draws
+        # Kernels on mini-batches are judged by the potential of events that stay the same, for all chains.
+        self.judges: Tensor | None = None
+        if sampler.noisy_potential and self.potential.size > JUDGES:
+            rows = np.random.default_rng(stream(sampler.seed, 2)).choice(self.potential.size, JUDGES, replace=False)
+            self.judges = torch.from_numpy(np.sort(rows)).to(self.model.device)
 
     def run(self) -> Posterior:
         """Sample from the beginning or the checkpoint to the end."""
@@ -120,7 +126,8 @@ class SamplingRun:
                 sums[name] = sums[name] + values.double() if name in sums else values.double()
         row = {name: values / sampler.thinning for name, values in sums.items()}
         self._check(state)
-        return row | {"potential": state["potential"].double()}
+        value = self.target.value(state["position"], self.judges) if sampler.noisy_potential else state["potential"]
+        return row | {"potential": value.double()}
 
     def advance(self, state: State, step: int, warmup_steps: int) -> dict[str, Tensor]:
         """One step of the kernel, as :meth:`~pyrogen.inference.sampler.Sampler.advance`."""
@@ -171,7 +178,11 @@ class SamplingRun:
             theta = _overdispersed(sampler.start, sampler.chains, sampler.dispersion, seed).to(self.target.scale)
         elif sampler.start == "prior":
             theta = self.potential.prior_scale * torch.randn(
-                sampler.chains, self.model.weights, generator=self.generator, dtype=self.model.dtype
+                sampler.chains,
+                self.model.weights,
+                generator=self.generator,
+                dtype=self.model.dtype,
+                device=self.model.device,
             )
         else:
             theta = independent_starts(self.model, sampler.chains, seed)
@@ -179,7 +190,7 @@ class SamplingRun:
         if sampler.start == "map":
             batch = 1024 if self.potential.size > 4096 else None
             adam = Adam(sampler.start_steps, batch_size=batch)
-            position = adam.run(self.target, position, self.generator)
+            position = adam.run(self.target, position, self.generator, sampler.progress)
         return position
 
     def _resume(self) -> tuple[DrawStore, State]:
@@ -218,7 +229,7 @@ class SamplingRun:
         for name, rows in self.statistics.items():
             values = np.asarray(rows).T  # [C, transitions]
             history[name], history[f"warmup_{name}"] = values[:, warmup:], values[:, :warmup]
-        problems = find_problems(history, store.draws)
+        problems = find_problems(history, store.draws) + self.sampler.problems(history)
         for problem in problems:
             warnings.warn(problem, SamplingWarning, stacklevel=4)
         info = {
@@ -315,9 +326,15 @@ def stream(seed: int, *name: int) -> int:
 
 
 def _overdispersed(posterior: Posterior, chains: int, dispersion: float, seed: int) -> Tensor:
-    """Starting weights ``[C, P]``: draws of a posterior, their distance from its mean stretched by ``dispersion``."""
+    """Starting weights ``[C, P]``: draws of a posterior.
+
+    Those of a distribution are stretched away from its mean by ``dispersion``; stored draws, which may come from
+    several modes, have no centre to be stretched from, and every chain takes one of them.
+    """
     weights = posterior.weights
-    draws = torch.stack(list(weights.draws(chains, seed)))
     if weights.family == "draws":
-        return draws  # their own spread is that of the posterior; there is no centre to stretch from
+        stored = weights.arrays["draws"]
+        chosen = np.random.default_rng(seed).choice(weights.stored or 0, chains, replace=False)
+        return torch.stack([stored[divmod(int(i), stored.shape[1])] for i in chosen])
+    draws = torch.stack(list(weights.draws(chains, seed)))
     return weights.arrays["loc"] + dispersion * (draws - weights.arrays["loc"])

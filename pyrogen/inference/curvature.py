@@ -104,7 +104,9 @@ class Curvature:
         if self.kind == "hessian":
             with self._bar(self.potential.size * size) as bar:
                 for k in range(0, size, VECTORS):
-                    units = torch.eye(size, dtype=self.scale.dtype, device=self.scale.device)[k : k + VECTORS]
+                    rows = torch.arange(k, min(k + VECTORS, size), device=self.scale.device)
+                    units = torch.zeros(len(rows), size, dtype=self.scale.dtype, device=self.scale.device)
+                    units[rows - k, rows] = 1
                     diagonal[k : k + VECTORS] = (self._products(units, bar) * units).sum(1)
             return diagonal
         with self._bar(self.potential.size) as bar:

@@ -54,6 +54,8 @@ class DrawStore:
             self.draws = torch.zeros(shape, dtype=dtype)
             return
         if checksums is None:
+            if path.exists():
+                self._check_own(path, run)
             self._create(path, shape, numbers, run)
         with open_hdf5(path, KIND, VERSION) as file:
             dataset = file["draws"]
@@ -72,6 +74,20 @@ class DrawStore:
                     f"{path} is damaged: draws {first} to {last - 1} do not have the checksum on record in the "
                     "checkpoint. Delete both files to start afresh"
                 )
+
+    @staticmethod
+    def _check_own(path: Path, run: str) -> None:
+        """A run that begins replaces draws of its own that were not yet in a checkpoint, but nothing else."""
+        try:
+            with open_hdf5(path, KIND, VERSION) as file:
+                own = file.attrs["run"] == run
+        except FileFormatError:
+            own = False
+        if not own:
+            raise FileFormatError(
+                f"{path} exists, but its checkpoint does not, and it does not hold draws of this run; move it away, or "
+                "give another checkpoint file"
+            )
 
     @staticmethod
     def _create(path: Path, shape: tuple[int, int, int], numbers: np.dtype, run: str) -> None:
@@ -108,7 +124,7 @@ class DrawStore:
     def _checksum(self, first: int, last: int) -> int:
         value = 0
         for chain in self.draws:
-            value = zlib.crc32(np.ascontiguousarray(chain[first:last].numpy()).tobytes(), value)
+            value = zlib.crc32(np.ascontiguousarray(chain[first:last].numpy()).data, value)
         return value
 
 
@@ -121,4 +137,4 @@ class ChainStore(DrawStore):
         self.kept += 1
 
     def _checksum(self, first: int, last: int) -> int:
-        return zlib.crc32(self.draws.flatten(0, 1)[first:last].numpy().tobytes())
+        return zlib.crc32(self.draws.flatten(0, 1)[first:last].numpy().data)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.checks import require, whole_number
 from pyrogen.inference.chains import State
 from pyrogen.inference.potential import Whitened
-from pyrogen.inference.sampler import DualAveraging, Sampler, fraction, normal, positive
+from pyrogen.inference.sampler import DualAveraging, Sampler, fraction, is_number, normal, positive
 
 DIVERGENCE = 1000.0  # error of the energy above which a trajectory counts as divergent, as in Stan
 
@@ -49,7 +51,7 @@ class HMC(Sampler):
         super().__post_init__()
         positive(self, "trajectory", *([] if self.step_size is None else ["step_size"]))
         fraction(self, "target_acceptance")
-        require(0 <= self.jitter < 1, "jitter", self.jitter, "in [0, 1)")
+        require(is_number(self.jitter) and 0 <= self.jitter < 1, "jitter", self.jitter, "in [0, 1)")
         require(self.mass in ("diagonal", "unit"), "mass", self.mass, '"diagonal" or "unit"')
         object.__setattr__(self, "max_steps", whole_number("max_steps", self.max_steps, 1))
 
@@ -105,6 +107,15 @@ class HMC(Sampler):
             "steps": torch.full_like(step_size, steps),
         }
 
+    def problems(self, history: dict[str, NDArray[np.float64]]) -> list[str]:
+        if np.mean(history["steps"] >= self.max_steps) < 0.5:
+            return []
+        return [
+            f"most trajectories end after max_steps={self.max_steps} steps, before their length of {self.trajectory}: "
+            "the chains take shorter ways than they should. Try a larger max_steps, or a smoother flow, whose steps "
+            "are longer"
+        ]
+
     def _steps(self, state: State, generator: torch.Generator) -> int:
         """Leapfrog steps of the next trajectory: random, but independent of where the chains are."""
         factor = 1 + self.jitter * (2 * float(torch.rand((), generator=generator)) - 1)
@@ -126,13 +137,13 @@ class HMC(Sampler):
 
     def _reasonable_step(self, target: Whitened, state: State, step: Tensor, generator: torch.Generator) -> Tensor:
         """Double or halve every chain's step until the acceptance of one leapfrog step crosses one half."""
-        direction = torch.zeros_like(step)
+        direction, going = torch.zeros_like(step), torch.ones_like(step, dtype=torch.bool)
         for _ in range(40):
             momentum = normal(state["position"], generator)
             _, value, _, end = self._leapfrog(target, state, momentum, step, 1)
             change = value - state["potential"] + 0.5 * (end.square() - momentum.square()).sum(1)
             side = torch.where(change.nan_to_num(nan=torch.inf) < 0.7, 1.0, -1.0).to(step)
-            going = (direction == 0) | (side == direction)
+            going = going & ((direction == 0) | (side == direction))
             if not going.any():
                 break
             direction = torch.where(direction == 0, side, direction)
@@ -155,7 +166,7 @@ class HMC(Sampler):
 
     @staticmethod
     def _take_widths(state: State) -> None:
-        """Widths from the positions of the window, drawn towards 1 (units of the prior or guide) as Stan does."""
+        """Widths from the positions of the window, their squares drawn a little towards 1e-3, as Stan does."""
         n = state["count"][:, None]
         state["width"] = ((n * state["squares"] / (n - 1) + 5 * 1e-3) / (n + 5)).sqrt()
         for name in ("mean", "squares", "count"):

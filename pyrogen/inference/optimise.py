@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from tqdm import trange
 
 from pyrogen.inference.potential import Whitened
 
@@ -30,7 +31,7 @@ class Adam:
     def advance(self, target: Whitened, state: dict[str, Tensor], step: int, generator: torch.Generator) -> Tensor:
         """One step in place; returns the potential ``[C]`` before it (of the mini-batch, scaled to the sample).
 
-        A network whose gradient is not finite stays where it is.
+        A network whose potential or gradient is not finite stays where it is, and its potential is returned as NaN.
         """
         chains = len(state["position"])
         rows = None
@@ -46,11 +47,11 @@ class Adam:
         second = state["second"] / (1 - beta2 ** (step + 1))
         lr = self.lr * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / self.steps))).item()
         state["position"] = state["position"] - lr * torch.where(finite, first / (second.sqrt() + 1e-8), 0.0)
-        return value
+        return torch.where(finite[:, 0], value, torch.nan)
 
-    def run(self, target: Whitened, position: Tensor, generator: torch.Generator) -> Tensor:
+    def run(self, target: Whitened, position: Tensor, generator: torch.Generator, progress: bool = False) -> Tensor:
         """All steps from ``position [C, P]``; returns where they end."""
         state = self.begin(position)
-        for step in range(self.steps):
+        for step in trange(self.steps, desc="start", unit="step", disable=not progress, leave=False, delay=3):
             self.advance(target, state, step, generator)
         return state["position"]

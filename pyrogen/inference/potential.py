@@ -47,10 +47,11 @@ class Potential:
         self.gradients = 0.0  #: gradient evaluations so far, in units of the whole sample for every chain
 
     def _obstacle(self) -> str | None:
-        theta = self.model.initial_theta.expand(2, -1)
+        leaf = self.model.initial_theta.expand(2, -1).clone().requires_grad_()
+        own = torch.zeros(2, 1, dtype=torch.long, device=leaf.device)
         try:
-            with torch.no_grad():
-                self._batch_together(theta, *self._rows(slice(0, 1)))
+            for rows in (slice(0, 1), own):  # events for all chains, and for each its own
+                torch.autograd.grad(self._batch_together(leaf, *self._rows(rows)).sum(), leaf)
         except Exception as error:  # whatever a foreign flow does that vmap refuses
             return f"{type(error).__name__}: {error}".splitlines()[0]
         return None
@@ -117,12 +118,18 @@ class Potential:
         return value, gradient
 
     @torch.no_grad()
-    def value(self, theta: Tensor) -> Tensor:
-        """``U [C]`` (in float64) at ``theta [C, P]``, from all events."""
+    def value(self, theta: Tensor, rows: Tensor | None = None) -> Tensor:
+        """``U [C]`` (in float64) at ``theta [C, P]``, from all events, or from ``rows [M]`` scaled to the sample."""
         step = max(1, NUMBERS // len(theta))
         value = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
-        for start in range(0, self.size, step):
-            value += self._negative_log_likelihoods(theta, *self._rows(slice(start, start + step)))
+        if rows is None:
+            parts: Any = (slice(start, start + step) for start in range(0, self.size, step))
+        else:
+            parts = rows.split(step)
+        for part in parts:
+            value += self._negative_log_likelihoods(theta, *self._rows(part))
+        if rows is not None:
+            value *= self.size / len(rows)
         if not self.likelihood_only:
             value += 0.5 * (theta / self.prior_scale).double().square().sum(1)
         return value
@@ -183,9 +190,9 @@ class Whitened:
         value, gradient = self.potential.value_and_gradient(self.theta(position), rows)
         return value, gradient * self.scale
 
-    def value(self, position: Tensor) -> Tensor:
+    def value(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
         """As :meth:`Potential.value`, in these coordinates."""
-        return self.potential.value(self.theta(position))
+        return self.potential.value(self.theta(position), rows)
 
     def batches(self, chains: int, batch_size: int, generator: torch.Generator) -> Tensor:
         """As :meth:`Potential.batches`."""

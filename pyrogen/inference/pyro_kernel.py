@@ -57,6 +57,12 @@ class PyroKernel(MCMCKernel):
             sampler.checkpoint,
             "None for a kernel of pyro.infer.MCMC, which keeps its draws in memory; fit(model, events) writes files",
         )
+        schedule = getattr(sampler, "schedule", "constant")
+        if schedule != "constant":
+            raise ValueError(
+                f"schedule is {schedule!r}: cycles share a number of draws that Pyro's loop does not tell; "
+                'use schedule="constant", or fit()'
+            )
         self.sampler, self.model = sampler, model
         #: Weights are unconstrained; with this Pyro need not set the model up again to learn it.
         self.transforms: dict[str, Any] = {}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import numbers
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
@@ -36,10 +39,11 @@ class Sampler(ABC):
         thinning: kernel steps per transition.
         start: where the chains start: ``"map"``: ``start_steps`` steps of Adam on U from independent initialisations
             of the network's layers; ``"initial"``: those initialisations; ``"prior"``: draws of the prior; or a
-            trained :class:`~pyrogen.Posterior`: over-dispersed draws of it. From one guide the chains all start in
+            trained :class:`~pyrogen.Posterior`: draws of it. From one guide the chains all start in
             one mode: their agreement says nothing about others.
         start_steps: steps of Adam for ``"map"``.
-        dispersion: factor on the widths of a posterior to start from.
+        dispersion: factor on the widths of a variational posterior to start from; of a sampled one the chains start
+            at draws of its own.
         whiten: sample in coordinates in units of the start posterior's widths instead of the prior's; needs a
             mean-field posterior as ``start``.
         seed: seeds starting points and all noise; the global random state is left alone.
@@ -50,7 +54,8 @@ class Sampler(ABC):
         checkpoint: HDF5 file with the state of the run; the draws are streamed to a second one beside it,
             ``NAME.draws.h5``, which the returned posterior keeps reading: draws are never all in memory. If the files
             exist the run goes on from them, to the same bits as an uninterrupted one.
-        checkpoint_seconds: time between two checkpoints: what a killed run loses at most.
+        checkpoint_seconds: time between two checkpoints, which are made after whole transitions. A killed run loses
+            what came after the last one; the way to the starting points is not saved.
         progress: show a progress bar.
 
     Raises:
@@ -131,12 +136,33 @@ class Sampler(ABC):
         data = TrainingData.check(model, events, weights, context, self.dtype or model.dtype, self.device)
         model = model.prepare(data.events, data.weights, dtype=self.dtype, device=self.device)
         check_on_support(model, data.events)
-        if isinstance(self.start, Posterior) and self.start.weights.size != model.weights:
+        if isinstance(self.start, Posterior):
+            self._check_start(self.start, model)
+        return self.loop(self, model, data)
+
+    def _check_start(self, start: Posterior, model: BayesianFlow) -> None:
+        theirs, ours = start.model.describe(), model.describe()
+        if start.weights.size != model.weights:
             raise ValueError(
-                f"start is a posterior over {self.start.weights.size} weights, the model has {model.weights}; "
+                f"start is a posterior over {start.weights.size} weights, the model has {model.weights}; "
                 "train it on the same flow"
             )
-        return self.loop(self, model, data)
+        for what in ("parameters", "preprocessing"):
+            if theirs[what] != ours[what]:
+                raise ValueError(f"start is a posterior over a flow with other {what}; train it on the same model")
+        if start.weights.stored is not None and start.weights.stored < self.chains:
+            raise ValueError(
+                f"chains is {self.chains}, but start holds {start.weights.stored} draws: not one for every chain"
+            )
+
+    @property
+    def noisy_potential(self) -> bool:
+        """Whether the kernel knows the potential of a mini-batch only."""
+        return False
+
+    def problems(self, history: dict[str, NDArray[np.float64]]) -> list[str]:
+        """What is wrong with the kernel's own statistics ``[C, draws]``, in words with advice."""
+        return []
 
     def kernel(self, model: BayesianFlow) -> PyroKernel:
         """This sampler as a kernel for :class:`pyro.infer.MCMC`, which then runs single chains of it.
@@ -175,11 +201,16 @@ class Sampler(ABC):
         }
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number, of Python or numpy."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def positive(settings: Any, *names: str) -> None:
     """Check that attributes of a settings object are positive, finite numbers."""
     for name in names:
         value = getattr(settings, name)
-        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+        good = is_number(value) and 0 < value < math.inf
         require(good, name, value, "positive and finite")
 
 
@@ -187,7 +218,7 @@ def fraction(settings: Any, *names: str) -> None:
     """Check that attributes of a settings object are between 0 and 1."""
     for name in names:
         value = getattr(settings, name)
-        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
+        good = is_number(value) and 0 < value < 1
         require(good, name, value, "between 0 and 1")
 
 
@@ -207,7 +238,6 @@ class DualAveraging:
     gamma: float = 0.05
     delay: float = 10.0
     decay: float = 0.75
-    names: tuple[str, ...] = field(default=("centre", "error", "log_mean", "count"), repr=False)
 
     def start(self, state: State, step_size: Tensor) -> None:
         """Begin anew around ``step_size [C]``."""

@@ -7,7 +7,9 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.checks import require, whole_number
@@ -15,6 +17,7 @@ from pyrogen.inference.chains import State
 from pyrogen.inference.potential import Whitened
 from pyrogen.inference.sampler import Sampler, normal, positive
 
+LARGEST_EXCESS = 0.3  # of the temperature, before a warning
 REMEMBERED = 0.98  # decay of the running averages in the warm-up
 
 
@@ -33,10 +36,11 @@ class StochasticGradient(Sampler):
             excess temperature is ``tolerance``.
         tolerance: see ``step_size``.
         schedule: ``"constant"``, or ``"cyclical"`` (Zhang et al., arXiv:1902.03932): every cycle begins with large
-            steps without noise, which may find another mode, and goes on with falling ones, from which the draws are
-            taken; several modes in one chain.
+            steps, which may find another mode, and goes on with falling ones, from which the draws are taken; several
+            modes in one chain. Other than there, the large steps have their noise too: without it, weights that relax
+            more slowly than a cycle lasts end with a fifth of their variance. ``step_size`` is that of the first draw.
         cycles: number of cycles, for ``"cyclical"``; they share the draws evenly.
-        exploration: fraction of every cycle without noise and draws.
+        exploration: fraction of every cycle that gives no draws.
         preconditioner: ``"none"``, or ``"rmsprop"`` (Li et al., arXiv:1512.07666): every weight's step in units of
             its gradient's root mean square. It is learned in the warm-up and fixed afterwards; so it needs no
             correction for its own changes, which pSGLD leaves out.
@@ -99,22 +103,21 @@ class StochasticGradient(Sampler):
     def advance(
         self, target: Whitened, state: State, step: int, warmup_steps: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        if step < warmup_steps:
-            # Now and then is enough, and keeps the warm-up as cheap as the rest.
-            if step % 5 == 0:
-                self._measure(target, state, generator)
-                self._take_step_size(target, state)
-            self._move(target, state, state["step_size"], True, generator)
-        else:
-            for factor, hot in self._factors(step - warmup_steps):
-                self._move(target, state, factor * state["step_size"], hot, generator)
-        return {"step_size": state["step_size"], "excess_temperature": self._excess(target, state, state["step_size"])}
+        # Now and then is enough, and keeps the warm-up as cheap as the rest.
+        if step < warmup_steps and step % 5 == 0:
+            self._measure(target, state, generator)
+            self._take_step_size(target, state)
+        step_size = state["step_size"]
+        for factor in [1.0] if step < warmup_steps else self._factors(step - warmup_steps):
+            step_size = factor * state["step_size"]
+            self._move(target, state, step_size, generator)
+        return {"step_size": step_size, "excess_temperature": self._excess(target, state, step_size)}
 
-    def _factors(self, step: int) -> list[tuple[float, bool]]:
-        """Factors on the step size, and whether there is noise, of the moves up to the next that may give a draw."""
+    def _factors(self, step: int) -> list[float]:
+        """Factors on the step size of the moves up to the next one that may give a draw."""
         if self.schedule == "constant":
-            return [(1.0, True)]
-        length = math.ceil(self.draws * self.thinning / self.cycles)  # moves of a cycle that may give draws
+            return [1.0]
+        length = math.ceil(self.draws / self.cycles) * self.thinning  # moves of a cycle that may give draws
         explored = round(length * self.exploration / (1 - self.exploration))
         within = step % length
         moves = range(explored + length) if within == 0 else range(explored + within, explored + length)
@@ -125,7 +128,20 @@ class StochasticGradient(Sampler):
             r = move / (explored + length)
             return math.sqrt((1 + math.cos(math.pi * r)) / (1 + math.cos(math.pi * start)))
 
-        return [(factor(move), move >= explored) for move in moves]
+        return [factor(move) for move in moves]
+
+    @property
+    def noisy_potential(self) -> bool:
+        return self.batch_size is not None
+
+    def problems(self, history: dict[str, NDArray[np.float64]]) -> list[str]:
+        excess = history["excess_temperature"].mean(1)
+        if (excess <= max(LARGEST_EXCESS, 2 * self.tolerance)).all():
+            return []
+        return [
+            f"the chains are too hot: excess temperatures of {', '.join(f'{e:.2f}' for e in excess)} widen the "
+            "posterior by about half as much. Try a smaller step_size (None chooses one), or a larger batch_size"
+        ]
 
     def _rows(self, target: Whitened, chains: int, generator: torch.Generator, part: float = 1.0) -> Tensor | None:
         if self.batch_size is None or self.batch_size >= target.size:
@@ -197,8 +213,8 @@ class StochasticGradient(Sampler):
         """Add what the kernel needs besides to its state."""
 
     @abstractmethod
-    def _move(self, target: Whitened, state: State, step_size: Tensor, hot: bool, generator: torch.Generator) -> None:
-        """One step in place, without noise where not ``hot``."""
+    def _move(self, target: Whitened, state: State, step_size: Tensor, generator: torch.Generator) -> None:
+        """One step in place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,12 +237,10 @@ class SGLD(StochasticGradient):
         variance, curvature = self._noise_and_curvature(target, state)
         return step_size.square() * (variance / self.temperature + curvature) / 4
 
-    def _move(self, target: Whitened, state: State, step_size: Tensor, hot: bool, generator: torch.Generator) -> None:
+    def _move(self, target: Whitened, state: State, step_size: Tensor, generator: torch.Generator) -> None:
         stride = step_size[:, None] * self._root(state)
-        position = state["position"] - 0.5 * stride.square() * state["gradient"]
-        if hot:
-            position = position + math.sqrt(self.temperature) * stride * normal(position, generator)
-        state["position"] = position
+        noise = math.sqrt(self.temperature) * normal(stride, generator)
+        state["position"] = state["position"] - 0.5 * stride.square() * state["gradient"] + stride * noise
         self._gradient(target, state, generator)
 
 
@@ -263,16 +277,13 @@ class SGHMC(StochasticGradient):
         variance, curvature = self._noise_and_curvature(target, state)
         return step_size * variance / (2 * self.friction * self.temperature) + step_size.square() * curvature / 4
 
-    def _move(self, target: Whitened, state: State, step_size: Tensor, hot: bool, generator: torch.Generator) -> None:
+    def _move(self, target: Whitened, state: State, step_size: Tensor, generator: torch.Generator) -> None:
         step = step_size[:, None]
         half = 0.5 * step * self._root(state)
         keep = torch.exp(-self.friction * step)
         momentum = state["momentum"] - half * state["gradient"]
         position = state["position"] + half * momentum
-        momentum = keep * momentum
-        if hot:
-            noise = normal(position, generator)
-            momentum = momentum + (self.temperature * (1 - keep.square())).sqrt() * noise
+        momentum = keep * momentum + (self.temperature * (1 - keep.square())).sqrt() * normal(position, generator)
         state["position"] = position + half * momentum
         self._gradient(target, state, generator)
         state["momentum"] = momentum - half * state["gradient"]

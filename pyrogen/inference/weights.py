@@ -105,10 +105,12 @@ class WeightPosterior:
         """
         n = whole_number("draws", n, 1)
         if self.family == "draws":
-            stored = self.arrays["draws"].flatten(0, 1)
-            if n > len(stored):
-                raise ValueError(f"draws is {n}, but this posterior holds {len(stored)} stored weight draws")
-            yield from stored[torch.linspace(0, len(stored) - 1, n).round().long()]
+            stored = self.arrays["draws"]
+            total = stored.shape[:2].numel()
+            if n > total:
+                raise ValueError(f"draws is {n}, but this posterior holds {total} stored weight draws")
+            for i in np.linspace(0, total - 1, n).round().astype(int):
+                yield stored[divmod(int(i), stored.shape[1])]  # one by one: stored draws may be more than memory holds
             return
         a = self.arrays
         loc = a["loc"]
