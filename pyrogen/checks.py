@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import operator
 from typing import Any
 
@@ -25,3 +27,24 @@ def require(condition: bool, name: str, value: Any, right: str) -> None:
     """Raise a ValueError that names the argument, its value and what would be right, unless ``condition`` holds."""
     if not condition:
         raise ValueError(f"{name} is {value!r}; it must be {right}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number, of Python or numpy."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def positive(settings: Any, *names: str) -> None:
+    """Check that attributes of a settings object are positive, finite numbers."""
+    for name in names:
+        value = getattr(settings, name)
+        good = is_number(value) and 0 < value < math.inf
+        require(good, name, value, "positive and finite")
+
+
+def fraction(settings: Any, *names: str) -> None:
+    """Check that attributes of a settings object are between 0 and 1."""
+    for name in names:
+        value = getattr(settings, name)
+        good = is_number(value) and 0 < value < 1
+        require(good, name, value, "between 0 and 1")

@@ -107,9 +107,7 @@ def write_hdf5(path: str | os.PathLike[str], kind: str, version: int, fill: Call
     # The HDF5 1.10 layout and fixed-length strings keep checksums on metadata too: a flipped bit is then an error,
     # where older layouts read wrong numbers now and then.
     with h5py.File("in-memory", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
-        file.attrs["pyrogen_kind"] = np.bytes_(kind)
-        file.attrs["pyrogen_format_version"] = version
-        write_json(file, "package_versions", package_versions())
+        _label(file, kind, version)
         fill(file)
         file.flush()
         image = file.id.get_file_image()
@@ -140,9 +138,7 @@ def write_empty_hdf5(
     temporary = _temporary_name(path)
     try:
         with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
-            file.attrs["pyrogen_kind"] = np.bytes_(kind)
-            file.attrs["pyrogen_format_version"] = version
-            write_json(file, "package_versions", package_versions())
+            _label(file, kind, version)
             fill(file)
         with open(temporary, "rb+") as stream:
             # Reserved now: a mapped file that runs into a full disk later kills its process.
@@ -181,6 +177,13 @@ def open_hdf5(path: str | os.PathLike[str], kind: str, newest_version: int) -> I
                 "update pyrogen to read it"
             )
         yield file
+
+
+def _label(file: h5py.File, kind: str, version: int) -> None:
+    """What every file of pyrogen says of itself."""
+    file.attrs["pyrogen_kind"] = np.bytes_(kind)
+    file.attrs["pyrogen_format_version"] = version
+    write_json(file, "package_versions", package_versions())
 
 
 def kind_of(file: h5py.File) -> str | None:

@@ -6,12 +6,13 @@ import signal
 import stat
 import subprocess
 import sys
-import time
+from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from killing import kill_again_and_again
 
 import pyrogen as pg
 from pyrogen import files
@@ -50,18 +51,9 @@ def content(path):
 def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
     """SIGKILL at several moments of one run, resumed each time, against an uninterrupted run."""
     train_to_the_end(tmp_path / "whole_checkpoint.h5", tmp_path / "whole.h5")
-    checkpoint, kills = tmp_path / "checkpoint.h5", 0
-    for delay in (0.0, 0.05, 0.11, 0.19, 0.3, 0.0, 0.08):
-        with train(checkpoint, tmp_path / "killed.h5") as process:
-            assert process.stdout.readline() == "training\n"
-            before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-            # The moment counts from the first new epoch, so that every round gets further, however busy the machine is.
-            while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
-                time.sleep(0.002)
-            time.sleep(delay)
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                kills += 1
+    checkpoint = tmp_path / "checkpoint.h5"
+    again = partial(train, checkpoint, tmp_path / "killed.h5")
+    kills = kill_again_and_again(again, checkpoint, "training\n", (0.0, 0.05, 0.11, 0.19, 0.3, 0.0, 0.08))
     assert kills >= 3, "the run ended before it could be killed several times"
     train_to_the_end(checkpoint, tmp_path / "killed.h5")
     whole, killed = content(tmp_path / "whole.h5"), content(tmp_path / "killed.h5")

@@ -2,15 +2,15 @@
 
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
-import time
+from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from killing import kill_again_and_again
 from torch import nn
 
 import pyrogen as pg
@@ -189,17 +189,9 @@ def start_run(*paths):
 def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
     with start_run(tmp_path / "whole.h5", tmp_path / "whole_posterior.h5") as process:
         process.communicate()
-    checkpoint, kills = tmp_path / "run.h5", 0
-    for delay in (0.0, 0.1, 0.3):
-        with start_run(checkpoint, tmp_path / "posterior.h5") as process:
-            assert process.stdout.readline() == "sampling\n"
-            before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-            while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
-                time.sleep(0.002)
-            time.sleep(delay)
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                kills += 1
+    checkpoint = tmp_path / "run.h5"
+    again = partial(start_run, checkpoint, tmp_path / "posterior.h5")
+    kills = kill_again_and_again(again, checkpoint, "sampling\n", (0.0, 0.1, 0.3))
     assert kills >= 2
     with start_run(checkpoint, tmp_path / "posterior.h5") as process:
         process.communicate()

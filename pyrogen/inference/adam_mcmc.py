@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pyrogen.checks import require, whole_number
+from pyrogen.checks import fraction, is_number, positive, require, whole_number
 from pyrogen.inference.chains import State
 from pyrogen.inference.potential import Whitened
-from pyrogen.inference.sampler import DualAveraging, Sampler, fraction, is_number, normal, positive
+from pyrogen.inference.sampler import DualAveraging, Sampler, metropolis, normal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +119,8 @@ class AdamMCMC(Sampler):
             + there.log_density(position, state["position"])
             - here.log_density(state["position"], position)
         )
-        acceptance = torch.exp(log_ratio.nan_to_num(nan=-torch.inf).clamp(max=0))
-        uniform = torch.rand(len(value), generator=generator, dtype=torch.float64, device=value.device)
-        accepted = uniform < acceptance
-        for name, new in (("position", position), ("potential", value), ("gradient", gradient)):
-            state[name] = torch.where(accepted if new.ndim == 1 else accepted[:, None], new, state[name])
+        new = {"position": position, "potential": value, "gradient": gradient}
+        acceptance, _ = metropolis(state, new, log_ratio, generator)
         if live:
             self._remember(state)
         acceptance = acceptance.to(step_size)
@@ -135,10 +132,6 @@ class AdamMCMC(Sampler):
             if step + 1 == warmup_steps:
                 averaging.finish(state)
         return {"acceptance": acceptance, "step_size": step_size}
-
-    @property
-    def noisy_potential(self) -> bool:
-        return self.batch_size is not None
 
     def _stochastic(self, target: Whitened) -> bool:
         return self.batch_size is not None and self.batch_size < target.size

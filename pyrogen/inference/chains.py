@@ -23,6 +23,7 @@ from pyrogen.inference.draws import DrawStore
 from pyrogen.inference.optimise import Adam
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.potential import Potential, Whitened, independent_starts
+from pyrogen.inference.runs import run_info, stream
 from pyrogen.inference.weights import WeightPosterior
 
 if TYPE_CHECKING:
@@ -65,10 +66,10 @@ class SamplingRun:
             assert isinstance(sampler.start, Posterior)
             location, scale = (sampler.start.weights.arrays[name].to(scale) for name in ("loc", "scale"))
         self.target = Whitened(self.potential, location, scale)
-        digests = {}
+        more: dict[str, Any] = {"backend": type(sampler).__name__}
         if isinstance(sampler.start, Posterior):
-            digests["start"] = {name: digest(array) for name, array in sampler.start.weights.arrays.items()}
-        self.identity = run_identity(type(sampler).__name__, sampler.describe(), self.model, self.data, **digests)
+            more["start"] = {name: digest(array) for name, array in sampler.start.weights.arrays.items()}
+        self.identity = run_identity(sampler.describe(), self.model, self.data, **more)
         self.total = sampler.warmup + sampler.draws
         # Kernels on mini-batches are judged by the potential of events that stay the same, for all chains.
         self.judges: Tensor | None = None
@@ -232,9 +233,7 @@ class SamplingRun:
         problems = find_problems(history, store.draws) + self.sampler.problems(history)
         for problem in problems:
             warnings.warn(problem, SamplingWarning, stacklevel=4)
-        info = {
-            "backend": type(self.sampler).__name__,
-            "settings": self.sampler.describe(),
+        info = run_info(self.sampler, self.data) | {
             "exact": self.sampler.exact,
             "training_events": self.potential.size,
             "effective_size": self.potential.effective_size,
@@ -243,9 +242,6 @@ class SamplingRun:
             "seconds": self.seconds,
             "warnings": problems,
             "chains_batched": self.potential.obstacle or "one gradient for all chains",
-            "data_sha256": self.data.digest,
-            "names": self.data.names,
-            "units": self.data.units,
         }
         return Posterior(self.model, WeightPosterior("draws", {"draws": store.draws}), history, info)
 
@@ -315,14 +311,6 @@ def split_rhat(values: np.ndarray) -> float:
 
 def _list(values: list[Any]) -> str:
     return ", ".join(map(str, values))
-
-
-def stream(seed: int, *name: int) -> int:
-    """The seed of one of the independent streams of random numbers that belong to ``seed``.
-
-    A name of several numbers must not end in zero: its sequence would be that of the shorter name.
-    """
-    return int(np.random.SeedSequence([seed, *name]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _overdispersed(posterior: Posterior, chains: int, dispersion: float, seed: int) -> Tensor:

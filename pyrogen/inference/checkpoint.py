@@ -33,27 +33,25 @@ def digest(tensor: Tensor) -> str:
 
 
 def run_identity(
-    backend: str, settings: Mapping[str, Any], model: BayesianFlow, data: TrainingData, **digests: Mapping[str, str]
+    settings: Mapping[str, Any], model: BayesianFlow, data: TrainingData, **more: str | Mapping[str, str]
 ) -> dict[str, Any]:
     """What makes a run this run, in JSON types: a checkpoint of anything else is refused.
 
     Made before any work, so that what JSON cannot hold is found out then and not when the result is saved.
 
     Args:
-        backend: name of the backend.
-        settings: all its settings that decide the result.
+        settings: all settings of the backend that decide the result.
         model: the prepared model.
         data: its checked training events.
-        digests: digests of further tensors that decide the result, by name.
+        more: what decides the result besides, by name: the backend's name, digests of further tensors.
     """
     identity = {
-        "backend": backend,
         "settings": settings,
         "model": model.describe() | {"initial_weights": digest(model.initial_theta)},
         "flow_buffers": {name: digest(buffer) for name, buffer in model._flow.named_buffers()},
         "data": {"events": list(data.events.shape), "sha256": data.digest},
     }
-    return json.loads(json.dumps(identity | digests))
+    return json.loads(json.dumps(identity | more))
 
 
 def save_checkpoint(

@@ -15,15 +15,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import require, whole_number
+from pyrogen.checks import positive, whole_number
 from pyrogen.files import check_writable
 from pyrogen.inference.chains import State
 from pyrogen.inference.checkpoint import load_checkpoint, run_identity, save_checkpoint
-from pyrogen.inference.data import TrainingData, check_on_support
+from pyrogen.inference.data import TrainingData
 from pyrogen.inference.optimise import Adam
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.potential import Potential, Whitened
-from pyrogen.inference.sampler import positive
+from pyrogen.inference.runs import check_dtype, describe, prepare, run_info
 
 RECORDS = 200  # points of a training curve
 
@@ -68,9 +68,7 @@ class Optimised(ABC):
         for name, least in {"steps": 1, "batch_size": 1, "seed": 0}.items():
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         positive(self, "lr", "checkpoint_seconds")
-        require(
-            self.dtype in (None, torch.float32, torch.float64), "dtype", self.dtype, "torch.float32 or torch.float64"
-        )
+        check_dtype(self)
 
     def fit(self, model: BayesianFlow, events: Any, weights: Any = None, context: Any = None) -> Posterior:
         """Train, or go on training from the checkpoint.
@@ -92,10 +90,7 @@ class Optimised(ABC):
         """
         if self.checkpoint is not None:
             check_writable(self.checkpoint)
-        data = TrainingData.check(model, events, weights, context, self.dtype or model.dtype, self.device)
-        model = model.prepare(data.events, data.weights, dtype=self.dtype, device=self.device)
-        check_on_support(model, data.events)
-        return self._fit(model, data)
+        return self._fit(*prepare(self, model, events, weights, context))
 
     @abstractmethod
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
@@ -103,9 +98,7 @@ class Optimised(ABC):
 
     def describe(self) -> dict[str, Any]:
         """All settings that decide the result, in JSON types."""
-        left_out = ("checkpoint", "checkpoint_seconds", "progress")
-        settings = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in left_out}
-        return settings | {"dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch.")}
+        return describe(self, "checkpoint", "checkpoint_seconds", "progress")
 
 
 class Descent:
@@ -139,7 +132,7 @@ class Descent:
         scale = torch.ones_like(self.potential.prior_scale)
         self.target = Whitened(self.potential, torch.zeros_like(scale), scale)
         self.generator = torch.Generator(model.device).manual_seed(seed)
-        self.identity = run_identity(type(settings).__name__, settings.describe(), model, data)
+        self.identity = run_identity(settings.describe(), model, data, backend=type(settings).__name__)
         self.adam = Adam(settings.steps, settings.lr, settings.batch_size)
         self.records = min(RECORDS, settings.steps)
         self.done, self.seconds = 0, 0.0
@@ -203,16 +196,11 @@ class Descent:
 
     def info(self, problems: list[str]) -> dict[str, Any]:
         """How the result came about, in JSON types."""
-        return {
-            "backend": type(self.settings).__name__,
-            "settings": self.settings.describe(),
+        return run_info(self.settings, self.data) | {
             "exact": False,
             "training_events": self.potential.size,
             "effective_size": self.potential.effective_size,
             "gradients": self.potential.gradients,
             "seconds": self.seconds,
             "warnings": problems,
-            "data_sha256": self.data.digest,
-            "names": self.data.names,
-            "units": self.data.units,
         }

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import require, whole_number
-from pyrogen.inference.chains import SamplingError, SamplingWarning, stream
+from pyrogen.inference.chains import SamplingError, SamplingWarning
 from pyrogen.inference.data import TrainingData
 from pyrogen.inference.descent import Descent, Optimised
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.potential import independent_starts
+from pyrogen.inference.runs import stream
 from pyrogen.inference.weights import WeightPosterior
 
 OBJECTIVES = ("map", "likelihood")

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.checks import require, whole_number
+from pyrogen.checks import fraction, is_number, positive, require, whole_number
 from pyrogen.inference.chains import State
 from pyrogen.inference.potential import Whitened
-from pyrogen.inference.sampler import DualAveraging, Sampler, fraction, is_number, normal, positive
+from pyrogen.inference.sampler import DualAveraging, Sampler, metropolis, normal
 
 DIVERGENCE = 1000.0  # error of the energy above which a trajectory counts as divergent, as in Stan
 
@@ -90,12 +90,8 @@ class HMC(Sampler):
             u + 0.5 * p.double().square().sum(1) for u, p in ((state["potential"], momentum), (value, momentum_end))
         )
         change = (energy_end - energy).nan_to_num(nan=torch.inf)
-        acceptance = torch.exp(-change.clamp(min=0))
-        uniform = torch.rand(len(change), generator=generator, dtype=torch.float64, device=change.device)
-        accepted = uniform < acceptance
-        for name, new in (("position", position), ("potential", value), ("gradient", gradient)):
-            rows = accepted if new.ndim == 1 else accepted[:, None]
-            state[name] = torch.where(rows, new, state[name])
+        new = {"position": position, "potential": value, "gradient": gradient}
+        acceptance, accepted = metropolis(state, new, -change, generator)
         acceptance = acceptance.to(step_size)
         if warming:
             self._adapt(state, acceptance, step, warmup_steps, windows)

@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import require, whole_number
-from pyrogen.inference.chains import SamplingError, SamplingWarning, stream
+from pyrogen.inference.chains import SamplingError, SamplingWarning
 from pyrogen.inference.curvature import Curvature
 from pyrogen.inference.data import TrainingData
 from pyrogen.inference.descent import Descent, Optimised
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.potential import Potential, Whitened
+from pyrogen.inference.runs import stream
 from pyrogen.inference.weights import WeightPosterior
 
 STRUCTURES = ("auto", "full", "low_rank", "diagonal")

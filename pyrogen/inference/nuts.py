@@ -13,12 +13,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyrogen.bayes.model import THETA
-from pyrogen.checks import require, whole_number
-from pyrogen.inference.chains import SamplingRun, State, stream
+from pyrogen.checks import fraction, require, whole_number
+from pyrogen.inference.chains import SamplingRun, State
 from pyrogen.inference.draws import ChainStore, DrawStore
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.potential import Whitened
-from pyrogen.inference.sampler import Sampler, fraction
+from pyrogen.inference.runs import stream
+from pyrogen.inference.sampler import Sampler
 
 
 class _Energy(torch.autograd.Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -86,6 +87,14 @@ class Potential:
             ]
         )
 
+    def _parts(self, chains: int, rows: Tensor | None) -> tuple[Iterable[Any], float]:
+        """All events, or ``rows [M]`` or ``[C, M]`` of them, in chunks of bounded memory; and the factor that scales
+        their log-likelihood to the whole sample."""
+        step = max(1, NUMBERS // chains)
+        if rows is None:
+            return (slice(start, start + step) for start in range(0, self.size, step)), 1.0
+        return rows.split(step, -1), self.size / rows.shape[-1]
+
     def value_and_gradient(self, theta: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``U [C]`` (in float64) and its gradient ``[C, P]`` at ``theta [C, P]``.
 
@@ -94,17 +103,10 @@ class Potential:
             rows: indices ``[C, M]`` of the events of each chain's mini-batch, whose log-likelihood is scaled to the
                 whole sample; None: all events, in chunks whose memory is bounded.
         """
-        chains = len(theta)
-        value = torch.zeros(chains, dtype=torch.float64, device=theta.device)
+        value = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
         gradient = torch.zeros_like(theta)
-        if rows is None:
-            step, scale = max(1, NUMBERS // chains), 1.0
-            parts: Any = (slice(start, start + step) for start in range(0, self.size, step))
-            self.gradients += 1
-        else:
-            step, scale = max(1, NUMBERS // chains), self.size / rows.shape[1]
-            parts = rows.split(step, 1)
-            self.gradients += rows.shape[1] / self.size
+        parts, scale = self._parts(len(theta), rows)
+        self.gradients += 1 / scale
         for part in parts:
             leaf = theta.detach().requires_grad_()
             negative = self._negative_log_likelihoods(leaf, *self._rows(part))
@@ -120,16 +122,11 @@ class Potential:
     @torch.no_grad()
     def value(self, theta: Tensor, rows: Tensor | None = None) -> Tensor:
         """``U [C]`` (in float64) at ``theta [C, P]``, from all events, or from ``rows [M]`` scaled to the sample."""
-        step = max(1, NUMBERS // len(theta))
         value = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
-        if rows is None:
-            parts: Any = (slice(start, start + step) for start in range(0, self.size, step))
-        else:
-            parts = rows.split(step)
+        parts, scale = self._parts(len(theta), rows)
         for part in parts:
             value += self._negative_log_likelihoods(theta, *self._rows(part))
-        if rows is not None:
-            value *= self.size / len(rows)
+        value *= scale
         if not self.likelihood_only:
             value += 0.5 * (theta / self.prior_scale).double().square().sum(1)
         return value

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pyrogen.bayes.model import THETA, BayesianFlow
 from pyrogen.checks import require
-from pyrogen.inference.chains import SamplingRun, State, stream
+from pyrogen.inference.chains import SamplingRun, State
+from pyrogen.inference.runs import stream
 
 if TYPE_CHECKING:
     from pyrogen.inference.sampler import Sampler

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import numbers
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import require, whole_number
+from pyrogen.checks import positive, require, whole_number
 from pyrogen.files import check_writable
 from pyrogen.inference.chains import SamplingRun, State, draws_path
-from pyrogen.inference.data import TrainingData, check_on_support
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.potential import Whitened
 from pyrogen.inference.pyro_kernel import PyroKernel
+from pyrogen.inference.runs import check_dtype, describe, prepare
 
 STARTS = ("initial", "prior", "map")
 
@@ -99,9 +98,7 @@ class Sampler(ABC):
             self.whiten,
             "False where start is not a mean-field Posterior (train one with pg.SVI and give start=posterior)",
         )
-        require(
-            self.dtype in (None, torch.float32, torch.float64), "dtype", self.dtype, "torch.float32 or torch.float64"
-        )
+        check_dtype(self)
 
     def fit(self, model: BayesianFlow, events: Any, weights: Any = None, context: Any = None) -> Posterior:
         """Sample the posterior of the weights, or go on from the checkpoint.
@@ -133,9 +130,7 @@ class Sampler(ABC):
         Raises:
             ValueError: as :meth:`fit`.
         """
-        data = TrainingData.check(model, events, weights, context, self.dtype or model.dtype, self.device)
-        model = model.prepare(data.events, data.weights, dtype=self.dtype, device=self.device)
-        check_on_support(model, data.events)
+        model, data = prepare(self, model, events, weights, context)
         if isinstance(self.start, Posterior):
             self._check_start(self.start, model)
         return self.loop(self, model, data)
@@ -158,7 +153,7 @@ class Sampler(ABC):
     @property
     def noisy_potential(self) -> bool:
         """Whether the kernel knows the potential of a mini-batch only."""
-        return False
+        return getattr(self, "batch_size", None) is not None
 
     def problems(self, history: dict[str, NDArray[np.float64]]) -> list[str]:
         """What is wrong with the kernel's own statistics ``[C, draws]``, in words with advice."""
@@ -193,38 +188,33 @@ class Sampler(ABC):
 
     def describe(self) -> dict[str, Any]:
         """All settings that decide the result, in JSON types."""
-        left_out = ("checkpoint", "checkpoint_seconds", "progress", "start")
-        settings = {name: getattr(self, name) for name in (f.name for f in fields(self)) if name not in left_out}
-        return settings | {
-            "start": self.start if isinstance(self.start, str) else "posterior",
-            "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
-        }
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a real number, of Python or numpy."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def positive(settings: Any, *names: str) -> None:
-    """Check that attributes of a settings object are positive, finite numbers."""
-    for name in names:
-        value = getattr(settings, name)
-        good = is_number(value) and 0 < value < math.inf
-        require(good, name, value, "positive and finite")
-
-
-def fraction(settings: Any, *names: str) -> None:
-    """Check that attributes of a settings object are between 0 and 1."""
-    for name in names:
-        value = getattr(settings, name)
-        good = is_number(value) and 0 < value < 1
-        require(good, name, value, "between 0 and 1")
+        told = describe(self, "checkpoint", "checkpoint_seconds", "progress", "start")
+        return told | {"start": self.start if isinstance(self.start, str) else "posterior"}
 
 
 def normal(like: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal numbers of the shape and type of ``like``."""
     return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def metropolis(state: State, new: State, log_ratio: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The Metropolis-Hastings test: chains that pass it take what is ``new`` into their state.
+
+    Args:
+        state: tensors ``[C]`` or ``[C, P]`` by name; changed in place.
+        new: what the chains have under some of these names at their proposals.
+        log_ratio: logarithm of the ratio of the densities, proposals included, ``[C]``; NaN is a rejection.
+        generator: draws the test.
+
+    Returns:
+        Acceptance probabilities ``[C]`` in float64, and which chains passed.
+    """
+    acceptance = torch.exp(log_ratio.nan_to_num(nan=-torch.inf).clamp(max=0))
+    uniform = torch.rand(len(acceptance), generator=generator, dtype=torch.float64, device=acceptance.device)
+    accepted = uniform < acceptance
+    for name, values in new.items():
+        state[name] = torch.where(accepted if values.ndim == 1 else accepted[:, None], values, state[name])
+    return acceptance, accepted
 
 
 @dataclass

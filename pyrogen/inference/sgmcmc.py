@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.checks import require, whole_number
+from pyrogen.checks import positive, require, whole_number
 from pyrogen.inference.chains import State
 from pyrogen.inference.potential import Whitened
-from pyrogen.inference.sampler import Sampler, normal, positive
+from pyrogen.inference.sampler import Sampler, normal
 
 LARGEST_EXCESS = 0.3  # of the temperature, before a warning
 REMEMBERED = 0.98  # decay of the running averages in the warm-up
@@ -129,10 +129,6 @@ class StochasticGradient(Sampler):
             return math.sqrt((1 + math.cos(math.pi * r)) / (1 + math.cos(math.pi * start)))
 
         return [factor(move) for move in moves]
-
-    @property
-    def noisy_potential(self) -> bool:
-        return self.batch_size is not None
 
     def problems(self, history: dict[str, NDArray[np.float64]]) -> list[str]:
         excess = history["excess_temperature"].mean(1)

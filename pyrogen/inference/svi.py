@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ import torch
 
 from pyrogen.bayes.guide import AutoNormal
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import require, whole_number
+from pyrogen.checks import is_number, require, whole_number
 from pyrogen.files import check_writable
-from pyrogen.inference.data import TrainingData, check_on_support
 from pyrogen.inference.posterior import Posterior
+from pyrogen.inference.runs import check_dtype, describe, prepare
 from pyrogen.inference.schedules import SCHEDULES
 from pyrogen.inference.training import Training
 
@@ -92,7 +91,7 @@ class SVI:
         for name, least in smallest.items():
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         for name in ("lr", "lr_widths", "init_scale", "warmup", "widths_after", "validation"):
-            require(_is_number(getattr(self, name)), name, getattr(self, name), "a number")
+            require(is_number(getattr(self, name)), name, getattr(self, name), "a number")
             object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("lr", "lr_widths", "init_scale"):
             require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "positive and finite")
@@ -107,9 +106,7 @@ class SVI:
             self.validation,
             "positive where patience is given: early stopping needs held-out events",
         )
-        require(
-            self.dtype in (None, torch.float32, torch.float64), "dtype", self.dtype, "torch.float32 or torch.float64"
-        )
+        check_dtype(self)
 
     def fit(self, model: BayesianFlow, events: Any, weights: Any = None, context: Any = None) -> Posterior:
         """Train, or go on training from the checkpoint.
@@ -131,9 +128,7 @@ class SVI:
         """
         if self.checkpoint is not None:
             check_writable(self.checkpoint)
-        data = TrainingData.check(model, events, weights, context, self.dtype or model.dtype, self.device)
-        model = model.prepare(data.events, data.weights, dtype=self.dtype, device=self.device)
-        check_on_support(model, data.events)
+        model, data = prepare(self, model, events, weights, context)
         devices = [torch.device(self.device)] if torch.device(self.device).type == "cuda" else []
         with (
             torch.random.fork_rng(devices=devices),
@@ -143,15 +138,8 @@ class SVI:
 
     def describe(self) -> dict[str, Any]:
         """All settings that decide the result, in JSON types."""
-        names = [
-            name for name in self.__dataclass_fields__ if name not in ("checkpoint", "checkpoint_every", "progress")
-        ]
-        settings = {name: getattr(self, name) for name in names}
-        return settings | {
-            "guide": _guide_name(self.guide),
-            "betas": list(self.betas),
-            "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
-        }
+        told = describe(self, "checkpoint", "checkpoint_every", "progress")
+        return told | {"guide": _guide_name(self.guide), "betas": list(self.betas)}
 
 
 def _guide_name(guide: Any) -> str:
@@ -164,7 +152,3 @@ def _guide_name(guide: Any) -> str:
 def _shown(value: Any) -> str:
     """A function by its name: its address would be another one in the next process."""
     return _guide_name(value) if callable(value) else repr(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import sys
 import time
@@ -19,9 +18,10 @@ from tqdm import tqdm
 
 from pyrogen.bayes.guide import ELBO, AutoNormal, start_at_initial_weights
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
-from pyrogen.inference.checkpoint import digest, load_checkpoint, save_checkpoint
+from pyrogen.inference.checkpoint import digest, load_checkpoint, run_identity, save_checkpoint
 from pyrogen.inference.data import TrainingData
 from pyrogen.inference.posterior import Posterior
+from pyrogen.inference.runs import run_info, stream
 from pyrogen.inference.schedules import learning_rate_factor
 from pyrogen.inference.weights import WeightPosterior
 
@@ -59,7 +59,7 @@ class Training:
                 f"{self.size} training events are fewer than a batch of {svi.batch_size}; "
                 f"give a batch_size of at most {self.size} or more events"
             )
-        _seed(svi.seed, 0)
+        torch.manual_seed(stream(svi.seed, 0))
         order = torch.randperm(n)
         self.training, self.validation = order[held_out:], order[:held_out]
         self.weights = None if self.data.weights is None else self._normalised()
@@ -71,8 +71,8 @@ class Training:
         with pyro.poutine.block():
             self.guide(*example)  # autoguides make their parameters when they first see the model
         self.widths_start = round(svi.widths_after * svi.epochs * self.steps_per_epoch)
-        # Made before any work, so that what JSON cannot hold is found out now and not when the result is saved.
-        self.identity = json.loads(json.dumps(self._identity()))
+        initial_guide = {name: digest(value) for name, value in self.guide.state_dict().items()}
+        self.identity = run_identity(svi.describe(), self.model, self.data, initial_guide=initial_guide)
         self.local, self.local_reason = self._local()
         self.elbo = ELBO(local=False, num_particles=svi.num_particles)
         means: list[Tensor] = []
@@ -121,7 +121,7 @@ class Training:
                 if self._stopped():
                     break
                 # Every epoch has random numbers of its own, so that a checkpoint needs none.
-                _seed(svi.seed, epoch + 1)
+                torch.manual_seed(stream(svi.seed, epoch + 1))
                 with pyro.validation_enabled(epoch == first):
                     row = self._epoch(epoch, total, bar)
                 row["seconds"] = time.monotonic() - started
@@ -227,16 +227,6 @@ class Training:
         waited = len(self.history["loss"]) - self.best_epoch
         return self.svi.patience is not None and self.best is not None and waited >= self.svi.patience
 
-    def _identity(self) -> dict[str, Any]:
-        """What makes this run this run: a checkpoint of anything else is refused."""
-        return {
-            "settings": self.svi.describe(),
-            "model": self.model.describe() | {"initial_weights": digest(self.model.initial_theta)},
-            "flow_buffers": {name: digest(buffer) for name, buffer in self.model._flow.named_buffers()},
-            "initial_guide": {name: digest(value) for name, value in self.guide.state_dict().items()},
-            "data": {"events": list(self.data.events.shape), "sha256": self.data.digest},
-        }
-
     def _save(self) -> None:
         assert self.svi.checkpoint is not None
         tensors = {f"guide.{name}": value for name, value in self.guide.state_dict().items()}
@@ -268,9 +258,7 @@ class Training:
         return len(self.history["loss"])
 
     def _info(self) -> dict[str, Any]:
-        return {
-            "backend": "SVI",
-            "settings": self.svi.describe(),
+        return run_info(self.svi, self.data) | {
             "local_reparameterization": self.local,
             "local_reparameterization_reason": self.local_reason,
             "training_events": self.size,
@@ -278,9 +266,6 @@ class Training:
             "validation_events": len(self.validation),
             "epochs_done": len(self.history["loss"]),
             "kept_epoch": self.best_epoch if self.best is not None else len(self.history["loss"]),
-            "data_sha256": self.data.digest,
-            "names": self.data.names,
-            "units": self.data.units,
         }
 
 
@@ -290,7 +275,3 @@ def _make_guide(svi: SVI, model: BayesianFlow) -> Any:
     given = svi.guide.keywords if isinstance(svi.guide, partial) else {}
     accepted = inspect.signature(svi.guide).parameters
     return svi.guide(model, **{name: value for name, value in wanted.items() if name in accepted and name not in given})
-
-
-def _seed(seed: int, stream: int) -> None:
-    torch.manual_seed(int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0] >> np.uint64(1)))
