@@ -2,6 +2,8 @@ import matplotlib
 import pytest
 import torch
 
+import pyrogen as pg
+
 matplotlib.use("Agg")
 torch.set_num_threads(1)
 
@@ -10,3 +12,10 @@ torch.set_num_threads(1)
 def _seeded():
     """Every test starts from the same global random state, whatever ran before it."""
     torch.manual_seed(20210421)
+
+
+@pytest.fixture(scope="module")
+def wedge():
+    """500 events of the wedge."""
+    torch.manual_seed(1)
+    return pg.targets.Wedge().sample((500,))

@@ -1,4 +1,4 @@
-"""Deep ensembles and Laplace: closed-form posteriors, exact curvatures, resumed runs, and what they name."""
+"""Laplace: closed-form posteriors, exact curvatures, resumed runs, and what it names; what ensembles share with it."""
 
 import json
 import math
@@ -6,92 +6,27 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from baselines import EVENTS, PRIOR, WEIGHTS, Fragile, kill_at_save, location, same_bits, wedge_model
+from known import Line, Location
 
 import pyrogen as pg
-from pyrogen.inference import descent, ensemble, laplace
+from pyrogen.inference import descent, laplace
 from pyrogen.inference.curvature import Curvature
 from pyrogen.inference.data import TrainingData
 from pyrogen.inference.potential import Potential
 from pyrogen.inference.weights import WeightPosterior
 
 
-class Location(nn.Module):
-    """Events ~ N(loc, 1)."""
-
-    def __init__(self, d: int) -> None:
-        super().__init__()
-        self.features = d
-        self.loc = nn.Parameter(torch.zeros(d))
-
-    def log_prob(self, x):
-        return torch.distributions.Normal(self.loc, 1.0).log_prob(x).sum(-1)
-
-    def sample(self, n):
-        return self.loc + torch.randn(n, self.features)
-
-
-class Regression(nn.Module):
-    """Events ~ N(context @ slope, 0.5^2): a posterior whose correlations are those of the conditions."""
-
-    features, context = 1, 4
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.slope = nn.Parameter(torch.zeros(4))
-
-    def log_prob(self, x, context):
-        return torch.distributions.Normal(context @ self.slope, 0.5).log_prob(x[:, 0])
-
-    def sample(self, n, context):
-        return (context @ self.slope + 0.5 * torch.randn(n))[:, None]
-
-
 class Looping(Location):
     """A location whose log density vmap refuses: it asks for a number."""
 
     def log_prob(self, x):
-        return super().log_prob(x) * (1.0 if self.loc.detach()[0].item() < 1e9 else 0.0)
-
-
-class Fragile(Location):
-    """A location whose density is NaN beyond 5."""
-
-    def log_prob(self, x):
-        return super().log_prob(x) + torch.where(self.loc[0] > 5, torch.nan, 0.0)
-
-
-PRIOR = 0.3
-EVENTS = torch.randn(60, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64) + torch.arange(3.0)
-WEIGHTS = {
-    "none": None,
-    "signed": 1.5 * torch.rand(60, generator=torch.Generator().manual_seed(4), dtype=torch.float64) - 0.2,
-}
-
-
-def location(d=3, **kwargs):
-    return pg.BayesianFlow(Location(d), **{"prior_scale": PRIOR, "preprocessing": None} | kwargs)
-
-
-def wedge_model():
-    flow = pg.CouplingFlow(2, 2, (8,), transform="bernstein", base="uniform", bins=4, activation="tanh", seed=1)
-    return pg.BayesianFlow(flow, prior_scale="fan-in")
-
-
-@pytest.fixture(scope="module")
-def wedge():
-    torch.manual_seed(1)
-    return pg.targets.Wedge().sample((500,))
+        return super().log_prob(x) * (1.0 if self.location.detach()[0].item() < 1e9 else 0.0)
 
 
 def fit_laplace(model, events, weights=None, context=None, **kwargs):
     defaults = {"steps": 50, "lr": 0.05, "dtype": torch.float64, "progress": False}
     return pg.Laplace(**defaults | kwargs).fit(model, events, weights, context)
-
-
-def fit_ensemble(model, events, weights=None, **kwargs):
-    defaults = {"members": 3, "steps": 300, "lr": 0.05, "batch_size": 10_000, "progress": False}
-    return pg.Ensemble(**defaults | kwargs).fit(model, events, weights)
 
 
 def covariance(posterior):
@@ -140,7 +75,7 @@ def test_laplace_of_a_regression_has_its_correlations(prior):
     precision = (context.T @ context / 0.25 + torch.eye(4) / prior**2).double()
     expected = precision.inverse()
     assert float(expected[0, 1].abs()) > 0.5 * float((expected[0, 0] * expected[1, 1]).sqrt())
-    model = pg.BayesianFlow(Regression(), prior_scale=prior, preprocessing=None)
+    model = pg.BayesianFlow(Line(4, width=0.5), prior_scale=prior, preprocessing=None)
     for structure in ("full", "low_rank"):
         found = covariance(fit_laplace(model, events, context=context, structure=structure, rank=4))
         assert found.numpy() == pytest.approx(expected.numpy(), rel=0.01, abs=1e-5)
@@ -278,25 +213,6 @@ def test_laplace_resumes_with_the_same_bits(fitted, wedge, tmp_path, monkeypatch
         fit_laplace(wedge_model(), wedge, checkpoint=finished, rank=7, **settings)
 
 
-def kill_at_save(monkeypatch, moment):
-    saves, save = [], descent.save_checkpoint
-
-    def killed(*arguments):
-        saves.append(1)
-        save(*arguments)
-        if len(saves) == moment:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(descent, "save_checkpoint", killed)
-
-
-def same_bits(a, b):
-    """Weights and curve the same; times aside."""
-    arrays = (torch.equal(a.weights.arrays[name], b.weights.arrays[name]) for name in a.weights.arrays)
-    curves = (np.array_equal(a.history[name], b.history[name], equal_nan=True) for name in a.history)
-    return all(arrays) and all(curves) and a.info | {"seconds": 0} == b.info | {"seconds": 0}
-
-
 # --- What Laplace warns of --------------------------------------------------------------------------------------
 
 
@@ -314,7 +230,7 @@ def test_laplace_at_a_saddle_says_so():
 
     class Product(Location):
         def log_prob(self, x):
-            return torch.distributions.Normal(self.loc.prod(), 1.0).log_prob(x).sum(-1)
+            return torch.distributions.Normal(self.location.prod(), 1.0).log_prob(x).sum(-1)
 
     events = torch.full((50, 1), 1.0) + torch.randn(50, 1)
     model = pg.BayesianFlow(Product(2), preprocessing=None)
@@ -339,100 +255,6 @@ def test_polish_keeps_the_best_where_the_line_search_meets_nan():
     with pytest.warns(pg.SamplingWarning, match="not at the maximum"):
         posterior = fit_laplace(model, events, steps=3)
     assert posterior.weights.arrays["loc"].isfinite().all() and posterior.weights.arrays["loc"][0] <= 5
-
-
-# --- Ensembles --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("weighting", WEIGHTS)
-@pytest.mark.parametrize("objective", ["map", "likelihood"])
-def test_ensemble_of_a_location_ends_at_the_maximum(objective, weighting):
-    """All members at n xbar / (n + 1/s^2), without the prior at xbar; the loss is the potential per event."""
-    w = torch.ones(60).double() if WEIGHTS[weighting] is None else WEIGHTS[weighting]
-    w = w * w.sum() / w.square().sum()
-    n, strength = float(w.sum()), 1 / PRIOR**2 if objective == "map" else 0.0
-    maximum = (w[:, None] * EVENTS).sum(0) / (n + strength)
-    posterior = fit_ensemble(location(), EVENTS, WEIGHTS[weighting], objective=objective, dtype=torch.float64)
-    draws = posterior.weights.arrays["draws"]
-    assert draws.shape == (3, 1, 3) and not torch.equal(draws[0], draws[1])
-    assert draws.numpy() == pytest.approx(maximum.expand(3, 1, 3).numpy(), abs=1e-3)
-    likelihood = float((w * torch.distributions.Normal(maximum, 1.0).log_prob(EVENTS).sum(-1)).sum())
-    loss = (-likelihood + 0.5 * strength * float(maximum.square().sum())) / n
-    assert posterior.history["final_loss"] == pytest.approx(loss, abs=1e-5)
-    assert posterior.history["loss"].shape == (3, 200)
-    assert posterior.history["loss"][:, -1] == pytest.approx(loss, abs=1e-4)
-    assert posterior.info["warnings"] == [] and posterior.info["exact"] is False
-    assert posterior.info["gradients"] == 300 and posterior.info["settings"]["objective"] == objective
-
-
-def test_ensemble_members_of_a_flow_differ_and_come_from_the_seed(wedge, tmp_path):
-    settings = {"steps": 60, "lr": 0.01, "batch_size": 100}
-    posterior = fit_ensemble(wedge_model(), wedge, **settings)
-    assert posterior.info["gradients"] == pytest.approx(60 * 100 / 500)
-    assert len({float(u) for u in posterior.history["final_loss"]}) == 3
-    assert posterior.history["loss"].shape == (3, 60) and list(posterior.history["step"]) == list(range(1, 61))
-    assert (posterior.history["loss"][:, -10:].mean(1) < posterior.history["loss"][:, :10].mean(1)).all()
-    assert same_bits(posterior, fit_ensemble(wedge_model(), wedge, **settings))
-    assert not same_bits(posterior, fit_ensemble(wedge_model(), wedge, seed=1, **settings))
-    posterior.save(tmp_path / "ensemble.h5")
-    loaded = pg.load(tmp_path / "ensemble.h5")
-    assert torch.equal(loaded.log_prob(wedge[:20]), posterior.log_prob(wedge[:20]))
-    assert posterior.log_prob(wedge[:20]).shape == (3, 20)
-
-
-def test_ensemble_resumes_with_the_same_bits(wedge, tmp_path, monkeypatch):
-    settings = {"steps": 40, "lr": 0.01, "batch_size": 100, "checkpoint_seconds": 1e-9}
-    whole = fit_ensemble(wedge_model(), wedge, **settings)
-    for moment in (1, 7, 20):
-        kill_at_save(monkeypatch, moment)
-        with pytest.raises(KeyboardInterrupt):
-            fit_ensemble(wedge_model(), wedge, checkpoint=tmp_path / "run.h5", **settings)
-        monkeypatch.undo()
-    for _ in range(2):  # to the end, and from the end
-        assert same_bits(whole, fit_ensemble(wedge_model(), wedge, checkpoint=tmp_path / "run.h5", **settings))
-    with pytest.raises(pg.CheckpointMismatchError, match="settings.members: 3 in the file, 4 in this run"):
-        fit_ensemble(wedge_model(), wedge, checkpoint=tmp_path / "run.h5", members=4, **settings)
-
-
-@pytest.mark.filterwarnings("ignore:member")
-def test_the_curve_has_the_mean_of_the_steps_between_its_points():
-    """450 steps in 200 records of two or three: a constant rate of zero makes every mean the potential itself."""
-    posterior = fit_ensemble(location(), EVENTS, steps=450, lr=1e-12)
-    steps = posterior.history["step"]
-    assert len(steps) == 200 and steps[-1] == 450 and set(np.diff(steps)) == {2, 3}
-    final = np.broadcast_to(posterior.history["final_loss"][:, None], (3, 200))
-    assert posterior.history["loss"] == pytest.approx(final, rel=1e-5)
-
-
-def starts_at(monkeypatch, *firsts):
-    starts = torch.zeros(len(firsts), 3, dtype=torch.float64)
-    starts[:, 0] = torch.tensor(firsts)
-    monkeypatch.setattr(ensemble, "independent_starts", lambda *_: starts)
-
-
-def test_a_member_with_nan_is_named(monkeypatch):
-    starts_at(monkeypatch, 0.0, 6.0, 0.0)
-    with pytest.warns(pg.SamplingWarning, match=r"member 1 \(of 3\) ends with a loss of nan") as caught:
-        posterior = fit_ensemble(pg.BayesianFlow(Fragile(3), preprocessing=None), EVENTS, dtype=torch.float64)
-    assert posterior.info["warnings"] == [str(caught[0].message)]
-    assert np.isnan(posterior.history["loss"][1]).all() and np.isfinite(posterior.history["loss"][[0, 2]]).all()
-    starts_at(monkeypatch, 6.0, 6.0, 6.0)
-    with pytest.raises(pg.SamplingError, match="the loss of all 3 members is NaN or infinite after 300 steps"):
-        fit_ensemble(pg.BayesianFlow(Fragile(3), preprocessing=None), EVENTS, dtype=torch.float64)
-
-
-def test_members_left_behind_or_with_skipped_steps_are_named():
-    final = torch.tensor([1.0, 1.001, 1.002, 1.3, 0.999]).double()
-    skipped = torch.tensor([0.0, 3.0, 0.0, 0.0, 0.0])
-    problems = ensemble.find_problems(final, skipped)
-    assert len(problems) == 2
-    assert "the loss of member 1 (of 5) was NaN or infinite in 3 steps" in problems[0]
-    assert (
-        "member 3 (of 5) ends at a loss of 1.3000 nats per event, far above the others' median of 1.0010" in problems[1]
-    )
-    wide = torch.linspace(0.0, 1.0, 7).double()  # members that all differ: none of them is far
-    assert ensemble.find_problems(wide, torch.zeros(7)) == []
-    assert ensemble.find_problems(torch.tensor([2.0]).double(), torch.zeros(1)) == []
 
 
 # --- Arguments --------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ import pickle
 import pyro
 import pytest
 import torch
+from known import Line, Location
 from pyro.infer import MCMC
 from pyro.ops.stats import effective_sample_size
-from torch import nn
 
 import pyrogen as pg
 from pyrogen.inference import nuts
@@ -18,37 +18,6 @@ from pyrogen.inference.potential import Potential, Whitened
 from pyrogen.inference.weights import WeightPosterior
 
 QUIET = {"progress": False, "start": "initial"}
-
-
-class Location(nn.Module):
-    """Events ~ N(loc, 1): with the prior N(0, 1) the posterior of loc is N(sum(x) / (N + 1), 1 / (N + 1))."""
-
-    def __init__(self, features):
-        super().__init__()
-        self.features = features
-        self.loc = nn.Parameter(torch.zeros(features))
-
-    def log_prob(self, x):
-        return -0.5 * (x - self.loc).square().sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
-
-    def sample(self, n):
-        return self.loc + torch.randn(n, self.features).to(self.loc)
-
-
-class Line(nn.Module):
-    """Events ~ N(context . slope, 1) with three slopes, which correlated conditions correlate."""
-
-    features, context = 1, 3
-
-    def __init__(self):
-        super().__init__()
-        self.slope = nn.Parameter(torch.zeros(3))
-
-    def log_prob(self, x, context):
-        return -0.5 * (x[:, 0] - context @ self.slope).square() - 0.5 * math.log(2 * math.pi)
-
-    def sample(self, n, context):
-        return (context @ self.slope)[:, None] + torch.randn(n, 1).to(self.slope)
 
 
 def model(flow=None):

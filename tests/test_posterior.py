@@ -7,25 +7,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from known import Location
 
 import pyrogen as pg
 from pyrogen.inference import WeightPosterior
-
-
-class Location(nn.Module):
-    """Events ~ N(location, 1) in every feature."""
-
-    def __init__(self, features: int = 1) -> None:
-        super().__init__()
-        self.features = features
-        self.location = nn.Parameter(torch.zeros(features))
-
-    def log_prob(self, x):
-        return torch.distributions.Normal(self.location, 1.0).log_prob(x).sum(-1)
-
-    def sample(self, n):
-        return self.location + torch.randn(n, self.features)
 
 
 def location_posterior(mean=0.0, width=0.3, features=1, **info) -> pg.Posterior:

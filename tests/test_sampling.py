@@ -11,30 +11,12 @@ import numpy as np
 import pytest
 import torch
 from killing import kill_again_and_again
-from torch import nn
+from known import Line
 
 import pyrogen as pg
 from pyrogen.files import FileFormatError
 from pyrogen.inference.chains import draws_path, find_problems
 from pyrogen.inference.draws import DrawStore
-
-
-class Linear(nn.Module):
-    """x = context . slope + standard normal noise: the posterior of the slopes is Gaussian, with known correlations."""
-
-    features = 1
-
-    def __init__(self, context=3):
-        super().__init__()
-        self.context = context
-        self.slope = nn.Parameter(torch.zeros(context))
-
-    def log_prob(self, x, context):
-        return -0.5 * (x[:, 0] - context @ self.slope) ** 2 - 0.5 * np.log(2 * np.pi)
-
-    def sample(self, n, context):
-        return (context @ self.slope + torch.randn(n))[:, None]
-
 
 N, PRIOR = 400, 0.5
 GENERATOR = torch.Generator().manual_seed(4)
@@ -51,7 +33,7 @@ def known_posterior(weights=None):
 
 
 def linear_model():
-    return pg.BayesianFlow(Linear(), prior_scale=PRIOR, preprocessing=None)
+    return pg.BayesianFlow(Line(), prior_scale=PRIOR, preprocessing=None)
 
 
 QUIET = {"progress": False, "seed": 1}
@@ -268,7 +250,7 @@ def test_draws_beyond_the_last_checkpoint_do_not_count(tmp_path):
         DrawStore((2, 5, 3), torch.float32, tmp_path / "draws.h5", "that run", saved)
 
 
-class Broken(Linear):
+class Broken(Line):
     """A density that is NaN where the first slope is beyond a limit."""
 
     limit = -9.0

@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from known import Location
 from pyro.infer.autoguide import AutoDelta, AutoLowRankMultivariateNormal, AutoMultivariateNormal
 from torch import nn
 
@@ -28,22 +29,6 @@ class Linear(nn.Module):
 
     def sample(self, n):
         return self.layer(torch.ones(n, 1)) + torch.randn(n, 2)
-
-
-class Location(nn.Module):
-    """Events ~ N(location, I)."""
-
-    features = 2
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.location = nn.Parameter(torch.zeros(2))
-
-    def log_prob(self, x):
-        return dist.Normal(self.location, 1.0).log_prob(x).sum(-1)
-
-    def sample(self, n):
-        return self.location + torch.randn(n, 2)
 
 
 def svi(**kwargs) -> pg.SVI:
