@@ -81,16 +81,18 @@ class ELBO(TraceMeanField_ELBO):
         local: draw activations per event instead of weights per batch, for guides that sample ``theta`` from
             independent Normals under its own name (:class:`AutoNormal`).
         num_particles: weight (or activation) draws averaged in a step.
+        kl_weight: factor on the KL. Any other than 1 is no ELBO: below 1 it belongs to a posterior that counts every
+            event ``1 / kl_weight`` times (a cold, or tempered, posterior).
     """
 
-    def __init__(self, local: bool = True, num_particles: int = 1, **kwargs: Any) -> None:
+    def __init__(self, local: bool = True, num_particles: int = 1, kl_weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(num_particles=num_particles, **kwargs)
-        self.local = local
+        self.local, self.kl_weight = local, kl_weight
         self._particles: list[tuple[Tensor, Tensor]] = []
 
     @property
     def parts(self) -> tuple[Tensor, Tensor]:
-        """``(negative log-likelihood, KL)`` of the last call, averaged over its particles, detached."""
+        """``(negative log-likelihood, KL)`` of the last call, averaged over its particles, detached; KL unweighted."""
         likelihoods, kls = zip(*self._particles, strict=True)
         return torch.stack(likelihoods).mean(), torch.stack(kls).mean()
 
@@ -111,8 +113,11 @@ class ELBO(TraceMeanField_ELBO):
             for site in model_trace.nodes.values()
             if site["type"] == "sample" and site["is_observed"]
         ]
-        negative_log_likelihood = -sum(observed).detach()  # type: ignore[union-attr]
-        self._particles.append((negative_log_likelihood, surrogate.detach() - negative_log_likelihood))
+        negative_log_likelihood = -sum(observed)
+        self._particles.append((negative_log_likelihood.detach(), (surrogate - negative_log_likelihood).detach()))  # type: ignore[union-attr]
+        if self.kl_weight != 1:
+            surrogate = negative_log_likelihood + self.kl_weight * (surrogate - negative_log_likelihood)
+            loss = float(surrogate.detach())
         return loss, surrogate
 
 

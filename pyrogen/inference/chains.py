@@ -59,7 +59,7 @@ class SamplingRun:
 
     def __post_init__(self) -> None:
         sampler = self.sampler
-        self.potential = Potential(self.model, self.data, compile=sampler.compile)
+        self.potential = self.make_potential()
         self.generator = torch.Generator(self.model.device).manual_seed(stream(sampler.seed, 0))
         location, scale = torch.zeros_like(self.potential.prior_scale), self.potential.prior_scale
         if sampler.whiten:
@@ -77,8 +77,16 @@ class SamplingRun:
             rows = np.random.default_rng(stream(sampler.seed, 2)).choice(self.potential.size, JUDGES, replace=False)
             self.judges = torch.from_numpy(np.sort(rows)).to(self.model.device)
 
+    def make_potential(self) -> Potential:
+        """The potential that the chains follow."""
+        return Potential(self.model, self.data, compile=self.sampler.compile)
+
     def run(self) -> Posterior:
         """Sample from the beginning or the checkpoint to the end."""
+        return self.posterior(self.sample_chains(), self.history())
+
+    def sample_chains(self) -> Tensor:
+        """All transitions that are left; returns the draws ``[C, draws, P]``."""
         sampler = self.sampler
         store, state = self._resume()
         before = time.monotonic() - self.seconds
@@ -99,7 +107,7 @@ class SamplingRun:
                     saved = time.monotonic()
                 bar.update()
                 bar.set_postfix_str(self._progress(row), refresh=False)
-        return self._posterior(store)
+        return store.draws
 
     def bar(self, rounds: int = 1, finished: int = 0) -> tqdm[Any]:
         """The progress bar of the whole run, of which all transitions come in one or several rounds."""
@@ -224,26 +232,31 @@ class SamplingRun:
         tensors = state | {"generator": self.generator.get_state()}
         save_checkpoint(self.sampler.checkpoint, self.identity, saved, tensors)
 
-    def _posterior(self, store: DrawStore) -> Posterior:
+    def history(self) -> dict[str, np.ndarray]:
+        """The statistics of all transitions, ``[C, draws]`` by name, those of the warm-up as ``warmup_...``."""
         warmup = self.sampler.warmup
         history = {}
         for name, rows in self.statistics.items():
             values = np.asarray(rows).T  # [C, transitions]
             history[name], history[f"warmup_{name}"] = values[:, warmup:], values[:, :warmup]
-        problems = find_problems(history, store.draws) + self.sampler.problems(history)
+        return history
+
+    def posterior(self, draws: Tensor, history: dict[str, np.ndarray]) -> Posterior:
+        """The result of some of the chains, with warnings where something is wrong with them."""
+        problems = find_problems(history, draws) + self.sampler.problems(history)
         for problem in problems:
-            warnings.warn(problem, SamplingWarning, stacklevel=4)
+            warnings.warn(problem, SamplingWarning, stacklevel=5)
         info = run_info(self.sampler, self.data) | {
             "exact": self.sampler.exact,
             "training_events": self.potential.size,
             "effective_size": self.potential.effective_size,
-            "chains": self.sampler.chains,
+            "chains": len(draws),
             "gradients": self.potential.gradients,
             "seconds": self.seconds,
             "warnings": problems,
             "chains_batched": self.potential.obstacle or "one gradient for all chains",
         }
-        return Posterior(self.model, WeightPosterior("draws", {"draws": store.draws}), history, info)
+        return Posterior(self.model, WeightPosterior("draws", {"draws": draws}), history, info)
 
 
 def draws_path(checkpoint: Any) -> Path:

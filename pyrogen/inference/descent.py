@@ -23,6 +23,7 @@ from pyrogen.inference.data import TrainingData
 from pyrogen.inference.optimise import Adam
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.potential import Potential, Whitened
+from pyrogen.inference.replicas import fit_one_by_one
 from pyrogen.inference.runs import check_dtype, describe, prepare, run_info
 
 RECORDS = 200  # points of a training curve
@@ -91,6 +92,14 @@ class Optimised(ABC):
         if self.checkpoint is not None:
             check_writable(self.checkpoint)
         return self._fit(*prepare(self, model, events, weights, context))
+
+    def fit_many(self, model: BayesianFlow, samples: Any) -> list[Posterior]:
+        """Train on R independent samples ``[R, N, d]``, one after another, each with a seed of its own.
+
+        Raises:
+            ValueError: samples that cannot be trained on; the first is named.
+        """
+        return fit_one_by_one(self, model, samples, f"{type(self).__name__} is not batched over samples")
 
     @abstractmethod
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pyro
 import torch
 from pyro import poutine
@@ -90,8 +91,8 @@ class NutsRun(SamplingRun):
 
     draw_store = ChainStore
 
-    def run(self) -> Posterior:
-        """Sample chain after chain, from the beginning or the first that the checkpoint does not hold."""
+    def sample_chains(self) -> Tensor:
+        """All transitions of one chain after another, from the first that the checkpoint does not hold."""
         chains = self.sampler.chains
         store, starts = self._resume()
         finished = len(self.statistics.get("potential", []))
@@ -108,7 +109,7 @@ class NutsRun(SamplingRun):
                 if self.sampler.checkpoint is not None:
                     self._save(store, starts)
         self.statistics = {name: list(map(list, zip(*rows, strict=True))) for name, rows in self.statistics.items()}
-        return self._posterior(store)
+        return store.draws
 
     def _sample_chain(self, chain: int, state: State, store: DrawStore, bar: tqdm[Any]) -> dict[str, list[float]]:
         """All transitions of one chain; their statistics."""
@@ -156,8 +157,8 @@ class NutsRun(SamplingRun):
         kernel.setup(warmup_steps)
         return kernel
 
-    def _posterior(self, store: DrawStore) -> Posterior:
-        posterior = super()._posterior(store)
+    def posterior(self, draws: Tensor, history: dict[str, np.ndarray]) -> Posterior:
+        posterior = super().posterior(draws, history)
         posterior.info["chains_batched"] = "Pyro's kernel knows one chain: one after another"
         return posterior
 

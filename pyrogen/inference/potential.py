@@ -52,12 +52,13 @@ class Potential:
         own = torch.zeros(2, 1, dtype=torch.long, device=leaf.device)
         try:
             for rows in (slice(0, 1), own):  # events for all chains, and for each its own
-                torch.autograd.grad(self._batch_together(leaf, *self._rows(rows)).sum(), leaf)
+                torch.autograd.grad(self._batch_together(leaf, *self._rows(rows, 2)).sum(), leaf)
         except Exception as error:  # whatever a foreign flow does that vmap refuses
             return f"{type(error).__name__}: {error}".splitlines()[0]
         return None
 
-    def _rows(self, rows: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _rows(self, rows: Any, chains: int = 1) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Events, weights and conditions of some rows: ``[M, ...]`` for all chains, or ``[C, M, ...]``."""
         weights, context = (None if values is None else values[rows] for values in (self.weights, self.context))
         return self.events[rows], weights, context
 
@@ -109,7 +110,7 @@ class Potential:
         self.gradients += 1 / scale
         for part in parts:
             leaf = theta.detach().requires_grad_()
-            negative = self._negative_log_likelihoods(leaf, *self._rows(part))
+            negative = self._negative_log_likelihoods(leaf, *self._rows(part, len(theta)))
             gradient += torch.autograd.grad(negative.sum(), leaf)[0]
             value += negative.detach()
         value, gradient = scale * value, scale * gradient
@@ -125,7 +126,7 @@ class Potential:
         value = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
         parts, scale = self._parts(len(theta), rows)
         for part in parts:
-            value += self._negative_log_likelihoods(theta, *self._rows(part))
+            value += self._negative_log_likelihoods(theta, *self._rows(part, len(theta)))
         value *= scale
         if not self.likelihood_only:
             value += 0.5 * (theta / self.prior_scale).double().square().sum(1)

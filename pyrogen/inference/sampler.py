@@ -19,6 +19,7 @@ from pyrogen.inference.chains import SamplingRun, State, draws_path
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.potential import Whitened
 from pyrogen.inference.pyro_kernel import PyroKernel
+from pyrogen.inference.replicas import sample_many
 from pyrogen.inference.runs import check_dtype, describe, prepare
 
 STARTS = ("initial", "prior", "map")
@@ -119,10 +120,37 @@ class Sampler(ABC):
             SamplingError: a chain whose potential is not finite.
             OSError: the files cannot be written.
         """
+        self._check_files()
+        return self.prepare(model, events, weights, context).run()
+
+    def fit_many(self, model: BayesianFlow, samples: Any) -> list[Posterior]:
+        """Sample the posteriors of R independent samples, such as a coverage study needs, in one batch of chains.
+
+        Every sample gets ``chains`` chains of its own. One gradient evaluation serves all, where the samples are of
+        one size and without event weights; otherwise (and for NUTS) they are sampled one after another, and
+        ``posterior.info["batched_reason"]`` says why. Trajectories have the same number of steps in all chains.
+
+        Args:
+            model: the Bayesian flow; it is copied. Preprocessing constants that are not yet set are fitted to all
+                samples together.
+            samples: R samples of events, ``[R, N, d]`` or a sequence of ``[N, d]``.
+
+        Returns:
+            R posteriors, as from :meth:`fit`; ``gradients`` and ``seconds`` in their ``info`` are those of the whole
+            run.
+
+        Raises:
+            ValueError: samples that cannot be sampled from (the first is named), or a foreign checkpoint.
+            SamplingError: a chain whose potential is not finite.
+            OSError: the files cannot be written.
+        """
+        self._check_files()
+        return sample_many(self, model, samples)
+
+    def _check_files(self) -> None:
         if self.checkpoint is not None:
             check_writable(self.checkpoint)
             check_writable(draws_path(self.checkpoint))
-        return self.prepare(model, events, weights, context).run()
 
     def prepare(self, model: BayesianFlow, events: Any, weights: Any = None, context: Any = None) -> SamplingRun:
         """What :meth:`fit` runs, before its first step: the data checked and the model prepared for them.

@@ -19,6 +19,7 @@ from pyrogen.files import check_writable
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.runs import check_dtype, describe, prepare
 from pyrogen.inference.schedules import SCHEDULES
+from pyrogen.inference.svi_replicas import train_many
 from pyrogen.inference.training import Training
 
 
@@ -47,6 +48,9 @@ class SVI:
         local_reparameterization: draw activations per event instead of weights per batch, where guide and layers
             allow; ``posterior.info["local_reparameterization"]`` says what was done, and why not.
         num_particles: draws averaged per step.
+        kl_weight: factor on the KL. Any other than 1 is no Bayesian posterior of these events, and
+            ``posterior.info["tempered"]`` says so: with ``kl_weight=T`` every event counts ``1/T`` times, and the
+            widths of weights that the data determine shrink by ``sqrt(T)``.
         validation: fraction of the events held out; their negative log-likelihood per event joins the curve.
         patience: stop after this many epochs without a better validation loss, and keep the best; None: never.
         seed: seeds the split, the batches and all noise; the global random state is left alone. The same seed gives
@@ -75,6 +79,7 @@ class SVI:
     init_scale: float = 1e-3
     local_reparameterization: bool = True
     num_particles: int = 1
+    kl_weight: float = 1.0
     validation: float = 0.0
     patience: int | None = None
     seed: int = 0
@@ -90,10 +95,10 @@ class SVI:
             smallest["patience"] = 1
         for name, least in smallest.items():
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
-        for name in ("lr", "lr_widths", "init_scale", "warmup", "widths_after", "validation"):
+        for name in ("lr", "lr_widths", "init_scale", "kl_weight", "warmup", "widths_after", "validation"):
             require(is_number(getattr(self, name)), name, getattr(self, name), "a number")
             object.__setattr__(self, name, float(getattr(self, name)))
-        for name in ("lr", "lr_widths", "init_scale"):
+        for name in ("lr", "lr_widths", "init_scale", "kl_weight"):
             require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "positive and finite")
         require(self.schedule in SCHEDULES, "schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
         require(0 <= self.warmup < 1, "warmup", self.warmup, "a fraction of the steps in [0, 1)")
@@ -135,6 +140,30 @@ class SVI:
             pyro.get_param_store().scope(),
         ):
             return Training(self, model, data).run()
+
+    def fit_many(self, model: BayesianFlow, samples: Any) -> list[Posterior]:
+        """Train on R independent samples, such as a coverage study needs, in one batch where that is possible.
+
+        Mean-field guides of samples of one size without event weights train together: one step serves all of them, at
+        the same batch size and rates as in :meth:`fit`. Anything else trains on one sample after another, and
+        ``posterior.info["batched_reason"]`` says why.
+
+        Args:
+            model: the Bayesian flow; it is copied. Preprocessing constants that are not yet set are fitted to all
+                samples together. Every sample starts from an initialisation of its own.
+            samples: R samples of events, ``[R, N, d]`` or a sequence of ``[N, d]``.
+
+        Returns:
+            R posteriors, as from :meth:`fit`.
+
+        Raises:
+            ValueError: samples that cannot be trained on (the first is named), or a foreign checkpoint.
+            TrainingDivergedError: as in :meth:`fit`, naming the sample.
+            OSError: the checkpoint cannot be written.
+        """
+        if self.checkpoint is not None:
+            check_writable(self.checkpoint)
+        return train_many(self, model, samples)
 
     def describe(self) -> dict[str, Any]:
         """All settings that decide the result, in JSON types."""

@@ -74,7 +74,7 @@ class Training:
         initial_guide = {name: digest(value) for name, value in self.guide.state_dict().items()}
         self.identity = run_identity(svi.describe(), self.model, self.data, initial_guide=initial_guide)
         self.local, self.local_reason = self._local()
-        self.elbo = ELBO(local=False, num_particles=svi.num_particles)
+        self.elbo = ELBO(local=False, num_particles=svi.num_particles, kl_weight=svi.kl_weight)
         means: list[Tensor] = []
         widths: list[Tensor] = []
         for name, parameter in self.guide.named_parameters():
@@ -173,13 +173,13 @@ class Training:
             bar.update()
             if i % 20 == 0:
                 bar.set_postfix_str(
-                    f"epoch {epoch + 1}/{svi.epochs}, loss {nll + kl:.4f} = nll {nll:.4f} + KL/N {kl:.4f}",
+                    f"epoch {epoch + 1}/{svi.epochs}, nll {nll:.4f}, KL/N {kl:.4f}",
                     refresh=False,
                 )
         taken = max(self.steps_per_epoch - skipped, 1)
         nll, kl = nll_sum / taken, kl_sum / taken
         return {
-            "loss": nll + kl,
+            "loss": nll + svi.kl_weight * kl,
             "nll": nll,
             "kl": kl,
             "validation_nll": self._validation_nll(),
@@ -215,7 +215,7 @@ class Training:
         return total / weight
 
     def _remember_best(self, row: dict[str, float]) -> None:
-        loss = row["validation_nll"] + row["kl"]
+        loss = row["validation_nll"] + self.svi.kl_weight * row["kl"]
         moved = len(self.history["loss"]) * self.steps_per_epoch > self.widths_start
         # Before the widths have moved there is no posterior to stop at, however good its means.
         if self.svi.patience is not None and moved and loss < self.best_loss:
@@ -259,6 +259,7 @@ class Training:
 
     def _info(self) -> dict[str, Any]:
         return run_info(self.svi, self.data) | {
+            "tempered": self.svi.kl_weight != 1,
             "local_reparameterization": self.local,
             "local_reparameterization_reason": self.local_reason,
             "training_events": self.size,

@@ -1,0 +1,175 @@
+"""Many samples in one batch: each posterior is that of its own sample, and a killed run goes on to the same bits."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from known import Location
+
+import pyrogen as pg
+from pyrogen.inference import svi_replicas
+
+SAMPLES = torch.randn(5, 60, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64) + torch.arange(
+    5.0
+).reshape(5, 1, 1)
+PRIOR = 0.7
+
+
+def location():
+    return pg.BayesianFlow(Location(2), prior_scale=PRIOR, preprocessing=None)
+
+
+def exact():
+    """Mean ``[R, 2]`` and width of the posterior of each sample's location."""
+    precision = SAMPLES.shape[1] + PRIOR**-2
+    return SAMPLES.sum(1) / precision, precision**-0.5
+
+
+def svi(**kwargs):
+    settings = {"epochs": 400, "batch_size": 30, "lr": 2e-2, "lr_widths": 5e-2, "dtype": torch.float64}
+    return pg.SVI(**settings | {"progress": False} | kwargs)
+
+
+def test_svi_finds_the_posterior_of_every_sample():
+    posteriors = svi(epochs=1000).fit_many(location(), SAMPLES)
+    means, width = exact()
+    for r, posterior in enumerate(posteriors):
+        assert posterior.info["batched"] and posterior.info["sample"] == r
+        # The noise of the last steps, at a rate that has fallen to nothing, is a few per cent of the width.
+        assert torch.allclose(posterior.weights.arrays["loc"], means[r], atol=0.1 * width)
+        assert torch.allclose(posterior.weights.arrays["scale"], torch.tensor(width).double(), rtol=0.1)
+
+
+@pytest.mark.parametrize("sampler", [pg.HMC, pg.SGHMC])
+def test_samplers_find_the_posterior_of_every_sample(sampler):
+    batch = {"batch_size": None} if sampler is pg.SGHMC else {}
+    settings = {"chains": 2, "warmup": 100, "draws": 400, "thinning": 3 if batch else 1, "progress": False}
+    backend = sampler(**settings, **batch, dtype=torch.float64)
+    posteriors = backend.fit_many(location(), SAMPLES)
+    means, width = exact()
+    for r, posterior in enumerate(posteriors):
+        draws = posterior.weights.arrays["draws"]
+        assert draws.shape == (2, 400, 2) and posterior.info["chains"] == 2
+        assert all(values.shape[0] == 2 for values in posterior.history.values())
+        # 800 draws, of which correlations leave at least 100: means within 4 / sqrt(100) widths.
+        assert torch.allclose(draws.mean((0, 1)), means[r], atol=0.4 * width)
+        assert float(draws.std(1).mean()) / width == pytest.approx(1, abs=4 / (2 * 100) ** 0.5)
+
+
+def test_samples_do_not_see_each_other():
+    """A flow on the wedge: the posterior of a sample is as good on its own events as that of a training alone."""
+    torch.manual_seed(2)
+    samples = torch.stack([pg.targets.Wedge().sample((300,)), pg.targets.Kicker().sample((300,))])
+    flow = pg.CouplingFlow(2, 2, (8,), transform="bernstein", base="uniform", bins=4, activation="tanh", seed=1)
+    model = pg.BayesianFlow(flow, prior_scale="fan-in")
+    backend = svi(epochs=150, batch_size=100, dtype=None)
+    wedge, kicker = backend.fit_many(model, samples)
+    for own, other, events in ((wedge, kicker, samples[0]), (kicker, wedge, samples[1])):
+        mean = own.log_prob(events, 20).mean()
+        alone = backend.fit(model, events).log_prob(events, 20).mean()
+        assert mean > other.log_prob(events, 20).mean() + 0.05
+        assert abs(mean - alone) < 0.05
+
+
+def test_local_reparameterization_draws_noise_for_every_event_of_every_sample():
+    flow = pg.CouplingFlow(2, 2, (8,), transform="bernstein", base="uniform", bins=4, activation="tanh", seed=1)
+    data = torch.rand(1, 1, 2).expand(3, 50, 2)
+    backend = svi(batch_size=50, init_scale=0.3)
+    model, checked = svi_replicas.prepare_replicas(backend, pg.BayesianFlow(flow), data)
+    training = svi_replicas.ReplicaTraining(backend, model, checked)
+    assert training.local and training.obstacle is None
+    noisy = torch.func.vmap(model.local_log_prob, randomness="different")
+    values = noisy(training.mean, torch.full_like(training.mean, 0.3), checked.events)
+    assert len(values.flatten().unique()) == 150
+
+
+def test_kill_and_resume_gives_the_same_bits(tmp_path, monkeypatch):
+    whole = svi(epochs=9).fit_many(location(), SAMPLES)
+    saves, save = [], svi_replicas.save_checkpoint
+
+    def killed(*arguments):
+        save(*arguments)
+        saves.append(1)
+        if len(saves) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(svi_replicas, "save_checkpoint", killed)
+    backend = svi(epochs=9, checkpoint=tmp_path / "run.h5")
+    with pytest.raises(KeyboardInterrupt):
+        backend.fit_many(location(), SAMPLES)
+    resumed = backend.fit_many(location(), SAMPLES)
+    assert len(saves) == 9
+    for one, two in zip(whole, resumed, strict=True):
+        assert all(torch.equal(one.weights.arrays[name], two.weights.arrays[name]) for name in ("loc", "scale"))
+        assert np.array_equal(one.history["loss"], two.history["loss"])
+    with pytest.raises(pg.CheckpointMismatchError, match="sha256"):
+        backend.fit_many(location(), SAMPLES + 1)
+
+
+def test_hmc_resumes_many_samples(tmp_path):
+    settings = {"chains": 2, "warmup": 10, "draws": 6, "start_steps": 5, "progress": False, "dtype": torch.float64}
+    backend = pg.HMC(**settings, checkpoint=tmp_path / "run.h5")
+    one = backend.fit_many(location(), SAMPLES)
+    again = backend.fit_many(location(), SAMPLES)  # from the checkpoint: nothing is left to do
+    for a, b in zip(one, again, strict=True):
+        assert torch.equal(a.weights.arrays["draws"], b.weights.arrays["draws"])
+
+
+@pytest.mark.parametrize(
+    ("backend", "samples", "reason"),
+    [
+        (svi(epochs=2, validation=0.5), SAMPLES, "validation"),
+        (svi(epochs=2), [SAMPLES[0], SAMPLES[1][:40]], "between 40 and 60"),
+        (svi(epochs=2), [pg.EventSample(SAMPLES[0].numpy(), weights=np.full(60, 2.0))] * 2, "weights"),
+        (pg.NUTS(chains=1, warmup=2, draws=4, progress=False), SAMPLES[:2], "one chain after another"),
+        (pg.Ensemble(members=2, steps=3, progress=False), SAMPLES[:2], "not batched"),
+    ],
+)
+def test_what_cannot_be_batched_goes_one_by_one(backend, samples, reason, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pg.SamplingWarning)  # so short a run is allowed to complain
+        posteriors = backend.fit_many(location(), samples)
+    assert len(posteriors) == len(samples)
+    assert reason in posteriors[1].info["batched_reason"] and not posteriors[1].info["batched"]
+    assert posteriors[0].info["settings"]["seed"] != posteriors[1].info["settings"]["seed"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (SAMPLES[0], "several samples"),
+        ([], "several samples"),
+        ([SAMPLES[0], torch.full((60, 2), torch.nan)], "sample 1: "),
+        ([SAMPLES[0], SAMPLES[1][:, :1]], "sample 1"),
+    ],
+)
+@pytest.mark.parametrize("backend", [svi(epochs=2), pg.HMC(chains=1, warmup=1, draws=1, progress=False)])
+def test_bad_samples_are_named(backend, samples, message):
+    with pytest.raises(ValueError, match=message):
+        backend.fit_many(location(), samples)
+
+
+def test_a_sample_that_diverges_is_named():
+    class Broken(Location):
+        def log_prob(self, x):
+            return super().log_prob(x) * torch.where(x.mean() > 3.5, torch.nan, 1.0)
+
+    model = pg.BayesianFlow(Broken(2), prior_scale=PRIOR, preprocessing=None)
+    with pytest.raises(pg.TrainingDivergedError, match="sample 4"):
+        svi(epochs=30).fit_many(model, SAMPLES)
+
+
+def test_a_lighter_kl_narrows_the_posterior():
+    """With kl_weight T every event counts 1/T times: precision N/T + 1/prior^2, for one sample and for many."""
+    weight = 0.25
+    width = (60 / weight + PRIOR**-2) ** -0.5
+    backend = svi(kl_weight=weight, epochs=600)
+    alone = backend.fit(location(), SAMPLES[0])
+    together = backend.fit_many(location(), SAMPLES)
+    for posterior in (alone, *together):
+        assert posterior.info["tempered"]
+        assert torch.allclose(posterior.weights.arrays["scale"], torch.tensor(width).double(), rtol=0.1)
+        history = posterior.history
+        assert np.allclose(history["loss"], history["nll"] + weight * history["kl"])
+    assert not svi(epochs=1).fit(location(), SAMPLES[0]).info["tempered"]
