@@ -5,6 +5,7 @@ The figures belong to the caller alone: pyplot, with its list of open figures, i
 """
 
 from .backends import plot_backends
+from .calibration import plot_amplification, plot_calibration
 from .chains import plot_chains
 from .density import plot_density_2d
 from .histograms import HistogramPanel, plot_histogram, plot_histograms
@@ -14,7 +15,9 @@ from .training import plot_training
 
 __all__ = [
     "HistogramPanel",
+    "plot_amplification",
     "plot_backends",
+    "plot_calibration",
     "plot_chains",
     "plot_density_2d",
     "plot_histogram",

@@ -117,3 +117,9 @@ def ratio_axis(axis: Axes, label: str, deviations: NDArray[Any], shown: float = 
     half = float(np.clip(1.25 * reach, 0.02, 1.0))
     axis.set_ylim(1 - half, 1 + half)
     axis.set_ylabel(label, fontsize="medium")
+
+
+def colours(n: int) -> list[str]:
+    """``n`` colours that stay apart from each other in print and for colour-blind eyes (Okabe and Ito)."""
+    palette = (PREDICTION, VALIDATION, FIT, "#a0458f", "#56b4e9", "#8c6d31", "#666666")
+    return [palette[i % len(palette)] for i in range(n)]

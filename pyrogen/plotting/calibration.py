@@ -1,0 +1,109 @@
+"""Coverage of credible intervals, and predicted against actual spread over independent trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from pyrogen.diagnostics.calibration import LEVELS, Calibration
+from pyrogen.diagnostics.quantile_bins import AmplificationFit
+
+from .style import TRUTH, colours, new_figure, styled, symbol, with_error, with_unit
+
+SHOWN = 4.0  # pulls beyond are counted in the outermost bin
+
+
+@styled
+def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "", log: bool = True) -> Figure:
+    """Three panels: coverage against the nominal level, pulls, and sigma against the spread of the trainings.
+
+    Args:
+        calibrations: what to compare, by name; up to about five stay readable.
+        unit: unit of the coordinate ``at``.
+        log: logarithmic sigma.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    if not calibrations:
+        raise ValueError("calibrations is empty; give at least one to draw")
+    figure = new_figure(18, 5.8)
+    coverage, pulls, sizes = figure.subplots(1, 3)
+    grid = np.linspace(-SHOWN, SHOWN, 33)
+    for (name, found), colour in zip(calibrations.items(), colours(len(calibrations)), strict=True):
+        nominal, fraction, error = found.curve(LEVELS)
+        coverage.fill_between(nominal, fraction - error, fraction + error, color=colour, alpha=0.25, linewidth=0)
+        coverage.plot(nominal, fraction, color=colour, label=f"{name} ({found.trainings} trainings)")
+        values = np.clip(found.pulls[np.isfinite(found.pulls)], -SHOWN, SHOWN)
+        density, _ = np.histogram(values, grid, density=True)
+        width = with_error(*found.pull_width()) if found.trainings > 1 else f"{found.pull_width()[0]:.2f}"
+        pulls.stairs(density, grid, color=colour, linewidth=2, label=f"{name}: width {width}")
+        at, sigma, spread = _by_coordinate(found)
+        sizes.plot(at, sigma, color=colour, label=rf"{name}: predicted $\sigma$")
+        if found.trainings > 1:
+            sizes.plot(at, spread, color=colour, linestyle="--", label=f"{name}: spread of trainings")
+    coverage.plot([0, 1], [0, 1], color=TRUTH, linewidth=1.2, linestyle="--", label="exact")
+    coverage.set(xlim=(0, 1), ylim=(0, 1), xlabel="credibility of the interval", ylabel="truth inside")
+    for axis in (coverage.xaxis, coverage.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    coverage.legend(loc="lower right")
+    x = np.linspace(-SHOWN, SHOWN, 200)
+    pulls.plot(x, np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi), color=TRUTH, linewidth=1.2, linestyle="--", label="N(0, 1)")
+    pulls.set(xlabel=r"pull (prediction $-$ truth) / $\sigma$", ylabel="density", xlim=(-SHOWN, SHOWN))
+    pulls.set_ylim(0, pulls.get_ylim()[1] * (1.05 + 0.1 * (len(calibrations) + 1)))  # head room for the legend
+    pulls.legend(loc="upper left")
+    first = next(iter(calibrations.values()))
+    sizes.set(xlabel=with_unit(f"${first.label}$" if len(first.label) == 1 else first.label, unit))
+    sizes.set_ylabel("uncertainty of the density")
+    sizes.set_yscale("log" if log else "linear")
+    low, high = sizes.get_ylim()
+    sizes.set_ylim(low, high * (high / low) ** 0.35 if log else high * 1.4)
+    sizes.legend(loc="upper left", fontsize="x-small", ncols=2 if len(calibrations) > 2 else 1)
+    return figure
+
+
+@styled
+def plot_amplification(
+    n_bins: Mapping[str, np.ndarray],
+    gains: Mapping[str, np.ndarray],
+    errors: Mapping[str, np.ndarray],
+    fits: Mapping[str, AmplificationFit],
+    published: Mapping[str, AmplificationFit] | None = None,
+) -> Figure:
+    """Amplification against the number of quantile bins, with the fitted power laws ([F] fig. 7).
+
+    Args:
+        n_bins: numbers of bins by name, ``[n]``.
+        gains: amplifications, ``[n]``.
+        errors: their errors, ``[n]``.
+        fits: ``G = a n_bins^b`` by name.
+        published: further power laws to draw for comparison.
+    """
+    figure = new_figure(8, 6.2)
+    axis = figure.subplots()
+    for (name, n), colour in zip(n_bins.items(), colours(len(n_bins)), strict=True):
+        fit = fits[name]
+        parameters = (("a", fit.a, fit.a_error), ("b", fit.b, fit.b_error))
+        label = f"{name}: " + ", ".join(f"{symbol(p)} = {with_error(value, error)}" for p, value, error in parameters)
+        axis.errorbar(n, gains[name], errors[name], fmt="o", color=colour, capsize=2, label=label)
+        axis.plot(n, fit(n), color=colour)
+    every = np.sort(np.concatenate(list(n_bins.values())))
+    for (name, fit), style in zip((published or {}).items(), ("--", ":", "-."), strict=False):
+        axis.plot(every, fit(every), color="grey", linestyle=style, label=name)
+    axis.axhline(1, color=TRUTH, linewidth=1)
+    axis.set(xscale="log", yscale="log", xlabel="number of quantile bins", ylabel="amplification $G$")
+    axis.legend(loc="upper left", fontsize="small")
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high * (high / low) ** 0.3)
+    return figure
+
+
+def _by_coordinate(found: Calibration) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sigma and spread averaged over the quantities that share a coordinate: over the lines."""
+    at, where = np.unique(found.at, return_inverse=True)
+    counts = np.bincount(where)
+    sigma, spread = (np.bincount(where, values) / counts for values in (found.sigma, found.spread))
+    return at, sigma, spread

@@ -1,0 +1,284 @@
+"""Calibration on posteriors that are right, too narrow or shifted by construction."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from known import Location
+
+import pyrogen as pg
+from pyrogen.diagnostics.calibration import (
+    ONE_SIGMA,
+    Calibration,
+    bootstrap_calibration,
+    calibration_along_lines,
+    calibration_of,
+    simulation_based_calibration,
+)
+from pyrogen.diagnostics.quantile_bins import QuantileBinResult, fit_amplification, quantile_bins
+from pyrogen.inference.weights import WeightPosterior
+
+R, K, B = 400, 60, 5
+
+
+def exact(scale=1.0, shift=0.0, trainings=R, seed=0):
+    """Draws around an estimate with unit error: truth ~ N(estimate, 1), so sigma = 1 is right by construction."""
+    rng = np.random.default_rng(seed)
+    estimate = rng.normal(0, 1, (trainings, 1, B))
+    return calibration_of(estimate + shift + scale * rng.normal(0, 1, (trainings, K, B)), np.zeros(B))
+
+
+def test_an_exact_posterior_covers_what_it_says():
+    found = exact()
+    for level in (0.3, ONE_SIGMA, 0.95):
+        fraction, error = found.fraction(level)
+        # R B independent intervals: the binomial error is known, and the one on record must be it.
+        binomial = math.sqrt(level * (1 - level) / (R * B))
+        assert abs(fraction - level) < 4 * binomial
+        assert error == pytest.approx(binomial, rel=0.2)
+    assert found.verdict == "calibrated" and "nothing here speaks against" in found.text()
+    width, error = found.pull_width()
+    # The draws' own mean and standard deviation carry noise of 1/K.
+    assert abs(width - 1) < 4 * error + 2 / K
+    assert error == pytest.approx(1 / math.sqrt(2 * R * B), rel=0.2)
+    ratio, error = found.sigma_ratio()
+    assert abs(ratio - 1) < 4 * error
+    assert found.score < 0.02 and found.uniformity() > 1e-3
+
+
+@pytest.mark.parametrize(("scale", "verdict"), [(0.5, "too narrow"), (2.0, "too wide")])
+def test_a_wrong_sigma_is_flagged_with_its_size(scale, verdict):
+    found = exact(scale)
+    assert found.verdict == verdict and verdict in found.text()
+    fraction, error = found.fraction()
+    assert abs(fraction - math.erf(scale / math.sqrt(2))) < 4 * error + 1 / K
+    assert found.pull_width()[0] == pytest.approx(1 / scale, rel=0.1)
+    assert found.sigma_ratio()[0] == pytest.approx(scale, rel=0.2)
+    assert found.uniformity() < 1e-6
+
+
+def test_a_bias_is_not_taken_for_a_spread():
+    found = exact(shift=0.5)
+    assert np.allclose(found.bias, 0.5, atol=4 / math.sqrt(R))
+    assert np.allclose(found.spread, 1, atol=4 / math.sqrt(2 * R))
+
+
+def test_quantities_that_move_together_do_not_pretend_to_be_many():
+    """The same deviation in all B quantities: R independent intervals, not R B."""
+    rng = np.random.default_rng(3)
+    estimate = rng.normal(0, 1, (R, 1, 1))
+    found = calibration_of(estimate + rng.normal(0, 1, (R, K, 1)) + np.zeros(50), np.zeros(50))
+    assert found.fraction()[1] == pytest.approx(math.sqrt(ONE_SIGMA * (1 - ONE_SIGMA) / R), rel=0.15)
+    by_quantity, errors = found.by_quantity()
+    assert by_quantity.shape == errors.shape == (50,)
+
+
+def test_certainty_of_few_trainings_has_an_error():
+    found = exact(10.0, trainings=8)
+    fraction, error = found.fraction()
+    assert fraction > 0.98 and error > 0.01
+
+
+def test_ties_lie_in_the_middle_of_their_draws():
+    found = calibration_of(np.zeros((1, 9, 1)), np.zeros(1))
+    assert found.ranks[0, 0] == 4.5
+    assert found.covered(0.5)[0, 0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("values", "truth", "message"),
+    [
+        (np.zeros((2, 5)), np.zeros(5), "trainings, draws, quantities"),
+        (np.zeros((2, 1, 5)), np.zeros(5), "2 draws"),
+        (np.zeros((2, 4, 5)), np.zeros(4), "one per quantity"),
+        (np.full((2, 4, 5), np.nan), np.zeros(5), "40 numbers"),
+        (np.zeros((2, 4, 5)), np.full(5, np.inf), "truth holds 5"),
+    ],
+)
+def test_bad_draws_are_refused(values, truth, message):
+    with pytest.raises(ValueError, match=message):
+        calibration_of(values, truth)
+
+
+def test_a_level_is_a_probability():
+    with pytest.raises(ValueError, match="level is 68"):
+        exact(trainings=3).covered(68)
+
+
+class Truth:
+    """Events ~ N(0, 1) in the plane, with lines of constant y."""
+
+    line_label, line_range, line_positions = "x", (-2.0, 2.0), (-0.5, 0.5)
+
+    def line(self, t, position):
+        return torch.stack([t, torch.full_like(t, position)], -1)
+
+    def line_density(self, t):
+        return (-0.5 * t.square() - 0.125).exp() / (2 * math.pi)
+
+
+def location(**kwargs):
+    return pg.BayesianFlow(Location(2), preprocessing=None, **kwargs)
+
+
+def known_posteriors(scale, trainings=200, n=100):
+    """The exact posteriors of the location of ``n`` events (flat prior), their widths times ``scale``."""
+    model = location(prior_scale=100.0)
+    means = torch.randn(trainings, 2, generator=torch.Generator().manual_seed(5)) / math.sqrt(n)
+    width = torch.full((2,), scale / math.sqrt(n))
+    return [pg.Posterior(model, WeightPosterior("mean_field", {"loc": m, "scale": width})) for m in means]
+
+
+@pytest.mark.parametrize(("scale", "verdict"), [(1.0, "calibrated"), (0.5, "too narrow")])
+def test_densities_along_lines(scale, verdict):
+    """ln p = const - |x - mean|^2 / 2 is not linear in the mean, but its intervals are those of the mean where it is
+    monotonic: far from the centre, and for n = 100 nearly everywhere."""
+    found = calibration_along_lines(known_posteriors(scale), Truth(), t=[-2.0, -1.0, 1.0, 2.0], draws=50)
+    assert found.verdict == verdict
+    assert found.at.tolist() == [-2.0, -1.0, 1.0, 2.0] * 2 and found.label == "x"
+    assert found.sigma_ratio()[0] == pytest.approx(scale, rel=4 / math.sqrt(2 * 199))
+
+
+def test_no_posteriors_no_calibration():
+    with pytest.raises(ValueError, match="posteriors is empty"):
+        calibration_along_lines([], Truth())
+    with pytest.raises(ValueError, match="posteriors is empty"):
+        quantile_bins([], pg.targets.GammaRing())
+
+
+class Conjugate:
+    """A backend that knows the exact posterior, with widths times ``scale``."""
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+    def fit_many(self, model, samples):
+        precision = samples.shape[1] + 1.0
+        means, width = samples.sum(1) / precision, torch.full((2,), self.scale / math.sqrt(precision))
+        return [
+            pg.Posterior(model, WeightPosterior("mean_field", {"loc": mean, "scale": width}), info={"sample": r})
+            for r, mean in enumerate(means)
+        ]
+
+
+def test_simulation_based_calibration_of_an_exact_backend():
+    found = simulation_based_calibration(Conjugate(), location(), 10, 300, probes=6, draws=50)
+    assert found.verdict == "calibrated", found.text()
+    assert found.uniformity() > 1e-3
+    wrong = simulation_based_calibration(Conjugate(0.5), location(), 10, 300, probes=6, draws=50)
+    assert wrong.verdict == "too narrow" and wrong.uniformity() < 1e-6
+
+
+@pytest.mark.parametrize(("scale", "verdict"), [(1.0, "calibrated"), (0.4, "too narrow"), (2.5, "too wide")])
+def test_bootstrap_finds_a_wrong_sigma_without_knowing_the_truth(scale, verdict):
+    model = location(prior_scale=1.0)
+    weights = WeightPosterior("mean_field", {"loc": torch.tensor([0.3, -0.2]), "scale": torch.full((2,), 0.1)})
+    posterior = pg.Posterior(model, weights, info={"training_events": 100})
+    found = bootstrap_calibration(Conjugate(scale), posterior, trainings=200, probes=10, draws=50)
+    assert found.trainings == 200 and found.ranks.shape == (200, 11)
+    assert found.verdict == verdict, found.text()
+    with pytest.raises(ValueError, match="size is None"):
+        bootstrap_calibration(Conjugate(), pg.Posterior(model, weights))
+
+
+def test_simulation_based_calibration_of_hmc():
+    backend = pg.HMC(chains=1, warmup=60, draws=60, start_steps=50, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pg.SamplingWarning)
+        found = simulation_based_calibration(backend, location(), 10, 60, probes=4, draws=60)
+    assert found.verdict == "calibrated", found.text()
+    assert found.uniformity() > 1e-3
+
+
+def test_simulation_based_calibration_needs_a_model_that_stays():
+    with pytest.raises(ValueError, match="not fitted"):
+        simulation_based_calibration(Conjugate(), pg.BayesianFlow(Location(2)), 10)
+    with pytest.raises(ValueError, match="trainings"):
+        simulation_based_calibration(Conjugate(), location(), 10, 1)
+
+
+def bin_counts(spread, events=4000, trainings=100, draws=50, n=1000, seed=1):
+    """Bins of probability 1/4: estimates off by their Poisson error of n events, and draws around them ``spread`` times
+    as wide, each seen through a finite number of generated events."""
+    rng = np.random.default_rng(seed)
+    centre = rng.multinomial(n, [0.25] * 4, trainings) / n
+    p = centre[:, None] + spread * (rng.multinomial(n, [0.25] * 4, (trainings, draws)) / n - 0.25)
+    p = np.clip(p, 0, None)
+    return QuantileBinResult(rng.multinomial(events, p / p.sum(-1, keepdims=True)), events, n)
+
+
+def test_bins_are_calibrated_without_the_noise_of_their_events():
+    for events in (500, 50_000):  # 500 generated events fluctuate more than the posterior
+        result = bin_counts(1.0, events)
+        assert result.noise_share() == pytest.approx(1 / (1 + events / 1000), rel=0.1)
+        found = result.calibration()
+        assert found.sigma_ratio()[0] == pytest.approx(1, rel=0.15)
+        # Noise of the subtraction itself smears the single intervals of 500 events.
+        assert found.fraction()[0] == pytest.approx(ONE_SIGMA, abs=4 * found.fraction()[1] + 0.02)
+    assert bin_counts(1.0, 500).calibration(subtract_noise=False).verdict == "too wide"
+    assert bin_counts(0.5, 50_000).calibration().verdict == "too narrow"
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0])
+def test_amplification_of_a_sample_is_one(spread):
+    """Poisson errors of N events: p (1 - p) / N, where G counts p / N, so G = 1 / (1 - p) / spread^2."""
+    gain, error = bin_counts(spread).amplification()
+    assert gain == pytest.approx(4 / 3 / spread**2, abs=4 * error / math.sqrt(100) + 0.02)
+    with pytest.raises(ValueError, match="generate more events"):
+        bin_counts(0.0).amplification()
+
+
+def test_amplification_fit_finds_its_parameters():
+    n = np.array([25, 100, 400, 2500])
+    rng = np.random.default_rng(2)
+    pulls = []
+    for _ in range(200):
+        fit = fit_amplification(n, 0.01 * n**0.9 * (1 + 0.02 * rng.normal(size=4)), 0.02 * 0.01 * n**0.9)
+        pulls.append([(fit.a - 0.01) / fit.a_error, (fit.b - 0.9) / fit.b_error])
+    assert np.abs(np.mean(pulls, 0)).max() < 4 / math.sqrt(200)
+    assert np.abs(np.std(pulls, 0) - 1).max() < 4 / math.sqrt(400)
+    assert fit(np.array([100.0]))[0] == pytest.approx(0.01 * 100**0.9, rel=0.1)
+    for bad in ([1, 2], [1, -1, 2, 3]):
+        with pytest.raises(ValueError, match="n_bins, gains and errors"):
+            fit_amplification(n, bad, n)
+
+
+def test_quantile_bins_of_a_posterior():
+    """Every draw is the truth: uniform bins, no variance beyond that of the events."""
+    target = pg.targets.GammaRing()
+
+    class Perfect(torch.nn.Module):
+        features = 2
+
+        def __init__(self):
+            super().__init__()
+            self.nothing = torch.nn.Parameter(torch.zeros(1))
+
+        def log_prob(self, x):
+            return target.log_prob(x) + 0 * self.nothing
+
+        def sample(self, n):
+            return target.sample((n,))
+
+    model = pg.BayesianFlow(Perfect(), preprocessing=None)
+    weights = WeightPosterior("mean_field", {"loc": torch.zeros(1), "scale": torch.ones(1)})
+    posteriors = [pg.Posterior(model, weights, info={"training_events": 500})] * 2
+    state = torch.get_rng_state()
+    found = quantile_bins(posteriors, target, (2, 4), events=2000, draws=40)
+    assert torch.equal(state, torch.get_rng_state())
+    for n, result in found.items():
+        assert result.counts.shape == (2, 40, n * n) and result.training_events == 500
+        assert (result.counts.sum(-1) == 2000).all()
+        # 80 independent histograms of B bins: their variance over draws is the noise, within 4 / sqrt(B 80 / 2).
+        assert result.noise_share() == pytest.approx(1, abs=4 / math.sqrt(n * n * 40))
+        expected = 2000 / n**2
+        chi2 = (np.square(result.counts - expected) / expected).sum() / (80 * (n * n - 1))
+        assert chi2 == pytest.approx(1, abs=4 * math.sqrt(2 / (80 * (n * n - 1))))
+
+
+def test_one_training_knows_no_spread():
+    found = exact(trainings=1)
+    assert math.isnan(found.sigma_ratio()[0]) and np.isnan(found.spread).all()
+    assert isinstance(found, Calibration) and "spread of the trainings" not in found.text()
