@@ -15,6 +15,7 @@ from pyrogen.diagnostics.calibration import (
     bootstrap_calibration,
     calibration_along_lines,
     calibration_of,
+    effective_parameters,
     simulation_based_calibration,
 )
 from pyrogen.diagnostics.quantile_bins import QuantileBinResult, fit_amplification, quantile_bins
@@ -225,7 +226,10 @@ def test_bins_are_calibrated_without_the_noise_of_their_events():
 def test_amplification_of_a_sample_is_one(spread):
     """Poisson errors of N events: p (1 - p) / N, where G counts p / N, so G = 1 / (1 - p) / spread^2."""
     gain, error = bin_counts(spread).amplification()
-    assert gain == pytest.approx(4 / 3 / spread**2, abs=4 * error / math.sqrt(100) + 0.02)
+    assert gain == pytest.approx(4 / 3 / spread**2, abs=4 * error + 0.01)
+    # Variances of 4 bins and 50 draws in each of 100 trainings, widened by the noise that was subtracted.
+    widened = 1 + 1000 / 4000 / spread**2
+    assert error / gain == pytest.approx(widened * math.sqrt(2 / (100 * 3 * 49)), rel=0.4)
     with pytest.raises(ValueError, match="generate more events"):
         bin_counts(0.0).amplification()
 
@@ -282,3 +286,16 @@ def test_one_training_knows_no_spread():
     found = exact(trainings=1)
     assert math.isnan(found.sigma_ratio()[0]) and np.isnan(found.spread).all()
     assert isinstance(found, Calibration) and "spread of the trainings" not in found.text()
+
+
+def test_effective_parameters_of_a_conjugate_model():
+    """log p = const - |x - mean|^2 / 2: its variance at x is |x - m|^2 s^2 + s^4, so N E var = 2 for N s^2 = 1."""
+    model = location(prior_scale=100.0)
+    n = 400
+    weights = WeightPosterior("mean_field", {"loc": torch.zeros(2), "scale": torch.full((2,), n**-0.5)})
+    posterior = pg.Posterior(model, weights, info={"training_events": n})
+    events = torch.randn(4000, 2)
+    # The variance over 400 draws of two numbers is known to sqrt(2 / (2 * 399)); that over events adds less.
+    assert effective_parameters(posterior, events, 400) == pytest.approx(2, rel=4 * math.sqrt(1 / 399))
+    with pytest.raises(ValueError, match="how many events"):
+        effective_parameters(pg.Posterior(model, weights), events)

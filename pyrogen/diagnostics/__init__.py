@@ -5,6 +5,7 @@ from .calibration import (
     bootstrap_calibration,
     calibration_along_lines,
     calibration_of,
+    effective_parameters,
     simulation_based_calibration,
 )
 from .comparison import (
@@ -35,6 +36,7 @@ __all__ = [
     "compare",
     "coverage",
     "density_along_lines",
+    "effective_parameters",
     "fit_amplification",
     "fit_shape",
     "function_space",

@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 ONE_SIGMA = math.erf(1 / math.sqrt(2))  # 68.3 %
 LEVELS = tuple(np.linspace(0.05, 0.95, 19).round(2).tolist())
 TOLERANCE = 3.0  # standard errors by which a coverage may miss its level
+VAGUE = 0.05  # error of the coverage from which on three of them allow nearly everything
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,8 @@ class Calibration:
         width, width_error = self.pull_width()
         ratio, ratio_error = self.sigma_ratio()
         consequence = {
-            "calibrated": "nothing here speaks against sigma",
+            "calibrated": "nothing here speaks against sigma"
+            + (", but so few trainings could not tell much" if error > VAGUE else ""),
             "too wide": f"sigma is too wide: {1 / width:.2f} times the size that would give pulls of one",
             "too narrow": f"sigma is too narrow: it would have to be {width:.2f} times larger to give pulls of one",
         }[self.verdict]
@@ -378,6 +380,31 @@ def _generate(model: BayesianFlow, theta: Tensor, n: int) -> Tensor:
     if model.context:
         raise ValueError("the flow is conditional; this calibration knows no distribution of its conditions")
     return model.sample_events(theta, n)
+
+
+def effective_parameters(posterior: Posterior, events: Any, draws: int = 100, seed: int = 0) -> float:
+    """Effective number of parameters p_WAIC (Watanabe 2010; Gelman et al., arXiv:1307.5928).
+
+    The variance of ``log p(x|theta)`` over the weight draws, summed over the training events: their number times the
+    mean of ``(sigma/p)^2``, as long as that is small. What a fit of k parameters to its own form would have is k.
+
+    Args:
+        posterior: the posterior, whose ``info`` tells the number of its training events.
+        events: events ``[n, d]`` distributed as the training events, those themselves or new ones, of any number.
+        draws: weight draws (at most all stored).
+        seed: seeds the weight draws.
+
+    Raises:
+        ValueError: an unknown number of training events, or a draw without density at an event.
+    """
+    size = posterior.info.get("effective_size", posterior.info.get("training_events"))
+    if size is None:
+        raise ValueError("the posterior does not tell how many events it was trained on")
+    count = min(whole_number("draws", draws, 2), posterior.weights.stored or draws)
+    log_prob = posterior.log_prob(events, count, seed=seed).double()
+    if not log_prob.isfinite().all():
+        raise ValueError(f"log p is not finite in {int((~log_prob.isfinite()).sum())} of {log_prob.numel()} cases")
+    return float(size * log_prob.var(0).mean())
 
 
 def _calibrate(

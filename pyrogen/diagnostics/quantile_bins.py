@@ -77,25 +77,35 @@ class QuantileBinResult:
         return calibration_of(self.probabilities(subtract_noise), truth, label="quantile bin")
 
     def amplification(self) -> tuple[float, float]:
-        """Amplification ``G = sum_bins mean^2 / variance / N`` of a training ([F] sec. 5), and its spread over R.
+        """Amplification ``G = sum_bins mean^2 / variance / N`` ([F] sec. 5), and its error.
 
-        mean^2 / variance is the number of Poisson events that would give a bin's relative error. The sums over bins
-        of mean^2 and of the variance are taken first, ``G = B sum mean^2 / sum variance / N``: with the noise
-        subtracted the variance of a single bin may come out as zero. For bins of equal probability and equal relative
-        error it is the same.
+        mean^2 / variance is the number of Poisson events that would give a bin's relative error. With the noise of the
+        generated events subtracted, the variance of a single bin may come out as zero; so sums over bins and trainings
+        are taken first, ``G = B sum mean^2 / sum variance / N``. For bins of equal probability and equal relative error
+        it is the same. The error is that of a jackknife over the trainings; NaN for a single one.
 
         Raises:
             ValueError: the noise of the generated events explains all of the variance.
         """
         p = self.counts / self.events
-        variance = (p.var(1, ddof=1) - self.noise_variance).mean(1)
-        if not (variance > 0).all():
+        trainings, draws, bins = p.shape
+        squares, noise = np.square(p.mean(1)).sum(1), self.noise_variance.sum(1)
+        variances = p.var(1, ddof=1).sum(1) - noise
+        # Three times the error of a variance of so many numbers that only the noise had a part in.
+        if variances.sum() <= 3 * noise.sum() * np.sqrt(2 / (trainings * (draws - 1) * bins)):
             raise ValueError(
-                f"the {self.events} events of a draw fluctuate as much as the draws differ, in {self.bins} bins: "
-                "generate more events per draw"
+                f"the {self.events} events of a draw fluctuate as much as the draws differ, in {bins} bins: "
+                "generate more events per draw, or take fewer bins"
             )
-        gains = self.bins * np.square(p.mean(1)).mean(1) / variance / self.training_events
-        return float(gains.mean()), float(gains.std(ddof=1)) if len(gains) > 1 else float("nan")
+
+        def gain(some: NDArray[np.bool_]) -> float:
+            return float(bins * squares[some].sum() / variances[some].sum() / self.training_events)
+
+        every = np.ones(trainings, dtype=bool)
+        if trainings == 1:
+            return gain(every), float("nan")
+        without = [gain(np.arange(trainings) != r) for r in range(trainings)]
+        return gain(every), float(np.sqrt((trainings - 1) * np.var(without)))
 
 
 def quantile_bins(

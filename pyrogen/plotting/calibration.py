@@ -42,9 +42,9 @@ def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "",
         width = with_error(*found.pull_width()) if found.trainings > 1 else f"{found.pull_width()[0]:.2f}"
         pulls.stairs(density, grid, color=colour, linewidth=2, label=f"{name}: width {width}")
         at, sigma, spread = _by_coordinate(found)
-        sizes.plot(at, sigma, color=colour, label=rf"{name}: predicted $\sigma$")
+        sizes.plot(at, sigma, color=colour, label=name)
         if found.trainings > 1:
-            sizes.plot(at, spread, color=colour, linestyle="--", label=f"{name}: spread of trainings")
+            sizes.plot(at, spread, color=colour, linestyle="--")
     coverage.plot([0, 1], [0, 1], color=TRUTH, linewidth=1.2, linestyle="--", label="exact")
     coverage.set(xlim=(0, 1), ylim=(0, 1), xlabel="credibility of the interval", ylabel="truth inside")
     for axis in (coverage.xaxis, coverage.yaxis):
@@ -61,7 +61,10 @@ def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "",
     sizes.set_yscale("log" if log else "linear")
     low, high = sizes.get_ylim()
     sizes.set_ylim(low, high * (high / low) ** 0.35 if log else high * 1.4)
-    sizes.legend(loc="upper left", fontsize="x-small", ncols=2 if len(calibrations) > 2 else 1)
+    if any(found.trainings > 1 for found in calibrations.values()):
+        for label, style in ((r"predicted $\sigma$", "-"), ("spread of the trainings", "--")):
+            sizes.plot([], [], color="grey", linestyle=style, label=label)
+    sizes.legend(loc="upper left", ncols=2)
     return figure
 
 

@@ -1,0 +1,242 @@
+"""Is the uncertainty right? One model learns many samples of a toy, and every band is held against the truth.
+
+python examples/coverage.py --quick
+
+All samples are fitted in one batch. Of the central credible intervals at 68.3 %, 68.3 % should hold the truth: along
+lines of the toys of arXiv:2104.04543 ([A]), or in bins of equal probability of the gamma ring of arXiv:2408.00838,
+where the amplification is read off, too. Several backends come into one figure when the command is repeated with
+another --backend or --kl-weight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import toy
+from backends import NAMES, make_backend, make_small_model
+
+import pyrogen as pg
+from pyrogen.diagnostics import (
+    AmplificationFit,
+    Calibration,
+    calibration_along_lines,
+    effective_parameters,
+    fit_amplification,
+    probe_points,
+    quantile_bins,
+)
+from pyrogen.files import write_bytes
+from pyrogen.plotting import plot_amplification, plot_calibration, save_figure
+
+TARGETS: dict[str, Any] = {
+    "wedge": pg.targets.Wedge(),
+    "kicker": pg.targets.Kicker(),
+    "ring": pg.targets.GaussianRing(),
+    "gamma-ring": pg.targets.GammaRing(),
+}
+MODES: dict[str, dict[str, Any]] = {
+    "default": {"sets": 20, "events": 2_000, "ring_events": 10_000, "draws": 100, "points": 41},
+    "quick": {"sets": 4, "events": 300, "ring_events": 300, "draws": 20, "points": 9},
+}
+#: The gamma ring has a hole; spline couplings on standardised events learn it from 10,000 events.
+GAMMA_RING: dict[str, dict[str, Any]] = {
+    "default": {
+        "flow": {"blocks": 4, "hidden": (16, 16), "transform": "rqs", "bins": 8},
+        "svi": {"epochs": 300, "batch_size": 512, "lr": 5e-3, "lr_widths": 5e-2},
+        "sampled": {"warmup": 60, "draws": 100, "thinning": 50, "batch_size": 512, "start_steps": 3000},
+        "bins": (5, 7, 10, 14, 20, 30),
+        "generated": 20_000,
+    },
+    "quick": {
+        "flow": {"blocks": 2, "hidden": (8,), "transform": "rqs", "bins": 5},
+        "svi": {"epochs": 30, "batch_size": 100, "lr": 2e-2, "lr_widths": 1e-1},
+        "sampled": {"warmup": 8, "draws": 10, "thinning": 5, "batch_size": 100, "start_steps": 40},
+        "bins": (2, 3, 4),
+        "generated": 4_000,
+    },
+}
+PUBLISHED = {  # [F]: the fits of G = a n_bins^b
+    "[F], VI": AmplificationFit(0.0043, 0.0029, 0.99, 0.07),
+    "[F], AdamMCMC": AmplificationFit(0.0121, 0.0047, 0.986, 0.037),
+}
+
+
+def run(argv: list[str] | None = None) -> None:
+    """Fit, count, and write tables and figures.
+
+    Args:
+        argv: the command line, by default that of the script.
+    """
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    mode = "quick" if args.quick else "default"
+    if args.kl_weight is not None and args.backend != "svi":
+        parser.error("--kl-weight is an option of svi")
+    out = toy.make_folder(parser, args.out or toy.default_folder("coverage", mode, "affine"))
+    folder = toy.make_folder(parser, out / args.target)
+    torch.set_num_threads(args.threads)
+    ring, target = args.target == "gamma-ring", TARGETS[args.target]
+    sets = args.sets or MODES[mode]["sets"]
+    n = args.events or MODES[mode]["ring_events" if ring else "events"]
+    torch.manual_seed(args.seed)
+    samples = target.sample((sets, n))
+
+    name = args.backend if args.kl_weight is None else f"svi_kl_{args.kl_weight:g}"
+    checkpoint = folder / f"{name}_checkpoint.h5"
+    model, backend = setup(args, mode, checkpoint)
+    print(f"{sets} samples of {n:,} events of {target}, {model.weights:,} weights, {args.backend}, seed {args.seed}")
+    toy.tell_about(checkpoint)
+    try:
+        posteriors = backend.fit_many(model, samples)
+    except (pg.CheckpointMismatchError, pg.FileFormatError) as error:
+        parser.exit(1, f"{error}\nOr give another --out.\n")
+
+    result: dict[str, Any] = {"target": args.target, "backend": args.backend, "sets": sets, "events": n}
+    result |= {"settings": posteriors[0].info["settings"], "mode": mode, "seed": args.seed}
+    if ring:
+        found, told = ring_results(posteriors, mode, args)
+    else:
+        first, last = (0.01, 0.99) if args.target != "ring" else target.line_range
+        t = torch.linspace(first, last, MODES[mode]["points"], dtype=torch.float64)
+        found, told = calibration_along_lines(posteriors, target, t, draws=MODES[mode]["draws"], seed=args.seed), {}
+    result |= (
+        told | numbers(found) | {"effective_parameters": p_waic(posteriors, target, MODES[mode]["draws"], args.seed)}
+    )
+    write_bytes(folder / f"{name}.json", json.dumps(result, indent=1).encode())
+    print("\n" + found.text())
+    print(f"effective parameters (p_WAIC) of {model.weights:,} weights: {result['effective_parameters']:.1f}")
+    written = [folder / f"{name}.json", *figures(folder)]
+    print("wrote", *(f"  {path}" for path in written), sep="\n")
+
+
+def setup(args: Any, mode: str, checkpoint: Path) -> tuple[pg.BayesianFlow, Any]:
+    """Model and backend; samplers run one chain per sample, as independent samples count for more here."""
+    if args.target == "gamma-ring":
+        settings = GAMMA_RING[mode]
+        model = pg.BayesianFlow(pg.CouplingFlow(2, **settings["flow"]))
+        kind = "svi" if args.backend == "svi" else "sampled"
+        backend = NAMES[args.backend](**settings[kind], seed=args.seed, checkpoint=checkpoint)
+    else:
+        model = make_small_model(mode, args.target == "ring")
+        backend = make_backend(args.backend, mode, args.seed, checkpoint)
+    if hasattr(backend, "chains"):
+        backend = replace(backend, chains=args.chains)
+    if args.kl_weight is not None:
+        backend = replace(backend, kl_weight=args.kl_weight)
+    return model, backend
+
+
+def numbers(found: Calibration) -> dict[str, Any]:
+    """What the tables and figures of several backends need of a calibration, for JSON."""
+    return {
+        "coverage_1": found.fraction(),
+        "coverage_2": found.fraction(0.9545),
+        "pull_width": found.pull_width(),
+        "sigma_over_spread": found.sigma_ratio(),
+        "score": found.score,
+        "verdict": found.verdict,
+        "bias_over_sigma": float(np.sqrt(np.mean(found.bias**2) / np.mean(found.sigma**2))),
+        "calibration": {
+            "ranks": found.ranks.tolist(),
+            "means": found.means.tolist(),
+            "sigmas": found.sigmas.tolist(),
+            "truth": found.truth.tolist(),
+            "draws": found.draws,
+            "at": found.at.tolist(),
+            "label": found.label,
+        },
+    }
+
+
+def ring_results(posteriors: list[pg.Posterior], mode: str, args: Any) -> tuple[Calibration, dict[str, Any]]:
+    """Calibration in the finest bins but one, and the amplification for all numbers of bins."""
+    settings = GAMMA_RING[mode]
+    results = quantile_bins(
+        posteriors,
+        TARGETS["gamma-ring"],
+        settings["bins"],
+        events=settings["generated"],
+        draws=MODES[mode]["draws"],
+        seed=args.seed,
+    )
+    bins: list[float] = []
+    gains: list[float] = []
+    errors: list[float] = []
+    scores: list[float] = []
+    for n, result in results.items():
+        score = result.calibration().score
+        try:
+            gain, error = result.amplification()
+        except ValueError as reason:
+            print(f"{n:3d} x {n}: calibration score {score:.3f}; no amplification: {reason}")
+            continue
+        print(
+            f"{n:3d} x {n}: G = {gain:.3f} +- {error:.3f}, calibration score {score:.3f}, "
+            f"noise share {result.noise_share():.2f}"
+        )
+        for column, value in ((bins, n * n), (gains, gain), (errors, error), (scores, score)):
+            column.append(value)
+    told: dict[str, Any] = {"n_bins": bins, "gains": gains, "gain_errors": errors, "scores": scores}
+    if len(bins) > 1:
+        fit = fit_amplification(bins, gains, errors)
+        print(f"G = a n_bins^b with a = {fit.a:.4f} +- {fit.a_error:.4f}, b = {fit.b:.3f} +- {fit.b_error:.3f}")
+        told["fit"] = vars(fit)
+    return results[settings["bins"][1]].calibration(), told
+
+
+def p_waic(posteriors: list[pg.Posterior], target: Any, draws: int, seed: int) -> float:
+    """Effective number of parameters, mean over the trainings; events of the truth stand for the training events."""
+    events = probe_points(target, 2000, seed)
+    return float(np.mean([effective_parameters(p, events, draws, seed) for p in posteriors]))
+
+
+def figures(folder: Path) -> list[Path]:
+    """Figures of all backends whose results lie in the folder."""
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    found = {
+        label(name): Calibration(
+            **{key: np.array(v) if isinstance(v, list) else v for key, v in result["calibration"].items()}
+        )
+        for name, result in results.items()
+    }
+    written = [save_figure(plot_calibration(found), folder / "calibration.png")]
+    rings = {label(name): result for name, result in results.items() if "fit" in result}
+    if rings:
+        columns = [{name: np.array(r[key]) for name, r in rings.items()} for key in ("n_bins", "gains", "gain_errors")]
+        fits = {name: AmplificationFit(**result["fit"]) for name, result in rings.items()}
+        written.append(save_figure(plot_amplification(*columns, fits, PUBLISHED), folder / "amplification.png"))
+    return written
+
+
+def label(name: str) -> str:
+    """A result's name in the legend."""
+    return f"SVI, KL $\\times$ {name.removeprefix('svi_kl_')}" if name.startswith("svi_kl_") else NAMES[name].__name__
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Coverage of the uncertainty over many independent trainings.",
+        epilog="A killed run goes on when repeated.",
+    )
+    parser.add_argument("--quick", action="store_true", help="few small trainings, in under a minute")
+    parser.add_argument("--target", choices=TARGETS, default="wedge", help="the truth (wedge)")
+    parser.add_argument("--backend", choices=NAMES, default="svi", help="how the posteriors are found (svi)")
+    parser.add_argument("--kl-weight", type=float, metavar="T", help="factor on the KL of svi: a tempered posterior")
+    parser.add_argument("--sets", type=toy.several, metavar="R", help="independent samples (20; quick: 4)")
+    parser.add_argument(
+        "--events", type=toy.count, metavar="N", help="events per sample (2,000; gamma ring: 10,000; quick: 300)"
+    )
+    parser.add_argument("--chains", type=toy.count, default=1, metavar="C", help="chains per sample of a sampler (1)")
+    toy.add_common(parser, "out/coverage, with the mode")
+    return parser
+
+
+if __name__ == "__main__":
+    run()

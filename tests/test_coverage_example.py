@@ -1,0 +1,38 @@
+"""The coverage study runs as a user runs it: as a script, from the command line."""
+
+import json
+import math
+
+import pytest
+from test_examples import is_png, numbers, run
+
+
+def test_two_backends_come_into_one_figure(tmp_path):
+    run("coverage", "--quick", "--out", tmp_path, "--sets", 3)
+    printed = run("coverage", "--quick", "--out", tmp_path, "--sets", 3, "--backend", "hmc")
+    assert "3 trainings, 45 intervals each" in printed and "p_WAIC" in printed
+    for name in ("svi", "hmc"):
+        result = json.loads((tmp_path / "wedge" / f"{name}.json").read_text())
+        assert result["sets"] == 3 and result["events"] == 300
+        assert 0 <= result["coverage_1"][0] <= result["coverage_2"][0] <= 1
+        assert all(math.isfinite(number) for number in numbers(result))
+    assert is_png(tmp_path / "wedge" / "calibration.png")
+
+
+def test_gamma_ring(tmp_path):
+    printed = run("coverage", "--quick", "--out", tmp_path, "--target", "gamma-ring")
+    result = json.loads((tmp_path / "gamma-ring" / "svi.json").read_text())
+    assert result["n_bins"] == [4, 9, 16] and all(gain > 0 for gain in result["gains"])
+    assert "G = a n_bins^b" in printed and is_png(tmp_path / "gamma-ring" / "amplification.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--backend", "hmc", "--kl-weight", "0.1"), "--kl-weight is an option of svi"),
+        (("--sets", "1"), "at least 2"),
+        (("--target", "circle"), "invalid choice"),
+    ],
+)
+def test_bad_arguments(arguments, message, tmp_path):
+    assert message in run("coverage", "--quick", "--out", tmp_path, *arguments, code=2)
