@@ -68,11 +68,11 @@ def make_backend(name: str, mode: str, seed: int, checkpoint: Path | None) -> An
     return NAMES[name](**SETTINGS[mode][name], seed=seed, checkpoint=checkpoint)
 
 
-def make_small_model(mode: str, ring: bool) -> pg.BayesianFlow:
+def make_small_model(mode: str, ring: bool, prior_scale: float | str = "fan-in") -> pg.BayesianFlow:
     """A flow of Bernstein polynomials, smooth enough for samplers that follow gradients, on the target's box."""
     flow = pg.CouplingFlow(
         2, **FLOWS[mode]["ring" if ring else "box"], transform="bernstein", base="uniform", activation="tanh"
     )
     low, high = zip(*RING_BOX, strict=True)
     box = pg.events.UnitBox(low, high) if ring else None
-    return pg.BayesianFlow(flow, prior_scale="fan-in", preprocessing=box)
+    return pg.BayesianFlow(flow, prior_scale=prior_scale, preprocessing=box)

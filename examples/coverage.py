@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 import toy
 from backends import NAMES, make_backend, make_small_model
+from pyro.infer.autoguide import AutoLowRankMultivariateNormal
 
 import pyrogen as pg
 from pyrogen.diagnostics import (
@@ -61,6 +63,7 @@ GAMMA_RING: dict[str, dict[str, Any]] = {
         "generated": 4_000,
     },
 }
+SVI_OPTIONS = {"kl_weight": "KL \u00d7", "epochs": "epochs", "rank": "rank", "prior": "prior width"}
 PUBLISHED = {  # [F]: the fits of G = a n_bins^b
     "[F], VI": AmplificationFit(0.0043, 0.0029, 0.99, 0.07),
     "[F], AdamMCMC": AmplificationFit(0.0121, 0.0047, 0.986, 0.037),
@@ -76,8 +79,9 @@ def run(argv: list[str] | None = None) -> None:
     parser = make_parser()
     args = parser.parse_args(argv)
     mode = "quick" if args.quick else "default"
-    if args.kl_weight is not None and args.backend != "svi":
-        parser.error("--kl-weight is an option of svi")
+    changed = {key: getattr(args, key) for key in SVI_OPTIONS if getattr(args, key) is not None}
+    if changed and args.backend != "svi":
+        parser.error(f"--{next(iter(changed)).replace('_', '-')} is an option of svi")
     out = toy.make_folder(parser, args.out or toy.default_folder("coverage", mode, "affine"))
     folder = toy.make_folder(parser, out / args.target)
     torch.set_num_threads(args.threads)
@@ -87,7 +91,7 @@ def run(argv: list[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     samples = target.sample((sets, n))
 
-    name = args.backend if args.kl_weight is None else f"svi_kl_{args.kl_weight:g}"
+    name = "_".join([args.backend, *(f"{key}_{value:g}" for key, value in changed.items())])
     checkpoint = folder / f"{name}_checkpoint.h5"
     model, backend = setup(args, mode, checkpoint)
     print(f"{sets} samples of {n:,} events of {target}, {model.weights:,} weights, {args.backend}, seed {args.seed}")
@@ -119,16 +123,20 @@ def setup(args: Any, mode: str, checkpoint: Path) -> tuple[pg.BayesianFlow, Any]
     """Model and backend; samplers run one chain per sample, as independent samples count for more here."""
     if args.target == "gamma-ring":
         settings = GAMMA_RING[mode]
-        model = pg.BayesianFlow(pg.CouplingFlow(2, **settings["flow"]))
+        model = pg.BayesianFlow(pg.CouplingFlow(2, **settings["flow"]), prior_scale=args.prior or 1.0)
         kind = "svi" if args.backend == "svi" else "sampled"
         backend = NAMES[args.backend](**settings[kind], seed=args.seed, checkpoint=checkpoint)
     else:
-        model = make_small_model(mode, args.target == "ring")
+        model = make_small_model(mode, args.target == "ring", "fan-in" if args.prior is None else args.prior)
         backend = make_backend(args.backend, mode, args.seed, checkpoint)
     if hasattr(backend, "chains"):
         backend = replace(backend, chains=args.chains)
     if args.kl_weight is not None:
         backend = replace(backend, kl_weight=args.kl_weight)
+    if args.epochs is not None:
+        backend = replace(backend, epochs=args.epochs)
+    if args.rank is not None:  # one sample after another: only the mean-field guide is batched
+        backend = replace(backend, guide=partial(AutoLowRankMultivariateNormal, rank=args.rank))
     return model, backend
 
 
@@ -216,7 +224,10 @@ def figures(folder: Path) -> list[Path]:
 
 def label(name: str) -> str:
     """A result's name in the legend."""
-    return f"SVI, KL $\\times$ {name.removeprefix('svi_kl_')}" if name.startswith("svi_kl_") else NAMES[name].__name__
+    backend, _, changed = name.partition("_")
+    for key, word in SVI_OPTIONS.items():
+        changed = changed.replace(f"{key}_", f"{word} ")
+    return ", ".join([NAMES[backend].__name__, *([changed.replace("_", ", ")] if changed else [])])
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -229,6 +240,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", choices=TARGETS, default="wedge", help="the truth (wedge)")
     parser.add_argument("--backend", choices=NAMES, default="svi", help="how the posteriors are found (svi)")
     parser.add_argument("--kl-weight", type=float, metavar="T", help="factor on the KL of svi: a tempered posterior")
+    parser.add_argument("--epochs", type=toy.count, metavar="E", help="passes over the events, of svi")
+    parser.add_argument("--rank", type=toy.count, metavar="r", help="a low-rank guide for svi instead of mean field")
+    parser.add_argument("--prior", type=float, metavar="s", help="one prior width for all weights, with svi")
     parser.add_argument("--sets", type=toy.several, metavar="R", help="independent samples (20; quick: 4)")
     parser.add_argument(
         "--events", type=toy.count, metavar="N", help="events per sample (2,000; gamma ring: 10,000; quick: 300)"

@@ -53,15 +53,16 @@ class QuantileBinResult:
         """Bin probabilities of the draws, ``[R, K, B]``.
 
         Args:
-            subtract_noise: draw them towards their mean until their variance is that of the posterior alone, without
-                the Poisson noise of the generated events (to the mean itself where the noise explains all of it).
+            subtract_noise: draw them towards their mean until their variance, averaged over the trainings, is that of
+                the posterior alone, without the Poisson noise of the generated events (to the mean itself in a bin
+                where the noise explains all of it).
         """
         p = self.counts / self.events
         if not subtract_noise:
             return p
-        mean, variance = p.mean(1, keepdims=True), p.var(1, ddof=1)
-        factor = np.sqrt(np.clip(1 - self.noise_variance / np.maximum(variance, 1e-300), 0, None))
-        return mean + factor[:, None] * (p - mean)
+        mean, variance = p.mean(1, keepdims=True), p.var(1, ddof=1).mean(0)
+        factor = np.sqrt(np.clip(1 - self.noise_variance.mean(0) / np.maximum(variance, 1e-300), 0, None))
+        return mean + factor * (p - mean)
 
     def noise_share(self) -> float:
         """Fraction of the variance over the draws that is noise of the generated events, mean over bins and trainings.
