@@ -10,8 +10,9 @@ Events in, a posterior over generators out, and every number it predicts carries
     posterior.density(events[:10]).relative
 """
 
-from pyrogen import events, targets
+from pyrogen import diagnostics, events, targets
 from pyrogen.bayes import ELBO, AutoNormal, BayesianFlow
+from pyrogen.diagnostics import to_inference_data
 from pyrogen.events import EventSample
 from pyrogen.files import FileFormatError
 from pyrogen.flows import CouplingFlow
@@ -58,7 +59,9 @@ __all__ = [
     "SamplingError",
     "SamplingWarning",
     "TrainingDivergedError",
+    "diagnostics",
     "events",
     "load",
     "targets",
+    "to_inference_data",
 ]

@@ -9,15 +9,14 @@ import torch
 from known import Location
 
 import pyrogen as pg
-from pyrogen.diagnostics.calibration import (
-    ONE_SIGMA,
+from pyrogen.diagnostics import (
     Calibration,
     bootstrap_calibration,
     calibration_along_lines,
     calibration_of,
-    effective_parameters,
     simulation_based_calibration,
 )
+from pyrogen.diagnostics.calibration import ONE_SIGMA
 from pyrogen.diagnostics.quantile_bins import QuantileBinResult, fit_amplification, quantile_bins
 from pyrogen.inference.weights import WeightPosterior
 
@@ -58,6 +57,21 @@ def test_a_wrong_sigma_is_flagged_with_its_size(scale, verdict):
     assert found.pull_width()[0] == pytest.approx(1 / scale, rel=0.1)
     assert found.sigma_ratio()[0] == pytest.approx(scale, rel=0.2)
     assert found.uniformity() < 1e-6
+
+
+def test_tails_are_seen_where_one_sigma_looks_right():
+    """Two quantities: one far off its band, the other far inside. One sigma covers half of them, 2 sigma no more."""
+    rng = np.random.default_rng(7)
+    draws = rng.normal(0, 1, (R, K, 10))
+    truth = np.concatenate([np.full(1, 5.0), np.zeros(9)])
+    found = calibration_of(draws, truth, at=np.arange(10.0), label="x")
+    assert found.verdict == "uneven" and "too narrow at others: at x = 0 only 0%" in found.text()
+    assert found.worst() == (0.0, 0.0)
+    # Right within one sigma, but with the tails of a Student t: outside 2 sigma far too often.
+    tails = rng.standard_t(2, (R, 1, B)) * 0.76
+    heavy = calibration_of(tails + rng.normal(0, 1, (R, K, B)), np.zeros(B))
+    assert abs(heavy.fraction()[0] - ONE_SIGMA) < 3 * heavy.fraction()[1] + 0.02
+    assert heavy.verdict == "too narrow"
 
 
 def test_a_bias_is_not_taken_for_a_spread():
@@ -286,16 +300,3 @@ def test_one_training_knows_no_spread():
     found = exact(trainings=1)
     assert math.isnan(found.sigma_ratio()[0]) and np.isnan(found.spread).all()
     assert isinstance(found, Calibration) and "spread of the trainings" not in found.text()
-
-
-def test_effective_parameters_of_a_conjugate_model():
-    """log p = const - |x - mean|^2 / 2: its variance at x is |x - m|^2 s^2 + s^4, so N E var = 2 for N s^2 = 1."""
-    model = location(prior_scale=100.0)
-    n = 400
-    weights = WeightPosterior("mean_field", {"loc": torch.zeros(2), "scale": torch.full((2,), n**-0.5)})
-    posterior = pg.Posterior(model, weights, info={"training_events": n})
-    events = torch.randn(4000, 2)
-    # The variance over 400 draws of two numbers is known to sqrt(2 / (2 * 399)); that over events adds less.
-    assert effective_parameters(posterior, events, 400) == pytest.approx(2, rel=4 * math.sqrt(1 / 399))
-    with pytest.raises(ValueError, match="how many events"):
-        effective_parameters(pg.Posterior(model, weights), events)

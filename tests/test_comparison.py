@@ -13,11 +13,11 @@ from torch import nn
 import pyrogen as pg
 from pyrogen.diagnostics import (
     LineResult,
+    band_overlap,
     compare,
     convergence,
     coverage,
     function_space,
-    held_out_log_likelihood,
     predictive_distance,
     probe_points,
     total_variation,
@@ -133,7 +133,7 @@ def test_draws_are_evaluated_in_their_order_whatever_the_chunks(monkeypatch):
     expected = np.array([[[log_normal(x, m) for x in points] for m in torch.tensor(c)] for c in means])
     whole = function_space(chains(means), points)
     np.testing.assert_allclose(whole.log_prob, expected)
-    monkeypatch.setattr(convergence, "CHUNK", 20)  # three draws at a time
+    monkeypatch.setattr("pyrogen.diagnostics.chains.CHUNK", 20)  # three draws at a time
     pieces = function_space(chains(means), points)
     np.testing.assert_array_equal(pieces.log_prob, whole.log_prob)
     np.testing.assert_array_equal(pieces.rhat, whole.rhat)
@@ -223,24 +223,17 @@ def test_bad_distances_are_named():
         wasserstein(np.ones((4, 2)), np.full((4, 2), np.nan))
 
 
-def test_held_out_log_likelihood_is_that_of_the_mean_density(monkeypatch):
-    means = np.array([[[0.0, 0.0], [2.0, 0.0]]])
-    events = torch.randn(500, 2, dtype=torch.float64)
-    densities = sum(log_normal(events, torch.tensor(m)).exp() for m in means[0]) / 2
-    mean, error = held_out_log_likelihood(chains(means), events)
-    assert mean == pytest.approx(float(densities.log().mean()))
-    assert error == pytest.approx(float(densities.log().std()) / math.sqrt(500))
-    monkeypatch.setattr("pyrogen.diagnostics.comparison.NUMBERS", 64)
-    assert held_out_log_likelihood(chains(means), events) == pytest.approx((mean, error))
-    far = torch.cat([events, torch.full((1, 2), 1e200, dtype=torch.float64)])
-    mean, error = held_out_log_likelihood(chains(means), far)
-    assert mean == -math.inf
-    assert math.isnan(error)
-    with pytest.raises(ValueError, match="events holds 1 event"):
-        held_out_log_likelihood(chains(means), events[:1])
-
-
 # --- the table ---
+
+
+def test_bands_overlap_as_their_widths_do():
+    lines = {s: some_lines(s) for s in (0.1, 0.2)}
+    assert band_overlap(lines[0.1], lines[0.1]) == 1
+    assert band_overlap(lines[0.1], lines[0.2]) == pytest.approx(0.5) == band_overlap(lines[0.2], lines[0.1], 2)
+    far = LineResult(lines[0.1].t, lines[0.1].positions, lines[0.1].means + 5, lines[0.1].stds, lines[0.1].truth)
+    assert band_overlap(lines[0.1], far) == 0
+    with pytest.raises(ValueError, match="same points"):
+        band_overlap(lines[0.1], lines[0.1].line(0))
 
 
 @pytest.fixture
@@ -257,6 +250,7 @@ def posteriors():
 
 def test_the_table_of_backends(posteriors):
     settings = {"grid_range": GRID, "cells": 50, "draws": 200, "held_out": 2000, "generated": 4000}
+    settings["trained_on"] = torch.randn(100, 2)
     found = compare(posteriors, Gaussian(), **settings)
     rows = {row["backend"]: row for row in json.loads(json.dumps(found.rows, allow_nan=False))}
     svi, hmc, ensemble = (rows[name] for name in posteriors)
@@ -274,6 +268,11 @@ def test_the_table_of_backends(posteriors):
     assert max(hmc["w1_reference"]) < 0.1
     # Half the squared distance of the means, in nats.
     assert svi["held_out"] - ensemble["held_out"] == pytest.approx(0.125, abs=0.03)
+    assert (hmc["elpd_difference"], hmc["elpd_difference_error"]) == (0.0, 0.0)
+    assert ensemble["elpd_difference"] == pytest.approx(-2000 * 0.125, abs=4 * ensemble["elpd_difference_error"])
+    assert ensemble["elpd_difference_error"] == pytest.approx(0.5 * math.sqrt(2000), rel=0.1)
+    assert svi["band_overlap"] == pytest.approx(0.5, abs=0.1) and hmc["band_overlap"] == 1
+    assert svi["pareto_k"] is not None and hmc["pareto_k"] is None
     assert svi["held_out_error"] == pytest.approx(1 / math.sqrt(2000), rel=0.1)
     assert hmc["rhat"] < 1.05
     assert hmc["ess"] > 200

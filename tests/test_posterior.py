@@ -94,22 +94,47 @@ def test_two_calls_agree_and_more_draws_start_with_the_fewer():
     assert torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("family", ["mean_field", "low_rank", "multivariate"])
-def test_weight_draws_have_the_covariance_of_their_family(family):
+GAUSSIANS = ("mean_field", "low_rank", "low_rank_precision", "multivariate")
+
+
+def gaussian(family):
+    """Arrays of a Gaussian over three weights, and its covariance."""
     torch.manual_seed(3)
     loc, factor, diagonal = torch.randn(3), torch.randn(3, 1), torch.rand(3) + 0.2
+    scale, vectors, shrink = diagonal.sqrt(), factor / factor.norm(), torch.tensor([0.3])
     covariance = factor @ factor.T + torch.diag(diagonal)
-    arrays = {
-        "mean_field": {"loc": loc, "scale": diagonal.sqrt()},
-        "low_rank": {"loc": loc, "cov_factor": factor, "cov_diag": diagonal},
-        "multivariate": {"loc": loc, "scale_tril": torch.linalg.cholesky(covariance)},
+    narrowed = torch.diag(scale) @ (torch.eye(3) - 0.91 * vectors @ vectors.T) @ torch.diag(scale)
+    return {
+        "mean_field": ({"loc": loc, "scale": scale}, torch.diag(diagonal)),
+        "low_rank": ({"loc": loc, "cov_factor": factor, "cov_diag": diagonal}, covariance),
+        "low_rank_precision": ({"loc": loc, "scale": scale, "vectors": vectors, "shrink": shrink}, narrowed),
+        "multivariate": ({"loc": loc, "scale_tril": torch.linalg.cholesky(covariance)}, covariance),
     }[family]
+
+
+@pytest.mark.parametrize("family", GAUSSIANS)
+def test_weight_draws_have_the_covariance_of_their_family(family):
+    arrays, expected = gaussian(family)
     draws = torch.stack(list(WeightPosterior(family, arrays).draws(20_000, 0)))
-    expected = torch.diag(diagonal) if family == "mean_field" else covariance
     # Standard error of a covariance of n draws: at most variance * sqrt(2 / n); five of the largest.
     error = 5 * float(expected.diagonal().max()) * math.sqrt(2 / 20_000)
     assert (draws.T.cov() - expected).abs().max() < error
-    assert (draws.mean(0) - loc).abs().max() < 5 * math.sqrt(float(expected.diagonal().max()) / 20_000)
+    assert (draws.mean(0) - arrays["loc"]).abs().max() < 5 * math.sqrt(float(expected.diagonal().max()) / 20_000)
+
+
+@pytest.mark.parametrize("family", GAUSSIANS)
+def test_the_density_of_weights_is_that_of_their_gaussian(family):
+    arrays, covariance = gaussian(family)
+    normal = torch.distributions.MultivariateNormal(arrays["loc"].double(), covariance.double())
+    for theta in torch.randn(5, 3):
+        expected = float(normal.log_prob(theta.double()))
+        assert WeightPosterior(family, arrays).log_prob(theta) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_families_without_a_density_say_so():
+    for family, arrays in (("point", {"loc": torch.zeros(3)}), ("draws", {"draws": torch.zeros(1, 2, 3)})):
+        with pytest.raises(ValueError, match=f"'{family}' has no density"):
+            WeightPosterior(family, arrays).log_prob(torch.zeros(3))
 
 
 def test_stored_draws_are_thinned_evenly_and_not_exceeded():
@@ -123,6 +148,28 @@ def test_stored_draws_are_thinned_evenly_and_not_exceeded():
 def test_context_for_a_flow_without_conditions():
     with pytest.raises(ValueError, match="the flow has no conditions"):
         flow_posterior().log_prob(torch.zeros(5, 2), context=torch.zeros(5, 1))
+
+
+def test_replicates_are_those_of_each_draw_and_leave_the_random_state_alone(monkeypatch):
+    monkeypatch.setattr("pyrogen.inference.posterior.ROWS", 100)  # parts of 400 events
+    draws = torch.arange(6.0).reshape(1, 3, 2)
+    posterior = pg.Posterior(
+        pg.BayesianFlow(Location(2), preprocessing=None), WeightPosterior("draws", {"draws": draws})
+    )
+    state = torch.get_rng_state()
+    found = {}
+    for k, events in posterior.replicates(900, seed=1):
+        assert torch.equal(state, torch.get_rng_state())
+        torch.rand(1)  # what a caller does in between changes nothing
+        state = torch.get_rng_state()
+        found.setdefault(k, []).append(events)
+    assert [len(part) for part in found[2]] == [400, 400, 100]
+    for k, parts in found.items():
+        events = torch.cat(parts)
+        assert torch.allclose(events.mean(0), draws[0, k], atol=5 / 30)
+        assert len(events.unique(dim=0)) == 900  # no part repeats another's noise
+    first = torch.cat([events for k, events in posterior.replicates(900, 1, seed=1)])
+    assert torch.equal(first, torch.cat(found[0]))
 
 
 def test_samples_follow_the_predictive_distribution():

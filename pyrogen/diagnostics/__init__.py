@@ -1,35 +1,37 @@
 """From a posterior to numbers that can be checked: lines through a known density, convergence, comparisons."""
 
-from .calibration import (
-    Calibration,
-    bootstrap_calibration,
-    calibration_along_lines,
-    calibration_of,
-    effective_parameters,
-    simulation_based_calibration,
-)
-from .comparison import (
-    Comparison,
-    compare,
-    coverage,
-    held_out_log_likelihood,
-    predictive_distance,
-    total_variation,
-    wasserstein,
-)
+from .advice import Advice, Finding, advise
+from .arviz_io import make_inference_data, read_inference_data, write_inference_data
+from .calibration import Calibration, calibration_along_lines, calibration_of
+from .comparison import Comparison, band_overlap, compare, coverage
 from .convergence import Convergence, function_space, probe_points
+from .distances import predictive_distance, total_variation, wasserstein
 from .fit_shape import ShapeFit, fit_shape
+from .inference_data import to_inference_data
+from .likelihood_fit import LikelihoodFit, likelihood_fit
 from .lines import LineResult, density_along_lines
+from .maps import UncertaintyMap, uncertainty_map
+from .marginals import MarginalResult, marginal
+from .predictive import Elpd, effective_parameters, elpd, guide_pareto_k
 from .quantile_bins import AmplificationFit, QuantileBinResult, fit_amplification, quantile_bins
+from .recovery import bootstrap_calibration, simulation_based_calibration
 
 __all__ = [
+    "Advice",
     "AmplificationFit",
     "Calibration",
     "Comparison",
     "Convergence",
+    "Elpd",
+    "Finding",
+    "LikelihoodFit",
     "LineResult",
+    "MarginalResult",
     "QuantileBinResult",
     "ShapeFit",
+    "UncertaintyMap",
+    "advise",
+    "band_overlap",
     "bootstrap_calibration",
     "calibration_along_lines",
     "calibration_of",
@@ -37,14 +39,22 @@ __all__ = [
     "coverage",
     "density_along_lines",
     "effective_parameters",
+    "elpd",
     "fit_amplification",
     "fit_shape",
     "function_space",
-    "held_out_log_likelihood",
+    "guide_pareto_k",
+    "likelihood_fit",
+    "make_inference_data",
+    "marginal",
     "predictive_distance",
     "probe_points",
     "quantile_bins",
+    "read_inference_data",
     "simulation_based_calibration",
+    "to_inference_data",
     "total_variation",
+    "uncertainty_map",
     "wasserstein",
+    "write_inference_data",
 ]

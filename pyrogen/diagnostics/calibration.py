@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.lines import POINTS, HasLines
 from pyrogen.inference.posterior import Posterior
 
 Array = NDArray[np.float64]
 ONE_SIGMA = math.erf(1 / math.sqrt(2))  # 68.3 %
+TWO_SIGMA = math.erf(math.sqrt(2))  # 95.4 %
 LEVELS = tuple(np.linspace(0.05, 0.95, 19).round(2).tolist())
 TOLERANCE = 3.0  # standard errors by which a coverage may miss its level
 VAGUE = 0.05  # error of the coverage from which on three of them allow nearly everything
@@ -152,23 +151,42 @@ class Calibration:
 
     @property
     def verdict(self) -> str:
-        """``"too narrow"``, ``"too wide"`` or ``"calibrated"``: the coverage of one sigma, within three errors."""
-        found, error = self.fraction()
-        if abs(found - ONE_SIGMA) <= TOLERANCE * error:
-            return "calibrated"
-        return "too narrow" if found < ONE_SIGMA else "too wide"
+        """``"too narrow"``, ``"too wide"``, ``"uneven"`` or ``"calibrated"``.
+
+        By the coverage of one and of two sigma, within three errors each; ``"uneven"`` where one is too large and the
+        other too small: sigma is then too wide at most points and too narrow at some.
+        """
+        signs = set()
+        for level in (ONE_SIGMA, TWO_SIGMA):
+            found, error = self.fraction(level)
+            if abs(found - level) > TOLERANCE * error:
+                signs.add("too narrow" if found < level else "too wide")
+        if len(signs) > 1:
+            return "uneven"
+        return signs.pop() if signs else "calibrated"
+
+    def worst(self) -> tuple[float, float]:
+        """Coordinate ``at`` where the two-sigma intervals hold the truth least often, and the fraction that do."""
+        covered = self.covered(TWO_SIGMA).mean(0)
+        at = np.unique(self.at)
+        by_coordinate = [covered[self.at == one].mean() for one in at]
+        place = int(np.argmin(by_coordinate))
+        return float(at[place]), float(by_coordinate[place])
 
     def text(self) -> str:
         """What was found, in words."""
         found, error = self.fraction()
-        two, two_error = self.fraction(math.erf(math.sqrt(2)))
+        two, two_error = self.fraction(TWO_SIGMA)
         width, width_error = self.pull_width()
         ratio, ratio_error = self.sigma_ratio()
+        at, least = self.worst()
+        where = f"at {self.label} = {at:.3g} only {least:.0%} lie within 2 sigma"
         consequence = {
             "calibrated": "nothing here speaks against sigma"
             + (", but so few trainings could not tell much" if error > VAGUE else ""),
             "too wide": f"sigma is too wide: {1 / width:.2f} times the size that would give pulls of one",
-            "too narrow": f"sigma is too narrow: it would have to be {width:.2f} times larger to give pulls of one",
+            "too narrow": f"sigma is too narrow, by a factor {width:.2f} in the pulls: {where}",
+            "uneven": f"sigma is too wide at most points and too narrow at others: {where}",
         }[self.verdict]
         several = "" if self.trainings == 1 else f", sigma / spread of the trainings {ratio:.2f} +- {ratio_error:.2f}"
         return (
@@ -259,155 +277,12 @@ def calibration_along_lines(
     def density(posterior: Posterior, count: int) -> Array:
         return posterior.log_prob(points, count, seed=seed).double().exp().cpu().numpy()
 
-    return _calibrate(
+    return calibrate(
         posteriors, density, np.tile(truth, len(where)), draws, np.tile(line.numpy(), len(where)), target.line_label
     )
 
 
-def simulation_based_calibration(
-    backend: Any,
-    model: BayesianFlow,
-    size: int,
-    trainings: int = 40,
-    *,
-    probes: int = 20,
-    draws: int = 100,
-    seed: int = 0,
-) -> Calibration:
-    """Simulation-based calibration (Talts et al., arXiv:1804.06788): is the backend's posterior that of the model?
-
-    Weights are drawn from the prior, each gives a sample of events, and the backend learns it back. For the exact
-    posterior the true value of any quantity is then a draw like all others, whatever the flow and the prior: this
-    tests the backend alone, where coverage of a given truth tests flow and prior too. The quantities are log p at
-    probe points, and the log-likelihood of the sample itself (the last one).
-
-    Args:
-        backend: with ``fit_many``. Small models are meant: every training counts once.
-        model: the Bayesian flow, with ``preprocessing=None`` or one whose constants are set.
-        size: events per sample.
-        trainings: number R of samples.
-        probes: number of probe points, drawn from the prior predictive density.
-        draws: weight draws (at most all stored).
-        seed: seeds weights, events and probe points.
-
-    Raises:
-        ValueError: a preprocessing that would be fitted to the events (its density would then be another one), a
-            conditional flow, or numbers out of range.
-    """
-    whole_number("trainings", trainings, 2)
-    if not model._preprocessing.fitted:
-        raise ValueError(
-            "the model's preprocessing is not fitted, so that every fit would change the model; give "
-            "BayesianFlow(preprocessing=None), or a bijection with its constants"
-        )
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        thetas = [model.prior().sample() for _ in range(trainings)]
-        points = torch.cat(
-            [_generate(model, model.prior().sample(), 1) for _ in range(whole_number("probes", probes, 1))]
-        )
-    return _recovery(backend, model, thetas, size, points, draws, seed)
-
-
-def bootstrap_calibration(
-    backend: Any,
-    posterior: Posterior,
-    size: int | None = None,
-    trainings: int = 20,
-    *,
-    probes: int = 100,
-    draws: int = 100,
-    seed: int = 0,
-) -> Calibration:
-    """Is sigma right for events like mine, whose truth nobody knows? A parametric bootstrap (Efron 1979).
-
-    The networks of a trained posterior stand in for the truth: each of R of its weight draws generates a sample, the
-    backend learns it back, and the network that made it must lie in the credible intervals. With one draw for every
-    sample, not one for all, an exact posterior is calibrated here as in :func:`simulation_based_calibration`, to the
-    extent that the posterior is narrow against the prior.
-
-    Args:
-        backend: the backend in question, with ``fit_many``; not necessarily the one that made the posterior.
-        posterior: trained on the events in question.
-        size: events per sample; by default as many as the posterior was trained on.
-        trainings: number R of samples.
-        probes: number of probe points, drawn from the posterior predictive density; log p there are the quantities,
-            and the log-likelihood of the sample (the last one).
-        draws: weight draws (at most all stored).
-        seed: seeds weight draws, events and probe points.
-
-    Raises:
-        ValueError: a conditional flow, or numbers out of range.
-    """
-    size = posterior.info.get("training_events") if size is None else size
-    if size is None:
-        raise ValueError("size is None, and the posterior does not tell how many events it was trained on; give size")
-    whole_number("trainings", trainings, 2)
-    count = min(trainings, posterior.weights.stored or trainings)
-    if count < trainings:
-        raise ValueError(
-            f"trainings is {trainings}, but the posterior holds {count} weight draws; give at most as many"
-        )
-    thetas = list(posterior.weights.draws(trainings, seed))
-    points = posterior.sample(whole_number("probes", probes, 1), seed=seed + 1)
-    return _recovery(backend, posterior.model, thetas, size, points, draws, seed)
-
-
-def _recovery(
-    backend: Any, model: BayesianFlow, thetas: list[Tensor], size: Any, points: Tensor, draws: int, seed: int
-) -> Calibration:
-    """How well a backend recovers log p of known networks from their own events."""
-    size = whole_number("size", size, 1)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        samples = torch.stack([_generate(model, theta, size) for theta in thetas])
-
-        def quantities(log_prob: Callable[[Tensor], Tensor], r: int) -> Array:
-            """``[..., B]``: log p at the probe points, and summed over the sample."""
-            parts = [log_prob(points), log_prob(samples[r]).sum(-1, keepdim=True)]
-            return torch.cat(parts, -1).double().cpu().numpy()
-
-        truth = np.stack([quantities(partial(model.log_prob, theta), r) for r, theta in enumerate(thetas)])
-    posteriors = backend.fit_many(model, samples)
-
-    def values(posterior: Posterior, count: int) -> Array:
-        return quantities(lambda x: posterior.log_prob(x, count, seed=seed), posterior.info["sample"])
-
-    return _calibrate(posteriors, values, truth, draws, np.arange(len(points) + 1), "probe point")
-
-
-def _generate(model: BayesianFlow, theta: Tensor, n: int) -> Tensor:
-    if model.context:
-        raise ValueError("the flow is conditional; this calibration knows no distribution of its conditions")
-    return model.sample_events(theta, n)
-
-
-def effective_parameters(posterior: Posterior, events: Any, draws: int = 100, seed: int = 0) -> float:
-    """Effective number of parameters p_WAIC (Watanabe 2010; Gelman et al., arXiv:1307.5928).
-
-    The variance of ``log p(x|theta)`` over the weight draws, summed over the training events: their number times the
-    mean of ``(sigma/p)^2``, as long as that is small. What a fit of k parameters to its own form would have is k.
-
-    Args:
-        posterior: the posterior, whose ``info`` tells the number of its training events.
-        events: events ``[n, d]`` distributed as the training events, those themselves or new ones, of any number.
-        draws: weight draws (at most all stored).
-        seed: seeds the weight draws.
-
-    Raises:
-        ValueError: an unknown number of training events, or a draw without density at an event.
-    """
-    size = posterior.info.get("effective_size", posterior.info.get("training_events"))
-    if size is None:
-        raise ValueError("the posterior does not tell how many events it was trained on")
-    count = min(whole_number("draws", draws, 2), posterior.weights.stored or draws)
-    log_prob = posterior.log_prob(events, count, seed=seed).double()
-    if not log_prob.isfinite().all():
-        raise ValueError(f"log p is not finite in {int((~log_prob.isfinite()).sum())} of {log_prob.numel()} cases")
-    return float(size * log_prob.var(0).mean())
-
-
-def _calibrate(
+def calibrate(
     posteriors: Sequence[Posterior],
     quantities: Callable[[Posterior, int], Array],
     truth: Array,

@@ -9,138 +9,41 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyrogen.checks import whole_number
+from pyrogen.diagnostics.chains import capped_draws
 from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
+from pyrogen.diagnostics.distances import Range, grid_centres, grid_density, total_variation, wasserstein
 from pyrogen.diagnostics.lines import LineResult, density_along_lines
-from pyrogen.events import EventSample
+from pyrogen.diagnostics.predictive import elpd, guide_pareto_k
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.weights import WeightPosterior
 
 Array = NDArray[np.float64]
-Range = tuple[tuple[float, float], tuple[float, float]]
-NUMBERS = 1 << 22  # largest number of log densities [draws, events] held at once
 LEVELS = (1.0, 2.0)  # numbers of sigma at which coverage is counted
-
-
-def total_variation(p: ArrayLike | Tensor, q: ArrayLike | Tensor, cell: float, *, tolerance: float = 0.05) -> float:
-    """Total variation distance ``1/2 sum_i |p_i - q_i| cell`` of two densities on a grid, between 0 and 1.
-
-    It is the largest difference in the probability of any set of cells.
-
-    Args:
-        p: densities at the centres of the cells, any shape.
-        q: the other densities, same shape.
-        cell: volume of a cell.
-        tolerance: how far the sum of each density over the grid may be from one.
-
-    Raises:
-        ValueError: shapes that differ, a volume that is not positive, densities that are negative or not finite, or a
-            density that does not sum to one: the grid is then too small, or too coarse.
-    """
-    a, b = _array(p), _array(q)
-    if a.shape != b.shape:
-        raise ValueError(f"p has shape {list(a.shape)} and q has {list(b.shape)}; both must be on the same grid")
-    if not 0 < cell < math.inf:
-        raise ValueError(f"cell is {cell}; it must be the volume of a grid cell, positive and finite")
-    for name, values in (("p", a), ("q", b)):
-        if not (np.isfinite(values) & (values >= 0)).all():
-            raise ValueError(f"{name} must be finite and not negative, got values {values.min()} to {values.max()}")
-        if abs(values.sum() * cell - 1) > tolerance:
-            raise ValueError(
-                f"{name} sums to {values.sum() * cell:.4g} over the grid; it must be 1 within {tolerance}: let the "
-                "grid cover all of the density, in smaller cells"
-            )
-    return float(0.5 * np.abs(a - b).sum() * cell)
-
-
-def predictive_distance(
-    posterior_a: Posterior,
-    posterior_b: Posterior,
-    grid_range: Range,
-    cells: int = 60,
-    *,
-    draws: int | None = None,
-    seed: int = 0,
-) -> float:
-    """Total variation distance of two predictive densities in two dimensions, on a grid.
-
-    Args:
-        posterior_a: a posterior over densities of two features.
-        posterior_b: the other one.
-        grid_range: ``((x_low, x_high), (y_low, y_high))`` of the grid.
-        cells: cells along each direction; densities are taken at their centres.
-        draws: weight draws of each predictive density (at most all stored); None: 50.
-        seed: seeds the weight draws.
-
-    Raises:
-        ValueError: as in :func:`total_variation`, a range that does not increase, or other than two features.
-    """
-    centres, cell = _grid(grid_range, cells)
-    a, b = (_density(posterior, centres, draws, seed) for posterior in (posterior_a, posterior_b))
-    return total_variation(a, b, cell)
-
-
-def wasserstein(a_events: Any, b_events: Any) -> Array:
-    """Wasserstein-1 distance of each column's distribution, ``[d]`` in the unit of the column.
-
-    Two samples of n events of one distribution still are of the order of its width / sqrt(n) apart.
-
-    Args:
-        a_events: events ``[N, d]``, a tensor, an array or an :class:`~pyrogen.EventSample`.
-        b_events: events ``[M, d]``.
-
-    Raises:
-        ValueError: empty samples, numbers that are not finite, or different numbers of columns.
-    """
-    from scipy.stats import wasserstein_distance  # here: scipy.stats takes a second, and comes with ArviZ
-
-    a, b = _events("a_events", a_events), _events("b_events", b_events)
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"a_events has {a.shape[1]} columns and b_events has {b.shape[1]}; they must be the same")
-    return np.array([wasserstein_distance(a[:, i], b[:, i]) for i in range(a.shape[1])])
-
-
-def held_out_log_likelihood(
-    posterior: Posterior, events: Any, draws: int | None = None, seed: int = 0
-) -> tuple[float, float]:
-    """Mean log of the predictive density ``<p(x|theta)>`` of events that were not trained on.
-
-    Args:
-        posterior: the posterior.
-        events: held-out events ``[N, d]``, at least two.
-        draws: weight draws (at most all stored); None: 50.
-        seed: seeds the weight draws.
-
-    Returns:
-        The mean in nats per event, and its standard error from the spread over events. The mean is -inf, and its error
-        NaN, where the predictive density of an event is zero. The same events make differences between posteriors
-        much better known than either value.
-
-    Raises:
-        ValueError: events that are not finite, of the wrong shape, or fewer than two.
-    """
-    values = _events("events", events)
-    if len(values) < 2:
-        raise ValueError(f"events holds {len(values)} event; a standard error needs at least two")
-    draws = _capped(posterior, draws)
-    step = max(1, NUMBERS // draws)
-    parts = []
-    for start in range(0, len(values), step):
-        log_density = posterior.log_prob(values[start : start + step], draws, seed=seed).double()
-        parts.append(torch.logsumexp(log_density, 0) - math.log(draws))
-    log_density = torch.cat(parts)
-    if log_density.isinf().any():
-        return float(log_density.mean()), math.nan
-    return float(log_density.mean()), float(log_density.std() / math.sqrt(len(values)))
 
 
 def coverage(lines: LineResult, levels: Sequence[float] = LEVELS) -> dict[float, float]:
     """Fraction of all points of all lines at which the truth is within k sigma, for every k of ``levels``."""
     return {k: lines.within(k) for k in levels}
+
+
+def band_overlap(a: LineResult, b: LineResult, k: float = 1.0) -> float:
+    """How far two k-sigma bands agree: length common to both over length covered by either, mean over all points.
+
+    1 for the same bands, 0 for bands that nowhere meet; with the same centre it is the smaller sigma over the larger.
+
+    Raises:
+        ValueError: lines of other points.
+    """
+    if a.means.shape != b.means.shape or not (np.array_equal(a.t, b.t) and np.array_equal(a.positions, b.positions)):
+        raise ValueError("the two results are not on the same points of the same lines")
+    low, high = (np.stack([line.means + sign * k * line.stds for line in (a, b)]) for sign in (-1, 1))
+    common = np.clip(high.min(0) - low.max(0), 0, None)
+    either = (high - low).sum(0) - common
+    return float(np.divide(common, either, out=np.zeros_like(common), where=either > 0).mean())
 
 
 @dataclass(frozen=True)
@@ -150,11 +53,13 @@ class Comparison:
     Attributes:
         rows: one dictionary per backend, in JSON types; None stands for what a backend does not have. ``mean``,
             ``sigma``: predicted density and uncertainty, averaged along the lines; ``truth``: the true density
-            likewise; ``sigma_ratio``: sigma over the reference's, geometric mean over the points; ``rms_bias``;
-            ``within_1``, ``within_2``: fraction of points with the truth within 1 and 2 sigma; ``tv_reference``,
+            likewise; ``sigma_ratio``: sigma over the reference's, geometric mean over the points; ``band_overlap``: that of
+            the one-sigma bands with the reference's, by :func:`band_overlap`; ``rms_bias``; ``within_1``, ``within_2``: fraction of points with the truth within 1 and 2 sigma; ``tv_reference``,
             ``tv_truth``: total variation of the predictive densities; ``w1_reference``: Wasserstein-1 distance of every
-            column; ``held_out``, ``held_out_error``: log-likelihood in nats per event; ``rhat``, ``ess``: of the worst
-            probe point; ``gradients``: passes over the sample of every chain; ``seconds``; ``warnings``: how many.
+            column; ``held_out``, ``held_out_error``: log predictive density in nats per event; ``elpd_difference``,
+            ``elpd_difference_error``: to the reference, in nats for all held-out events; ``pareto_k``: of the guide
+            (:func:`~pyrogen.diagnostics.guide_pareto_k`), where the training events are given; ``rhat``, ``ess``: of
+            the worst probe point; ``gradients``: passes over the sample of every chain; ``seconds``; ``warnings``: how many.
             The row of a reference with stored draws has its distances between two halves of its chains: the noise
             that distances to it have.
         lines: density and uncertainty along the lines, by backend.
@@ -192,6 +97,7 @@ def compare(
     probes: int = 100,
     held_out: int = 5_000,
     generated: int = 20_000,
+    trained_on: Any = None,
     seed: int = 0,
 ) -> Comparison:
     """Compare posteriors of one sample, say those of several backends, with a reference and with the truth.
@@ -207,6 +113,7 @@ def compare(
         probes: number of probe points for R-hat and ESS.
         held_out: number of held-out events, drawn from the target.
         generated: events generated by every posterior for the Wasserstein distances.
+        trained_on: the training events ``[N, 2]``, for the guides' Pareto k; None: not computed.
         seed: seeds weight draws and events.
 
     Raises:
@@ -214,17 +121,18 @@ def compare(
     """
     if reference not in posteriors:
         raise ValueError(f"reference is {reference!r}; it must be one of {', '.join(map(repr, posteriors))}")
-    centres, cell = _grid(grid_range, cells)
+    centres, cell = grid_centres(grid_range, cells)
     truth = target.log_prob(centres).exp()
     events = probe_points(target, whole_number("held_out", held_out, 2), seed)
     probe = probe_points(target, probes, seed + 1)
 
-    lines, densities, samples = {}, {}, {}
+    lines, densities, samples, scores = {}, {}, {}, {}
     for i, (name, posterior) in enumerate(posteriors.items()):
-        count = _capped(posterior, draws)
+        count = capped_draws(posterior, draws)
         lines[name] = density_along_lines(posterior, target, t, draws=count, seed=seed)
-        densities[name] = _density(posterior, centres, count, seed)
+        densities[name] = grid_density(posterior, centres, count, seed)
         samples[name] = posterior.sample(generated, count, seed=seed + i)  # the same noise would hide distances
+        scores[name] = elpd(posterior, events, draws=count, seed=seed)
     rows = []
     for name, posterior in posteriors.items():
         line = lines[name]
@@ -237,7 +145,9 @@ def compare(
                 wasserstein(samples[name], samples[reference]).tolist(),
             )
         within = coverage(line)
-        log_likelihood, error = held_out_log_likelihood(posterior, events, draws, seed)
+        difference, difference_error = scores[name].minus(scores[reference])
+        gaussian = posterior.weights.family not in ("draws", "point")
+        k = guide_pareto_k(posterior, trained_on, seed=seed) if gaussian and trained_on is not None else None
         chains = _if_possible(name, function_space, posterior, probe) if has_chains(posterior) else None
         row = {
             "backend": name,
@@ -245,14 +155,18 @@ def compare(
             "sigma": float(line.sigma.mean()),
             "truth": float(line.truth.mean()),
             "sigma_ratio": _geometric_mean(line.sigma, lines[reference].sigma),
+            "band_overlap": band_overlap(line, lines[reference]),
             "rms_bias": line.rms_bias,
             "within_1": within[1.0],
             "within_2": within[2.0],
             "tv_reference": distances[0],
             "tv_truth": _if_possible(name, total_variation, densities[name], truth, cell),
             "w1_reference": distances[1],
-            "held_out": log_likelihood,
-            "held_out_error": error,
+            "held_out": scores[name].mean,
+            "held_out_error": scores[name].error,
+            "elpd_difference": difference,
+            "elpd_difference_error": difference_error,
+            "pareto_k": k,
             "rhat": None if chains is None else chains.largest_rhat,
             "ess": None if chains is None else chains.smallest_ess,
             **_cost(posterior),
@@ -276,6 +190,7 @@ _COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("mean", "mean", ".4f"),
     ("sigma", "sigma", ".4f"),
     ("sigma/ref", "sigma_ratio", ".2f"),
+    ("overlap", "band_overlap", ".2f"),
     ("rms bias", "rms_bias", ".4f"),
     ("in 1 s", "within_1", ".1%"),
     ("in 2 s", "within_2", ".1%"),
@@ -283,7 +198,9 @@ _COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("TV truth", "tv_truth", ".4f"),
     ("W1 ref", "w1_reference", ".4f"),
     ("held-out", "held_out", ".4f"),
-    ("+-", "held_out_error", ".4f"),
+    ("elpd - ref", "elpd_difference", ".2f"),
+    ("+-", "elpd_difference_error", ".2f"),
+    ("k", "pareto_k", ".2f"),
     ("R-hat", "rhat", ".3f"),
     ("ESS", "ess", ".0f"),
     ("gradients", "gradients", ",.0f"),
@@ -312,8 +229,8 @@ def _own_noise(
         return None, None
     parts = (stored[::2], stored[1::2]) if len(stored) > 1 else stored.tensor_split(2, 1)
     halves = [Posterior(posterior.model, WeightPosterior("draws", {"draws": part})) for part in parts]
-    counts = [_capped(half, draws) for half in halves]
-    a, b = (_density(half, centres, count, seed) for half, count in zip(halves, counts, strict=True))
+    counts = [capped_draws(half, draws) for half in halves]
+    a, b = (grid_density(half, centres, count, seed) for half, count in zip(halves, counts, strict=True))
     events = [
         half.sample(generated, count, seed=seed + i) for i, (half, count) in enumerate(zip(halves, counts, strict=True))
     ]
@@ -334,37 +251,3 @@ def _cost(posterior: Posterior) -> dict[str, float | None]:
 def _geometric_mean(values: Array, others: Array) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.exp(np.mean(np.log(values / others))))
-
-
-def _capped(posterior: Posterior, draws: int | None) -> int:
-    """A number of weight draws that the posterior has."""
-    draws = 50 if draws is None else whole_number("draws", draws, 1)
-    return min(draws, posterior.weights.stored or draws)
-
-
-def _density(posterior: Posterior, points: Tensor, draws: int | None, seed: int) -> Array:
-    if posterior.model.features != 2:
-        raise ValueError(f"the posterior is over {posterior.model.features} features; a grid has two")
-    return posterior.density(points, _capped(posterior, draws), seed=seed).mean.cpu().numpy()
-
-
-def _grid(grid_range: Range, cells: int) -> tuple[Tensor, float]:
-    """Centres of the cells ``[cells^2, 2]`` and their area."""
-    cells = whole_number("cells", cells, 1)
-    sides = np.asarray(grid_range, dtype=np.float64)
-    if sides.shape != (2, 2) or not np.isfinite(sides).all() or not (sides[:, 0] < sides[:, 1]).all():
-        raise ValueError(f"grid_range is {grid_range}; it must be ((x_low, x_high), (y_low, y_high)), increasing")
-    middle = (np.arange(cells) + 0.5) / cells
-    x, y = (torch.from_numpy(low + (high - low) * middle) for low, high in sides)
-    return torch.cartesian_prod(x, y), float(np.prod((sides[:, 1] - sides[:, 0]) / cells))
-
-
-def _array(values: Any) -> Array:
-    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
-
-
-def _events(name: str, events: Any) -> Array:
-    values = _array(events.values if isinstance(events, EventSample) else events)
-    if values.ndim != 2 or len(values) == 0 or not np.isfinite(values).all():
-        raise ValueError(f"{name} has shape {list(values.shape)}; it must be finite numbers [N, d] with N > 0")
-    return values

@@ -6,7 +6,6 @@ the density at a point say how well the sampler knows what it predicts there.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.checks import whole_number
+from pyrogen.diagnostics.arviz_io import import_arviz
+from pyrogen.diagnostics.chains import Rows, blocks, spaced_rows
 from pyrogen.events import EventSample
 from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.weights import WeightPosterior
 
 Array = NDArray[np.float64]
 FEWEST = 4  # draws per chain: two for each half
-CHUNK = 1 << 22  # largest number of weights held at once, in the chunks of draws that are evaluated
 
 
 @dataclass(frozen=True)
@@ -76,27 +75,39 @@ def function_space(posterior: Posterior, probes: Any, draws: int | None = None) 
             stored, or a probe point at which a draw has no finite log density.
     """
     stored = _stored(posterior)
-    chains, length, weights = stored.shape
-    draws = length if draws is None else whole_number("draws", draws, _fewest(stored))
-    if draws > length:
-        raise ValueError(f"draws is {draws}, but the posterior holds {length} draws per chain")
-    rows = np.linspace(0, length - 1, draws).round().astype(np.int64)
-    step = max(1, CHUNK // (chains * weights))
-    chunks = []
-    for start in range(0, draws, step):
-        part = stored[:, torch.from_numpy(rows[start : start + step])]
-        # A posterior over these draws alone: it evaluates them all, in the order of chains and draws.
-        some = Posterior(posterior.model, WeightPosterior("draws", {"draws": part}), info=posterior.info)
-        values = some.log_prob(probes, draws=part.shape[:2].numel())
-        chunks.append(values.double().cpu().numpy().reshape(chains, part.shape[1], -1))
-    log_prob = np.concatenate(chunks, 1)
-    _check_finite(log_prob, rows)
+    chains, length = stored.shape[:2]
+    rows = spaced_rows(length, None if draws is None else whole_number("draws", draws, _fewest(stored)))
+    log_prob = log_prob_of_chains(posterior, probes, rows)
     rhat, ess_bulk, ess_tail = np.array([diagnose(log_prob[:, :, i]) for i in range(log_prob.shape[2])]).T
     potential = posterior.history.get("potential")
     potential_rhat, potential_ess = float("nan"), float("nan")
     if potential is not None and potential.shape == (chains, length) and np.isfinite(potential).all():
         potential_rhat, potential_ess, _ = diagnose(potential)
     return Convergence(log_prob, rhat, ess_bulk, ess_tail, potential_rhat, potential_ess)
+
+
+def log_prob_of_chains(
+    posterior: Posterior, points: Any, rows: Rows, context: Any = None, what: str = "probe point"
+) -> Array:
+    """Log density ``[chains, len(rows), n]`` in nats of some of the stored draws at points ``[n, d]``.
+
+    Raises:
+        ValueError: a point at which a draw has no finite log density, called ``what``.
+    """
+    parts = []
+    for _, part in blocks(posterior, rows):
+        chains, draws = part.weights.arrays["draws"].shape[:2]
+        values = part.log_prob(points, chains * draws, context=context)
+        parts.append(values.double().cpu().numpy().reshape(chains, draws, -1))
+    log_prob = np.concatenate(parts, 1)
+    bad = np.argwhere(~np.isfinite(log_prob))
+    if len(bad):
+        chain, draw, point = bad[0]
+        raise ValueError(
+            f"log p is {log_prob[chain, draw, point]} at {what} {point} in draw {rows[draw]} of chain {chain} "
+            f"({len(bad)} of {log_prob.size} values are not finite); give points inside the support of the flow"
+        )
+    return log_prob
 
 
 def probe_points(source: Any, n: int = 100, seed: int = 0) -> Tensor:
@@ -136,7 +147,7 @@ def diagnose(values: Array) -> tuple[float, float, float]:
     """Rank-normalised split R-hat, bulk ESS and tail ESS of one quantity ``[chains, draws]``."""
     if np.ptp(values) == 0:
         return float("inf"), 0.0, 0.0  # ArviZ would count every repetition of a constant as an independent draw
-    arviz = _arviz()
+    arviz = import_arviz()
     several = values
     if len(values) == 1:  # of which ArviZ makes no R-hat
         half = values.shape[1] // 2
@@ -146,14 +157,6 @@ def diagnose(values: Array) -> tuple[float, float, float]:
         float(arviz.ess(values, method="bulk")),
         float(arviz.ess(values, method="tail")),
     )
-
-
-def _arviz() -> Any:
-    """ArviZ, imported where it is used, as that takes seconds, and without its announcement of its next version."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
-        import arviz
-    return arviz
 
 
 def _stored(posterior: Posterior) -> Tensor:
@@ -175,13 +178,3 @@ def _stored(posterior: Posterior) -> Tensor:
 
 def _fewest(stored: Tensor) -> int:
     return FEWEST if len(stored) > 1 else 2 * FEWEST
-
-
-def _check_finite(log_prob: Array, rows: NDArray[np.int64]) -> None:
-    bad = np.argwhere(~np.isfinite(log_prob))
-    if len(bad):
-        chain, draw, probe = bad[0]
-        raise ValueError(
-            f"log p is {log_prob[chain, draw, probe]} at probe point {probe} in draw {rows[draw]} of chain {chain} "
-            f"({len(bad)} of {log_prob.size} values are not finite); give probe points inside the support of the flow"
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -22,6 +22,7 @@ from pyrogen.events.preprocessing import from_config
 from pyrogen.files import FileFormatError, open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.flows import CouplingFlow
 from pyrogen.inference.data import as_tensor, check_context
+from pyrogen.inference.histograms import own_events, weighted_events
 from pyrogen.inference.predictions import DensityEstimate, HistogramBand, make_edges
 from pyrogen.inference.weights import FAMILIES, WeightPosterior
 
@@ -57,6 +58,16 @@ class Posterior:
         self.history = history or {}
         self.info: dict[str, Any] = json.loads(json.dumps(info or {}))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns, as the training events had them; ``x0, x1, ...`` where they had none."""
+        return tuple(self.info.get("names") or (f"x{i}" for i in range(self.model.features or 0)))
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Units of the columns; ``""`` each where the training events had none."""
+        return tuple(self.info.get("units") or ("",) * len(self.names))
+
     def log_prob(self, x: Any, draws: int | None = None, *, context: Any = None, seed: int = 0) -> Tensor:
         """Log density of every weight draw.
 
@@ -73,7 +84,7 @@ class Posterior:
             ValueError: NaN or infinite events, wrong shapes, or draws that are not a positive whole number.
         """
         draws = self._draws(draws)
-        chunks = [block for _, block in self._blocks(x, context, draws, seed, "log density")]
+        chunks = [block for _, block in self.log_prob_blocks(x, context, draws, seed, "log density")]
         return torch.cat(chunks, 1)
 
     def density(self, x: Any, draws: int | None = None, *, context: Any = None, seed: int = 0) -> DensityEstimate:
@@ -87,7 +98,7 @@ class Posterior:
         """
         draws = self._several(draws)
         means, stds, relatives = [], [], []
-        for _, block in self._blocks(x, context, draws, seed, "density"):
+        for _, block in self.log_prob_blocks(x, context, draws, seed, "density"):
             log_density = block.double()
             largest = log_density.max(0).values
             scaled = (log_density - torch.where(largest.isfinite(), largest, 0.0)).exp()
@@ -122,6 +133,34 @@ class Posterior:
                         bar.update(len(part))
         events = torch.cat(pieces)
         return events[order.argsort().to(events.device)]
+
+    def replicates(
+        self, n: int, draws: int | None = None, *, context: Any = None, seed: int = 0, what: str = "replicates"
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Samples of every weight draw of its own: replicated data, for posterior predictive checks.
+
+        Args:
+            n: number of events of every draw.
+            draws: number of weight draws; None: 50, or all where fewer are stored.
+            context: conditions ``[n, k]``, the same for all draws.
+            seed: seeds weight draws and events; those of a draw do not depend on how many others there are.
+            what: name of the progress bar.
+
+        Yields:
+            ``(k, events)``: the number of the draw, and a part ``[m, d]`` of its n events; the parts of a draw follow
+            each other, so that memory is bounded.
+        """
+        n, draws = whole_number("n", n, 1), self._draws(draws)
+        context = self._context(context, n)
+        with self._bar(draws * n, what, "event") as bar:
+            for k, theta in enumerate(self.weights.draws(draws, seed)):
+                for rows in torch.arange(n).split(4 * ROWS):
+                    # Seeded part by part: between them the caller must find the global random state as it left it.
+                    own = np.random.SeedSequence((seed, k, int(rows[0]))).generate_state(1, np.uint64)[0]
+                    with _seeded(int(own >> np.uint64(1)), self.model.device):
+                        events = self._generate(theta, len(rows), None if context is None else context[rows])
+                    yield k, events
+                    bar.update(len(rows))
 
     def generate(self, n: int, draws: int | None = None, *, context: Any = None, seed: int = 0) -> EventSample:
         """Events with the relative uncertainty of the density at each of them, ``{x, sigma(x)/p(x)}`` [A eq. 2].
@@ -179,43 +218,42 @@ class Posterior:
         Raises:
             ValueError: edges that do not increase, an unknown procedure or column, fewer than two draws.
         """
-        edges = make_edges(bins, range)
-        function = self._observable(observable)
+        wanted = {"": (observable, bins) if range is None else (observable, bins, range)}
+        return self.histograms(wanted, n=n, draws=draws, procedure=procedure, context=context, seed=seed)[""]
+
+    def histograms(
+        self,
+        observables: Mapping[str, tuple[Any, ...]],
+        *,
+        n: int = 100_000,
+        draws: int | None = None,
+        procedure: str = "a",
+        context: Any = None,
+        seed: int = 0,
+    ) -> dict[str, HistogramBand]:
+        """Histograms of several observables of the same events, as :meth:`histogram` makes one.
+
+        Args:
+            observables: by name ``(observable, bins)`` or ``(observable, number of bins, (low, high))``.
+            n: number of events, per draw (a) or in all (b).
+            draws: number of weight draws K, at least 2; None: 50, or all where fewer are stored.
+            procedure: ``"a"`` or ``"b"``.
+            context: conditions ``[n, k]``.
+            seed: seeds weight draws and events.
+
+        Raises:
+            ValueError: as :meth:`histogram`, and no observables.
+        """
+        if not observables:
+            raise ValueError("observables is empty; give at least one")
+        functions = {name: self.observable(wanted[0]) for name, wanted in observables.items()}
+        edges = {name: make_edges(wanted[1], *(wanted[2:] or (None,))) for name, wanted in observables.items()}
         draws = self._several(draws)
         n = whole_number("n", n, draws if procedure == "b" else 1)  # (b): every draw contributes events
-        if procedure == "a":
-            probabilities = self._histogram_own_events(function, edges, n, draws, context, seed)
-        elif procedure == "b":
-            probabilities = self._histogram_weighted(function, edges, n, draws, context, seed)
-        else:
+        if procedure not in ("a", "b"):
             raise ValueError(f'procedure is {procedure!r}; it must be "a" (own events) or "b" (weighted events)')
-        return HistogramBand(edges, probabilities, n, procedure)
-
-    def _histogram_own_events(
-        self, function: Callable[[Tensor], Tensor], edges: Any, n: int, draws: int, context: Any, seed: int
-    ) -> NDArray[np.float64]:
-        context = self._context(context, n)
-        counts = np.zeros((draws, len(edges) - 1))
-        with _seeded(seed, self.model.device), self._bar(draws * n, "histogram", "event") as bar:
-            for k, theta in enumerate(self.weights.draws(draws, seed)):
-                for rows in torch.arange(n).split(4 * ROWS):
-                    events = self._generate(theta, len(rows), None if context is None else context[rows])
-                    counts[k] += np.histogram(_values(function, events), edges)[0]
-                    bar.update(len(rows))
-        return counts / n
-
-    def _histogram_weighted(
-        self, function: Callable[[Tensor], Tensor], edges: Any, n: int, draws: int, context: Any, seed: int
-    ) -> NDArray[np.float64]:
-        events = self.sample(n, draws, context=context, seed=seed)
-        sums = np.zeros((draws, len(edges) - 1))
-        for rows, block in self._blocks(events, context, draws, seed, "histogram"):
-            # The events come from the mixture of the same draws: their density is the mean over the draws.
-            weights = torch.softmax(block.double(), 0).mul(draws).cpu().numpy()
-            values = _values(function, events[rows])
-            for k in np.arange(draws):
-                sums[k] += np.histogram(values, edges, weights=weights[k])[0]
-        return sums / n
+        fill = own_events if procedure == "a" else weighted_events
+        return fill(self, functions, edges, n, draws, context, seed)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the posterior to an HDF5 file (format in ``docs/files.md``), in one piece.
@@ -238,7 +276,7 @@ class Posterior:
 
         write_hdf5(path, KIND, VERSION, fill)
 
-    def _blocks(self, x: Any, context: Any, draws: int, seed: int, what: str) -> Iterator[tuple[slice, Tensor]]:
+    def log_prob_blocks(self, x: Any, context: Any, draws: int, seed: int, what: str) -> Iterator[tuple[slice, Tensor]]:
         """Log densities in blocks: yields ``(rows, [draws, len(rows)])``, so that no array holds draws x N numbers."""
         if isinstance(x, EventSample):
             self._check_names(x)
@@ -269,13 +307,18 @@ class Posterior:
         check_context(context, self.model.context, n)
         return None if context is None else as_tensor(context, self.model.dtype, self.model.device)
 
-    def _observable(self, observable: Callable[[Tensor], Tensor] | str | int) -> Callable[[Tensor], Tensor]:
+    def observable(self, observable: Callable[[Tensor], Tensor] | str | int) -> Callable[[Tensor], Tensor]:
+        """A function of events ``[m, d]`` to values ``[m]``: itself, or that of a column's name or index.
+
+        Raises:
+            ValueError: an unknown column.
+        """
         if callable(observable):
             return observable
-        names = list(self.info.get("names") or [f"x{i}" for i in np.arange(self.model.features or 0)])
+        names = self.names
         index = names.index(observable) if observable in names else observable
         if isinstance(index, (str, bool)) or not -len(names) <= index < len(names):
-            raise ValueError(f"unknown column {observable!r}; give a function of the events or one of {names}")
+            raise ValueError(f"unknown column {observable!r}; give a function of the events or one of {list(names)}")
         return lambda events: events[:, index]
 
     def _draws(self, draws: int | None) -> int:
@@ -338,19 +381,6 @@ def load(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Posteri
 
 def _dtype(name: str) -> torch.dtype:
     return {"float32": torch.float32, "float64": torch.float64}[name]
-
-
-def _values(function: Callable[[Tensor], Tensor], events: Tensor) -> NDArray[np.float64]:
-    values = torch.as_tensor(function(events)).detach().double().cpu().numpy()
-    if values.shape != (len(events),):
-        raise ValueError(
-            f"the observable gave shape {list(values.shape)} for {len(events)} events; it must be [events]"
-        )
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"the observable is NaN or infinite for {(~np.isfinite(values)).sum()} of {len(events)} events"
-        )
-    return values
 
 
 class _seeded:

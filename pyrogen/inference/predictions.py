@@ -38,12 +38,15 @@ class HistogramBand:
             normalisation, so that a row need not sum to one.
         events: number of events (procedure a: per draw; procedure b: in all).
         procedure: ``"a"`` (each draw generates its own events) or ``"b"`` (the same events weighted per draw).
+        noise: covariance ``[B, B]`` that the finite number of events alone gives the rows of ``draws``: of (a) the
+            Poisson part, multinomial to be exact. None where it is not known.
     """
 
     edges: NDArray[np.float64]
     draws: NDArray[np.float64]
     events: int
     procedure: str
+    noise: NDArray[np.float64] | None = None
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -52,13 +55,86 @@ class HistogramBand:
 
     @property
     def std(self) -> NDArray[np.float64]:
-        """Standard deviation of the bin probability over the weight draws, ``[B]``."""
+        """Standard deviation of the bin probability over the weight draws, the noise of the events in it, ``[B]``."""
         return self.draws.std(0, ddof=1)
 
     @property
     def widths(self) -> NDArray[np.float64]:
         """Bin widths, to turn probabilities into densities: ``mean / widths``."""
         return np.diff(self.edges)
+
+    def covariance(self, subtract_noise: bool = False) -> NDArray[np.float64]:
+        """Covariance of the bin probabilities over the weight draws, ``[B, B]``.
+
+        Args:
+            subtract_noise: without the part of the finite number of events. The difference is unbiased, and so may have
+                negative eigenvalues where the noise is nearly all there is.
+
+        Raises:
+            ValueError: the noise is not known.
+        """
+        rows = self.draws - self.mean
+        total = rows.T @ rows / (len(rows) - 1)
+        return total - self._known_noise() if subtract_noise else total
+
+    def sigma(self, subtract_noise: bool = False) -> NDArray[np.float64]:
+        """Uncertainty of every bin, ``[B]``: :attr:`std`, on request without the noise of the events.
+
+        Zero in a bin where the noise exceeds what the draws differ by: generate more events to see the rest.
+
+        Raises:
+            ValueError: the noise is not known.
+        """
+        return np.sqrt(np.clip(np.diagonal(self.covariance(subtract_noise)), 0, None))
+
+    def correlation(self, subtract_noise: bool = False) -> NDArray[np.float64]:
+        """Correlation of the bins over the weight draws, ``[B, B]``; NaN for bins that do not vary."""
+        covariance, sigma = self.covariance(subtract_noise), self.sigma(subtract_noise)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return covariance / np.outer(sigma, sigma)
+
+    def toys(self, n: int, seed: int = 0, subtract_noise: bool = False) -> NDArray[np.float64]:
+        """``n`` histograms ``[n, B]`` drawn from the Gaussian of this mean and covariance.
+
+        K draws know at most K - 1 directions; the toys vary in these alone. With the noise subtracted, directions in
+        which it explains everything are left out.
+
+        Raises:
+            ValueError: n is not a positive whole number, or the noise is not known.
+        """
+        values, vectors = np.linalg.eigh(self.covariance(subtract_noise))
+        noise = np.random.default_rng(seed).standard_normal((whole_number("n", n, 1), len(values)))
+        return self.mean + (noise * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+
+    def _known_noise(self) -> NDArray[np.float64]:
+        if self.noise is None:
+            raise ValueError("this band does not know the noise of its events, so that it cannot be subtracted")
+        return self.noise
+
+
+def multinomial_noise(draws: NDArray[np.float64], events: int) -> NDArray[np.float64] | None:
+    """Covariance ``[B, B]`` of fractions ``draws [K, B]`` of ``events`` each, unbiased; None for a single event."""
+    if events < 2:
+        return None
+    return (np.diag(draws.mean(0)) - draws.T @ draws / len(draws)) / (events - 1)
+
+
+def weighted_noise(draws: NDArray[np.float64], squares: NDArray[np.float64], events: int) -> NDArray[np.float64] | None:
+    """Covariance ``[B, B]`` among rows that differ only in the weights of the same events.
+
+    The rows are means over the events of ``w_k 1_b``, where the mean of ``w_k`` over k is one. What they differ by,
+    means of ``(w_k - 1) 1_b``, has this variance over events, and K/(K-1) times as much counts in a variance with
+    K - 1 degrees of freedom.
+
+    Args:
+        draws: ``[K, B]``.
+        squares: means over the events of ``(w_k - 1)^2 1_b``, averaged over k, ``[B]``.
+        events: number of events.
+    """
+    if events < 2:
+        return None
+    offset = draws - draws.mean(0)
+    return (np.diag(squares) - offset.T @ offset / len(draws)) / (events - 1) * len(draws) / (len(draws) - 1)
 
 
 def make_edges(bins: Any, limits: tuple[float, float] | None) -> NDArray[np.float64]:

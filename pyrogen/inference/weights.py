@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,6 +94,31 @@ class WeightPosterior:
     def stored(self) -> int | None:
         """Number of stored draws, of all chains together; None for a distribution, which has any number."""
         return self.arrays["draws"].shape[:2].numel() if self.family == "draws" else None
+
+    def log_prob(self, theta: Tensor) -> float:
+        """Log density of weights ``theta [P]``, in double precision.
+
+        Raises:
+            ValueError: stored draws or a single point, which have no density.
+        """
+        if self.family in ("draws", "point"):
+            raise ValueError(f"a posterior of the family {self.family!r} has no density over the weights")
+        a = {name: array.double() for name, array in self.arrays.items()}
+        offset = theta.double() - a["loc"]
+        normal: torch.distributions.Distribution
+        if self.family == "low_rank":
+            normal = torch.distributions.LowRankMultivariateNormal(a["loc"], a["cov_factor"], a["cov_diag"])
+            return float(normal.log_prob(theta.double()))
+        if self.family == "multivariate":
+            normal = torch.distributions.MultivariateNormal(a["loc"], scale_tril=a["scale_tril"])
+            return float(normal.log_prob(theta.double()))
+        # In units of the scale: narrower by the factors shrink along the vectors, where there are any.
+        offset = offset / a["scale"]
+        square, log_volume = offset.square().sum(), a["scale"].log().sum()
+        if self.family == "low_rank_precision":
+            square = square + ((a["shrink"] ** -2 - 1) * (a["vectors"].T @ offset).square()).sum()
+            log_volume = log_volume + a["shrink"].log().sum()
+        return float(-0.5 * (square + len(offset) * math.log(2 * math.pi)) - log_volume)
 
     def draws(self, n: int, seed: int) -> Iterator[Tensor]:
         """``n`` weight vectors ``[P]``, one after another, the same for the same seed.

@@ -10,6 +10,7 @@ from .chains import plot_chains
 from .density import plot_density_2d
 from .histograms import HistogramPanel, plot_histogram, plot_histograms
 from .lines import plot_lines
+from .maps import plot_correlation, plot_map, plot_marginal_sigma
 from .style import save_figure
 from .training import plot_training
 
@@ -19,10 +20,13 @@ __all__ = [
     "plot_backends",
     "plot_calibration",
     "plot_chains",
+    "plot_correlation",
     "plot_density_2d",
     "plot_histogram",
     "plot_histograms",
     "plot_lines",
+    "plot_map",
+    "plot_marginal_sigma",
     "plot_training",
     "save_figure",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ class _Ramp(LineTarget):
     power: int
     line_label = "x"
     line_positions = (0.2, 0.35, 0.5, 0.65, 0.8)
+    upper_edge = "x_max"  # the parameter at which the density ends in a step
 
     def __init__(self, dtype: torch.dtype | None = None) -> None:
         super().__init__(2, dtype)
@@ -40,6 +42,15 @@ class _Ramp(LineTarget):
         """Return p = k x^(k-1) [n] at x = t [n], zero outside [0, 1]."""
         self._check_line(t)
         return torch.where((t >= 0) & (t <= 1), self.power * t ** (self.power - 1), 0.0)
+
+    def line_coordinate(self, x: Tensor) -> Tensor:
+        """Return the coordinate along the lines, x, of events [..., 2], as [...].
+
+        Raises:
+            ValueError: if ``x`` has another last dimension than 2 or is not floating point.
+        """
+        self._check_shape("x", x)
+        return x[..., 0]
 
     @property
     def _anchor(self) -> Tensor:
@@ -77,6 +88,25 @@ class Wedge(_Ramp):
 
     power = 2
 
+    @property
+    def parameters(self) -> dict[str, float]:
+        """True values of the parameters of `parametric_density`."""
+        return {"a": 2.0, "x_max": 1.0}
+
+    def parametric_density(self, t: Tensor, *, a: Any = 2.0, x_max: Any = 1.0) -> Tensor:
+        """Return p = a (x - x_max/2) + 1/x_max [n] at x = t [n], zero outside [0, x_max] [A] eqs. 18, 21.
+
+        Normalised for every slope ``a`` and upper end point ``x_max``, which may be tensors that require gradients.
+        """
+        self._check_line(t)
+        return torch.where((t >= 0) & (t <= x_max), a * (t - x_max / 2) + 1 / x_max, 0.0)
+
+    def parameter_limits(self, t: Tensor) -> dict[str, tuple[float, float]]:
+        """Return the slopes ``a`` at which p is nowhere negative below an edge at the largest of t [n]: |a| <= 2."""
+        self._check_line(t)
+        steepest = 2 / float(t.max()) ** 2
+        return {"a": (-steepest, steepest)}
+
     def sensitivities(self, t: Tensor) -> dict[str, Tensor]:
         """Return ``|dp/da| = |x - 1/2|`` and ``|dp/dx_max| = 1 + a/2 = 2``, each [n], at x = t [n] [A] eqs. 18-23.
 
@@ -100,6 +130,24 @@ class Kicker(_Ramp):
     """
 
     power = 3
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """True values of the parameters of `parametric_density`."""
+        return {"x_min": 0.0, "x_max": 1.0}
+
+    def parametric_density(self, t: Tensor, *, x_min: Any = 0.0, x_max: Any = 1.0) -> Tensor:
+        """Return p = 3 (x - x_min)^2 / (x_max - x_min)^3 [n] at x = t [n], zero outside [x_min, x_max] [A] eq. 25.
+
+        The end points may be tensors that require gradients.
+        """
+        self._check_line(t)
+        return torch.where((t >= x_min) & (t <= x_max), 3 * (t - x_min) ** 2 / (x_max - x_min) ** 3, 0.0)
+
+    def parameter_limits(self, t: Tensor) -> dict[str, tuple[float, float]]:
+        """Return where the lower end point ``x_min`` may lie: below all of t [n]."""
+        self._check_line(t)
+        return {"x_min": (-math.inf, float(t.min()))}
 
     def sensitivities(self, t: Tensor) -> dict[str, Tensor]:
         """Return ``|dp/dx_min| = 9x |x - 2/3|`` and ``|dp/dx_max| = 9x^2``, each [n], at x = t [n] [A] sec. 3.2.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,6 +66,7 @@ class _PeakedRing(_Ring, LineTarget):
     """A ring with a Gaussian peak in r, and its line of constant angle."""
 
     line_label = "r"
+    upper_edge = None
 
     def __init__(self, law: TruncatedNormal | FoldedNormal, dtype: torch.dtype | None) -> None:
         self.radius, self.width = law.mean, law.width
@@ -95,6 +98,42 @@ class _PeakedRing(_Ring, LineTarget):
         density = (self._law.log_prob(r) - r.log()).exp() / self.arc
         return torch.where(t > 0, density, 0.0).to(t.dtype)
 
+    def line_coordinate(self, x: Tensor) -> Tensor:
+        """Return the coordinate along the lines, the radius, of events [..., 2], as [...].
+
+        Raises:
+            ValueError: if ``x`` has another last dimension than 2 or is not floating point.
+        """
+        self._check_shape("x", x)
+        return torch.hypot(x[..., 0], x[..., 1])
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """True values of the parameters of `parametric_density`."""
+        return {"mu": self.radius, "w": self.width}
+
+    def parametric_density(self, t: Tensor, *, mu: Any = None, w: Any = None) -> Tensor:
+        """Return p = P(r; mu, w) / (arc r) [n] at r = t [n], zero for r <= 0 [A] eq. 30.
+
+        The radial law is that of the ring, normalised for every mean ``mu`` and width ``w`` (by default the true
+        ones), which may be tensors that require gradients: N(r; mu, w) / Phi(mu / w) on the half ring, N(r; mu, w) +
+        N(r; -mu, w) on the full one.
+        """
+        self._check_line(t)
+        mu, w = self.radius if mu is None else mu, self.width if w is None else w
+        r = torch.where(t > 0, t, self.radius)
+        return torch.where(t > 0, self._radial_density(r, mu, w) / (self.arc * r), 0.0)
+
+    @staticmethod
+    @abstractmethod
+    def _radial_density(r: Tensor, mu: Any, w: Any) -> Tensor:
+        """P(r; mu, w), written out so that it can be differentiated by its parameters."""
+
+    def parameter_limits(self, t: Tensor) -> dict[str, tuple[float, float]]:
+        """Return where the parameters may lie: both above zero."""
+        self._check_line(t)
+        return {"mu": (0.0, math.inf), "w": (0.0, math.inf)}
+
     def sensitivities(self, t: Tensor) -> dict[str, Tensor]:
         """Return the derivatives of p = N(r; mu, w) / r * const at r = t [n], each [n] [A] sec. 3.3.
 
@@ -108,6 +147,10 @@ class _PeakedRing(_Ring, LineTarget):
             "delta_mu": density * distance.abs() / self.width**2,
             "delta_w": density * (distance.square() / self.width**3 - 1 / self.width).abs(),
         }
+
+
+def _normal(r: Tensor, mu: Any, w: Any) -> Tensor:
+    return (-(((r - mu) / w) ** 2) / 2).exp() / (w * math.sqrt(2 * math.pi))
 
 
 class GaussianRing(_PeakedRing):
@@ -131,6 +174,11 @@ class GaussianRing(_PeakedRing):
     def __init__(self, radius: float = 4.0, width: float = 1.0, dtype: torch.dtype | None = None) -> None:
         super().__init__(TruncatedNormal(positive("radius", radius), positive("width", width)), dtype)
 
+    @staticmethod
+    def _radial_density(r: Tensor, mu: Any, w: Any) -> Tensor:
+        kept = torch.special.erfc(torch.as_tensor(-mu / w, dtype=r.dtype) / math.sqrt(2)) / 2
+        return _normal(r, mu, w) / kept
+
 
 class FullRing(_PeakedRing):
     """The full Gaussian ring: P(r) = N(r; radius, width) + N(r; -radius, width), phi ~ U(0, 2 pi) [D] eq. 3.
@@ -151,6 +199,10 @@ class FullRing(_PeakedRing):
 
     def __init__(self, radius: float = 4.0, width: float = 1.0, dtype: torch.dtype | None = None) -> None:
         super().__init__(FoldedNormal(positive("radius", radius), positive("width", width)), dtype)
+
+    @staticmethod
+    def _radial_density(r: Tensor, mu: Any, w: Any) -> Tensor:
+        return _normal(r, mu, w) + _normal(r, -mu, w)
 
 
 class GammaRing(_Ring):

@@ -1,0 +1,364 @@
+"""One call that looks at a posterior and says in words what is wrong with it, and what to try."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pyro.distributions import MultivariateStudentT
+from torch import Tensor
+
+from pyrogen.checks import whole_number
+from pyrogen.diagnostics.chains import capped_draws
+from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
+from pyrogen.events import EventSample, check_events
+from pyrogen.inference.data import as_tensor
+from pyrogen.inference.posterior import Posterior
+
+Array = NDArray[np.float64]
+LARGEST_RHAT = 1.05
+FEWEST_EFFECTIVE = 100  # effective draws per chain (arXiv:1903.08008)
+FEWEST_DRAWS = 30  # weight draws of a prediction ([A] sec. 3.5)
+FALLING_KL = 0.1  # relative change of the KL that half as long a training again would bring
+FALLING_LOSS = 0.005  # the same for the loss, in nats per event: a tenth of the density, as KL(p, q) = (dp/p)^2 / 2
+COLLAPSED = 0.2  # largest |log(width / initial width)| of a width that has not moved
+OUTSIDE = 0.01  # fraction of generated events
+UNNORMALISED = 0.02
+PROBES, EVALUATED = 100, 400  # probe points, and draws per chain evaluated at them
+PROPOSED = 20_000  # points at which the density is integrated
+FREEDOM = 5.0  # degrees of freedom of their distribution
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a posterior, or that one has to know of it.
+
+    Attributes:
+        problem: what, in a few words.
+        found: the figures.
+        advice: what to try.
+        serious: whether the uncertainty is not to be used as it is.
+    """
+
+    problem: str
+    found: str
+    advice: str
+    serious: bool = True
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What :func:`advise` found.
+
+    Attributes:
+        findings: problems, the serious ones first.
+        checked: what was looked at.
+        unchecked: what was not, and why.
+    """
+
+    findings: tuple[Finding, ...]
+    checked: tuple[str, ...]
+    unchecked: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing serious was found."""
+        return not any(finding.serious for finding in self.findings)
+
+    def __contains__(self, problem: object) -> bool:
+        return any(finding.problem == problem for finding in self.findings)
+
+    def text(self) -> str:
+        """All of it, to be printed."""
+        lines = []
+        for finding in self.findings:
+            mark = "!" if finding.serious else "-"
+            lines += textwrap.wrap(
+                f"{mark} {finding.problem}: {finding.found}. {finding.advice}.", 100, subsequent_indent="  "
+            )
+        if self.ok:
+            lines.insert(0, "Nothing serious was found. Whether sigma is right, only coverage can tell.")
+        lines.append("Checked: " + ", ".join(self.checked) + ".")
+        if self.unchecked:
+            lines.append("Not checked: " + "; ".join(self.unchecked) + ".")
+        return "\n".join(lines)
+
+
+def advise(
+    posterior: Posterior,
+    events: Any = None,
+    *,
+    support: Any = None,
+    generated: int = 10_000,
+    draws: int | None = None,
+    context: Any = None,
+    seed: int = 0,
+) -> Advice:
+    """Look at a posterior: have chains met, has the training ended, is the density one?
+
+    Args:
+        posterior: of any backend.
+        events: the training events ``[N, d]``, or others of their distribution: they tell where the density has to be.
+            None: chains are judged where the posterior generates, and its range is not checked.
+        support: where events can be: a target of :mod:`pyrogen.targets`, or a function of events ``[n, d]`` that tells
+            which are inside, ``[n]``. None: the range of ``events`` in every column.
+        generated: number of events generated to be held against that range.
+        draws: weight draws of density and generated events (at most all stored); None: 50.
+        context: conditions ``[N, k]`` of the events of a conditional flow.
+        seed: seeds everything drawn.
+
+    Returns:
+        The findings; ``.text()`` says them in words, ``.ok`` whether none is serious.
+
+    Raises:
+        ValueError: events that are not finite or of the wrong shape.
+    """
+    if events is not None:
+        check_events(events.values if isinstance(events, EventSample) else events, posterior.model.features)
+        events = as_tensor(events, torch.float64)
+    look = _Look(posterior, events, support, whole_number("generated", generated, 1), draws, context, seed)
+    findings, checked, unchecked = [], [], []
+    for name, check in look.checks().items():
+        try:
+            findings += list(check())
+            checked.append(name)
+        except _NotCheckedError as reason:
+            unchecked.append(f"{name} ({reason})")
+    findings.sort(key=lambda finding: not finding.serious)
+    return Advice(tuple(findings), tuple(checked), tuple(unchecked))
+
+
+class _NotCheckedError(Exception):
+    """A check that cannot be made, and why."""
+
+
+@dataclass
+class _Look:
+    posterior: Posterior
+    events: Tensor | None
+    support: Any
+    generated: int
+    draws: int | None
+    context: Any
+    seed: int
+
+    def checks(self) -> dict[str, Callable[[], Iterator[Finding]]]:
+        found: dict[str, Callable[[], Iterator[Finding]]] = {"warnings of the run": self.recorded, "kind": self.kind}
+        if "epochs_done" in self.posterior.info:
+            found |= {"end of the training": self.curve, "widths": self.widths}
+        if self.posterior.weights.family == "draws":
+            found |= {"number of draws": self.number, "chains": self.chains}
+        if self.events is not None:
+            found["density at the events"] = self.density
+        return found | {"normalisation": self.normalisation, "range of generated events": self.range}
+
+    def recorded(self) -> Iterator[Finding]:
+        for warning in self.posterior.info.get("warnings", []):
+            found, _, advice = warning.partition(". ")
+            yield Finding("warning of the run", found, advice.rstrip(".") or "See the page on sampling in the docs")
+        skipped = float(np.sum(self.posterior.history.get("skipped_steps", 0.0)))
+        if skipped:
+            yield Finding(
+                "steps left out",
+                f"{skipped:.0f} steps of the training had no finite gradient",
+                "A few in a long training do no harm; for more, lower lr or clip",
+                serious=False,
+            )
+
+    def kind(self) -> Iterator[Finding]:
+        info, family = self.posterior.info, self.posterior.weights.family
+        if info.get("tempered"):
+            yield Finding(
+                "tempered",
+                f"the KL was weighted by {info.get('settings', {}).get('kl_weight')}: no posterior of these events",
+                "Its sigma is to be calibrated (bootstrap_calibration), and to be labelled as tempered where it is shown",
+                serious=False,
+            )
+        if family == "point" or info.get("backend") == "Ensemble":
+            yield Finding(
+                "no posterior",
+                "single networks do not follow a posterior, and their spread is not its sigma",
+                "Use SVI or a sampler; show the spread of an ensemble as what trainings differ by",
+            )
+        if family == "mean_field" and not info.get("tempered"):
+            yield Finding(
+                "mean field",
+                "independent weights cannot follow the ridges of a posterior; in the study of the docs (calibration) "
+                "their sigma was several times that of sampled posteriors and of the true spread",
+                "Test it for your events with bootstrap_calibration, or compare with HMC on fewer events",
+                serious=False,
+            )
+
+    def curve(self) -> Iterator[Finding]:
+        history = self.posterior.history
+        rate, kl, loss = (np.asarray(history.get(name, ())) for name in ("learning_rate", "kl", "loss"))
+        if len(kl) < 10:
+            raise _NotCheckedError(f"{len(kl)} epochs are too few to see a trend")
+        change, certain = _extrapolate(kl, rate)
+        if certain and -change > FALLING_KL * kl[-1]:
+            yield Finding(
+                "widths still growing",
+                f"the KL fell until the end of the training; half as long again would take away {-change / kl[-1]:.0%} "
+                "of it, and change sigma",
+                "Train for more epochs, with a larger lr_widths, or let the widths start earlier (widths_after)",
+            )
+        change, certain = _extrapolate(loss, rate)
+        if certain and -change > FALLING_LOSS:
+            yield Finding(
+                "loss not converged",
+                f"half as long a training again would lower it by about {-change:.3f} nats per event, which is a "
+                f"density that is off by {math.sqrt(-2 * change):.0%} in the mean",
+                "Train for more epochs, or with a larger lr",
+            )
+
+    def widths(self) -> Iterator[Finding]:
+        initial = self.posterior.info.get("settings", {}).get("init_scale")
+        if self.posterior.weights.family != "mean_field" or not initial:
+            raise _NotCheckedError("only a mean-field guide has one width per weight")
+        moved = (self.posterior.weights.arrays["scale"] / initial).log().abs() > COLLAPSED
+        share = 1 - float(moved.double().mean())
+        if share > 0.5:
+            yield Finding(
+                "guide collapsed to its initial width",
+                f"{share:.0%} of the widths are still what they started as, {initial:g}: sigma is that of the settings",
+                "Raise lr_widths, let the widths start earlier (widths_after), or train for more epochs",
+            )
+
+    def number(self) -> Iterator[Finding]:
+        stored = self.posterior.weights.stored or 0
+        if stored < FEWEST_DRAWS:
+            yield Finding(
+                "few draws",
+                f"{stored} networks: their standard deviation is known to {1 / math.sqrt(2 * max(stored - 1, 1)):.0%}",
+                f"Take {FEWEST_DRAWS} or more",
+                serious=stored < 10,
+            )
+
+    def chains(self) -> Iterator[Finding]:
+        stored = self.posterior.weights.arrays["draws"]
+        if self.posterior.info.get("backend") == "Ensemble" or not has_chains(self.posterior):
+            raise _NotCheckedError(f"{len(stored)} x {stored.shape[1]} draws are no chains that could converge")
+        if self.posterior.model.context:
+            raise _NotCheckedError("the flow is conditional; use function_space at conditions of your choice")
+        source = self.posterior.sample(PROBES, seed=self.seed) if self.events is None else self.events
+        probes = probe_points(source, min(PROBES, len(source)), self.seed)
+        try:
+            found = function_space(self.posterior, probes, min(stored.shape[1], EVALUATED))
+        except ValueError as reason:
+            raise _NotCheckedError(str(reason)) from reason
+        chains = len(stored)
+        if found.largest_rhat > LARGEST_RHAT:
+            yield Finding(
+                "chains apart" if chains > 1 else "the chain drifts",
+                f"R-hat of log p(x) is up to {found.largest_rhat:.2f} at {len(probes)} probe points",
+                "Run a longer warm-up and more draws; if it stays, a smoother flow (transform='bernstein', "
+                "prior_scale='fan-in'), or the chains sit in different modes: then say so with the result",
+            )
+        if found.smallest_ess < FEWEST_EFFECTIVE * chains:
+            yield Finding(
+                "few effective draws",
+                f"{found.smallest_ess:.0f} at the worst of {len(probes)} probe points, of {stored.shape[:2].numel()}",
+                f"Raise draws or thinning until there are {FEWEST_EFFECTIVE * chains}",
+                serious=found.smallest_ess < FEWEST_DRAWS,
+            )
+        if chains == 1:
+            yield Finding("one chain", "it cannot see a mode that it never met", "Run four (chains=4)", serious=False)
+
+    def density(self) -> Iterator[Finding]:
+        assert self.events is not None
+        rows = torch.arange(len(self.events))[: self.generated]
+        context = None if self.context is None else as_tensor(self.context, self.posterior.model.dtype)[rows]
+        draws = capped_draws(self.posterior, self.draws)
+        log_prob = self.posterior.log_prob(self.events[rows], draws, context=context, seed=self.seed)
+        bad = (~log_prob.isfinite()).double().mean(0)
+        if (bad > 0).any():
+            first = int((bad > 0).nonzero()[0, 0])
+            yield Finding(
+                "no density at some events",
+                f"log p is not finite at {int((bad > 0).sum())} of {len(rows)} events in some draws; the first is row "
+                f"{first}: {self.events[first].tolist()}",
+                "Check the box or the preprocessing of the flow, or use dtype=torch.float64",
+            )
+
+    def _proposal(self, draws: int) -> MultivariateStudentT:
+        """A wide Student t around what the posterior generates."""
+        events = self.posterior.sample(2000, draws, seed=self.seed + 1).double().cpu()
+        covariance = torch.cov(events.T).reshape(events.shape[1], -1)
+        scale = torch.linalg.cholesky(covariance + 1e-12 * covariance.diagonal().mean() * torch.eye(len(covariance)))
+        return MultivariateStudentT(torch.tensor(FREEDOM, dtype=torch.float64), events.mean(0), 1.2 * scale)
+
+    def normalisation(self) -> Iterator[Finding]:
+        if self.posterior.model.context:
+            raise _NotCheckedError("the flow is conditional")
+        draws = min(20, capped_draws(self.posterior, self.draws))
+        if draws < 2:
+            raise _NotCheckedError("a single draw")
+        with torch.random.fork_rng(devices=[]):
+            proposal = self._proposal(draws)
+            torch.manual_seed(self.seed + 2)
+            points = proposal.sample((PROPOSED,))
+        ratio = self.posterior.density(points, draws, seed=self.seed).mean.cpu() / proposal.log_prob(points).exp()
+        integral, error = float(ratio.mean()), float(ratio.std()) / math.sqrt(len(ratio))
+        if not math.isfinite(integral):
+            yield Finding("density not normalised", "p(x) is NaN or infinite at some points", "Use dtype=torch.float64")
+        elif error > 0.1:
+            raise _NotCheckedError(f"the integral is {integral:.2f} +- {error:.2f}: too structured for this estimate")
+        elif abs(integral - 1) > max(UNNORMALISED, 5 * error):
+            yield Finding(
+                "density not normalised",
+                f"it integrates to {integral:.3f} +- {error:.3f}",
+                "Check that log_prob and sample of your flow belong together, with all Jacobians; or use "
+                "dtype=torch.float64",
+            )
+
+    def range(self) -> Iterator[Finding]:
+        if self.posterior.model.context:
+            raise _NotCheckedError("the flow is conditional")
+        if self.support is None and self.events is None:
+            raise _NotCheckedError("give events or support")
+        draws = min(capped_draws(self.posterior, self.draws), self.generated)
+        sample = self.posterior.sample(self.generated, draws, seed=self.seed).double().cpu()
+        if self.support is not None:
+            inside = self.support.support.check if hasattr(self.support, "support") else self.support
+            outside = ~torch.as_tensor(inside(sample)).bool()
+            if outside.shape != (len(sample),):
+                raise ValueError(f"support gave shape {list(outside.shape)} for {len(sample)} events; it must be [n]")
+            where = "of the support"
+        else:
+            assert self.events is not None
+            beyond = (sample < self.events.min(0).values) | (sample > self.events.max(0).values)
+            outside, worst = beyond.any(1), int(beyond.double().mean(0).argmax())
+            where = f"of the range of the training events, most of them in {self.posterior.names[worst]}"
+        share = float(outside.double().mean())
+        if share > OUTSIDE:
+            yield Finding(
+                "events outside",
+                f"{share:.1%} of the generated events lie outside {where}",
+                "Where limits are known, learn on the unit box (base='uniform' with preprocessing=UnitBox(low, high)); "
+                "otherwise cut the same way in data and prediction",
+                serious=share > 5 * OUTSIDE,
+            )
+
+
+def _extrapolate(curve: Array, rate: Array) -> tuple[float, bool]:
+    """How much a curve would change in half as long a training again, and whether its trend is certain.
+
+    The time of a training is the sum of its learning rates: a schedule that falls to zero makes every curve flat in
+    epochs. The slope is that of the last third of this time, by Theil and Sen, whom single spikes do not impress.
+    """
+    from scipy.stats import theilslopes  # here: scipy.stats takes a second, and comes with ArviZ
+
+    time = np.cumsum(rate)
+    last = (time > 2 / 3 * time[-1]) & np.isfinite(curve)
+    if last.sum() < 5:
+        return 0.0, False
+    groups = np.array_split(np.flatnonzero(last), min(int(last.sum()), 200))
+    x, y = (np.array([np.median(values[group]) for group in groups]) for values in (time, curve))
+    slope, _, low, high = theilslopes(y, x, alpha=0.999)
+    return float(slope * time[-1] / 2), bool(low * high > 0)

@@ -1,0 +1,154 @@
+"""Named arrays to ArviZ, and to files: all that depends on the version of ArviZ is in here, and knows numpy alone.
+
+ArviZ 0.2x works on ``arviz.InferenceData``, ArviZ 1 on ``xarray.DataTree``. Both are groups of ``xarray.Dataset``.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+#: A group: arrays by name, each with the names of its dimensions.
+Group = Mapping[str, tuple[Sequence[str], Any]]
+
+
+def import_arviz() -> Any:
+    """ArviZ, imported where it is used, as that takes seconds, and without its announcement of its next version."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
+        import arviz
+    return arviz
+
+
+def make_inference_data(
+    groups: Mapping[str, Group],
+    coords: Mapping[str, Sequence[Any]] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+    arviz: Any = None,
+) -> Any:
+    """Arrays in groups as what the installed ArviZ works on.
+
+    Args:
+        groups: by name, such as ``"posterior"``; empty ones are left out.
+        coords: labels of dimensions, as many as the dimension is long; those of ``chain``, ``draw`` and all others
+            that are not given are counted from zero.
+        attrs: attributes of every group; numbers and strings, so that they fit into a file.
+        arviz: the ArviZ module; None: the one that is installed.
+
+    Returns:
+        ``arviz.InferenceData`` (ArviZ below 1) or ``xarray.DataTree``.
+
+    Raises:
+        ValueError: an array whose shape does not fit its dimensions or their labels; no group with content.
+    """
+    import xarray
+
+    labels = {name: np.asarray(values) for name, values in (coords or {}).items()}
+    datasets = {}
+    for group, arrays in groups.items():
+        lengths: dict[str, int] = {}
+        for name, (dims, values) in arrays.items():
+            shape = np.shape(values)
+            if len(shape) != len(dims):
+                raise ValueError(f"{group}/{name} has shape {list(shape)} and the dimensions {list(dims)}")
+            for dim, length in zip(dims, shape, strict=True):
+                wanted = len(labels[dim]) if dim in labels else lengths.setdefault(dim, length)
+                if length != wanted:
+                    raise ValueError(f"{group}/{name} is {length} long in {dim!r}, which has {wanted} entries")
+                lengths[dim] = length
+        if arrays:
+            own = {dim: labels[dim] if dim in labels else np.arange(length) for dim, length in lengths.items()}
+            content = {name: (tuple(dims), np.asarray(values)) for name, (dims, values) in arrays.items()}
+            datasets[group] = xarray.Dataset(content, coords=own, attrs=dict(attrs or {}))
+    if not datasets:
+        raise ValueError("groups hold no arrays; there is nothing to convert")
+    return _combine(datasets, arviz)
+
+
+def _combine(datasets: Mapping[str, Any], arviz: Any) -> Any:
+    import xarray
+
+    arviz = import_arviz() if arviz is None else arviz
+    # Not by hasattr: ArviZ 1 answers to the old name, with a DataTree that is built in another way.
+    if _version(arviz) >= 1:
+        return xarray.DataTree.from_dict(datasets)
+    return arviz.InferenceData(**datasets)
+
+
+def pareto_smooth(log_weights: Any, arviz: Any = None) -> tuple[Any, Any]:
+    """Pareto-smoothed importance sampling (Vehtari et al., arXiv:1507.02646).
+
+    Args:
+        log_weights: logarithms of S importance weights for each of n quantities, ``[n, S]``, up to a constant.
+        arviz: as in :func:`make_inference_data`.
+
+    Returns:
+        Smoothed log weights ``[n, S]`` that sum to one, and the shape k ``[n]`` of the tail: above 0.7 a mean over the
+        weights is not to be trusted, above 1 it does not exist.
+    """
+    values = np.atleast_2d(np.asarray(log_weights, dtype=np.float64))
+    arviz = import_arviz() if arviz is None else arviz
+    if _version(arviz) < 1:
+        smoothed, k = arviz.psislw(values)
+    else:
+        from arviz_stats.base import array_stats
+
+        smoothed, k = array_stats.psislw(-values, axis=-1)  # which takes log-likelihoods, to be divided by
+    return np.atleast_2d(smoothed), np.atleast_1d(k)
+
+
+def _version(arviz: Any) -> int:
+    return int(arviz.__version__.split(".")[0])
+
+
+def write_inference_data(data: Any, path: str | os.PathLike[str]) -> Path:
+    """Write to a NetCDF-4 file, which is an HDF5 file, in one piece: built beside its target, flushed and renamed.
+
+    Args:
+        data: what :func:`make_inference_data` or ArviZ made.
+        path: the file; an old one is replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: the file cannot be written; an old file at ``path`` is left as it was.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        data.to_netcdf(str(temporary), engine="h5netcdf")
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    return path
+
+
+def read_inference_data(path: str | os.PathLike[str], arviz: Any = None) -> Any:
+    """Read what :func:`write_inference_data` or ArviZ wrote, into memory.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no such file format, or a truncated file.
+    """
+    import xarray
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with xarray.open_datatree(path, engine="h5netcdf") as tree:
+            groups = {name: node.to_dataset(inherit=False).load() for name, node in tree.children.items()}
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{path} is truncated or no NetCDF-4 file: {error}") from error
+    if not groups:
+        raise ValueError(f"{path} holds no groups; it is none of ArviZ's files")
+    return _combine(groups, arviz)

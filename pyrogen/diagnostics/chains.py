@@ -1,0 +1,69 @@
+"""The draws of any posterior as chains, in blocks of bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pyrogen.checks import whole_number
+from pyrogen.inference.posterior import DRAWS, Posterior
+from pyrogen.inference.weights import WeightPosterior
+
+CHUNK = 1 << 22  # largest number of weights held at once, in the chunks of draws that are evaluated
+Rows = NDArray[np.int64]
+
+
+def as_chains(posterior: Posterior, draws: int | None = None, seed: int = 0) -> Posterior:
+    """A posterior with stored draws: itself, or one chain of independent draws of a distribution over the weights.
+
+    The networks of an ensemble are no chains either: they become the draws of one.
+
+    Args:
+        posterior: any posterior.
+        draws: how many draws of a distribution; None: 50.
+        seed: seeds them.
+    """
+    weights = posterior.weights
+    if weights.family != "draws":
+        count = DRAWS if draws is None else whole_number("draws", draws, 1)
+        stored = torch.stack(list(weights.draws(count, seed)))[None]
+    elif weights.arrays["draws"].shape[1] == 1:
+        stored = weights.arrays["draws"].transpose(0, 1)
+    else:
+        return posterior
+    return Posterior(posterior.model, WeightPosterior("draws", {"draws": stored}), posterior.history, posterior.info)
+
+
+def capped_draws(posterior: Posterior, draws: int | None) -> int:
+    """A number of weight draws, at most as many as the posterior holds; None: 50."""
+    draws = DRAWS if draws is None else whole_number("draws", draws, 1)
+    return min(draws, posterior.weights.stored or draws)
+
+
+def spaced_rows(length: int, draws: int | None) -> Rows:
+    """``draws`` evenly spaced ones of ``length`` draws; None: all.
+
+    Raises:
+        ValueError: more than there are.
+    """
+    draws = length if draws is None else whole_number("draws", draws, 1)
+    if draws > length:
+        raise ValueError(f"draws is {draws}, but the posterior holds {length} draws per chain")
+    return np.linspace(0, length - 1, draws).round().astype(np.int64)
+
+
+def blocks(posterior: Posterior, rows: Rows) -> Iterator[tuple[int, Posterior]]:
+    """Parts of a posterior with stored draws ``[chains, draws, P]``, of few draws each.
+
+    Yields:
+        The place in ``rows`` of the part's first draw, and a posterior over these draws of all chains alone: it
+        evaluates them all, in the order of chains and draws.
+    """
+    stored = posterior.weights.arrays["draws"]
+    step = max(1, CHUNK // (len(stored) * stored.shape[2]))
+    for start in range(0, len(rows), step):
+        part = stored[:, torch.from_numpy(rows[start : start + step])]
+        yield start, Posterior(posterior.model, WeightPosterior("draws", {"draws": part}), info=posterior.info)

@@ -1,0 +1,127 @@
+"""Distances between densities and between samples of events."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from pyrogen.checks import whole_number
+from pyrogen.diagnostics.chains import capped_draws
+from pyrogen.events import EventSample
+from pyrogen.inference.posterior import Posterior
+
+Array = NDArray[np.float64]
+Range = tuple[tuple[float, float], tuple[float, float]]
+
+
+def total_variation(p: ArrayLike | Tensor, q: ArrayLike | Tensor, cell: float, *, tolerance: float = 0.05) -> float:
+    """Total variation distance ``1/2 sum_i |p_i - q_i| cell`` of two densities on a grid, between 0 and 1.
+
+    It is the largest difference in the probability of any set of cells.
+
+    Args:
+        p: densities at the centres of the cells, any shape.
+        q: the other densities, same shape.
+        cell: volume of a cell.
+        tolerance: how far the sum of each density over the grid may be from one.
+
+    Raises:
+        ValueError: shapes that differ, a volume that is not positive, densities that are negative or not finite, or a
+            density that does not sum to one: the grid is then too small, or too coarse.
+    """
+    a, b = _array(p), _array(q)
+    if a.shape != b.shape:
+        raise ValueError(f"p has shape {list(a.shape)} and q has {list(b.shape)}; both must be on the same grid")
+    if not 0 < cell < math.inf:
+        raise ValueError(f"cell is {cell}; it must be the volume of a grid cell, positive and finite")
+    for name, values in (("p", a), ("q", b)):
+        if not (np.isfinite(values) & (values >= 0)).all():
+            raise ValueError(f"{name} must be finite and not negative, got values {values.min()} to {values.max()}")
+        if abs(values.sum() * cell - 1) > tolerance:
+            raise ValueError(
+                f"{name} sums to {values.sum() * cell:.4g} over the grid; it must be 1 within {tolerance}: let the "
+                "grid cover all of the density, in smaller cells"
+            )
+    return float(0.5 * np.abs(a - b).sum() * cell)
+
+
+def predictive_distance(
+    posterior_a: Posterior,
+    posterior_b: Posterior,
+    grid_range: Range,
+    cells: int = 60,
+    *,
+    draws: int | None = None,
+    seed: int = 0,
+) -> float:
+    """Total variation distance of two predictive densities in two dimensions, on a grid.
+
+    Args:
+        posterior_a: a posterior over densities of two features.
+        posterior_b: the other one.
+        grid_range: ``((x_low, x_high), (y_low, y_high))`` of the grid.
+        cells: cells along each direction; densities are taken at their centres.
+        draws: weight draws of each predictive density (at most all stored); None: 50.
+        seed: seeds the weight draws.
+
+    Raises:
+        ValueError: as in :func:`total_variation`, a range that does not increase, or other than two features.
+    """
+    centres, cell = grid_centres(grid_range, cells)
+    a, b = (grid_density(posterior, centres, draws, seed) for posterior in (posterior_a, posterior_b))
+    return total_variation(a, b, cell)
+
+
+def wasserstein(a_events: Any, b_events: Any) -> Array:
+    """Wasserstein-1 distance of each column's distribution, ``[d]`` in the unit of the column.
+
+    Two samples of n events of one distribution still are of the order of its width / sqrt(n) apart.
+
+    Args:
+        a_events: events ``[N, d]``, a tensor, an array or an :class:`~pyrogen.EventSample`.
+        b_events: events ``[M, d]``.
+
+    Raises:
+        ValueError: empty samples, numbers that are not finite, or different numbers of columns.
+    """
+    from scipy.stats import wasserstein_distance  # here: scipy.stats takes a second, and comes with ArviZ
+
+    a, b = event_table("a_events", a_events), event_table("b_events", b_events)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"a_events has {a.shape[1]} columns and b_events has {b.shape[1]}; they must be the same")
+    return np.array([wasserstein_distance(a[:, i], b[:, i]) for i in range(a.shape[1])])
+
+
+def grid_density(posterior: Posterior, points: Tensor, draws: int | None, seed: int) -> Array:
+    """Predictive density ``[n]`` at points ``[n, 2]``."""
+    if posterior.model.features != 2:
+        raise ValueError(f"the posterior is over {posterior.model.features} features; a grid has two")
+    return posterior.density(points, capped_draws(posterior, draws), seed=seed).mean.cpu().numpy()
+
+
+def grid_centres(grid_range: Range, cells: int) -> tuple[Tensor, float]:
+    """Centres of the cells ``[cells^2, 2]`` and their area."""
+    cells = whole_number("cells", cells, 1)
+    sides = np.asarray(grid_range, dtype=np.float64)
+    if sides.shape != (2, 2) or not np.isfinite(sides).all() or not (sides[:, 0] < sides[:, 1]).all():
+        raise ValueError(f"grid_range is {grid_range}; it must be ((x_low, x_high), (y_low, y_high)), increasing")
+    middle = (np.arange(cells) + 0.5) / cells
+    x, y = (torch.from_numpy(low + (high - low) * middle) for low, high in sides)
+    return torch.cartesian_prod(x, y), float(np.prod((sides[:, 1] - sides[:, 0]) / cells))
+
+
+def _array(values: Any) -> Array:
+    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+
+
+def event_table(name: str, events: Any) -> Array:
+    """Checked events ``[N, d]`` of any kind."""
+    values = _array(events.values if isinstance(events, EventSample) else events)
+    if values.ndim != 2 or len(values) == 0 or not np.isfinite(values).all():
+        raise ValueError(f"{name} has shape {list(values.shape)}; it must be finite numbers [N, d] with N > 0")
+    return values

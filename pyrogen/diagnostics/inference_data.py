@@ -1,0 +1,235 @@
+"""A posterior as ArviZ sees one: draws of what the networks predict, not of their weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyrogen.checks import whole_number
+from pyrogen.diagnostics.arviz_io import make_inference_data
+from pyrogen.diagnostics.chains import Rows, as_chains, blocks, spaced_rows
+from pyrogen.diagnostics.convergence import log_prob_of_chains, probe_points
+from pyrogen.events import EventSample, check_events
+from pyrogen.inference.data import as_tensor
+from pyrogen.inference.posterior import Posterior
+from pyrogen.inference.predictions import make_edges
+
+Array = NDArray[np.float64]
+Arrays = dict[str, tuple[tuple[str, ...], Any]]
+PROBES = 20  # where none are given
+GENERATED = 1_000  # events of every draw, where no observed ones say how many
+SAMPLE = ("chain", "draw")
+NAMES = {"acceptance": "acceptance_rate", "steps": "n_steps"}  # what ArviZ calls them
+
+
+def to_inference_data(
+    posterior: Posterior,
+    probes: Any = None,
+    observed: Any = None,
+    *,
+    draws: int | None = None,
+    weights: bool = False,
+    generated: int | None = None,
+    histograms: Mapping[str, tuple[Any, ...]] | None = None,
+    context: Any = None,
+    probe_context: Any = None,
+    seed: int = 0,
+) -> Any:
+    """A posterior as ArviZ ``InferenceData`` (``xarray.DataTree`` with ArviZ 1), for its summaries and plots.
+
+    Networks whose hidden units are exchanged are the same, so ``posterior`` holds what they predict: convergence is
+    judged there. Chains and draws of a sampler are kept; a distribution over the weights (SVI, Laplace) gives one
+    chain of independent draws, an ensemble one chain of its members.
+
+    ``posterior``: ``log_density [chain, draw, probe]`` at the probe points; ``log_likelihood_total``, that of all
+    observed events; ``theta [chain, draw, weight]`` on request. ``log_likelihood``: ``events [chain, draw, event]`` of
+    the observed events. ``posterior_predictive``: events that every draw generates, one variable ``[chain, draw,
+    event]`` per column, and ``hist_NAME [chain, draw, bin_NAME]``, bin probabilities. ``observed_data``: the same of
+    the observed events. ``sample_stats``: what the sampler recorded of every draw (``lp``, ``energy``, ``diverging``,
+    ``acceptance_rate``, ``step_size``, ...), or the training curve ``[epoch]`` of SVI with its ``elbo`` in nats.
+    ``constant_data``: coordinates of the probe points, edges of histograms, number of training events.
+
+    ``az.loo`` leaves one event out of those that were trained on: it takes ``observed`` to be the training events. Of
+    held-out events nothing needs to be left out, and what ``az.loo`` prints there is not their expected log density;
+    :func:`~pyrogen.diagnostics.elpd` is.
+
+    Args:
+        posterior: of any backend.
+        probes: points ``[n, d]``, or points ``[d]`` by name; None: 20 of the observed events, or of generated ones.
+        observed: events ``[N, d]`` without weights, held-out ones or those trained on; None: none.
+        draws: draws of every chain, evenly spaced (None: all), or of a distribution (None: 50).
+        weights: whether to include the weights themselves.
+        generated: events that every draw generates; None: as many as observed, at most 1000; 0: none.
+        histograms: as in :meth:`~pyrogen.Posterior.histograms`; filled with ``generated`` events of every draw.
+        context: conditions ``[N, k]`` of the observed events of a conditional flow; generated events have the first
+            ``generated`` of them.
+        probe_context: conditions ``[n, k]`` of the probe points, where they are given.
+        seed: seeds draws, probe points and events.
+
+    Raises:
+        ValueError: probe points or events that are not finite or of the wrong shape, or without density in a draw;
+            weighted events, of which ArviZ knows nothing; more draws than stored.
+    """
+    held = as_chains(posterior, draws, seed)
+    stored = held.weights.arrays["draws"]
+    rows = spaced_rows(stored.shape[1], draws)
+    events = _observed(observed, posterior)
+    where, points, probe_context = _probes(posterior, probes, events, context, probe_context, seed)
+    if generated is None:
+        generated = GENERATED if events is None else min(len(events), GENERATED)
+    generated = whole_number("generated", generated, 0)
+    if histograms and not generated:
+        raise ValueError("generated is 0; histograms need events of every draw")
+
+    groups: dict[str, Arrays] = {"posterior": {}, "log_likelihood": {}, "posterior_predictive": {}, "observed_data": {}}
+    if events is not None:
+        likelihood = log_prob_of_chains(held, events, rows, context, what="observed event")
+        groups["log_likelihood"]["events"] = ((*SAMPLE, "event"), likelihood)
+        groups["posterior"]["log_likelihood_total"] = (SAMPLE, likelihood.sum(-1))
+        for i, name in enumerate(posterior.names):
+            groups["observed_data"][name] = (("event",), events[:, i].numpy())
+    groups["posterior"]["log_density"] = ((*SAMPLE, "probe"), log_prob_of_chains(held, points, rows, probe_context))
+    groups["constant_data"] = {"probe_points": (("probe", "feature"), points.numpy())}
+    if weights:
+        groups["posterior"]["theta"] = ((*SAMPLE, "weight"), stored[:, torch.from_numpy(rows)].cpu().numpy())
+    coords: dict[str, Any] = {"probe": where, "feature": posterior.names}
+    if generated:
+        given = None if context is None else as_tensor(context, posterior.model.dtype)[:generated]
+        replicated = _replicates(held, rows, generated, given, seed)
+        for i, name in enumerate(posterior.names):
+            groups["posterior_predictive"][name] = ((*SAMPLE, "event"), replicated[..., i])
+        coords |= _histograms(posterior, histograms or {}, replicated, events, groups)
+    if weights:
+        coords["weight"] = _weight_names(posterior)
+    groups["sample_stats"] = _statistics(posterior, rows, stored.shape[:2])
+    if "training_events" in posterior.info:
+        groups["constant_data"]["training_events"] = ((), posterior.info["training_events"])
+    return make_inference_data(groups, coords, _attributes(posterior))
+
+
+def _observed(observed: Any, posterior: Posterior) -> Tensor | None:
+    if observed is None:
+        return None
+    if isinstance(observed, EventSample) and observed.weights is not None:
+        raise ValueError(
+            "observed has weights, and ArviZ counts every event once; give unweighted events, such as sample.values"
+        )
+    check_events(observed.values if isinstance(observed, EventSample) else observed, posterior.model.features)
+    return as_tensor(observed, torch.float64)
+
+
+def _probes(
+    posterior: Posterior, probes: Any, events: Tensor | None, context: Any, probe_context: Any, seed: int
+) -> tuple[list[str], Tensor, Any]:
+    """Labels of the probe points, their coordinates ``[n, d]``, and their conditions."""
+    if probes is None:
+        if events is None and posterior.model.context:
+            raise ValueError("the flow is conditional; give probes and probe_context, or observed and context")
+        if events is None:
+            points = posterior.sample(PROBES, seed=seed).double().cpu()
+        elif context is None:
+            points = probe_points(events, min(PROBES, len(events)), seed)
+        else:
+            points = events[:PROBES]
+            probe_context = as_tensor(context, posterior.model.dtype)[:PROBES]
+    elif isinstance(probes, Mapping):
+        points = torch.stack([torch.as_tensor(point).double() for point in probes.values()])
+        check_events(points, posterior.model.features)
+        return list(map(str, probes)), points, probe_context
+    else:
+        points = as_tensor(probes, torch.float64)
+    check_events(points, posterior.model.features)
+    labels = ["(" + ", ".join(f"{value:.4g}" for value in point) + ")" for point in points.tolist()]
+    if len(set(labels)) < len(labels):  # a label must find its point again
+        labels = [f"{i}: {label}" for i, label in enumerate(labels)]
+    return labels, points, probe_context
+
+
+def _replicates(held: Posterior, rows: Rows, generated: int, context: Any, seed: int) -> Array:
+    """Events ``[chains, draws, generated, d]`` that the draws make."""
+    found = []
+    for start, part in blocks(held, rows):
+        chains, draws = part.weights.arrays["draws"].shape[:2]
+        events: list[list[Tensor]] = [[] for _ in range(chains * draws)]
+        for k, more in part.replicates(generated, chains * draws, context=context, seed=seed + start):
+            events[k].append(more)
+        found.append(torch.stack([torch.cat(its) for its in events]).unflatten(0, (chains, draws)))
+    return torch.cat(found, 1).double().cpu().numpy()
+
+
+def _histograms(
+    posterior: Posterior,
+    histograms: Mapping[str, tuple[Any, ...]],
+    replicated: Array,
+    events: Tensor | None,
+    groups: dict[str, Arrays],
+) -> dict[str, Array]:
+    """Add histograms of the generated and the observed events; returns the centres of their bins."""
+    coords = {}
+    for name, wanted in histograms.items():
+        edges = make_edges(wanted[1], *(wanted[2:] or (None,)))
+        dim, function = f"bin_{name}", posterior.observable(wanted[0])
+
+        def fill(sample: Tensor, edges: Array = edges, function: Any = function) -> Array:
+            return np.histogram(np.asarray(function(sample)), edges)[0] / len(sample)
+
+        flat = replicated.reshape(-1, *replicated.shape[2:])
+        filled = np.stack([fill(torch.from_numpy(sample)) for sample in flat])
+        groups["posterior_predictive"][f"hist_{name}"] = (
+            (*SAMPLE, dim),
+            filled.reshape(*replicated.shape[:2], -1),
+        )
+        if events is not None:
+            groups["observed_data"][f"hist_{name}"] = ((dim,), fill(events))
+        groups["constant_data"][f"edges_{name}"] = ((f"edge_{name}",), edges)
+        coords[dim] = (edges[1:] + edges[:-1]) / 2
+    return coords
+
+
+def _statistics(posterior: Posterior, rows: Rows, shape: Sequence[int]) -> Arrays:
+    """What a sampler recorded of its draws, or the training curve."""
+    found: Arrays = {}
+    epochs = posterior.info.get("epochs_done")
+    for name, values in posterior.history.items():
+        if values.shape == (epochs,):
+            found[name] = (("epoch",), values)
+        elif values.shape == tuple(shape):
+            found[NAMES.get(name, name)] = (SAMPLE, values[:, rows])
+    if "diverging" in found:
+        found["diverging"] = (SAMPLE, found["diverging"][1] > 0)
+    if "potential" in found:
+        found["lp"] = (SAMPLE, -found.pop("potential")[1])
+    if {"nll", "kl"} <= found.keys() and "effective_size" in posterior.info:
+        total = found["nll"][1] + found["kl"][1]
+        found["elbo"] = (("epoch",), -posterior.info["effective_size"] * total)
+    return found
+
+
+def _weight_names(posterior: Posterior) -> list[str]:
+    packing = posterior.model.packing
+    return [
+        f"{name}[{','.join(map(str, place))}]"
+        for name, shape in zip(packing.names, packing.shapes, strict=True)
+        for place in np.ndindex(*shape)
+    ]
+
+
+def _attributes(posterior: Posterior) -> dict[str, Any]:
+    info = posterior.info
+    units = {name: unit for name, unit in zip(posterior.names, posterior.units, strict=True) if unit}
+    return {
+        "inference_library": "pyrogen",
+        "backend": str(info.get("backend", "unknown")),
+        "weight_posterior": posterior.weights.family,
+        "weights": posterior.weights.size,
+        "tempered": int(bool(info.get("tempered", False))),
+        "settings": json.dumps(info.get("settings", {})),
+        "units": json.dumps(units),
+        "warnings": json.dumps(info.get("warnings", [])),
+    }

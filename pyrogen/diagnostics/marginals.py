@@ -1,0 +1,113 @@
+"""Marginal distributions and their uncertainty by both procedures of [A] (arXiv:2104.04543) sec. 3.5, eqs. 32-35."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from pyrogen.inference.posterior import Posterior
+from pyrogen.inference.predictions import HistogramBand, make_edges
+
+Array = NDArray[np.float64]
+PROCEDURES = ("a", "b")
+
+
+@dataclass(frozen=True)
+class MarginalResult:
+    """One marginal distribution in B bins.
+
+    Attributes:
+        bands: by procedure, ``"a"`` (every weight draw generates its own events) and ``"b"`` (the same events for all
+            draws, weighted by their densities).
+        truth: true density in the bins, ``[B]``, or None.
+        label: name of the observable.
+        unit: its unit.
+    """
+
+    bands: dict[str, HistogramBand]
+    truth: Array | None = None
+    label: str = "x"
+    unit: str = ""
+
+    @property
+    def edges(self) -> Array:
+        """Bin edges ``[B + 1]``."""
+        return next(iter(self.bands.values())).edges
+
+    @property
+    def centres(self) -> Array:
+        """Middles of the bins, ``[B]``."""
+        return (self.edges[1:] + self.edges[:-1]) / 2
+
+    def density(self, procedure: str = "a") -> Array:
+        """Mean density in the bins, ``[B]``, per unit of the observable."""
+        return self.bands[procedure].mean / self.bands[procedure].widths
+
+    def sigma(self, procedure: str = "a", subtract_noise: bool = True) -> Array:
+        """Its standard deviation over the weight draws, ``[B]``; by default without the noise of the events."""
+        return self.bands[procedure].sigma(subtract_noise) / self.bands[procedure].widths
+
+    def sigma_error(self, procedure: str = "a", subtract_noise: bool = True) -> Array:
+        """Error of sigma from the finite number of draws, ``[B]``.
+
+        The relative error of a variance of K Gaussian numbers is ``sqrt(2 / (K - 1))``; that of the total variance
+        stays where the noise is subtracted.
+        """
+        band = self.bands[procedure]
+        variance_error = np.square(band.std / band.widths) * math.sqrt(2 / (len(band.draws) - 1))
+        sigma = self.sigma(procedure, subtract_noise)
+        return np.divide(variance_error, 2 * sigma, out=np.full_like(sigma, np.nan), where=sigma > 0)
+
+
+def marginal(
+    posterior: Posterior,
+    observable: Callable[[Tensor], Tensor] | str | int,
+    bins: Sequence[float] | Array | int,
+    *,
+    range: tuple[float, float] | None = None,
+    n: int = 100_000,
+    draws: int | None = None,
+    truth: ArrayLike | None = None,
+    label: str | None = None,
+    unit: str | None = None,
+    seed: int = 0,
+) -> MarginalResult:
+    """The marginal distribution of an observable, its uncertainty by both procedures.
+
+    Args:
+        posterior: the posterior.
+        observable: a function of events ``[m, d]`` to values ``[m]``, or a column's name or index.
+        bins: increasing edges ``[B + 1]``, or a number of equal bins on ``range``.
+        range: lowest and highest edge for a number of bins.
+        n: number of events, per draw (a) and in all (b).
+        draws: weight draws K (at most all stored); None: 50.
+        truth: true density in the bins, ``[B]``.
+        label: name of the observable; by default that of the column.
+        unit: its unit; by default that of the column.
+        seed: seeds weight draws and events.
+
+    Raises:
+        ValueError: as :meth:`~pyrogen.Posterior.histogram`, or a truth that does not fit the bins.
+    """
+    edges = make_edges(bins, range)
+    true = None if truth is None else np.asarray(truth, dtype=np.float64)
+    if true is not None and true.shape != (len(edges) - 1,):
+        raise ValueError(f"truth has shape {list(true.shape)}; there are {len(edges) - 1} bins")
+    settings: dict[str, Any] = {"n": n, "draws": draws, "seed": seed}
+    bands = {name: posterior.histogram(observable, edges, procedure=name, **settings) for name in PROCEDURES}
+    column = ("observable", "") if callable(observable) else _column(posterior, observable)
+    return MarginalResult(bands, true, column[0] if label is None else label, column[1] if unit is None else unit)
+
+
+def _column(posterior: Posterior, which: str | int) -> tuple[str, str]:
+    """Name and unit of a column, as the training events had them."""
+    names = list(posterior.info.get("names") or [f"x{i}" for i in range(posterior.model.features or 0)])
+    units = list(posterior.info.get("units") or [""] * len(names))
+    index = names.index(which) if isinstance(which, str) else which
+    return names[index], units[index]

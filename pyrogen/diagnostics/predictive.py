@@ -1,0 +1,174 @@
+"""Expected log predictive density: which posterior predicts better, and is the difference real?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pyrogen.checks import whole_number
+from pyrogen.diagnostics.arviz_io import pareto_smooth
+from pyrogen.diagnostics.chains import capped_draws
+from pyrogen.diagnostics.distances import event_table
+from pyrogen.inference.posterior import Posterior
+
+Array = NDArray[np.float64]
+NUMBERS = 1 << 22  # largest number of log densities [draws, events] held at once
+GOOD_K = 0.7  # above, a mean over importance weights is not to be trusted (arXiv:1507.02646)
+
+
+@dataclass(frozen=True)
+class Elpd:
+    """Log predictive density of N events that a posterior does not know.
+
+    Attributes:
+        pointwise: log of the predictive density ``<p(x|theta)>`` of every event, ``[N]`` in nats.
+        pareto_k: shape of the tail of every event's importance weights, ``[N]``, where each of the training events was
+            left out in turn; None for held-out events.
+    """
+
+    pointwise: Array = field(repr=False)
+    pareto_k: Array | None = field(default=None, repr=False)
+
+    @property
+    def mean(self) -> float:
+        """Nats per event; -inf where the predictive density of an event is zero."""
+        return float(self.pointwise.mean())
+
+    @property
+    def error(self) -> float:
+        """Standard error of :attr:`mean` from the spread over events; NaN where that is infinite.
+
+        The same events make differences between posteriors much better known than either value: :meth:`minus`.
+        """
+        if not np.isfinite(self.pointwise).all():
+            return math.nan
+        return float(self.pointwise.std(ddof=1) / math.sqrt(len(self.pointwise)))
+
+    def minus(self, other: Elpd) -> tuple[float, float]:
+        """Difference summed over the events, in nats, and its standard error from the paired differences.
+
+        Raises:
+            ValueError: other numbers of events: differences are of the same events.
+        """
+        if len(self.pointwise) != len(other.pointwise):
+            raise ValueError(
+                f"{len(self.pointwise)} and {len(other.pointwise)} events cannot be compared; give the same events"
+            )
+        if not (np.isfinite(self.pointwise).all() and np.isfinite(other.pointwise).all()):
+            return math.nan, math.nan
+        difference = self.pointwise - other.pointwise
+        return float(difference.sum()), float(difference.std(ddof=1) * math.sqrt(len(difference)))
+
+    @property
+    def unreliable(self) -> float:
+        """Fraction of events left out whose k is above 0.7: their value is not to be trusted; 0 for held-out ones."""
+        return 0.0 if self.pareto_k is None else float(np.mean(self.pareto_k > GOOD_K))
+
+
+def elpd(
+    posterior: Posterior,
+    events: Any,
+    *,
+    trained: bool = False,
+    draws: int | None = None,
+    context: Any = None,
+    seed: int = 0,
+) -> Elpd:
+    """Log predictive density of events, held-out ones or those trained on.
+
+    Held-out events are the better choice where there are enough of them. A training event must first be forgotten by
+    the posterior: by importance weights ``1 / p(x_n|theta)``, Pareto-smoothed (Vehtari et al., arXiv:1507.04544),
+    which says by k where that fails.
+
+    Args:
+        posterior: the posterior.
+        events: events ``[N, d]``, at least two.
+        trained: whether these are the events that the posterior was trained on.
+        draws: weight draws (at most all stored); None: 50, for training events all that are stored or 400.
+        context: conditions ``[N, k]`` of a conditional flow.
+        seed: seeds the weight draws.
+
+    Raises:
+        ValueError: events that are not finite, of the wrong shape, or fewer than two; training events at which a draw
+            has no density.
+    """
+    values = event_table("events", events)
+    if len(values) < 2:
+        raise ValueError(f"events holds {len(values)} event; a standard error needs at least two")
+    if trained and draws is None:
+        draws = posterior.weights.stored or 400
+    draws = capped_draws(posterior, draws)
+    step = max(1, NUMBERS // draws)
+    pointwise, shapes = [], []
+    for start in range(0, len(values), step):
+        rows = slice(start, start + step)
+        given = None if context is None else context[rows]
+        log_density = posterior.log_prob(values[rows], draws, context=given, seed=seed).double()
+        if not trained:
+            pointwise.append((torch.logsumexp(log_density, 0) - math.log(draws)).cpu().numpy())
+            continue
+        if not log_density.isfinite().all():
+            raise ValueError(f"log p is not finite in {int((~log_density.isfinite()).sum())} cases of training events")
+        ratio = log_density.T.cpu().numpy()
+        weights, k = pareto_smooth(-ratio)
+        pointwise.append(np.logaddexp.reduce(weights + ratio, axis=1))
+        shapes.append(k)
+    return Elpd(np.concatenate(pointwise), np.concatenate(shapes) if trained else None)
+
+
+def guide_pareto_k(posterior: Posterior, events: Any, *, draws: int = 400, context: Any = None, seed: int = 0) -> float:
+    """How far a Gaussian over the weights is from the posterior it stands for (Yao et al., arXiv:1802.02538).
+
+    The shape k of the tail of the importance ratios ``p(events|theta) prior(theta) / q(theta)``. Below 0.5 the guide is
+    close, up to 0.7 usable; above, draws of the guide do not cover the posterior of the *weights*. With hundreds of
+    weights that is the rule, and says less about the predictions: :func:`~pyrogen.diagnostics.bootstrap_calibration`
+    tests those.
+
+    Args:
+        posterior: with a Gaussian over the weights, from SVI or Laplace.
+        events: the training events ``[N, d]``, all of them, unweighted.
+        draws: weight draws, each of which is evaluated at all events.
+        context: their conditions ``[N, k]``.
+        seed: seeds the weight draws.
+
+    Raises:
+        ValueError: a posterior of stored draws or a single point, which has no density; fewer than 50 draws.
+    """
+    values = event_table("events", events)
+    draws, prior, weights = whole_number("draws", draws, 50), posterior.model.prior(), posterior.weights
+    weights.log_prob(posterior.model.initial_theta)  # refuses before any work is done
+    ratios = [float(prior.log_prob(theta).sum()) - weights.log_prob(theta) for theta in weights.draws(draws, seed)]
+    total = torch.tensor(ratios, dtype=torch.float64)
+    for _, block in posterior.log_prob_blocks(values, context, draws, seed, "importance ratios"):
+        total += block.double().sum(1).cpu()
+    return float(pareto_smooth(total.numpy())[1][0])
+
+
+def effective_parameters(posterior: Posterior, events: Any, draws: int = 100, seed: int = 0) -> float:
+    """Effective number of parameters p_WAIC (Watanabe 2010; Gelman et al., arXiv:1307.5928).
+
+    The variance of ``log p(x|theta)`` over the weight draws, summed over the training events: their number times the
+    mean of ``(sigma/p)^2``, as long as that is small. What a fit of k parameters to its own form would have is k.
+
+    Args:
+        posterior: the posterior, whose ``info`` tells the number of its training events.
+        events: events ``[n, d]`` distributed as the training events, those themselves or new ones, of any number.
+        draws: weight draws (at most all stored).
+        seed: seeds the weight draws.
+
+    Raises:
+        ValueError: an unknown number of training events, or a draw without density at an event.
+    """
+    size = posterior.info.get("effective_size", posterior.info.get("training_events"))
+    if size is None:
+        raise ValueError("the posterior does not tell how many events it was trained on")
+    count = capped_draws(posterior, whole_number("draws", draws, 2))
+    log_prob = posterior.log_prob(events, count, seed=seed).double()
+    if not log_prob.isfinite().all():
+        raise ValueError(f"log p is not finite in {int((~log_prob.isfinite()).sum())} of {log_prob.numel()} cases")
+    return float(size * log_prob.var(0).mean())

@@ -1,0 +1,141 @@
+"""Does a backend recover networks that made the events? Calibration that needs no known truth.
+
+Networks of the prior, or of a trained posterior, generate samples; the backend learns each of them back, and the
+network that made a sample has to lie in the credible intervals as often as they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyrogen.bayes.model import BayesianFlow
+from pyrogen.checks import whole_number
+from pyrogen.diagnostics.calibration import Calibration, calibrate
+from pyrogen.inference.posterior import Posterior
+
+Array = NDArray[np.float64]
+
+
+def simulation_based_calibration(
+    backend: Any,
+    model: BayesianFlow,
+    size: int,
+    trainings: int = 40,
+    *,
+    probes: int = 20,
+    draws: int = 100,
+    seed: int = 0,
+) -> Calibration:
+    """Simulation-based calibration (Talts et al., arXiv:1804.06788): is the backend's posterior that of the model?
+
+    Weights are drawn from the prior, each gives a sample of events, and the backend learns it back. For the exact
+    posterior the true value of any quantity is then a draw like all others, whatever the flow and the prior: this
+    tests the backend alone, where coverage of a given truth tests flow and prior too. The quantities are log p at
+    probe points, and the log-likelihood of the sample itself (the last one).
+
+    Args:
+        backend: with ``fit_many``. Small models are meant: every training counts once.
+        model: the Bayesian flow, with ``preprocessing=None`` or one whose constants are set.
+        size: events per sample.
+        trainings: number R of samples.
+        probes: number of probe points, drawn from the prior predictive density.
+        draws: weight draws (at most all stored).
+        seed: seeds weights, events and probe points.
+
+    Raises:
+        ValueError: a preprocessing that would be fitted to the events (its density would then be another one), a
+            conditional flow, or numbers out of range.
+    """
+    whole_number("trainings", trainings, 2)
+    if not model._preprocessing.fitted:
+        raise ValueError(
+            "the model's preprocessing is not fitted, so that every fit would change the model; give "
+            "BayesianFlow(preprocessing=None), or a bijection with its constants"
+        )
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        thetas = [model.prior().sample() for _ in range(trainings)]
+        points = torch.cat(
+            [_generate(model, model.prior().sample(), 1) for _ in range(whole_number("probes", probes, 1))]
+        )
+    return _recovery(backend, model, thetas, size, points, draws, seed)
+
+
+def bootstrap_calibration(
+    backend: Any,
+    posterior: Posterior,
+    size: int | None = None,
+    trainings: int = 20,
+    *,
+    probes: int = 100,
+    draws: int = 100,
+    seed: int = 0,
+) -> Calibration:
+    """Is sigma right for events like mine, whose truth nobody knows? A parametric bootstrap (Efron 1979).
+
+    The networks of a trained posterior stand in for the truth: each of R of its weight draws generates a sample, the
+    backend learns it back, and the network that made it must lie in the credible intervals. With one draw for every
+    sample, not one for all, an exact posterior is calibrated here as in :func:`simulation_based_calibration`, to the
+    extent that the posterior is narrow against the prior.
+
+    Args:
+        backend: the backend in question, with ``fit_many``; not necessarily the one that made the posterior.
+        posterior: trained on the events in question.
+        size: events per sample; by default as many as the posterior was trained on.
+        trainings: number R of samples.
+        probes: number of probe points, drawn from the posterior predictive density; log p there are the quantities,
+            and the log-likelihood of the sample (the last one).
+        draws: weight draws (at most all stored).
+        seed: seeds weight draws, events and probe points.
+
+    Raises:
+        ValueError: a conditional flow, or numbers out of range.
+    """
+    size = posterior.info.get("training_events") if size is None else size
+    if size is None:
+        raise ValueError("size is None, and the posterior does not tell how many events it was trained on; give size")
+    whole_number("trainings", trainings, 2)
+    count = min(trainings, posterior.weights.stored or trainings)
+    if count < trainings:
+        raise ValueError(
+            f"trainings is {trainings}, but the posterior holds {count} weight draws; give at most as many"
+        )
+    thetas = list(posterior.weights.draws(trainings, seed))
+    points = posterior.sample(whole_number("probes", probes, 1), seed=seed + 1)
+    return _recovery(backend, posterior.model, thetas, size, points, draws, seed)
+
+
+def _recovery(
+    backend: Any, model: BayesianFlow, thetas: list[Tensor], size: Any, points: Tensor, draws: int, seed: int
+) -> Calibration:
+    """How well a backend recovers log p of known networks from their own events."""
+    size = whole_number("size", size, 1)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        samples = torch.stack([_generate(model, theta, size) for theta in thetas])
+
+        def quantities(log_prob: Callable[[Tensor], Tensor], r: int) -> Array:
+            """``[..., B]``: log p at the probe points, and summed over the sample."""
+            parts = [log_prob(points), log_prob(samples[r]).sum(-1, keepdim=True)]
+            return torch.cat(parts, -1).double().cpu().numpy()
+
+        truth = np.stack([quantities(partial(model.log_prob, theta), r) for r, theta in enumerate(thetas)])
+    posteriors = backend.fit_many(model, samples)
+
+    def values(posterior: Posterior, count: int) -> Array:
+        return quantities(lambda x: posterior.log_prob(x, count, seed=seed), posterior.info["sample"])
+
+    return calibrate(posteriors, values, truth, draws, np.arange(len(points) + 1), "probe point")
+
+
+def _generate(model: BayesianFlow, theta: Tensor, n: int) -> Tensor:
+    if model.context:
+        raise ValueError("the flow is conditional; this calibration knows no distribution of its conditions")
+    return model.sample_events(theta, n)

@@ -1,0 +1,68 @@
+"""Histograms of observables of a posterior's events, one row per weight draw [A eqs. 32-34, sec. 3.5]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyrogen.inference.predictions import HistogramBand, multinomial_noise, weighted_noise
+
+if TYPE_CHECKING:
+    from pyrogen.inference.posterior import Posterior
+
+Functions = Mapping[str, Callable[[Tensor], Tensor]]
+Edges = Mapping[str, NDArray[np.float64]]
+
+
+def own_events(
+    posterior: Posterior, functions: Functions, edges: Edges, n: int, draws: int, context: Any, seed: int
+) -> dict[str, HistogramBand]:
+    """Procedure (a): every weight draw generates ``n`` events and fills its own histogram."""
+    counts = {name: np.zeros((draws, len(its) - 1)) for name, its in edges.items()}
+    for k, events in posterior.replicates(n, draws, context=context, seed=seed, what="histogram"):
+        for name, function in functions.items():
+            counts[name][k] += np.histogram(_values(function, events), edges[name])[0]
+    return {
+        name: HistogramBand(edges[name], filled / n, n, "a", multinomial_noise(filled / n, n))
+        for name, filled in counts.items()
+    }
+
+
+def weighted_events(
+    posterior: Posterior, functions: Functions, edges: Edges, n: int, draws: int, context: Any, seed: int
+) -> dict[str, HistogramBand]:
+    """Procedure (b): the same ``n`` events for all draws, weighted by each draw's density."""
+    events = posterior.sample(n, draws, context=context, seed=seed)
+    sums = {name: np.zeros((draws, len(its) - 1)) for name, its in edges.items()}
+    squares = {name: np.zeros(len(its) - 1) for name, its in edges.items()}
+    for rows, block in posterior.log_prob_blocks(events, context, draws, seed, "histogram"):
+        # The events come from the mixture of the same draws: their density is the mean over the draws.
+        weights = torch.softmax(block.double(), 0).mul(draws).cpu().numpy()
+        spread = np.square(weights - 1).mean(0)
+        for name, function in functions.items():
+            values = _values(function, events[rows])
+            for k in range(draws):
+                sums[name][k] += np.histogram(values, edges[name], weights=weights[k])[0]
+            squares[name] += np.histogram(values, edges[name], weights=spread)[0]
+    return {
+        name: HistogramBand(edges[name], filled / n, n, "b", weighted_noise(filled / n, squares[name] / n, n))
+        for name, filled in sums.items()
+    }
+
+
+def _values(function: Callable[[Tensor], Tensor], events: Tensor) -> NDArray[np.float64]:
+    values = torch.as_tensor(function(events)).detach().double().cpu().numpy()
+    if values.shape != (len(events),):
+        raise ValueError(
+            f"the observable gave shape {list(values.shape)} for {len(events)} events; it must be [events]"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"the observable is NaN or infinite for {(~np.isfinite(values)).sum()} of {len(events)} events"
+        )
+    return values

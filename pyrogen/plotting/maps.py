@@ -1,0 +1,152 @@
+"""Maps of density and uncertainty, and the sigma of marginal distributions: [A] (arXiv:2104.04543) figs. 1, 3, 5, 8."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pyrogen.diagnostics import LineResult
+from pyrogen.diagnostics.maps import UncertaintyMap
+from pyrogen.diagnostics.marginals import MarginalResult
+from pyrogen.inference import HistogramBand
+
+from .density import VISIBLE
+from .style import FIT, PREDICTION, TRUTH, VALIDATION, new_figure, ratio_axis, styled, with_unit
+
+PULLS = 4.0  # colours of a map of pulls end here
+COLUMNS = 3  # panels side by side: more are too small on a slide
+
+
+@styled
+def plot_map(result: UncertaintyMap, *, log: bool = False) -> Figure:
+    """Panels of one plane: truth, prediction, pull (without a truth the prediction alone), sigma and sigma/p.
+
+    Cells outside the support stay blank, as do uncertainties where the predicted density is below a thousandth of its
+    maximum, and pulls where the true one is, too.
+
+    Args:
+        result: what :func:`~pyrogen.diagnostics.uncertainty_map` found.
+        log: logarithmic colours for densities and absolute uncertainty.
+    """
+    supported = (result.density if result.truth is None else result.truth) > 0
+    visible = supported & (result.density > VISIBLE * result.density.max())
+    top = max(result.density[supported].max(initial=0), 0 if result.truth is None else result.truth.max())
+    unit = _per((*result.units, *result.at_units))
+
+    def scale(highest: float) -> Normalize:
+        highest = highest or 1.0  # nothing to show, but no scale of zero length either
+        return LogNorm(VISIBLE * highest, highest) if log else Normalize(0, highest)
+
+    def shown(values: Any, where: Any) -> Any:
+        return np.where(where, values, np.nan)
+
+    panels: list[tuple[str, Any, str, Normalize, str]] = []
+    if result.truth is not None:
+        panels.append(("true density", shown(result.truth, supported), "viridis", scale(top), unit))
+    panels.append(("predicted density $p$", shown(result.density, supported), "viridis", scale(top), unit))
+    if result.truth is not None:
+        pull = shown(result.pull, visible | (result.truth > VISIBLE * top))
+        panels.append((r"pull $(p - $truth$)\,/\,\sigma$", pull, "RdBu_r", Normalize(-PULLS, PULLS), ""))
+    sigma, relative = shown(result.sigma, visible), shown(result.relative, visible)
+    panels.append((r"uncertainty $\sigma$", sigma, "magma_r", scale(float(np.nanmax(sigma, initial=0.0))), unit))
+    # A density that is not known to better than itself is not known: no shades for that.
+    worst = min(float(np.nanmax(relative, initial=0.0)), 1.0) or 1.0
+    panels.append((r"relative uncertainty $\sigma / p$", relative, "magma_r", Normalize(0, worst), ""))
+
+    x, y = result.x_edges, result.y_edges
+    proportion = (y[-1] - y[0]) / (x[-1] - x[0])
+    equal = result.units[0] == result.units[1] and 1 / 3 <= proportion <= 3
+    rows = -(-len(panels) // COLUMNS)
+    figure = new_figure(4.9 * COLUMNS, rows * (3.9 * (float(proportion) if equal else 1.0) + 1.7))
+    for i, (name, values, colours, norm, its_unit) in enumerate(panels):
+        axis = figure.add_subplot(rows, COLUMNS, i + 1)
+        mesh = axis.pcolormesh(x, y, np.ma.masked_invalid(values).T, cmap=colours, norm=norm, rasterized=True)
+        axis.set_aspect("equal" if equal else "auto")
+        beyond = _extend(values, norm)
+        bar = figure.colorbar(mesh, ax=axis, location="top", pad=0.02, aspect=25, extend=beyond)
+        bar.set_label(with_unit(name, its_unit))
+        if not isinstance(norm, LogNorm):
+            bar.locator = MaxNLocator(5, steps=[1, 2, 5, 10])  # short labels do not run into each other
+        axis.set_xlabel(with_unit(result.labels[0], result.units[0]))
+        axis.set_ylabel(with_unit(result.labels[1], result.units[1]))
+    if result.at:
+        held = zip(result.at.items(), result.at_units or ("",) * len(result.at), strict=True)
+        figure.suptitle("at " + ", ".join(f"{name} = {value:g} {its}".rstrip() for (name, value), its in held))
+    return figure
+
+
+def _per(units: Sequence[str]) -> str:
+    """The unit of a density: one over all units, ``GeV^-2`` where there are two of them."""
+    powers = Counter(unit for unit in units if unit)
+    return " ".join(f"{unit}$^{{-{power}}}$" for unit, power in powers.items())
+
+
+def _extend(values: Any, norm: Normalize) -> str:
+    finite = values[np.isfinite(values)]
+    above = bool(finite.size and norm.vmax is not None and finite.max() > norm.vmax)
+    below = bool(finite.size and norm.vmin is not None and finite.min() < norm.vmin and norm.vmin != 0)
+    return {(False, False): "neither", (True, False): "max", (False, True): "min", (True, True): "both"}[above, below]
+
+
+@styled
+def plot_marginal_sigma(result: MarginalResult, lines: LineResult | None = None) -> Figure:
+    """The uncertainty of a marginal distribution by both procedures, and that along lines beside it ([A] fig. 8).
+
+    Thin steps are the raw spread over the draws, with the noise of the generated events; points are without it.
+
+    Args:
+        result: what :func:`~pyrogen.diagnostics.marginal` found.
+        lines: density along lines of the same coordinate, on a target of which the other coordinate is trivial: its
+            sigma is what the marginal's would be if the deviations were the same on all lines. Where they are
+            independent from line to line, the marginal averages them away.
+    """
+    figure = new_figure(8, 7.2)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    colours = {"a": PREDICTION, "b": VALIDATION}
+    shift = 0.12 * np.diff(result.edges)
+    reference = result.sigma("a")
+    for sign, (name, colour) in zip((-1, 1), colours.items(), strict=True):
+        top.stairs(result.sigma(name, False), result.edges, baseline=None, color=colour, linewidth=1, alpha=0.6)
+        points = {"fmt": "o", "markersize": 4.5, "capsize": 2, "color": colour, "linewidth": 1.4}
+        label = {"a": "(a) own events of every draw", "b": "(b) same events, weighted"}[name]
+        sigma, error = result.sigma(name), result.sigma_error(name)
+        top.errorbar(result.centres + sign * shift, sigma, error, label=label, **points)
+        ratio, width = (
+            np.divide(v, reference, where=reference > 0, out=np.full_like(v, np.nan)) for v in (sigma, error)
+        )
+        bottom.errorbar(result.centres + sign * shift, ratio, width, **points)
+    top.plot([], [], color="grey", linewidth=1, label="with the noise of the events")
+    if lines is not None:
+        top.plot(lines.t, lines.sigma, color=FIT, label="along lines, mean of them")
+    top.set_ylabel(with_unit(rf"uncertainty $\sigma$({result.label})", f"1/{result.unit}" if result.unit else ""))
+    top.set_ylim(0, top.get_ylim()[1] * 1.45)
+    top.legend(loc="upper left", fontsize="small")
+    ratio_axis(bottom, "to (a)", np.array([0.35]))
+    bottom.set_xlabel(with_unit(result.label, result.unit))
+    return figure
+
+
+@styled
+def plot_correlation(band: HistogramBand, *, label: str = "x", unit: str = "", subtract_noise: bool = False) -> Figure:
+    """Correlation between the bins of a histogram over the weight draws.
+
+    Args:
+        band: what :meth:`~pyrogen.Posterior.histogram` found.
+        label: name of the observable.
+        unit: its unit.
+        subtract_noise: without the noise of the generated events.
+    """
+    figure = new_figure(6.6, 5.4)
+    axis = figure.subplots()
+    values = np.ma.masked_invalid(band.correlation(subtract_noise))
+    mesh = axis.pcolormesh(band.edges, band.edges, values, cmap="RdBu_r", vmin=-1, vmax=1, rasterized=True)
+    figure.colorbar(mesh, ax=axis, label="correlation between bins", pad=0.02)
+    axis.set(xlabel=with_unit(label, unit), ylabel=with_unit(label, unit), aspect="equal")
+    axis.tick_params(color=TRUTH)
+    return figure

@@ -1,0 +1,178 @@
+"""Advice: every illness made on purpose is named, and a healthy posterior is called healthy."""
+
+import numpy as np
+import pytest
+import torch
+from known import Line, Location
+from torch import nn
+
+import pyrogen as pg
+from pyrogen.diagnostics import advise
+from pyrogen.diagnostics.advice import _extrapolate
+from pyrogen.inference.weights import WeightPosterior
+
+EVENTS = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+
+
+def model(flow=None, **kwargs):
+    return pg.BayesianFlow(flow or Location(2), preprocessing=None, **kwargs)
+
+
+def guide(scale=0.04, history=None, flow=None, **info):
+    arrays = {"loc": torch.zeros(2), "scale": torch.full((2,), scale)}
+    info = {"backend": "SVI", "epochs_done": 0, "settings": {"init_scale": 1e-3, "kl_weight": 1.0}} | info
+    return pg.Posterior(model(flow), WeightPosterior("mean_field", arrays), history, info)
+
+
+def sampled(shift=0.0, chains=4, draws=200, correlated=False, **info):
+    noise = np.random.default_rng(0).normal(size=(chains, draws, 2))
+    if correlated:
+        noise = np.cumsum(noise, 1) / np.sqrt(draws)
+    noise += shift * np.arange(chains)[:, None, None]
+    draws = torch.from_numpy(0.04 * noise).float()
+    return pg.Posterior(model(), WeightPosterior("draws", {"draws": draws}), info={"backend": "HMC"} | info)
+
+
+def problems(found):
+    return {finding.problem for finding in found.findings}
+
+
+def test_healthy_chains_are_called_healthy():
+    found = advise(sampled(), EVENTS)
+    assert found.ok and not found.findings, found.text()
+    assert found.text().startswith("Nothing serious was found")
+    assert {"chains", "normalisation", "range of generated events", "density at the events"} <= set(found.checked)
+    # Without events the range is not checked, and the text says so.
+    alone = advise(sampled())
+    assert alone.ok and "range of generated events (give events or support)" in alone.unchecked
+    assert "Not checked: range" in alone.text()
+
+
+def test_a_healthy_guide_gets_only_the_note_on_mean_field():
+    history = {name: np.zeros(30) + value for name, value in (("kl", 0.01), ("loss", 1.0), ("learning_rate", 1e-3))}
+    found = advise(guide(history=history, epochs_done=30), EVENTS)
+    assert problems(found) == {"mean field"} and found.ok
+    assert {"end of the training", "widths"} <= set(found.checked)
+
+
+@pytest.mark.parametrize(
+    ("posterior", "problem", "words"),
+    [
+        (sampled(shift=3.0), "chains apart", "R-hat of log p"),
+        (sampled(correlated=True), "few effective draws", "at the worst of 100 probe points"),
+        (sampled(chains=1), "one chain", "chains=4"),
+        (sampled(chains=2, draws=4), "few draws", "8 networks"),
+        (sampled(warnings=["the chains disagree: split R-hat. Try a longer warmup"]), "warning of the run", "disagree"),
+        (guide(1e-3), "guide collapsed to its initial width", "100% of the widths"),
+        (guide(tempered=True, settings={"kl_weight": 0.1}), "tempered", "weighted by 0.1"),
+        (guide(history={"skipped_steps": np.array([0.0, 3.0])}), "steps left out", "3 steps"),
+        (pg.Posterior(model(), WeightPosterior("point", {"loc": torch.zeros(2)})), "no posterior", "single networks"),
+        (sampled(chains=12, draws=1, backend="Ensemble"), "no posterior", "spread of an ensemble"),
+    ],
+)
+def test_every_illness_is_named(posterior, problem, words):
+    found = advise(posterior, EVENTS)
+    assert problem in found, found.text()
+    assert words in " ".join(found.text().split())
+
+
+def curves(loss, kl, epochs=200):
+    """Curves of a cosine schedule: ``loss`` and ``kl`` as functions of the fraction of its time."""
+    rate = 1e-3 * (1 + np.cos(np.pi * np.arange(epochs) / epochs)) / 2
+    time = np.cumsum(rate) / rate.sum()
+    noise = np.random.default_rng(1).normal(size=(2, epochs))
+    noise[0, [150, 190]] = 1e6  # an event that overflows
+    return {"learning_rate": rate, "loss": loss(time) + 0.002 * noise[0], "kl": kl(time) + 1e-4 * noise[1]}
+
+
+def test_a_training_that_had_not_ended():
+    """Linear in the time of the schedule, though in epochs the last part is flat."""
+    history = curves(lambda t: 2 - 0.5 * t, lambda t: 0.1 * (1.5 - t))
+    change, certain = _extrapolate(history["loss"], history["learning_rate"])
+    assert certain and change == pytest.approx(-0.25, rel=0.05)
+    found = advise(guide(history=history, epochs_done=200), EVENTS)
+    assert {"widths still growing", "loss not converged"} <= problems(found) and not found.ok
+    assert "-0.2" not in found.text() and "0.25" in found.text()
+    # What is left is noise: no trend is read into it.
+    ended = curves(lambda t: 2 - 0.5 * np.minimum(2 * t, 1), lambda t: 0.05 * np.exp(-9 * t) + 0.05)
+    assert problems(advise(guide(history=ended, epochs_done=200), EVENTS)) == {"mean field"}
+    short = {name: values[:5] for name, values in history.items()}
+    assert any("too few" in reason for reason in advise(guide(history=short, epochs_done=5)).unchecked)
+
+
+class Twice(Location):
+    """A density that is wrong by a factor."""
+
+    def __init__(self, factor):
+        super().__init__(2)
+        self.factor = factor
+
+    def log_prob(self, x):
+        return super().log_prob(x) + torch.tensor(self.factor).log()
+
+
+@pytest.mark.parametrize(("factor", "wrong"), [(1.0, False), (0.9, True), (1.1, True), (float("inf"), True)])
+def test_the_density_is_integrated(factor, wrong):
+    found = advise(guide(flow=Twice(factor)))
+    assert ("density not normalised" in found) == wrong, found.text()
+    if wrong and factor < 2:
+        assert f"{factor:.1f}" in found.text()
+
+
+def test_the_integral_holds_for_rings_and_edges():
+    for target in (pg.targets.Wedge(), pg.targets.GaussianRing(), pg.targets.GammaRing()):
+
+        class Exact(nn.Module):
+            features = 2
+
+            def __init__(self, target):
+                super().__init__()
+                self.target, self.nothing = target, nn.Parameter(torch.zeros(2))
+
+            def log_prob(self, x):
+                return self.target.log_prob(x) + 0 * self.nothing.sum()
+
+            def sample(self, n):
+                return self.target.sample((n,))
+
+        found = advise(guide(flow=Exact(target)), target.sample((5000,)), support=target)
+        assert found.ok and "normalisation" in found.checked, found.text()
+
+
+class Wide(Location):
+    """Generates events twice as wide as its density."""
+
+    def sample(self, n):
+        return 2 * super().sample(n)
+
+
+def test_events_outside_are_counted():
+    found = advise(guide(flow=Wide(2)), EVENTS)
+    # Beyond the extremes of 500 events, about 3 sigma, a width of two has erfc(3 / 2 / sqrt(2)) = 13 % a column.
+    (finding,) = (f for f in found.findings if f.problem == "events outside")
+    assert finding.serious and float(finding.found.split("%")[0]) == pytest.approx(25, abs=12)
+    assert "in x" in finding.found
+    inside = advise(guide(), support=lambda x: x[:, 0] > 0)
+    assert "events outside" in inside and "50" in inside.text()
+    with pytest.raises(ValueError, match="support gave shape"):
+        advise(guide(), support=lambda x: x > 0)
+
+
+def test_events_without_density_are_counted():
+    box = model(pg.CouplingFlow(2, 2, (4,), transform="bernstein", base="uniform", bins=3))
+    weights = WeightPosterior("draws", {"draws": 0.1 * torch.randn(4, 50, box.weights)})
+    events = torch.rand(50, 2)
+    events[7] = 1.5
+    found = advise(pg.Posterior(box, weights), events)
+    assert "no density at some events" in found
+    assert "1 of 50 events" in found.findings[0].found and "row 7" in found.findings[0].found
+    assert any(reason.startswith("chains (log p is -inf") for reason in found.unchecked) or "chains" in found.checked
+
+
+def test_conditional_flows_are_looked_at_as_far_as_it_goes():
+    conditional = pg.BayesianFlow(Line(), preprocessing=None)
+    weights = WeightPosterior("draws", {"draws": torch.randn(2, 50, 3)})
+    found = advise(pg.Posterior(conditional, weights), torch.randn(40, 1), context=torch.randn(40, 3))
+    assert "density at the events" in found.checked and "normalisation (the flow is conditional)" in found.unchecked
+    with pytest.raises(ValueError, match="shape"):
+        advise(sampled(), torch.zeros(3, 5))

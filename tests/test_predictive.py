@@ -1,0 +1,94 @@
+"""Log predictive densities, differences between them, leave-one-out and Pareto k, where the answer is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from known import Location
+from test_comparison import Shift, chains, log_normal
+
+import pyrogen as pg
+from pyrogen.diagnostics import effective_parameters, elpd, guide_pareto_k
+from pyrogen.inference.weights import WeightPosterior
+
+
+def test_elpd_is_that_of_the_mean_density(monkeypatch):
+    means = np.array([[[0.0, 0.0], [2.0, 0.0]]])
+    events = torch.randn(500, 2, dtype=torch.float64)
+    densities = sum(log_normal(events, torch.tensor(m)).exp() for m in means[0]) / 2
+    found = elpd(chains(means), events)
+    np.testing.assert_allclose(found.pointwise, densities.log())
+    assert found.mean == pytest.approx(float(densities.log().mean()))
+    assert found.error == pytest.approx(float(densities.log().std()) / math.sqrt(500))
+    monkeypatch.setattr("pyrogen.diagnostics.predictive.NUMBERS", 64)
+    np.testing.assert_allclose(elpd(chains(means), events).pointwise, found.pointwise)
+    far = elpd(chains(means), torch.cat([events, torch.full((1, 2), 1e200, dtype=torch.float64)]))
+    assert far.mean == -math.inf and math.isnan(far.error)
+    with pytest.raises(ValueError, match="events holds 1 event"):
+        elpd(chains(means), events[:1])
+
+
+def test_differences_are_of_the_same_events():
+    """Means at 0 and at (d, 0): log p differs by d^2/2 - d x, so n events by n d^2/2 within d sqrt(n)."""
+    n, d = 2000, 0.3
+    events = torch.randn(n, 2, dtype=torch.float64)
+    right, off = (elpd(chains(np.full((1, 1, 2), [m, 0.0])), events) for m in (0.0, d))
+    difference, error = right.minus(off)
+    assert error == pytest.approx(d * math.sqrt(n), rel=4 / math.sqrt(2 * n))
+    assert difference == pytest.approx(n * d**2 / 2, abs=4 * error)
+    assert error < 0.5 * right.error * n  # the pairs share most of their fluctuation
+    assert right.minus(right) == (0.0, 0.0) and right.unreliable == 0.0
+    with pytest.raises(ValueError, match="2000 and 10 events"):
+        right.minus(elpd(chains(np.zeros((1, 1, 2))), events[:10]))
+
+
+def test_training_events_are_left_out():
+    """A location known to 1/sqrt(n): leaving one out, exactly N(x_i; mean of the others, 1 + 1/(n-1))."""
+    n = 50
+    events = torch.randn(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    draws = events.mean(0).numpy() + np.random.default_rng(1).normal(size=(1, 4000, 2)) / math.sqrt(n)
+    found = elpd(chains(draws), events, trained=True)
+    others, variance = (events.sum(0) - events) / (n - 1), 1 + 1 / (n - 1)
+    exact = -0.5 * (events - others).square().sum(1) / variance - math.log(2 * math.pi * variance)
+    np.testing.assert_allclose(found.pointwise, exact, atol=0.03)
+    assert found.unreliable == 0
+    # An event that alone decides where the location is cannot be left out by weights, and k says so.
+    outlier = torch.cat([events, torch.tensor([[40.0, 0.0]])])
+    assert elpd(chains(draws), outlier, trained=True).unreliable > 0
+    with pytest.raises(ValueError, match="not finite in 1 cases"):
+        elpd(chains(np.zeros((1, 1, 2))), torch.tensor([[1e200, 0.0], [0.0, 0.0]], dtype=torch.float64), trained=True)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+def test_pareto_k_of_a_guide(scale):
+    """A Gaussian guide narrower than the posterior by s: ratios with a tail of shape 1 - s^2. The exact one has none."""
+    n = 400
+    events = torch.randn(n, 2, dtype=torch.float64)
+    model = pg.BayesianFlow(Shift(), prior_scale=2.0, preprocessing=None)
+    precision = n + 0.25
+    arrays = {"loc": events.sum(0) / precision, "scale": torch.full((2,), scale * precision**-0.5).double()}
+    k = guide_pareto_k(pg.Posterior(model, WeightPosterior("mean_field", arrays)), events, draws=4000)
+    if scale == 1:
+        assert k < 0.5  # ratios are constant to rounding errors
+    else:
+        # The estimate comes from a tail of 3 sqrt(4000) = 190 ratios, and the limit is approached slowly.
+        assert k == pytest.approx(1 - scale**2, abs=0.3)
+        assert k > 0.5
+    with pytest.raises(ValueError, match="'draws' has no density"):
+        guide_pareto_k(chains(np.zeros((2, 50, 2))), events)
+    with pytest.raises(ValueError, match="at least 50"):
+        guide_pareto_k(pg.Posterior(model, WeightPosterior("mean_field", arrays)), events, draws=10)
+
+
+def test_effective_parameters_of_a_conjugate_model():
+    """log p = const - |x - mean|^2 / 2: its variance at x is |x - m|^2 s^2 + s^4, so N E var = 2 for N s^2 = 1."""
+    model = pg.BayesianFlow(Location(2), prior_scale=100.0, preprocessing=None)
+    n = 400
+    weights = WeightPosterior("mean_field", {"loc": torch.zeros(2), "scale": torch.full((2,), n**-0.5)})
+    posterior = pg.Posterior(model, weights, info={"training_events": n})
+    events = torch.randn(4000, 2)
+    # The variance over 400 draws of two numbers is known to sqrt(2 / (2 * 399)); that over events adds less.
+    assert effective_parameters(posterior, events, 400) == pytest.approx(2, rel=4 * math.sqrt(1 / 399))
+    with pytest.raises(ValueError, match="how many events"):
+        effective_parameters(pg.Posterior(model, weights), events)
