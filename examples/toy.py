@@ -17,14 +17,27 @@ import torch
 from backends import EVENTS, NAMES, SAMPLED, make_backend, make_small_model
 
 import pyrogen as pg
-from pyrogen.diagnostics import LineResult, ShapeFit, density_along_lines, fit_shape
+from pyrogen.diagnostics import (
+    LikelihoodFit,
+    LineResult,
+    MarginalResult,
+    ShapeFit,
+    advise,
+    density_along_lines,
+    fit_shape,
+    likelihood_fit,
+    marginal,
+    uncertainty_map,
+)
 from pyrogen.files import write_bytes
 from pyrogen.plotting import (
     HistogramPanel,
     plot_chains,
-    plot_density_2d,
+    plot_correlation,
     plot_histograms,
     plot_lines,
+    plot_map,
+    plot_marginal_sigma,
     plot_training,
     save_figure,
 )
@@ -37,19 +50,19 @@ MODES: dict[str, dict[str, Any]] = {
         "events": 20_000,
         "flow": {"blocks": 8, "hidden": (16, 16), "mixing": "rotation"},
         "svi": {"epochs": 20, "batch_size": 512, "lr": 1e-2, "lr_widths": 5e-2},
-        "evaluation": {"draws": 20, "points": 33, "cells": 30, "generated": 10_000, "bins": 20},
+        "evaluation": {"draws": 20, "points": 33, "cells": 30, "generated": 10_000, "bins": 10},
     },
     "default": {
         "events": 300_000,
         "flow": {"blocks": 20, "hidden": (32, 32, 32), "mixing": "rotation"},
         "svi": {"epochs": 34, "batch_size": 2048, "lr": 2e-3, "lr_widths": 1e-2, "widths_after": 0.45},
-        "evaluation": {"draws": 50, "points": 41, "cells": 60, "generated": 20_000, "bins": 40},
+        "evaluation": {"draws": 50, "points": 41, "cells": 60, "generated": 50_000, "bins": 20},
     },
     "paper": {  # [A] table 1
         "events": 300_000,
         "flow": {"blocks": 20, "hidden": (32, 32, 32), "mixing": "rotation"},
         "svi": {"epochs": 300, "batch_size": 512, "lr": 1e-3, "lr_widths": 1e-2, "widths_after": 0.6},
-        "evaluation": {"draws": 50, "points": 41, "cells": 60, "generated": 20_000, "bins": 40},
+        "evaluation": {"draws": 50, "points": 41, "cells": 60, "generated": 50_000, "bins": 20},
     },
 }
 # Splines need fewer blocks, in all modes.
@@ -114,15 +127,26 @@ def run(
     first, last = (0.01, 0.99) if on_box else target.line_range  # nothing needs cutting away where edges are exact
     t = torch.linspace(first, last, evaluation["points"], dtype=torch.float64)
     lines = density_along_lines(posterior, target, t, draws=evaluation["draws"], seed=args.seed)
-    shape = fit_line_shape(lines, target)
-    written.append(save_figure(plot_lines(lines, shape), out / "lines.png"))
+    shape, reference = fits(lines, target, events)
+    written.append(save_figure(plot_lines(lines, shape, reference), out / "lines.png"))
     plot_history = plot_chains if args.backend in SAMPLED else plot_training
     if args.backend not in ("laplace", "ensemble"):
         written.append(save_figure(plot_history(posterior.history), out / "training.png"))
-    written.append(save_figure(density_maps(posterior, target, x_range, y_range, evaluation), out / "density.png"))
+    plane = uncertainty_map(
+        posterior, (0, *x_range), (1, *y_range), evaluation["cells"], target=target, draws=evaluation["draws"]
+    )
+    written.append(save_figure(plot_map(plane), out / "map.png"))
     written.append(save_figure(marginals(posterior, events, x_range, y_range, evaluation), out / "marginals.png"))
+    sigma = marginal_sigma(posterior, target, lines, evaluation)
+    measure = target.line_measure(torch.from_numpy(lines.t)).numpy()
+    written.append(save_figure(plot_marginal_sigma(sigma, lines, measure), out / "marginal_sigma.png"))
+    correlation = plot_correlation(sigma.bands["a"], label=lines.label, subtract_noise=True)
+    written.append(save_figure(correlation, out / "correlation.png"))
+    advice = advise(posterior, events, support=target, draws=evaluation["draws"])
 
-    summary = summarise(lines, shape) | {
+    summary = summarise(lines, shape, reference) | {
+        "marginal_over_lines": median_ratio(sigma, lines, measure),
+        "advice": [vars(finding) for finding in advice.findings],
         "seconds_training": trained,
         "seconds_all": time.monotonic() - started,
         "settings": {
@@ -139,6 +163,9 @@ def run(
         "history": last_values(posterior.history),
     }
     print_summary(summary, lines.label)
+    if reference is not None:
+        print(reference.text())
+    print(f"\n{advice.text()}\n")
     write_bytes(out / "summary.json", json.dumps(summary, indent=1).encode())
     written.append(out / "summary.json")
     print("wrote", *(f"  {path}" for path in written), sep="\n")
@@ -230,27 +257,35 @@ def make_model(mode: str, transform: str, on_box: bool) -> pg.BayesianFlow:
     return pg.BayesianFlow(pg.CouplingFlow(2, **SPLINE))
 
 
-def fit_line_shape(lines: LineResult, target: Any) -> ShapeFit | None:
-    """The fit-like shape of the uncertainty, where iminuit is there to fit it."""
+def fits(lines: LineResult, target: Any, events: torch.Tensor) -> tuple[ShapeFit | None, LikelihoodFit | None]:
+    """The fit-like shape of the uncertainty, and the true form fitted to the events, where iminuit is there."""
     try:
-        return fit_shape(lines.sigma, lines.sigma_spread, target.sensitivities(torch.from_numpy(lines.t)))
+        shape = fit_shape(lines.sigma, lines.sigma_spread, target.sensitivities(torch.from_numpy(lines.t)))
+        return shape, likelihood_fit(target, events)
     except ImportError as error:
         print(f"no fit-like curve: {error}")
-        return None
+        return None, None
 
 
-def density_maps(
-    posterior: pg.Posterior,
-    target: Any,
-    x_range: tuple[float, float],
-    y_range: tuple[float, float],
-    evaluation: dict[str, int],
-) -> Any:
-    """True density, predicted density and relative uncertainty on a grid of cells."""
-    x, y = (torch.linspace(*limits, evaluation["cells"] + 1) for limits in (x_range, y_range))
-    centres = torch.cartesian_prod((x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2)
-    estimate = posterior.density(centres, draws=evaluation["draws"])
-    return plot_density_2d(x.numpy(), y.numpy(), estimate, target.log_prob(centres).exp())
+def marginal_sigma(
+    posterior: pg.Posterior, target: Any, lines: LineResult, evaluation: dict[str, int]
+) -> MarginalResult:
+    """The coordinate along the lines, with the other one integrated out, and its uncertainty by both procedures."""
+    return marginal(
+        posterior,
+        target.line_coordinate,
+        evaluation["bins"],
+        range=(float(lines.t[0]), float(lines.t[-1])),
+        n=evaluation["generated"],
+        draws=evaluation["draws"],
+        label=lines.label,
+    )
+
+
+def median_ratio(sigma: MarginalResult, lines: LineResult, measure: np.ndarray) -> dict[str, float]:
+    """Sigma of the marginal distribution over that along lines, median over the bins, by procedure."""
+    ratios = {name: sigma.ratio_to_lines(lines, measure, name) for name in sigma.bands}
+    return {name: float(np.nanmedian(ratio)) for name, ratio in ratios.items()}
 
 
 def marginals(
@@ -271,13 +306,17 @@ def marginals(
     return plot_histograms(panels, truth_label="training events")
 
 
-def summarise(lines: LineResult, shape: ShapeFit | None) -> dict[str, Any]:
+def summarise(lines: LineResult, shape: ShapeFit | None, reference: LikelihoodFit | None) -> dict[str, Any]:
     """All numbers of the table and of the summary, for JSON."""
     step = max(1, (len(lines.t) - 1) // 8)  # a table of about 9 points
     columns = {lines.label: lines.t, "p": lines.density, "sigma": lines.sigma, "truth": lines.truth, "pull": lines.pull}
     fit = None
     if shape is not None:
         fit = {"values": shape.values, "errors": shape.errors, "chi2": shape.chi2, "ndf": shape.ndf}
+    true_form = None
+    if reference is not None:
+        ratio = float(np.exp(np.mean(np.log(lines.sigma / reference.sigma(lines.t)))))
+        true_form = {"values": reference.values, "errors": reference.errors, "sigma_over_its_sigma": ratio}
     return {
         "table": {key: values[::step].tolist() for key, values in columns.items()},
         "rms_bias": lines.rms_bias,
@@ -287,6 +326,7 @@ def summarise(lines: LineResult, shape: ShapeFit | None) -> dict[str, Any]:
         "relative_sigma": lines.relative[::step].tolist(),
         "sigma_minima": lines.minima.tolist(),
         "fit": fit,
+        "fit_of_true_form": true_form,
     }
 
 
@@ -315,4 +355,6 @@ def print_summary(summary: dict[str, Any], label: str) -> None:
     if summary["fit"]:
         values, errors = summary["fit"]["values"], summary["fit"]["errors"]
         parts += [f"{key} {value:.4f} +- {errors[key]:.4f}" for key, value in values.items()]
+    ratios = summary["marginal_over_lines"]
+    parts.append(f"marginal sigma / sigma along lines {ratios['a']:.2f} (a), {ratios['b']:.2f} (b)")
     print("\n" + ", ".join([*parts, f"{summary['seconds_all']:.0f} s"]))

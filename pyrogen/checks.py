@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import numbers
 import operator
@@ -48,3 +49,11 @@ def fraction(settings: Any, *names: str) -> None:
         value = getattr(settings, name)
         good = is_number(value) and 0 < value < 1
         require(good, name, value, "between 0 and 1")
+
+
+def require_extra(module: str, extra: str, caller: str) -> None:
+    """Raise an ImportError that says what to install, unless the module of an optional dependency is there."""
+    try:
+        importlib.import_module(module)
+    except ImportError as missing:
+        raise ImportError(f'{caller} needs {module}; install it with: pip install "pyrogen[{extra}]"') from missing

@@ -49,7 +49,7 @@ def test_healthy_chains_are_called_healthy():
 
 
 def test_a_healthy_guide_gets_only_the_note_on_mean_field():
-    history = {name: np.zeros(30) + value for name, value in (("kl", 0.01), ("loss", 1.0), ("learning_rate", 1e-3))}
+    history = {name: np.zeros(30) + value for name, value in (("kl", 0.01), ("nll", 1.0), ("learning_rate", 1e-3))}
     found = advise(guide(history=history, epochs_done=30), EVENTS)
     assert problems(found) == {"mean field"} and found.ok
     assert {"end of the training", "widths"} <= set(found.checked)
@@ -76,19 +76,19 @@ def test_every_illness_is_named(posterior, problem, words):
     assert words in " ".join(found.text().split())
 
 
-def curves(loss, kl, epochs=200):
-    """Curves of a cosine schedule: ``loss`` and ``kl`` as functions of the fraction of its time."""
+def curves(nll, kl, epochs=200):
+    """Curves of a cosine schedule: ``nll`` and ``kl`` as functions of the fraction of its time."""
     rate = 1e-3 * (1 + np.cos(np.pi * np.arange(epochs) / epochs)) / 2
     time = np.cumsum(rate) / rate.sum()
     noise = np.random.default_rng(1).normal(size=(2, epochs))
     noise[0, [150, 190]] = 1e6  # an event that overflows
-    return {"learning_rate": rate, "loss": loss(time) + 0.002 * noise[0], "kl": kl(time) + 1e-4 * noise[1]}
+    return {"learning_rate": rate, "nll": nll(time) + 0.002 * noise[0], "kl": kl(time) + 1e-4 * noise[1]}
 
 
 def test_a_training_that_had_not_ended():
     """Linear in the time of the schedule, though in epochs the last part is flat."""
     history = curves(lambda t: 2 - 0.5 * t, lambda t: 0.1 * (1.5 - t))
-    change, certain = _extrapolate(history["loss"], history["learning_rate"])
+    change, certain = _extrapolate(history["nll"], history["learning_rate"])
     assert certain and change == pytest.approx(-0.25, rel=0.05)
     found = advise(guide(history=history, epochs_done=200), EVENTS)
     assert {"widths still growing", "loss not converged"} <= problems(found) and not found.ok

@@ -1,4 +1,4 @@
-"""The coverage study runs as a user runs it: as a script, from the command line."""
+"""The studies of the uncertainty run as a user runs them: as scripts, from the command line."""
 
 import json
 import math
@@ -36,3 +36,13 @@ def test_gamma_ring(tmp_path):
 )
 def test_bad_arguments(arguments, message, tmp_path):
     assert message in run("coverage", "--quick", "--out", tmp_path, *arguments, code=2)
+
+
+def test_the_scan_over_training_sizes(tmp_path):
+    few = ("--quick", "--sizes", "400", "1200", "--steps", "60", "--members", "2", "--out", tmp_path)
+    printed = run("training_size", *few)
+    result = json.loads((tmp_path / "wedge" / "summary.json").read_text())
+    assert list(result["sizes"]) == ["400", "1200"] and len(result["exponent"]) == 2
+    assert "sigma ~ N^(" in printed and is_png(tmp_path / "wedge" / "training_size.png")
+    assert run("training_size", *few).splitlines()[-8:] == printed.splitlines()[-8:]  # from the checkpoints
+    assert "fewer than the 200" in run("training_size", "--quick", "--sizes", "20", "--out", tmp_path, code=2)

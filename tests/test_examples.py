@@ -55,7 +55,7 @@ def is_png(path):
 def test_quick_toys(script, tmp_path):
     printed = run(script, "--quick", "--out", tmp_path / "made" / script)
     out = tmp_path / "made" / script
-    for name in ("lines", "density", "marginals", "training"):
+    for name in ("lines", "map", "marginals", "marginal_sigma", "correlation", "training"):
         assert is_png(out / f"{name}.png")
     assert pg.load(out / "posterior.h5").info["training_events"] == 20_000
 
@@ -85,7 +85,7 @@ def test_quick_toys(script, tmp_path):
 @pytest.mark.parametrize(("script", "backend"), [("wedge_svi", "hmc"), ("kicker_svi", "laplace"), ("ring_svi", "sgld")])
 def test_another_backend_in_the_same_script(script, backend, tmp_path):
     printed = run(script, "--quick", "--backend", backend, "--out", tmp_path)
-    names = ("lines", "density", "marginals") + (() if backend == "laplace" else ("training",))
+    names = ("lines", "map", "marginals", "marginal_sigma") + (() if backend == "laplace" else ("training",))
     for name in names:
         assert is_png(tmp_path / f"{name}.png")
     posterior = pg.load(tmp_path / "posterior.h5")

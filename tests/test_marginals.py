@@ -72,7 +72,7 @@ def wishart(covariance, degrees):
 
 def test_the_marginal_sigma_over_a_trivial_y_is_the_one_dimensional_one():
     """[A] sec. 3.5: y adds nothing. Both procedures, without their noise, find what the density along lines has."""
-    n, draws = 20_000, 40
+    n, draws = 10_000, 200
     posterior = ramps()
     found = marginal(posterior, 0, 8, range=(0, 1), n=n, draws=draws)
     (slope, _), (spread, _) = slopes(posterior, draws)
@@ -131,7 +131,7 @@ def test_noise_of_own_events_is_multinomial(n):
 
 def test_noise_of_weighted_events_is_that_of_their_weights():
     """The slope in y varies, that in x does not: all that rows of x differ by is how the y of a bin happen to lie."""
-    n, draws, edges, y_error = 20_000, 30, np.linspace(0, 1, 101), 0.3
+    n, draws, edges, y_error = 20_000, 4, np.linspace(0, 1, 101), 0.3
     shares = []
     for seed in range(4):
         posterior = ramps(0.0, y_error)
@@ -140,9 +140,11 @@ def test_noise_of_weighted_events_is_that_of_their_weights():
         # w_k - 1 = (c_k - c) (y - 1/2) / (1 + c (y - 1/2)), y with the density 1 + c (y - 1/2), c the mean of c_k
         y = (np.arange(1000) + 0.5) / 1000 - 0.5
         expected = probabilities(edges) * spread**2 * np.mean(y**2 / (1 + mean * y)) / n
+        noise = np.diag(band.noise)
         # An event counts (y - 1/2)^2, whose relative standard deviation is sqrt(4/5): with its bin's Poisson 1.34.
-        assert (np.abs(np.diag(band.noise) / expected - 1) < 5 * 1.34 / np.sqrt(n * probabilities(edges))).all()
-        shares.append(np.diag(band.covariance()) / np.diag(band.noise))
+        assert (np.abs(noise / expected - 1) < 5 * 1.34 / np.sqrt(n * probabilities(edges))).all()
+        assert noise.sum() == pytest.approx(expected.sum(), rel=5 * 1.34 / math.sqrt(n))
+        shares.append(np.diag(band.covariance()) / noise)
     # Rows of one sample of events have one deviation per bin, whatever the number of draws.
     assert np.mean(shares) == pytest.approx(1, abs=4 * math.sqrt(2 / np.size(shares)))
 
@@ -319,6 +321,9 @@ def test_the_figure_of_sigma_shows_both_procedures_and_the_lines():
     np.testing.assert_allclose(curve.get_ydata(), lines.sigma)
     assert bottom.get_xlabel() == "m [GeV]" and top.get_ylabel().endswith("(m) [1/GeV]")
     assert len(top.get_legend().get_texts()) == 4
+    assert top.get_xlim() == bottom.get_xlim() == (0, 1) and top.get_ylim()[0] < 0  # a sigma of zero is seen
+    low, high = bottom.get_ylim()
+    assert (low + high) / 2 == pytest.approx(1)
     assert len(drawn(plot_marginal_sigma(marginal(ramps(0.0), 0, 4, range=(0, 1), n=100, draws=5)))) == 2
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
-from matplotlib.collections import FillBetweenPolyCollection, QuadMesh
+from matplotlib.collections import FillBetweenPolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
@@ -14,7 +14,6 @@ from pyrogen.diagnostics import LineResult, fit_shape
 from pyrogen.plotting import (
     HistogramPanel,
     plot_chains,
-    plot_density_2d,
     plot_histogram,
     plot_histograms,
     plot_lines,
@@ -118,30 +117,6 @@ def test_one_line_and_points_without_truth_can_be_drawn(result, tmp_path):
         plot_lines(LineResult(single.t, single.positions, single.means, single.stds, 0 * single.t)), tmp_path / "a.png"
     )
     assert legend(panels(plot_lines(single))[2]) == ["one line"]
-
-
-def test_density_maps():
-    x, y = np.linspace(0, 2, 5), np.linspace(-1, 1, 4)
-    centres = torch.cartesian_prod(torch.tensor((x[1:] + x[:-1]) / 2), torch.tensor((y[1:] + y[:-1]) / 2))
-    mean = centres[:, 0] * (2 + centres[:, 1])
-    truth = torch.where(centres[:, 1] > 0.5, 0.0, mean)
-    figure = plot_density_2d(x, y, with_tenth(mean), truth, labels=("pT", "eta"), units=("GeV", ""))
-    assert len(panels(figure)) == 3
-    assert [axis.get_xlabel() for axis in panels(figure)] == ["pT [GeV]"] * 3
-    meshes = [next(c for c in axis.collections if isinstance(c, QuadMesh)) for axis in panels(figure)]
-    expected = np.ma.masked_where(truth.numpy() == 0, mean.numpy()).reshape(4, 3).T
-    for mesh, values in zip(meshes, (expected, expected, np.where(expected.mask, np.nan, 0.1)), strict=True):
-        drawn = np.ma.masked_invalid(mesh.get_array()).reshape(3, 4)
-        np.testing.assert_array_equal(drawn.mask, expected.mask)
-        np.testing.assert_allclose(drawn.compressed(), np.ma.masked_invalid(values).compressed())
-    bars = [axis.get_xlabel() for axis in figure.axes if axis.get_label() == "<colorbar>"]
-    assert bars[:2] == ["true density [GeV$^{-1}$]", "predicted density [GeV$^{-1}$]"]
-    assert bars[2].startswith("relative uncertainty")
-
-    alone = plot_density_2d(x, y, with_tenth(mean))
-    assert len(panels(alone)) == 2
-    with pytest.raises(ValueError, match="grid of 4 x 3"):
-        plot_density_2d(x, y, with_tenth(mean[:-1]))
 
 
 def test_histogram_band_and_truth(band):

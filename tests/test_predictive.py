@@ -62,7 +62,7 @@ def test_training_events_are_left_out():
 
 @pytest.mark.parametrize("scale", [0.5, 1.0])
 def test_pareto_k_of_a_guide(scale):
-    """A Gaussian guide narrower than the posterior by s: ratios with a tail of shape 1 - s^2. The exact one has none."""
+    """A guide narrower than the posterior by s: ratios with a tail of shape 1 - s^2. The exact one has none."""
     n = 400
     events = torch.randn(n, 2, dtype=torch.float64)
     model = pg.BayesianFlow(Shift(), prior_scale=2.0, preprocessing=None)

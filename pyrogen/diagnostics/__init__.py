@@ -15,6 +15,7 @@ from .marginals import MarginalResult, marginal
 from .predictive import Elpd, effective_parameters, elpd, guide_pareto_k
 from .quantile_bins import AmplificationFit, QuantileBinResult, fit_amplification, quantile_bins
 from .recovery import bootstrap_calibration, simulation_based_calibration
+from .training_size import SizeScan, scan_training_size
 
 __all__ = [
     "Advice",
@@ -29,6 +30,7 @@ __all__ = [
     "MarginalResult",
     "QuantileBinResult",
     "ShapeFit",
+    "SizeScan",
     "UncertaintyMap",
     "advise",
     "band_overlap",
@@ -51,6 +53,7 @@ __all__ = [
     "probe_points",
     "quantile_bins",
     "read_inference_data",
+    "scan_training_size",
     "simulation_based_calibration",
     "to_inference_data",
     "total_variation",

@@ -26,7 +26,7 @@ LARGEST_RHAT = 1.05
 FEWEST_EFFECTIVE = 100  # effective draws per chain (arXiv:1903.08008)
 FEWEST_DRAWS = 30  # weight draws of a prediction ([A] sec. 3.5)
 FALLING_KL = 0.1  # relative change of the KL that half as long a training again would bring
-FALLING_LOSS = 0.005  # the same for the loss, in nats per event: a tenth of the density, as KL(p, q) = (dp/p)^2 / 2
+FALLING_NLL = 0.005  # the same in nats per event: a tenth of the density, as KL(p, q) = (dp/p)^2 / 2
 COLLAPSED = 0.2  # largest |log(width / initial width)| of a width that has not moved
 OUTSIDE = 0.01  # fraction of generated events
 UNNORMALISED = 0.02
@@ -80,7 +80,10 @@ class Advice:
         for finding in self.findings:
             mark = "!" if finding.serious else "-"
             lines += textwrap.wrap(
-                f"{mark} {finding.problem}: {finding.found}. {finding.advice}.", 100, subsequent_indent="  "
+                f"{mark} {finding.problem}: {finding.found}. {finding.advice}.",
+                100,
+                subsequent_indent="  ",
+                break_on_hyphens=False,
             )
         if self.ok:
             lines.insert(0, "Nothing serious was found. Whether sigma is right, only coverage can tell.")
@@ -177,7 +180,7 @@ class _Look:
             yield Finding(
                 "tempered",
                 f"the KL was weighted by {info.get('settings', {}).get('kl_weight')}: no posterior of these events",
-                "Its sigma is to be calibrated (bootstrap_calibration), and to be labelled as tempered where it is shown",
+                "Its sigma is to be calibrated (bootstrap_calibration), and to be labelled as tempered wherever shown",
                 serious=False,
             )
         if family == "point" or info.get("backend") == "Ensemble":
@@ -197,23 +200,23 @@ class _Look:
 
     def curve(self) -> Iterator[Finding]:
         history = self.posterior.history
-        rate, kl, loss = (np.asarray(history.get(name, ())) for name in ("learning_rate", "kl", "loss"))
+        rate, kl, nll = (np.asarray(history.get(name, ())) for name in ("learning_rate", "kl", "nll"))
         if len(kl) < 10:
             raise _NotCheckedError(f"{len(kl)} epochs are too few to see a trend")
         change, certain = _extrapolate(kl, rate)
         if certain and -change > FALLING_KL * kl[-1]:
             yield Finding(
                 "widths still growing",
-                f"the KL fell until the end of the training; half as long again would take away {-change / kl[-1]:.0%} "
-                "of it, and change sigma",
+                f"the KL fell until the end of the training; at its last slope, half as long again would take away "
+                f"{-change / kl[-1]:.0%} of it, and change sigma",
                 "Train for more epochs, with a larger lr_widths, or let the widths start earlier (widths_after)",
             )
-        change, certain = _extrapolate(loss, rate)
-        if certain and -change > FALLING_LOSS:
+        change, certain = _extrapolate(nll, rate)
+        if certain and -change > FALLING_NLL:
             yield Finding(
                 "loss not converged",
-                f"half as long a training again would lower it by about {-change:.3f} nats per event, which is a "
-                f"density that is off by {math.sqrt(-2 * change):.0%} in the mean",
+                f"at its last slope, half as long a training again would lower the negative log-likelihood by "
+                f"{-change:.3f} nats per event, what a density loses that is off by {math.sqrt(-2 * change):.0%}",
                 "Train for more epochs, or with a larger lr",
             )
 

@@ -53,13 +53,15 @@ class Comparison:
     Attributes:
         rows: one dictionary per backend, in JSON types; None stands for what a backend does not have. ``mean``,
             ``sigma``: predicted density and uncertainty, averaged along the lines; ``truth``: the true density
-            likewise; ``sigma_ratio``: sigma over the reference's, geometric mean over the points; ``band_overlap``: that of
-            the one-sigma bands with the reference's, by :func:`band_overlap`; ``rms_bias``; ``within_1``, ``within_2``: fraction of points with the truth within 1 and 2 sigma; ``tv_reference``,
-            ``tv_truth``: total variation of the predictive densities; ``w1_reference``: Wasserstein-1 distance of every
-            column; ``held_out``, ``held_out_error``: log predictive density in nats per event; ``elpd_difference``,
-            ``elpd_difference_error``: to the reference, in nats for all held-out events; ``pareto_k``: of the guide
-            (:func:`~pyrogen.diagnostics.guide_pareto_k`), where the training events are given; ``rhat``, ``ess``: of
-            the worst probe point; ``gradients``: passes over the sample of every chain; ``seconds``; ``warnings``: how many.
+            likewise; ``sigma_ratio``: sigma over the reference's, geometric mean over the points; ``band_overlap``: of
+            the one-sigma band with the reference's, by :func:`band_overlap`; ``rms_bias``; ``within_1``, ``within_2``:
+            fraction of points with the truth within 1 and 2 sigma; ``tv_reference``, ``tv_truth``: total variation of
+            the predictive densities; ``w1_reference``: Wasserstein-1 distance of every column; ``held_out``,
+            ``held_out_error``: log predictive density in nats per event; ``elpd_difference``,
+            ``elpd_difference_error``: to the reference, in nats for all held-out events; ``pareto_k``: of the guide,
+            by :func:`~pyrogen.diagnostics.guide_pareto_k`, where the training events are given; ``rhat``, ``ess``: of
+            the worst probe point; ``gradients``: passes over the sample of every chain; ``seconds``; ``warnings``: how
+            many.
             The row of a reference with stored draws has its distances between two halves of its chains: the noise
             that distances to it have.
         lines: density and uncertainty along the lines, by backend.

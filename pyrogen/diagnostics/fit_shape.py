@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pyrogen.checks import require_extra
+
 Array = NDArray[np.float64]
 
 
@@ -26,6 +28,7 @@ class ShapeFit:
         chi2: at the minimum.
         ndf: points minus parameters.
         sensitivities: ``|dp/d parameter|`` at the fitted points, ``[n]`` by name.
+        bars: the error bars of sigma that chi2 counts with, ``[n]``.
         converged: whether the minimiser found a valid minimum.
     """
 
@@ -34,6 +37,7 @@ class ShapeFit:
     chi2: float
     ndf: int
     sensitivities: dict[str, Array]
+    bars: Array
     converged: bool = True
 
     def curve(self, sensitivities: Mapping[str, Any] | None = None) -> Array:
@@ -69,10 +73,8 @@ def fit_shape(sigma: ArrayLike, error: ArrayLike, sensitivities: Mapping[str, An
         ValueError: shapes that differ, numbers that are negative or not finite, no parameters, or no more points than
             parameters.
     """
-    try:
-        from iminuit import Minuit
-    except ImportError as missing:
-        raise ImportError('fit_shape needs iminuit; install it with: pip install "pyrogen[fits]"') from missing
+    require_extra("iminuit", "fits", "fit_shape")
+    from iminuit import Minuit
 
     names = list(sensitivities)
     columns = _as_arrays(sensitivities)
@@ -98,6 +100,7 @@ def fit_shape(sigma: ArrayLike, error: ArrayLike, sensitivities: Mapping[str, An
         chi2=float(minimiser.fval),
         ndf=len(measured) - len(names),
         sensitivities=columns,
+        bars=bars,
         converged=bool(minimiser.valid),
     )
 

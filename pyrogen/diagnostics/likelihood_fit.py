@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.func import jacfwd
 
+from pyrogen.checks import require_extra
 from pyrogen.diagnostics.lines import _as_vector
 from pyrogen.events import EventSample, check_events
 from pyrogen.inference.data import as_tensor
@@ -129,9 +130,10 @@ def likelihood_fit(target: HasParameters, events: Any) -> LikelihoodFit:
     Raises:
         ImportError: iminuit is missing.
         ValueError: a target without a parametric form; weighted events (the edge of a weighted sample is not known
-            from its weights alone); events that are no numbers, off the support, or too few.
+            from its weights alone); events that are no numbers, off the support, too few, or that do not determine
+            the parameters.
     """
-    require_iminuit("likelihood_fit")
+    require_extra("iminuit", "fits", "likelihood_fit")
     from iminuit import Minuit
 
     t = _coordinates(target, events)
@@ -153,37 +155,36 @@ def likelihood_fit(target: HasParameters, events: Any) -> LikelihoodFit:
     first = np.array([*start.values()])
     minimiser = Minuit(loss, first, name=free, grad=lambda parameters: -scores(parameters)[1].sum(1).numpy())
     minimiser.errordef = Minuit.LIKELIHOOD
-    minimiser.errors = np.sqrt(np.diag(_inverse(scores(first)[1])))
+    minimiser.errors = np.sqrt(np.diag(_inverse(scores(first)[1], free)))
     minimiser.limits = [limits[name] for name in free]
     minimiser.migrad()
-    best = np.array(minimiser.values)
+    best, valid = np.array(minimiser.values), minimiser.valid
     at_limit = []
     for i, name in enumerate(free):  # the minimiser comes as close to a limit as it likes, but never onto it
         for limit in filter(math.isfinite, limits[name]):
             there = best.copy()
             there[i] = limit
-            if loss(there) <= loss(best):
+            if math.isinf(loss(there)):  # such as a width of zero
+                continue
+            minimiser.values, minimiser.fixed[name] = there, True
+            if minimiser.nfit:  # the others may follow
+                minimiser.migrad()
+            there = np.array(minimiser.values)
+            minimiser.fixed[name] = loss(there) <= loss(best)
+            if minimiser.fixed[name]:
                 best = there
                 at_limit.append(name)
     values = dict(zip(free, best.tolist(), strict=True)) | edge
     values = {name: values[name] for name in target.parameters}
     covariance = np.zeros((len(values), len(values)))
     regular = [i for i, name in enumerate(values) if name in free]
-    covariance[np.ix_(regular, regular)] = _inverse(scores(best)[1])
+    covariance[np.ix_(regular, regular)] = _inverse(scores(best)[1], free)
     for name, value in edge.items():
         height = float(target.parametric_density(torch.tensor([value], dtype=t.dtype), **values))
         covariance[[*values].index(name), [*values].index(name)] = (len(t) * height) ** -2
     return LikelihoodFit(
-        values, covariance, len(t), target.upper_edge, tuple(at_limit), target, bool(minimiser.valid or at_limit)
+        values, covariance, len(t), target.upper_edge, tuple(at_limit), target, bool(valid or at_limit)
     )
-
-
-def require_iminuit(caller: str) -> None:
-    """Raise an ImportError that says what to install, unless iminuit is there."""
-    try:
-        import iminuit  # noqa: F401
-    except ImportError as missing:
-        raise ImportError(f'{caller} needs iminuit; install it with: pip install "pyrogen[fits]"') from missing
 
 
 def _coordinates(target: Any, events: Any) -> Tensor:
@@ -192,7 +193,7 @@ def _coordinates(target: Any, events: Any) -> Tensor:
         raise ValueError(f"target is {target!r}; it must have a parametric form, as Wedge, Kicker and GaussianRing do")
     if isinstance(events, EventSample) and events.weights is not None:
         raise ValueError("events have weights; likelihood_fit needs unweighted events, EventSample(events.values)")
-    check_events(events, target.features)
+    check_events(events.values if isinstance(events, EventSample) else events, target.features)
     x = as_tensor(events, torch.float64)
     least = len(target.parameters) + 1
     if len(x) < least:
@@ -224,9 +225,12 @@ def _derivatives(
     return found, gradients.T
 
 
-def _inverse(scores: Tensor) -> Array:
+def _inverse(scores: Tensor, names: list[str]) -> Array:
     """The inverse of the information ``sum_n s_n s_n^T`` of scores ``[P, N]``."""
-    return torch.linalg.inv(scores @ scores.T).numpy()
+    try:
+        return torch.linalg.inv(scores @ scores.T).numpy()
+    except torch.linalg.LinAlgError as singular:  # such as a ring that is folded at its middle, mu = 0
+        raise ValueError(f"the events do not determine {', '.join(names)}: their information is singular") from singular
 
 
 def _inside(value: float, low: float, high: float, spread: float) -> float:

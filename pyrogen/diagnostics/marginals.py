@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pyrogen.diagnostics.lines import LineResult
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.predictions import HistogramBand, make_edges
 
@@ -63,6 +64,23 @@ class MarginalResult:
         variance_error = np.square(band.std / band.widths) * math.sqrt(2 / (len(band.draws) - 1))
         sigma = self.sigma(procedure, subtract_noise)
         return np.divide(variance_error, 2 * sigma, out=np.full_like(sigma, np.nan), where=sigma > 0)
+
+    def ratio_to_lines(self, lines: LineResult, measure: Array | float = 1.0, procedure: str = "a") -> Array:
+        """Sigma over that of the density along lines of the same coordinate, at the middles of the bins, ``[B]``.
+
+        One where all lines deviate together, as if the network had learned a function of this coordinate alone
+        ([A] sec. 3.5, eq. 35); less where the deviations of the lines are independent of each other and average out.
+
+        Args:
+            lines: density along lines.
+            measure: at the points of the lines ``[n]``, what turns their density into that of the coordinate alone.
+            procedure: whose sigma.
+
+        Returns:
+            NaN in bins whose middle lies outside the points of the lines.
+        """
+        expected = np.interp(self.centres, lines.t, lines.sigma * measure, left=np.nan, right=np.nan)
+        return self.sigma(procedure) / expected
 
 
 def marginal(

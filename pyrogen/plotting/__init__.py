@@ -7,12 +7,12 @@ The figures belong to the caller alone: pyplot, with its list of open figures, i
 from .backends import plot_backends
 from .calibration import plot_amplification, plot_calibration
 from .chains import plot_chains
-from .density import plot_density_2d
 from .histograms import HistogramPanel, plot_histogram, plot_histograms
 from .lines import plot_lines
 from .maps import plot_correlation, plot_map, plot_marginal_sigma
 from .style import save_figure
 from .training import plot_training
+from .training_size import plot_training_size
 
 __all__ = [
     "HistogramPanel",
@@ -21,12 +21,12 @@ __all__ = [
     "plot_calibration",
     "plot_chains",
     "plot_correlation",
-    "plot_density_2d",
     "plot_histogram",
     "plot_histograms",
     "plot_lines",
     "plot_map",
     "plot_marginal_sigma",
     "plot_training",
+    "plot_training_size",
     "save_figure",
 ]

@@ -8,13 +8,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyrogen.diagnostics import LineResult, ShapeFit
+from pyrogen.diagnostics import LikelihoodFit, LineResult, ShapeFit
 
 from .style import BANDS, FIT, PREDICTION, TRUTH, new_figure, ratio_axis, styled, symbol, with_error, with_unit
 
 
 @styled
-def plot_lines(result: LineResult, shape: ShapeFit | None = None, *, unit: str = "", density_unit: str = "") -> Figure:
+def plot_lines(
+    result: LineResult,
+    shape: ShapeFit | None = None,
+    reference: LikelihoodFit | None = None,
+    *,
+    unit: str = "",
+    density_unit: str = "",
+) -> Figure:
     """Three panels: density with its error band on the truth (and their ratio), relative and absolute uncertainty.
 
     All curves are averages over the lines; the error bars are the spread over the lines.
@@ -22,6 +29,7 @@ def plot_lines(result: LineResult, shape: ShapeFit | None = None, *, unit: str =
     Args:
         result: what :func:`~pyrogen.diagnostics.density_along_lines` found.
         shape: the fit-like curve of :func:`~pyrogen.diagnostics.fit_shape` at the points of ``result``.
+        reference: the true form fitted to the same events, whose uncertainty is drawn beside the network's.
         unit: unit of t.
         density_unit: unit of the density.
     """
@@ -52,9 +60,13 @@ def plot_lines(result: LineResult, shape: ShapeFit | None = None, *, unit: str =
     absolute.set_ylabel(with_unit(rf"absolute uncertainty $\sigma$({t})", density_unit))
     if shape is not None:
         absolute.plot(result.t, shape.curve(), color=FIT, label=_describe(shape), zorder=3)
+    if reference is not None:
+        curve = reference.sigma(result.t)
+        absolute.plot(result.t, curve, color=TRUTH, linestyle=":", label="maximum-likelihood fit of the true form")
+    extra = 0.23 * (shape is not None) + 0.07 * (reference is not None)
     for axis in (relative, absolute):
         # Head room for the legend, which would otherwise lie on the points.
-        axis.set_ylim(0, axis.get_ylim()[1] * (1.35 if axis is absolute and shape is not None else 1.12))
+        axis.set_ylim(0, axis.get_ylim()[1] * (1.12 + extra * (axis is absolute)))
         axis.legend(loc="upper center" if axis is absolute else "upper right", reverse=True)
     for axis in (ratio, relative, absolute):
         axis.set_xlabel(with_unit(t, unit))

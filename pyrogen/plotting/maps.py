@@ -16,9 +16,9 @@ from pyrogen.diagnostics.maps import UncertaintyMap
 from pyrogen.diagnostics.marginals import MarginalResult
 from pyrogen.inference import HistogramBand
 
-from .density import VISIBLE
 from .style import FIT, PREDICTION, TRUTH, VALIDATION, new_figure, ratio_axis, styled, with_unit
 
+VISIBLE = 1e-3  # of the largest density: below, an uncertainty concerns nobody
 PULLS = 4.0  # colours of a map of pulls end here
 COLUMNS = 3  # panels side by side: more are too small on a slide
 
@@ -95,22 +95,24 @@ def _extend(values: Any, norm: Normalize) -> str:
 
 
 @styled
-def plot_marginal_sigma(result: MarginalResult, lines: LineResult | None = None) -> Figure:
+def plot_marginal_sigma(result: MarginalResult, lines: LineResult | None = None, measure: Any = 1.0) -> Figure:
     """The uncertainty of a marginal distribution by both procedures, and that along lines beside it ([A] fig. 8).
 
-    Thin steps are the raw spread over the draws, with the noise of the generated events; points are without it.
+    Thin steps are the raw spread over the draws, with the noise of the generated events; points are without it, and at
+    zero where the noise explains all of it.
 
     Args:
         result: what :func:`~pyrogen.diagnostics.marginal` found.
         lines: density along lines of the same coordinate, on a target of which the other coordinate is trivial: its
             sigma is what the marginal's would be if the deviations were the same on all lines. Where they are
             independent from line to line, the marginal averages them away.
+        measure: at the points of the lines, what turns their density into that of the coordinate alone.
     """
     figure = new_figure(8, 7.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     colours = {"a": PREDICTION, "b": VALIDATION}
     shift = 0.12 * np.diff(result.edges)
-    reference = result.sigma("a")
+    reference, deviations = result.sigma("a"), []
     for sign, (name, colour) in zip((-1, 1), colours.items(), strict=True):
         top.stairs(result.sigma(name, False), result.edges, baseline=None, color=colour, linewidth=1, alpha=0.6)
         points = {"fmt": "o", "markersize": 4.5, "capsize": 2, "color": colour, "linewidth": 1.4}
@@ -121,20 +123,22 @@ def plot_marginal_sigma(result: MarginalResult, lines: LineResult | None = None)
             np.divide(v, reference, where=reference > 0, out=np.full_like(v, np.nan)) for v in (sigma, error)
         )
         bottom.errorbar(result.centres + sign * shift, ratio, width, **points)
+        deviations += [ratio - width - 1, ratio + width - 1]
     top.plot([], [], color="grey", linewidth=1, label="with the noise of the events")
     if lines is not None:
-        top.plot(lines.t, lines.sigma, color=FIT, label="along lines, mean of them")
+        top.plot(lines.t, lines.sigma * measure, color=FIT, label="along lines, mean of them")
     top.set_ylabel(with_unit(rf"uncertainty $\sigma$({result.label})", f"1/{result.unit}" if result.unit else ""))
-    top.set_ylim(0, top.get_ylim()[1] * 1.45)
+    highest = top.get_ylim()[1]
+    top.set(xlim=(result.edges[0], result.edges[-1]), ylim=(-0.04 * highest, 1.45 * highest))
     top.legend(loc="upper left", fontsize="small")
-    ratio_axis(bottom, "to (a)", np.array([0.35]))
+    ratio_axis(bottom, "to (a)", np.concatenate(deviations), shown=0.85)
     bottom.set_xlabel(with_unit(result.label, result.unit))
     return figure
 
 
 @styled
 def plot_correlation(band: HistogramBand, *, label: str = "x", unit: str = "", subtract_noise: bool = False) -> Figure:
-    """Correlation between the bins of a histogram over the weight draws.
+    """Correlation between the bins of a histogram over the weight draws; bins that do not vary stay blank.
 
     Args:
         band: what :meth:`~pyrogen.Posterior.histogram` found.

@@ -283,6 +283,18 @@ class LineTarget(Target):
         """
 
     @abstractmethod
+    def line_coordinate(self, x: Tensor) -> Tensor:
+        """Return the coordinate t along the lines of events [..., 2], as [...].
+
+        Raises:
+            ValueError: if ``x`` has another last dimension than 2 or is not floating point.
+        """
+
+    @abstractmethod
+    def line_measure(self, t: Tensor) -> Tensor:
+        """Return what turns the density on a line into that of t alone, [n]: the length of all positions at t [n]."""
+
+    @abstractmethod
     def sensitivities(self, t: Tensor) -> dict[str, Tensor]:
         """Return ``|dp/d parameter|`` [n] at t [n] for each parameter, by the name of its uncertainty.
 

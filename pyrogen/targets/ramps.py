@@ -44,13 +44,18 @@ class _Ramp(LineTarget):
         return torch.where((t >= 0) & (t <= 1), self.power * t ** (self.power - 1), 0.0)
 
     def line_coordinate(self, x: Tensor) -> Tensor:
-        """Return the coordinate along the lines, x, of events [..., 2], as [...].
+        """Return x of events [..., 2], as [...].
 
         Raises:
             ValueError: if ``x`` has another last dimension than 2 or is not floating point.
         """
         self._check_shape("x", x)
         return x[..., 0]
+
+    def line_measure(self, t: Tensor) -> Tensor:
+        """Return 1, the length in y, [n]."""
+        self._check_line(t)
+        return torch.ones_like(t)
 
     @property
     def _anchor(self) -> Tensor:

@@ -99,13 +99,18 @@ class _PeakedRing(_Ring, LineTarget):
         return torch.where(t > 0, density, 0.0).to(t.dtype)
 
     def line_coordinate(self, x: Tensor) -> Tensor:
-        """Return the coordinate along the lines, the radius, of events [..., 2], as [...].
+        """Return the radius of events [..., 2], as [...].
 
         Raises:
             ValueError: if ``x`` has another last dimension than 2 or is not floating point.
         """
         self._check_shape("x", x)
         return torch.hypot(x[..., 0], x[..., 1])
+
+    def line_measure(self, t: Tensor) -> Tensor:
+        """Return the length of the arc at r = t, ``arc * t`` [n]."""
+        self._check_line(t)
+        return self.arc * t
 
     @property
     def parameters(self) -> dict[str, float]:
