@@ -71,7 +71,7 @@ def run(argv: list[str] | None = None) -> None:
         reference = "HMC" if "HMC" in posteriors else next(iter(posteriors), None)
         if reference is None:
             parser.exit(1, "no backend came to its end; there is nothing to compare\n")
-        report(target, posteriors, reference, mode, args, folder)
+        report(target, posteriors, reference, mode, args, folder, events)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -119,7 +119,13 @@ def fit(name: str, mode: str, seed: int, model: pg.BayesianFlow, events: torch.T
 
 
 def report(
-    target: str, posteriors: dict[str, pg.Posterior], reference: str, mode: str, args: Any, folder: Path
+    target: str,
+    posteriors: dict[str, pg.Posterior],
+    reference: str,
+    mode: str,
+    args: Any,
+    folder: Path,
+    events: torch.Tensor,
 ) -> Comparison:
     """Compare the posteriors; print the table and write it with the figure."""
     truth = TARGETS[target]
@@ -127,9 +133,8 @@ def report(
     first, last = truth.line_range if target == "ring" else (0.01, 0.99)
     t = torch.linspace(first, last, MODES[mode]["points"], dtype=torch.float64)
     grid = RING_BOX if target == "ring" else (toy.BOX, toy.BOX)
-    comparison = compare(
-        posteriors, truth, reference, grid_range=grid, t=t, seed=args.seed, **MODES[mode]["evaluation"]
-    )
+    settings = MODES[mode]["evaluation"] | {"grid_range": grid, "t": t, "seed": args.seed, "trained_on": events}
+    comparison = compare(posteriors, truth, reference, **settings)
     print("\n" + comparison.text())
     summary = {
         "target": target,

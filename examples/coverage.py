@@ -5,7 +5,8 @@ python examples/coverage.py --quick
 All samples are fitted in one batch. Of the central credible intervals at 68.3 %, 68.3 % should hold the truth: along
 lines of the toys of arXiv:2104.04543 ([A]), or in bins of equal probability of the gamma ring of arXiv:2408.00838,
 where the amplification is read off, too. Several backends come into one figure when the command is repeated with
-another --backend or --kl-weight.
+another --backend or --kl-weight. With --bootstrap the truth is not used: networks of a first fit stand in for it, as
+they can for any events.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import pyrogen as pg
 from pyrogen.diagnostics import (
     AmplificationFit,
     Calibration,
+    bootstrap_calibration,
     calibration_along_lines,
     effective_parameters,
     fit_amplification,
@@ -92,11 +94,16 @@ def run(argv: list[str] | None = None) -> None:
     samples = target.sample((sets, n))
 
     name = "_".join([args.backend, *(f"{key}_{value:g}" for key, value in changed.items())])
+    if args.bootstrap:
+        name += "_bootstrap"
     checkpoint = folder / f"{name}_checkpoint.h5"
     model, backend = setup(args, mode, checkpoint)
     print(f"{sets} samples of {n:,} events of {target}, {model.weights:,} weights, {args.backend}, seed {args.seed}")
     toy.tell_about(checkpoint)
     try:
+        if args.bootstrap:
+            bootstrap(model, backend, samples[0], sets, folder / name, MODES[mode]["draws"], args.seed)
+            return
         posteriors = backend.fit_many(model, samples)
     except (pg.CheckpointMismatchError, pg.FileFormatError) as error:
         parser.exit(1, f"{error}\nOr give another --out.\n")
@@ -117,6 +124,18 @@ def run(argv: list[str] | None = None) -> None:
     print(f"effective parameters (p_WAIC) of {model.weights:,} weights: {result['effective_parameters']:.1f}")
     written = [folder / f"{name}.json", *figures(folder)]
     print("wrote", *(f"  {path}" for path in written), sep="\n")
+
+
+def bootstrap(
+    model: pg.BayesianFlow, backend: Any, events: torch.Tensor, sets: int, path: Path, draws: int, seed: int
+) -> None:
+    """Calibration without the truth: one sample is fitted, and networks of its posterior generate the others."""
+    first = replace(backend, checkpoint=path.with_name(f"{path.name}_first_checkpoint.h5")).fit(model, events)
+    found = bootstrap_calibration(backend, first, len(events), sets, draws=draws, seed=seed)
+    result = numbers(found) | {"bootstrap": True, "settings": first.info["settings"], "seed": seed}
+    written = path.with_name(f"{path.name}.json")
+    write_bytes(written, json.dumps(result, indent=1).encode())
+    print(f"\n{found.text()}\nwrote\n  {written}")
 
 
 def setup(args: Any, mode: str, checkpoint: Path) -> tuple[pg.BayesianFlow, Any]:
@@ -206,7 +225,8 @@ def p_waic(posteriors: list[pg.Posterior], target: Any, draws: int, seed: int) -
 
 def figures(folder: Path) -> list[Path]:
     """Figures of all backends whose results lie in the folder."""
-    results = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    every = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    results = {name: result for name, result in every.items() if "bootstrap" not in result}  # other quantities
     found = {
         label(name): Calibration(
             **{key: np.array(v) if isinstance(v, list) else v for key, v in result["calibration"].items()}
@@ -243,6 +263,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=toy.count, metavar="E", help="passes over the events, of svi")
     parser.add_argument("--rank", type=toy.count, metavar="r", help="a low-rank guide for svi instead of mean field")
     parser.add_argument("--prior", type=float, metavar="s", help="one prior width for all weights, with svi")
+    parser.add_argument("--bootstrap", action="store_true", help="networks of a first fit stand in for the truth")
     parser.add_argument("--sets", type=toy.several, metavar="R", help="independent samples (20; quick: 4)")
     parser.add_argument(
         "--events", type=toy.count, metavar="N", help="events per sample (2,000; gamma ring: 10,000; quick: 300)"

@@ -65,7 +65,7 @@ def test_tails_are_seen_where_one_sigma_looks_right():
     draws = rng.normal(0, 1, (R, K, 10))
     truth = np.concatenate([np.full(1, 5.0), np.zeros(9)])
     found = calibration_of(draws, truth, at=np.arange(10.0), label="x")
-    assert found.verdict == "uneven" and "too narrow at others: at x = 0 only 0%" in found.text()
+    assert found.verdict == "uneven" and "too narrow at others; at x = 0 only 0%" in found.text()
     assert found.worst() == (0.0, 0.0)
     # Right within one sigma, but with the tails of a Student t: outside 2 sigma far too often.
     tails = rng.standard_t(2, (R, 1, B)) * 0.76

@@ -26,6 +26,12 @@ def test_gamma_ring(tmp_path):
     assert "G = a n_bins^b" in printed and is_png(tmp_path / "gamma-ring" / "amplification.png")
 
 
+def test_bootstrap(tmp_path):
+    printed = run("coverage", "--quick", "--bootstrap", "--sets", "3", "--out", tmp_path)
+    result = json.loads((tmp_path / "wedge" / "svi_bootstrap.json").read_text())
+    assert result["bootstrap"] and len(result["calibration"]["ranks"]) == 3 and "3 trainings, 101 intervals" in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

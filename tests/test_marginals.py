@@ -99,6 +99,18 @@ def test_the_marginal_sigma_over_a_trivial_y_is_the_one_dimensional_one():
         assert (np.abs(difference) < 5 * np.sqrt(p / n) / width).all()
 
 
+def test_ratio_to_the_lines_is_one_where_they_deviate_together():
+    n, draws = 20_000, 30
+    found = marginal(ramps(), 0, 10, range=(0, 1), n=n, draws=draws)
+    lines = density_along_lines(ramps(), pg.targets.Wedge(), [0.1, 0.5, 0.9], draws=draws)  # a kink at 1/2
+    ratio = found.ratio_to_lines(lines, procedure="b")
+    assert np.isnan(ratio[[0, -1]]).all()  # the lines do not reach the middles of these bins
+    tolerance = 5 * math.sqrt(4 / 3) / np.sqrt(n * probabilities(found.edges))
+    assert (np.abs(ratio - 1) < tolerance)[1:-1].all()
+    np.testing.assert_allclose(found.ratio_to_lines(lines, np.array([1.0, 2.0, 3.0]), "b")[-2], ratio[-2] / 3)
+    np.testing.assert_allclose(found.ratio_to_lines(lines)[1:-1], (ratio * found.sigma() / found.sigma("b"))[1:-1])
+
+
 def test_bins_in_which_nothing_varies_have_no_sigma():
     """The middle one of three: x - 1/2 averages to zero in it."""
     n, draws = 5000, 30
@@ -343,3 +355,11 @@ def test_the_figure_of_correlations_shows_the_matrix():
 def test_a_result_without_truth_is_a_result():
     band = ramps().histogram(0, EDGES, n=1000, draws=5)
     assert MarginalResult({"a": band}).truth is None
+
+
+def test_bins_without_a_sigma_have_no_correlation():
+    """Identical draws: the noise explains what they differ by, or more than that."""
+    band = ramps(0.0).histogram(0, 6, range=(0, 1), n=200, draws=20)
+    correlation, none = band.correlation(True), band.sigma(True) == 0
+    assert none.any() and np.isnan(correlation[none]).all() and np.isnan(correlation[:, none]).all()
+    assert np.isfinite(correlation[~none][:, ~none]).all()

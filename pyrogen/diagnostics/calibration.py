@@ -179,15 +179,16 @@ class Calibration:
         two, two_error = self.fraction(TWO_SIGMA)
         width, width_error = self.pull_width()
         ratio, ratio_error = self.sigma_ratio()
-        at, least = self.worst()
-        where = f"at {self.label} = {at:.3g} only {least:.0%} lie within 2 sigma"
         consequence = {
-            "calibrated": "nothing here speaks against sigma"
+            "calibrated": "on the whole nothing here speaks against sigma"
             + (", but so few trainings could not tell much" if error > VAGUE else ""),
             "too wide": f"sigma is too wide: {1 / width:.2f} times the size that would give pulls of one",
-            "too narrow": f"sigma is too narrow, by a factor {width:.2f} in the pulls: {where}",
-            "uneven": f"sigma is too wide at most points and too narrow at others: {where}",
+            "too narrow": f"sigma is too narrow, by a factor {width:.2f} in the pulls",
+            "uneven": "sigma is too wide at most points and too narrow at others",
         }[self.verdict]
+        at, least = self.worst()
+        if least < TWO_SIGMA - TOLERANCE * _binomial_error(TWO_SIGMA, self.trainings):
+            consequence += f"; at {self.label} = {at:.3g} only {least:.0%} lie within 2 sigma"
         several = "" if self.trainings == 1 else f", sigma / spread of the trainings {ratio:.2f} +- {ratio_error:.2f}"
         return (
             f"{self.trainings} trainings, {self.ranks.shape[1]} intervals each: the truth is within 1 sigma (68.3 %) "

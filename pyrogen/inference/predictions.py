@@ -88,10 +88,13 @@ class HistogramBand:
         return np.sqrt(np.clip(np.diagonal(self.covariance(subtract_noise)), 0, None))
 
     def correlation(self, subtract_noise: bool = False) -> NDArray[np.float64]:
-        """Correlation of the bins over the weight draws, ``[B, B]``; NaN for bins that do not vary."""
+        """Correlation of the bins over the weight draws, ``[B, B]``; NaN for bins that do not vary.
+
+        With the noise subtracted it is an estimate that may exceed one where the noise is most of the variance.
+        """
         covariance, sigma = self.covariance(subtract_noise), self.sigma(subtract_noise)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return covariance / np.outer(sigma, sigma)
+        product = np.outer(sigma, sigma)
+        return np.divide(covariance, product, out=np.full_like(covariance, np.nan), where=product > 0)
 
     def toys(self, n: int, seed: int = 0, subtract_noise: bool = False) -> NDArray[np.float64]:
         """``n`` histograms ``[n, B]`` drawn from the Gaussian of this mean and covariance.
