@@ -19,6 +19,7 @@ import torch
 from toy import add_common, count, make_folder, several, tell_about
 
 import pyrogen as pg
+from pyrogen.diagnostics import advise
 from pyrogen.files import write_bytes
 from pyrogen.plotting import HistogramPanel, plot_histograms, plot_training, save_figure
 
@@ -85,13 +86,16 @@ def main() -> None:
 
     generated = posterior.generate(wanted, draws=draws, seed=args.seed)
     generated.save(out / "generated.h5")
-    panels = [compare(posterior, truth, column, draws, evaluation["histogram"]) for column in range(sample.features)]
+    panels = compare(posterior, truth, draws, evaluation["histogram"])
     save_figure(plot_histograms(panels, truth_label="held-out events"), out / "histograms.png")
     save_figure(plot_training(posterior.history), out / "training.png")
 
     rows = [summarise(panel, truth, generated) for panel in panels]
     print_table(rows)
+    advice = advise(posterior, sample[training], draws=draws, seed=args.seed)
+    print(f"\n{advice.text()}")
     summary = {"columns": rows, "seconds": time.monotonic() - started, "settings": posterior.info["settings"]}
+    summary["advice"] = [vars(finding) for finding in advice.findings]
     write_bytes(out / "summary.json", json.dumps(summary, indent=1).encode())
     median = float(np.median(generated.uncertainties))  # type: ignore[arg-type]
     print(f"\n{wanted:,} generated events, median uncertainty {median:.1%}, {summary['seconds']:.0f} s")
@@ -126,24 +130,25 @@ def choose(sample: pg.EventSample, names: list[str] | None) -> pg.EventSample:
     return pg.EventSample(values, names, chosen, sample.weights, provenance=sample.provenance)
 
 
-def compare(
-    posterior: pg.Posterior, truth: pg.EventSample, column: int, draws: int, events_per_draw: int
-) -> HistogramPanel:
-    """Histogram of one column, generated with the posterior's band and held out with its errors."""
-    values = truth.column(column)
+def compare(posterior: pg.Posterior, truth: pg.EventSample, draws: int, events_per_draw: int) -> list[HistogramPanel]:
+    """Histograms of all columns, generated with the posterior's band and held out with its errors."""
+    bins = max(10, min(40, round(0.6 * len(truth) ** 0.5)))
     # The central 98 %, so that a far tail does not squeeze the rest into one bin.
-    low, high = np.quantile(values, [0.01, 0.99])
-    edges = np.linspace(low, high, max(10, min(40, round(0.6 * len(values) ** 0.5))) + 1)
-    band = posterior.histogram(column, edges, n=events_per_draw, draws=draws)
+    limits = {name: np.quantile(truth.column(name), [0.01, 0.99]) for name in truth.names}
+    wanted = {name: (name, np.linspace(low, high, bins + 1)) for name, (low, high) in limits.items()}
+    bands = posterior.histograms(wanted, n=events_per_draw, draws=draws)
     weights = np.ones(len(truth)) if truth.weights is None else truth.weights
-    return HistogramPanel(
-        band,
-        counts=np.histogram(values, edges, weights=weights)[0],
-        total=truth.total_weight,
-        errors=np.sqrt(np.histogram(values, edges, weights=weights**2)[0]),
-        label=truth.names[column],
-        unit=truth.units[column],
-    )
+    return [
+        HistogramPanel(
+            band,
+            counts=np.histogram(truth.column(name), band.edges, weights=weights)[0],
+            total=truth.total_weight,
+            errors=np.sqrt(np.histogram(truth.column(name), band.edges, weights=weights**2)[0]),
+            label=name,
+            unit=unit,
+        )
+        for (name, band), unit in zip(bands.items(), truth.units, strict=True)
+    ]
 
 
 def summarise(panel: HistogramPanel, truth: pg.EventSample, generated: pg.EventSample) -> dict[str, Any]:
