@@ -19,14 +19,15 @@ from pyrogen.diagnostics.chains import capped_draws
 from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
 from pyrogen.events import EventSample, check_events
 from pyrogen.inference.data import as_tensor
-from pyrogen.inference.posterior import Posterior
+from pyrogen.inference.posterior import DRAWS, Posterior
 
 Array = NDArray[np.float64]
 LARGEST_RHAT = 1.05
 FEWEST_EFFECTIVE = 100  # effective draws per chain (arXiv:1903.08008)
 FEWEST_DRAWS = 30  # weight draws of a prediction ([A] sec. 3.5)
-FALLING_KL = 0.1  # relative change of the KL that half as long a training again would bring
-FALLING_NLL = 0.005  # the same in nats per event: a tenth of the density, as KL(p, q) = (dp/p)^2 / 2
+BALANCE = 0.7  # of the pull of the prior on the widths, that the data must at least hold back
+BALANCED = 2_000  # events by which that is judged
+FALLING_NLL = 0.005  # nats per event: a tenth of the density, as KL(p, q) = (dp/p)^2 / 2
 COLLAPSED = 0.2  # largest |log(width / initial width)| of a width that has not moved
 OUTSIDE = 0.01  # fraction of generated events
 UNNORMALISED = 0.02
@@ -154,7 +155,7 @@ class _Look:
     def checks(self) -> dict[str, Callable[[], Iterator[Finding]]]:
         found: dict[str, Callable[[], Iterator[Finding]]] = {"warnings of the run": self.recorded, "kind": self.kind}
         if "epochs_done" in self.posterior.info:
-            found |= {"end of the training": self.curve, "widths": self.widths}
+            found |= {"end of the training": self.curve, "widths": self.widths, "balance of the widths": self.balance}
         if self.posterior.weights.family == "draws":
             found |= {"number of draws": self.number, "chains": self.chains}
         if self.events is not None:
@@ -200,37 +201,65 @@ class _Look:
 
     def curve(self) -> Iterator[Finding]:
         history = self.posterior.history
-        rate, kl, nll = (np.asarray(history.get(name, ())) for name in ("learning_rate", "kl", "nll"))
-        if len(kl) < 10:
-            raise _NotCheckedError(f"{len(kl)} epochs are too few to see a trend")
-        change, certain = _extrapolate(kl, rate)
-        if certain and -change > FALLING_KL * kl[-1]:
+        rate, nll = (np.asarray(history.get(name, ())) for name in ("learning_rate", "nll"))
+        # The time of a training is the sum of its learning rates: a schedule that falls to zero makes every curve flat
+        # in epochs.
+        time = np.cumsum(rate) / np.sum(rate)
+        parts = [nll[(time > first) & (time <= first + 1 / 6) & np.isfinite(nll)] for first in (4 / 6, 5 / 6)]
+        if min(map(len, parts)) < 4:
+            raise _NotCheckedError(f"{len(nll)} epochs are too few to see a trend")
+        (before, error), (last, last_error) = map(_median, parts)
+        fallen = before - last
+        if fallen > max(FALLING_NLL, 4 * math.hypot(error, last_error)):
             yield Finding(
-                "widths still growing",
-                f"the KL fell until the end of the training; at its last slope, half as long again would take away "
-                f"{-change / kl[-1]:.0%} of it, and change sigma",
-                "Train for more epochs, with a larger lr_widths, or let the widths start earlier (widths_after)",
-            )
-        change, certain = _extrapolate(nll, rate)
-        if certain and -change > FALLING_NLL:
-            yield Finding(
-                "loss not converged",
-                f"at its last slope, half as long a training again would lower the negative log-likelihood by "
-                f"{-change:.3f} nats per event, what a density loses that is off by {math.sqrt(-2 * change):.0%}",
+                "loss still falling",
+                f"from the fifth to the last sixth of the training (counted in learning rate) the negative "
+                f"log-likelihood fell by {fallen:.3f} nats per event, as much as a density loses that is off by "
+                f"{math.sqrt(2 * fallen):.0%}",
                 "Train for more epochs, or with a larger lr",
             )
 
     def widths(self) -> Iterator[Finding]:
-        initial = self.posterior.info.get("settings", {}).get("init_scale")
-        if self.posterior.weights.family != "mean_field" or not initial:
+        weights, info = self.posterior.weights, self.posterior.info
+        initial = info.get("settings", {}).get("init_scale")
+        if weights.family != "mean_field" or not initial:
             raise _NotCheckedError("only a mean-field guide has one width per weight")
-        moved = (self.posterior.weights.arrays["scale"] / initial).log().abs() > COLLAPSED
+        moved = (weights.arrays["scale"] / initial).log().abs() > COLLAPSED
         share = 1 - float(moved.double().mean())
         if share > 0.5:
             yield Finding(
                 "guide collapsed to its initial width",
                 f"{share:.0%} of the widths are still what they started as, {initial:g}: sigma is that of the settings",
                 "Raise lr_widths, let the widths start earlier (widths_after), or train for more epochs",
+            )
+
+    def balance(self) -> Iterator[Finding]:
+        """At the maximum of the ELBO, prior and data pull a common factor on all widths with the same force:
+        ``sum_i (1 - sigma_i^2 / s_i^2)`` and ``N d/dlog(factor) E_q[-log p]``."""
+        weights, model, size = self.posterior.weights, self.posterior.model, self.posterior.info.get("effective_size")
+        if weights.family != "mean_field" or self.events is None or size is None or model.context:
+            raise _NotCheckedError("it takes an unconditional mean-field posterior and its training events")
+        location, scale = weights.arrays["loc"], weights.arrays["scale"]
+        prior: Tensor = model._buffers["_prior_scales"]  # type: ignore[assignment]
+        kl_weight = self.posterior.info.get("settings", {}).get("kl_weight", 1.0)
+        outward = kl_weight * float((1 - (scale / prior).square()).sum())
+        events = probe_points(self.events, min(BALANCED, len(self.events)), self.seed).to(model.dtype)
+        forces = []
+        with torch.no_grad():
+            for theta in weights.draws(DRAWS, self.seed + 3):
+                offset = theta - location  # the same noise for both, so that the difference is known well
+                nll = [-model.log_prob(location + f * offset, events).double().mean() for f in (0.9, 1.1)]
+                forces.append(size * float(nll[1] - nll[0]) / 0.2)
+        inward, error = float(np.mean(forces)), float(np.std(forces, ddof=1)) / math.sqrt(len(forces))
+        if not math.isfinite(inward + error):
+            raise _NotCheckedError("log p is not finite at some events")
+        if inward + 3 * error < BALANCE * outward:
+            yield Finding(
+                "widths still growing",
+                f"when the training ended the data held a common factor on all widths back with {inward:.4g} +- "
+                f"{error:.2g}, the prior pulled with {outward:.4g}; at the end of their way both are the same",
+                "Train for more epochs, with a larger lr_widths, or let the widths start earlier (widths_after): until "
+                "then sigma is a matter of the settings",
             )
 
     def number(self) -> Iterator[Finding]:
@@ -349,19 +378,7 @@ class _Look:
             )
 
 
-def _extrapolate(curve: Array, rate: Array) -> tuple[float, bool]:
-    """How much a curve would change in half as long a training again, and whether its trend is certain.
-
-    The time of a training is the sum of its learning rates: a schedule that falls to zero makes every curve flat in
-    epochs. The slope is that of the last third of this time, by Theil and Sen, whom single spikes do not impress.
-    """
-    from scipy.stats import theilslopes  # here: scipy.stats takes a second, and comes with ArviZ
-
-    time = np.cumsum(rate)
-    last = (time > 2 / 3 * time[-1]) & np.isfinite(curve)
-    if last.sum() < 5:
-        return 0.0, False
-    groups = np.array_split(np.flatnonzero(last), min(int(last.sum()), 200))
-    x, y = (np.array([np.median(values[group]) for group in groups]) for values in (time, curve))
-    slope, _, low, high = theilslopes(y, x, alpha=0.999)
-    return float(slope * time[-1] / 2), bool(low * high > 0)
+def _median(values: Array) -> tuple[float, float]:
+    """Median, which single spikes do not impress, and its error from the median absolute deviation."""
+    middle = float(np.median(values))
+    return middle, 1.2533 * 1.4826 * float(np.median(np.abs(values - middle))) / math.sqrt(len(values))

@@ -64,7 +64,7 @@ def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "",
     if any(found.trainings > 1 for found in calibrations.values()):
         for label, style in ((r"predicted $\sigma$", "-"), ("spread of the trainings", "--")):
             sizes.plot([], [], color="grey", linestyle=style, label=label)
-    sizes.legend(loc="upper left", ncols=2)
+    sizes.legend(loc="upper left", ncols=2, fontsize="small", columnspacing=1.0)
     return figure
 
 
