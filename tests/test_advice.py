@@ -86,7 +86,7 @@ def curves(nll, epochs=300):
 
 
 def test_a_training_that_had_not_ended():
-    """Linear in the time of the schedule, though in epochs the last part is flat: 0.05 from sixth to sixth, more at its end."""
+    """Linear in the time of the schedule, though in epochs the last part is flat: 0.05 or more from sixth to sixth."""
     history = curves(lambda t: 2 - 0.3 * t)
     found = advise(guide(history=history, epochs_done=300), EVENTS)
     assert "loss still falling" in found and not found.ok
