@@ -132,7 +132,12 @@ def bootstrap(
     """Calibration without the truth: one sample is fitted, and networks of its posterior generate the others."""
     first = replace(backend, checkpoint=path.with_name(f"{path.name}_first_checkpoint.h5")).fit(model, events)
     found = bootstrap_calibration(backend, first, len(events), sets, draws=draws, seed=seed)
-    result = numbers(found) | {"bootstrap": True, "settings": first.info["settings"], "seed": seed}
+    result = numbers(found) | {
+        "bootstrap": True,
+        "bias_over_sigma": None,
+        "settings": first.info["settings"],
+        "seed": seed,
+    }
     written = path.with_name(f"{path.name}.json")
     write_bytes(written, json.dumps(result, indent=1).encode())
     print(f"\n{found.text()}\nwrote\n  {written}")
@@ -142,7 +147,9 @@ def setup(args: Any, mode: str, checkpoint: Path) -> tuple[pg.BayesianFlow, Any]
     """Model and backend; samplers run one chain per sample, as independent samples count for more here."""
     if args.target == "gamma-ring":
         settings = GAMMA_RING[mode]
-        model = pg.BayesianFlow(pg.CouplingFlow(2, **settings["flow"]), prior_scale=args.prior or 1.0)
+        model = pg.BayesianFlow(
+            pg.CouplingFlow(2, **settings["flow"]), prior_scale=1.0 if args.prior is None else args.prior
+        )
         kind = "svi" if args.backend == "svi" else "sampled"
         backend = NAMES[args.backend](**settings[kind], seed=args.seed, checkpoint=checkpoint)
     else:
@@ -177,12 +184,13 @@ def numbers(found: Calibration) -> dict[str, Any]:
             "draws": found.draws,
             "at": found.at.tolist(),
             "label": found.label,
+            "effective_draws": None if np.isnan(found.effective_draws) else found.effective_draws,
         },
     }
 
 
 def ring_results(posteriors: list[pg.Posterior], mode: str, args: Any) -> tuple[Calibration, dict[str, Any]]:
-    """Calibration in the finest bins but one, and the amplification for all numbers of bins."""
+    """Calibration in 7 x 7 bins (quick: 3 x 3), calibration scores and the amplification for all numbers of bins."""
     settings = GAMMA_RING[mode]
     results = quantile_bins(
         posteriors,
@@ -192,26 +200,23 @@ def ring_results(posteriors: list[pg.Posterior], mode: str, args: Any) -> tuple[
         draws=MODES[mode]["draws"],
         seed=args.seed,
     )
-    bins: list[float] = []
-    gains: list[float] = []
-    errors: list[float] = []
-    scores: list[float] = []
+    seen, gains, errors, scores = {}, [], [], []
     for n, result in results.items():
-        score = result.calibration().score
         try:
-            gain, error = result.amplification()
+            (gain, error), score = result.amplification(), result.calibration().score
         except ValueError as reason:
-            print(f"{n:3d} x {n}: calibration score {score:.3f}; no amplification: {reason}")
+            print(f"{n:3d} x {n}: {reason}")
             continue
         print(
             f"{n:3d} x {n}: G = {gain:.3f} +- {error:.3f}, calibration score {score:.3f}, "
             f"noise share {result.noise_share():.2f}"
         )
-        for column, value in ((bins, n * n), (gains, gain), (errors, error), (scores, score)):
+        seen[n] = result
+        for column, value in ((gains, gain), (errors, error), (scores, score)):
             column.append(value)
-    told: dict[str, Any] = {"n_bins": bins, "gains": gains, "gain_errors": errors, "scores": scores}
-    if len(bins) > 1:
-        fit = fit_amplification(bins, gains, errors)
+    told: dict[str, Any] = {"n_bins": [n * n for n in seen], "gains": gains, "gain_errors": errors, "scores": scores}
+    if len(seen) > 1:
+        fit = fit_amplification(seen)
         print(f"G = a n_bins^b with a = {fit.a:.4f} +- {fit.a_error:.4f}, b = {fit.b:.3f} +- {fit.b_error:.3f}")
         told["fit"] = vars(fit)
     return results[settings["bins"][1]].calibration(), told
@@ -229,7 +234,11 @@ def figures(folder: Path) -> list[Path]:
     results = {name: result for name, result in every.items() if "bootstrap" not in result}  # other quantities
     found = {
         label(name): Calibration(
-            **{key: np.array(v) if isinstance(v, list) else v for key, v in result["calibration"].items()}
+            **{
+                key: np.array(v) if isinstance(v, list) else v
+                for key, v in result["calibration"].items()
+                if v is not None
+            }
         )
         for name, result in results.items()
     }
@@ -250,6 +259,17 @@ def label(name: str) -> str:
     return ", ".join([NAMES[backend].__name__, *([changed.replace("_", ", ")] if changed else [])])
 
 
+def positive(text: str) -> float:
+    """A positive number, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -259,10 +279,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="few small trainings, in under a minute")
     parser.add_argument("--target", choices=TARGETS, default="wedge", help="the truth (wedge)")
     parser.add_argument("--backend", choices=NAMES, default="svi", help="how the posteriors are found (svi)")
-    parser.add_argument("--kl-weight", type=float, metavar="T", help="factor on the KL of svi: a tempered posterior")
+    parser.add_argument("--kl-weight", type=positive, metavar="T", help="factor on the KL of svi: a tempered posterior")
     parser.add_argument("--epochs", type=toy.count, metavar="E", help="passes over the events, of svi")
     parser.add_argument("--rank", type=toy.count, metavar="r", help="a low-rank guide for svi instead of mean field")
-    parser.add_argument("--prior", type=float, metavar="s", help="one prior width for all weights, with svi")
+    parser.add_argument("--prior", type=positive, metavar="s", help="one prior width for all weights, with svi")
     parser.add_argument("--bootstrap", action="store_true", help="networks of a first fit stand in for the truth")
     parser.add_argument("--sets", type=toy.several, metavar="R", help="independent samples (20; quick: 4)")
     parser.add_argument(

@@ -315,7 +315,9 @@ def summarise(lines: LineResult, shape: ShapeFit | None, reference: LikelihoodFi
         fit = {"values": shape.values, "errors": shape.errors, "chi2": shape.chi2, "ndf": shape.ndf}
     true_form = None
     if reference is not None:
-        ratio = float(np.exp(np.mean(np.log(lines.sigma / reference.sigma(lines.t)))))
+        ratio = float(
+            np.sqrt(np.mean(lines.sigma**2) / np.mean(reference.sigma(lines.t) ** 2))
+        )  # of rms: it has a node
         true_form = {"values": reference.values, "errors": reference.errors, "sigma_over_its_sigma": ratio}
     return {
         "table": {key: values[::step].tolist() for key, values in columns.items()},

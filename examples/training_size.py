@@ -60,14 +60,14 @@ def run(argv: list[str] | None = None) -> None:
     sizes = sorted(args.sizes or settings["sizes"])
     if sizes[0] < settings["svi"]["batch_size"]:
         parser.error(f"--sizes {sizes[0]}: fewer than the {settings['svi']['batch_size']} of one batch")
-    members = settings["members"] if args.members is None else args.members
+    networks = settings["members"] if args.members is None else args.members
     out = toy.make_folder(parser, args.out or toy.default_folder("training_size", mode, "affine"))
     folder = toy.make_folder(parser, out / args.target)
     torch.set_num_threads(args.threads)
     target = TARGETS[args.target]
     steps = args.steps or settings["steps"]
     model = pg.BayesianFlow(pg.CouplingFlow(2, **settings["flow"]))
-    print(f"{target}, {model.weights:,} weights, {steps:,} steps, {members} members, seed {args.seed}", flush=True)
+    print(f"{target}, {model.weights:,} weights, {steps:,} steps, {networks} members, seed {args.seed}", flush=True)
     posteriors, ensembles, references = {}, {}, {}
     try:
         for n in sizes:
@@ -77,8 +77,8 @@ def run(argv: list[str] | None = None) -> None:
             print(f"{n:,} events; {references[n].text()}", flush=True)
             posteriors[n] = make_svi(settings["svi"], n, steps, args.seed, folder).fit(model, events)
             posteriors[n].save(folder / f"svi_{n}.h5")
-            if members:
-                ensembles[n] = make_ensemble(settings, n, steps, members, args.seed, folder).fit(model, events)
+            if networks:
+                ensembles[n] = make_ensemble(settings, n, steps, networks, args.seed, folder).fit(model, events)
                 ensembles[n].save(folder / f"ensemble_{n}.h5")
     except (pg.CheckpointMismatchError, pg.FileFormatError) as error:
         parser.exit(1, f"{error}\nOr give another --out.\n")
@@ -100,10 +100,10 @@ def make_svi(settings: dict[str, Any], n: int, steps: int, seed: int, folder: Pa
     return pg.SVI(**settings, epochs=epochs, seed=seed, checkpoint=folder / f"svi_{n}_run.h5", checkpoint_every=every)
 
 
-def make_ensemble(settings: dict[str, Any], n: int, steps: int, members: int, seed: int, folder: Path) -> pg.Ensemble:
+def make_ensemble(settings: dict[str, Any], n: int, steps: int, networks: int, seed: int, folder: Path) -> pg.Ensemble:
     """Deterministic networks: likelihood alone, without prior."""
     return pg.Ensemble(
-        members=members,
+        members=networks,
         objective="likelihood",
         steps=steps // 2,  # as many as the means of the Bayesian flow need to find the density
         batch_size=settings["svi"]["batch_size"],
@@ -138,6 +138,11 @@ def summary(scan: SizeScan, args: Any, mode: str, steps: int) -> dict[str, Any]:
     return told
 
 
+def members(text: str) -> int:
+    """A number of networks that have a spread, or zero, for argparse."""
+    return 0 if text == "0" else toy.several(text)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -149,7 +154,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--sizes", type=toy.count, nargs="+", metavar="N", help="training events (10000 100000 1000000)"
     )
     parser.add_argument("--steps", type=toy.count, metavar="S", help="steps of every training (6,000; quick: 300)")
-    parser.add_argument("--members", type=int, metavar="M", help="networks of an ensemble, 0: none (8; quick: 3)")
+    parser.add_argument("--members", type=members, metavar="M", help="networks of an ensemble, 0: none (8; quick: 3)")
     toy.add_common(parser, "out/training_size, with the mode")
     return parser
 

@@ -157,6 +157,27 @@ class Wide(Location):
         return 2 * super().sample(n)
 
 
+@pytest.mark.parametrize("n", [50, 100, 500])
+def test_new_events_beyond_the_extremes_of_few_are_no_finding(n):
+    for seed in range(5):
+        events = torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
+        assert "events outside" not in advise(guide(), events), n
+
+
+def test_an_integral_that_is_not_known_is_no_finding():
+    class Narrow(Location):  # four peaks too narrow for the estimate
+        def log_prob(self, x):
+            z = (x.abs() - 1) / 1e-3
+            return (-0.5 * z.square() - torch.tensor(2e-3 * (2 * torch.pi) ** 0.5).log()).sum(-1)
+
+        def sample(self, n):
+            return torch.sign(torch.randn(n, 2)) * (1 + 1e-3 * torch.randn(n, 2))
+
+    found = advise(guide(flow=Narrow(2)))
+    assert "density not normalised" not in found
+    assert any("too structured" in reason for reason in found.unchecked)
+
+
 def test_events_outside_are_counted():
     found = advise(guide(flow=Wide(2)), EVENTS)
     # Beyond the extremes of 500 events, about 3 sigma, a width of two has erfc(3 / 2 / sqrt(2)) = 13 % a column.

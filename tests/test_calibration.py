@@ -74,6 +74,51 @@ def test_tails_are_seen_where_one_sigma_looks_right():
     assert heavy.verdict == "too narrow"
 
 
+def smooth(correlation, trainings=20, quantities=200, seed=0, scale=1.0):
+    """An exact posterior (times ``scale``) whose deviations are correlated along a line, as those of densities are."""
+    rng = np.random.default_rng(seed)
+    shape = (trainings, K + 1, quantities)
+    noise = rng.normal(size=shape)
+    for i in range(1, quantities):
+        noise[..., i] = correlation * noise[..., i - 1] + math.sqrt(1 - correlation**2) * noise[..., i]
+    return calibration_of(noise[:, :1] + scale * noise[:, 1:], np.zeros(quantities))
+
+
+@pytest.mark.parametrize("correlation", [0.7, 0.95, 0.999])
+def test_few_trainings_of_correlated_points_do_not_accuse_an_exact_posterior(correlation):
+    """With 20 trainings all two-sigma intervals often hold the truth: that is no certainty."""
+    verdicts = [smooth(correlation, seed=seed).verdict for seed in range(40)]
+    assert verdicts.count("calibrated") >= 38
+    # A sigma three times too wide is found where the points are not all the same one.
+    if correlation < 0.99:
+        assert [smooth(correlation, seed=seed, scale=3.0).verdict for seed in range(20)].count("too wide") >= 18
+
+
+def test_every_training_has_draws_of_its_own():
+    """The same noise in the weights of all trainings would move all their intervals together, by 1/sqrt(30) sigma."""
+    posteriors, shifts = known_posteriors(1.0), []
+    for seed in range(10):
+        found = calibration_along_lines(posteriors, Truth(), [1.5], [0.5], 30, seed=seed)
+        assert found.verdict == "calibrated"
+        shifts.append(float((found.means - found.truth).mean() / found.sigma.mean()))
+    assert np.std(shifts) < 3 / math.sqrt(30 * len(posteriors))
+
+
+def test_few_effective_draws_are_mentioned():
+    noise = np.random.default_rng(0).normal(size=(8, 100, 2))
+    slow = noise.copy()
+    for k in range(1, 100):
+        slow[:, k] = 0.9 * slow[:, k - 1] + math.sqrt(1 - 0.81) * noise[:, k]
+    for draws, few in ((noise, False), (slow, True)):
+        posteriors = [
+            pg.Posterior(location(), WeightPosterior("draws", {"draws": torch.from_numpy(its[None]).float()}))
+            for its in 0.1 * draws
+        ]
+        found = calibration_along_lines(posteriors, Truth(), [1.0, 2.0], draws=100)
+        assert ("independent draws" in found.text()) == few
+        assert (found.effective_draws < 30) == few
+
+
 def test_a_bias_is_not_taken_for_a_spread():
     found = exact(shift=0.5)
     assert np.allclose(found.bias, 0.5, atol=4 / math.sqrt(R))
@@ -236,6 +281,13 @@ def test_bins_are_calibrated_without_the_noise_of_their_events():
     assert bin_counts(0.5, 50_000).calibration().verdict == "too narrow"
 
 
+def test_bins_in_which_nothing_but_noise_is_left_are_refused():
+    result = bin_counts(1.0, 100)  # ten times as much noise as posterior
+    with pytest.raises(ValueError, match="9[0-2]% of the variance in 4 bins is noise"):
+        result.calibration()
+    assert result.calibration(subtract_noise=False).verdict == "too wide"
+
+
 @pytest.mark.parametrize("spread", [0.5, 1.0])
 def test_amplification_of_a_sample_is_one(spread):
     """Poisson errors of N events: p (1 - p) / N, where G counts p / N, so G = 1 / (1 - p) / spread^2."""
@@ -248,19 +300,37 @@ def test_amplification_of_a_sample_is_one(spread):
         bin_counts(0.0).amplification()
 
 
+def test_bins_of_different_relative_error_add_up():
+    """[F]: sum of mean^2 / variance over the bins, not the ratio of their sums."""
+    rng = np.random.default_rng(4)
+    mean, sigma = np.array([0.5, 0.3, 0.2]), np.array([0.05, 0.01, 0.004])
+    p = np.clip(mean + sigma * rng.normal(size=(20, 200, 3)), 0, None)
+    result = QuantileBinResult(np.round(p * 1e7).astype(np.int64), 10**7, 100)
+    gain, error = result.amplification()
+    assert gain == pytest.approx((mean**2 / sigma**2).sum() / 100, abs=4 * error)
+    with pytest.raises(ValueError, match="two numbers of bins"):
+        fit_amplification({3: result})
+
+
 def test_amplification_fit_finds_its_parameters():
-    n = np.array([25, 100, 400, 2500])
-    rng = np.random.default_rng(2)
+    """Relative errors that fall with the number of bins n as n^((1 - b) / 2) give G = a n^b."""
+    a, b, size = 0.01, 0.9, 1000
     pulls = []
-    for _ in range(200):
-        fit = fit_amplification(n, 0.01 * n**0.9 * (1 + 0.02 * rng.normal(size=4)), 0.02 * 0.01 * n**0.9)
-        pulls.append([(fit.a - 0.01) / fit.a_error, (fit.b - 0.9) / fit.b_error])
-    assert np.abs(np.mean(pulls, 0)).max() < 4 / math.sqrt(200)
-    assert np.abs(np.std(pulls, 0) - 1).max() < 4 / math.sqrt(400)
-    assert fit(np.array([100.0]))[0] == pytest.approx(0.01 * 100**0.9, rel=0.1)
-    for bad in ([1, 2], [1, -1, 2, 3]):
-        with pytest.raises(ValueError, match="n_bins, gains and errors"):
-            fit_amplification(n, bad, n)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        common = rng.normal(size=(12, 30, 1))  # what all bins and numbers of bins share
+        results = {}
+        for n in (4, 8, 16):
+            relative = (a * size * n ** (b - 1)) ** -0.5
+            noise = math.sqrt(0.5) * (common + rng.normal(size=(12, 30, n)))
+            p = (1 + relative * noise) / n
+            results[n] = QuantileBinResult(np.round(p * 1e9).astype(np.int64), 10**9, size)
+        fit = fit_amplification(results)
+        pulls.append([(fit.a - a) / fit.a_error, (fit.b - b) / fit.b_error])
+    # A jackknife of 12 trainings knows its errors to 1 / sqrt(22).
+    assert np.abs(np.mean(pulls, 0)).max() < 4 / math.sqrt(40) + 0.2
+    assert np.abs(np.std(pulls, 0) - 1).max() < 4 / math.sqrt(80) + 0.2
+    assert fit(np.array([100.0]))[0] == pytest.approx(a * 100**b, rel=0.5)
 
 
 def test_quantile_bins_of_a_posterior():

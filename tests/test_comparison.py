@@ -173,6 +173,8 @@ def test_probe_points():
     assert torch.equal(points, probe_points(target, 7, seed=3))
     assert not torch.equal(points, probe_points(target, 7, seed=4))
     assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(3)  # events drawn like this are not met again
+    assert not torch.isin(points[:, 0], target.sample((7,))[:, 0]).any()
     events = np.arange(20.0).reshape(10, 2)
     for given in (events, torch.tensor(events), pg.EventSample(events)):
         picked = probe_points(given, 10, seed=1)
@@ -191,6 +193,12 @@ def test_distances_of_two_gaussians(distance):
     assert predictive_distance(a, b, ((-6.0, 8.0), (-6.0, 6.0)), 80) == pytest.approx(expected, abs=2e-3)
     shift = wasserstein(a.sample(20_000, seed=1), b.sample(20_000, seed=2))
     np.testing.assert_allclose(shift, [distance, 0], atol=0.03)
+    # Weights that leave every other event out.
+    events = b.sample(2000, seed=3).numpy()
+    half = pg.EventSample(events, weights=np.tile([1.0, 0.0], 1000))
+    np.testing.assert_allclose(wasserstein(half, events[::2]), 0, atol=1e-12)
+    with pytest.raises(ValueError, match="a_events has 1 negative weights"):
+        wasserstein(pg.EventSample(events, weights=np.r_[-1.0, np.ones(1999)]), events)
     x = np.random.default_rng(0).normal(size=(40_000, 1))
     # W1 is the area between the cumulative distributions; between widths 1 and 2 it is sqrt(2 / pi).
     np.testing.assert_allclose(wasserstein(x[:20_000], 2 * x[20_000:]), math.sqrt(2 / math.pi), rtol=0.03)

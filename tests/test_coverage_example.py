@@ -37,6 +37,7 @@ def test_bootstrap(tmp_path):
     [
         (("--backend", "hmc", "--kl-weight", "0.1"), "--kl-weight is an option of svi"),
         (("--sets", "1"), "at least 2"),
+        (("--prior", "0"), "'0' is not a positive number"),
         (("--target", "circle"), "invalid choice"),
     ],
 )

@@ -219,12 +219,15 @@ def test_arrays_that_do_not_fit_are_named(groups, coords, message):
         make_inference_data(groups, coords)
 
 
-def test_what_arviz_cannot_know_is_refused(events):
+def test_what_arviz_cannot_know_is_refused(events, monkeypatch):
     posterior = sampled(events)
     with pytest.raises(ValueError, match="observed has weights"):
         pg.to_inference_data(posterior, observed=pg.EventSample(events, weights=torch.ones(60)))
     with pytest.raises(ValueError, match="101"):
         pg.to_inference_data(posterior, draws=101)
+    monkeypatch.setattr("pyrogen.diagnostics.inference_data.LARGEST", 1000)
+    with pytest.raises(ValueError, match="400 draws at 60 observed events"):
+        pg.to_inference_data(posterior, observed=events)
     with pytest.raises(ValueError, match="generated is 0"):
         pg.to_inference_data(posterior, generated=0, histograms={"px": ("px", 3, (-3, 3))})
     with pytest.raises(ValueError, match="shape"):

@@ -92,3 +92,17 @@ def test_effective_parameters_of_a_conjugate_model():
     assert effective_parameters(posterior, events, 400) == pytest.approx(2, rel=4 * math.sqrt(1 / 399))
     with pytest.raises(ValueError, match="how many events"):
         effective_parameters(pg.Posterior(model, weights), events)
+
+
+def test_weights_are_not_silently_ignored():
+    weighted = pg.EventSample(torch.randn(20, 2), weights=torch.rand(20) + 0.1)
+    posterior = chains(np.zeros((1, 60, 2)))
+    posterior.info["training_events"] = 20
+    for call in (elpd, guide_pareto_k, effective_parameters):
+        with pytest.raises(ValueError, match="events has weights"):
+            call(posterior, weighted)
+    arrays = {"loc": torch.zeros(2).double(), "scale": torch.ones(2).double()}
+    model = pg.BayesianFlow(Shift(), preprocessing=None)
+    guide = pg.Posterior(model, WeightPosterior("mean_field", arrays), info={"training_events": 30})
+    with pytest.raises(ValueError, match="20 events, the posterior was trained on 30"):
+        guide_pareto_k(guide, torch.randn(20, 2))

@@ -1,11 +1,13 @@
 """Many samples in one batch: each posterior is that of its own sample, and a killed run goes on to the same bits."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from known import Location
+from pyro.infer.autoguide import AutoLowRankMultivariateNormal
 
 import pyrogen as pg
 from pyrogen.inference import svi_replicas
@@ -173,3 +175,39 @@ def test_a_lighter_kl_narrows_the_posterior():
         history = posterior.history
         assert np.allclose(history["loss"], history["nll"] + weight * history["kl"])
     assert not svi(epochs=1).fit(location(), SAMPLES[0]).info["tempered"]
+
+
+def test_one_by_one_is_prepared_as_in_one_batch():
+    """Starts of their own, and one preprocessing for all."""
+    flow = pg.CouplingFlow(2, 2, (8,), seed=1)
+    settings = {"epochs": 1, "lr": 1e-9, "widths_after": 0.9}
+    together = svi(**settings).fit_many(pg.BayesianFlow(flow), SAMPLES)
+    guide = partial(AutoLowRankMultivariateNormal, rank=2)
+    alone = svi(**settings, guide=guide).fit_many(pg.BayesianFlow(flow), SAMPLES)
+    assert "only the mean-field guide" in alone[0].info["batched_reason"]
+    constants = [str(posterior.model.describe()["preprocessing"]) for posterior in (*together, *alone)]
+    assert len(set(constants)) == 1
+    starts = torch.stack([posterior.weights.arrays["loc"] for posterior in alone])
+    assert (starts[:, None] - starts).abs().sum(-1).fill_diagonal_(1.0).min() > 0.1
+    assert torch.equal(pg.BayesianFlow(flow).initial_theta, pg.BayesianFlow(flow).initial_theta)
+
+
+def test_mixed_weights_are_refused():
+    mixed = [pg.EventSample(SAMPLES[0], weights=torch.ones(60)), pg.EventSample(SAMPLES[1])]
+    with pytest.raises(ValueError, match="1 of 2 samples have event weights"):
+        svi().fit_many(location(), mixed)
+
+
+def test_a_step_that_is_not_finite_leaves_its_sample_alone():
+    data = torch.rand(3, 50, 2, dtype=torch.float64)
+    backend = svi(batch_size=50)
+    model, checked = svi_replicas.prepare_replicas(backend, location(), data)
+    training = svi_replicas.ReplicaTraining(backend, model, checked)
+    for bad in (False, True):
+        before = training.mean.detach().clone()
+        training.optimizer.zero_grad(set_to_none=True)
+        training._loss(torch.arange(50).expand(3, 50), False)[0].sum().backward()
+        finite = torch.tensor([True, not bad, True])
+        training._step(training._clip(finite))
+        moved = (training.mean.detach() - before).abs().sum(1) > 0
+        assert moved.tolist() == finite.tolist()

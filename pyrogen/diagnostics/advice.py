@@ -33,6 +33,7 @@ OUTSIDE = 0.01  # fraction of generated events
 UNNORMALISED = 0.02
 PROBES, EVALUATED = 100, 400  # probe points, and draws per chain evaluated at them
 PROPOSED = 20_000  # points at which the density is integrated
+FEWEST_HITS = 200  # effective number of them in the density, below which the integral is not known
 FREEDOM = 5.0  # degrees of freedom of their distribution
 
 
@@ -126,6 +127,9 @@ def advise(
     if events is not None:
         check_events(events.values if isinstance(events, EventSample) else events, posterior.model.features)
         events = as_tensor(events, torch.float64)
+    if support is not None and not posterior.model.context:
+        some = posterior.sample(2, min(2, capped_draws(posterior, draws)), seed=seed) if events is None else events[:2]
+        _inside(support, some.double().cpu())
     look = _Look(posterior, events, support, whole_number("generated", generated, 1), draws, context, seed)
     findings, checked, unchecked = [], [], []
     for name, check in look.checks().items():
@@ -239,6 +243,8 @@ class _Look:
         weights, model, size = self.posterior.weights, self.posterior.model, self.posterior.info.get("effective_size")
         if weights.family != "mean_field" or self.events is None or size is None or model.context:
             raise _NotCheckedError("it takes an unconditional mean-field posterior and its training events")
+        if size != self.posterior.info.get("training_events", size):
+            raise _NotCheckedError("the training events were weighted")
         location, scale = weights.arrays["loc"], weights.arrays["scale"]
         prior: Tensor = model._buffers["_prior_scales"]  # type: ignore[assignment]
         kl_weight = self.posterior.info.get("settings", {}).get("kl_weight", 1.0)
@@ -295,7 +301,7 @@ class _Look:
         if found.smallest_ess < FEWEST_EFFECTIVE * chains:
             yield Finding(
                 "few effective draws",
-                f"{found.smallest_ess:.0f} at the worst of {len(probes)} probe points, of {stored.shape[:2].numel()}",
+                f"{found.smallest_ess:.0f} of {found.log_prob[..., 0].size} at the worst of {len(probes)} probe points",
                 f"Raise draws or thinning until there are {FEWEST_EFFECTIVE * chains}",
                 serious=found.smallest_ess < FEWEST_DRAWS,
             )
@@ -337,9 +343,10 @@ class _Look:
             points = proposal.sample((PROPOSED,))
         ratio = self.posterior.density(points, draws, seed=self.seed).mean.cpu() / proposal.log_prob(points).exp()
         integral, error = float(ratio.mean()), float(ratio.std()) / math.sqrt(len(ratio))
+        hits = float(ratio.sum() ** 2 / ratio.square().sum().clamp(min=1e-300))
         if not math.isfinite(integral):
             yield Finding("density not normalised", "p(x) is NaN or infinite at some points", "Use dtype=torch.float64")
-        elif error > 0.1:
+        elif error > 0.1 or hits < FEWEST_HITS:
             raise _NotCheckedError(f"the integral is {integral:.2f} +- {error:.2f}: too structured for this estimate")
         elif abs(integral - 1) > max(UNNORMALISED, 5 * error):
             yield Finding(
@@ -357,25 +364,34 @@ class _Look:
         draws = min(capped_draws(self.posterior, self.draws), self.generated)
         sample = self.posterior.sample(self.generated, draws, seed=self.seed).double().cpu()
         if self.support is not None:
-            inside = self.support.support.check if hasattr(self.support, "support") else self.support
-            outside = ~torch.as_tensor(inside(sample)).bool()
-            if outside.shape != (len(sample),):
-                raise ValueError(f"support gave shape {list(outside.shape)} for {len(sample)} events; it must be [n]")
-            where = "of the support"
+            outside = ~_inside(self.support, sample)
+            where, expected = "of the support", 0.0
         else:
             assert self.events is not None
             beyond = (sample < self.events.min(0).values) | (sample > self.events.max(0).values)
             outside, worst = beyond.any(1), int(beyond.double().mean(0).argmax())
+            # Of new events beyond the extremes of old ones: the mean, and twice its standard deviation.
+            d = sample.shape[1]
+            expected = (2 * d + 2 * math.sqrt(2 * d)) / (len(self.events) + 1)
             where = f"of the range of the training events, most of them in {self.posterior.names[worst]}"
         share = float(outside.double().mean())
-        if share > OUTSIDE:
+        if share > OUTSIDE + expected + 3 * math.sqrt((OUTSIDE + expected) / self.generated):
             yield Finding(
                 "events outside",
                 f"{share:.1%} of the generated events lie outside {where}",
                 "Where limits are known, learn on the unit box (base='uniform' with preprocessing=UnitBox(low, high)); "
                 "otherwise cut the same way in data and prediction",
-                serious=share > 5 * OUTSIDE,
+                serious=share - expected > 5 * OUTSIDE,
             )
+
+
+def _inside(support: Any, events: Tensor) -> Tensor:
+    """Which events ``[n, d]`` are inside, ``[n]``."""
+    check = support.support.check if hasattr(support, "support") else support
+    inside = torch.as_tensor(check(events)).bool()
+    if inside.shape != (len(events),):
+        raise ValueError(f"support gave shape {list(inside.shape)} for {len(events)} events; it must be [n]")
+    return inside
 
 
 def _median(values: Array) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.chains import capped_draws
 from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
-from pyrogen.diagnostics.distances import Range, grid_centres, grid_density, total_variation, wasserstein
+from pyrogen.diagnostics.distances import Range, event_table, grid_centres, grid_density, total_variation, wasserstein
 from pyrogen.diagnostics.lines import LineResult, density_along_lines
 from pyrogen.diagnostics.predictive import elpd, guide_pareto_k
 from pyrogen.inference.posterior import Posterior
@@ -123,6 +123,7 @@ def compare(
     """
     if reference not in posteriors:
         raise ValueError(f"reference is {reference!r}; it must be one of {', '.join(map(repr, posteriors))}")
+    trained_on = None if trained_on is None else event_table("trained_on", trained_on)
     centres, cell = grid_centres(grid_range, cells)
     truth = target.log_prob(centres).exp()
     events = probe_points(target, whole_number("held_out", held_out, 2), seed)
@@ -149,7 +150,9 @@ def compare(
         within = coverage(line)
         difference, difference_error = scores[name].minus(scores[reference])
         gaussian = posterior.weights.family not in ("draws", "point")
-        k = guide_pareto_k(posterior, trained_on, seed=seed) if gaussian and trained_on is not None else None
+        k = None
+        if gaussian and trained_on is not None:
+            k = _if_possible(name, guide_pareto_k, posterior, trained_on)
         chains = _if_possible(name, function_space, posterior, probe) if has_chains(posterior) else None
         row = {
             "backend": name,

@@ -19,8 +19,10 @@ from pyrogen.diagnostics.arviz_io import import_arviz
 from pyrogen.diagnostics.chains import Rows, blocks, spaced_rows
 from pyrogen.events import EventSample
 from pyrogen.inference.posterior import Posterior
+from pyrogen.inference.runs import stream
 
 Array = NDArray[np.float64]
+PROBE_STREAM = 29
 FEWEST = 4  # draws per chain: two for each half
 
 
@@ -127,7 +129,8 @@ def probe_points(source: Any, n: int = 100, seed: int = 0) -> Tensor:
     """
     n = whole_number("n", n, 1)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # Not the seed itself: whoever drew training events after torch.manual_seed(seed) would meet them again here.
+        torch.manual_seed(stream(seed, PROBE_STREAM))
         if hasattr(source, "sample"):
             return source.sample((n,))
         values = source.values if isinstance(source, EventSample) else source

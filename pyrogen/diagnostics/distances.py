@@ -83,18 +83,29 @@ def wasserstein(a_events: Any, b_events: Any) -> Array:
     Two samples of n events of one distribution still are of the order of its width / sqrt(n) apart.
 
     Args:
-        a_events: events ``[N, d]``, a tensor, an array or an :class:`~pyrogen.EventSample`.
+        a_events: events ``[N, d]``, a tensor, an array or an :class:`~pyrogen.EventSample`, whose weights count.
         b_events: events ``[M, d]``.
 
     Raises:
-        ValueError: empty samples, numbers that are not finite, or different numbers of columns.
+        ValueError: empty samples, numbers that are not finite, negative weights, or different numbers of columns.
     """
     from scipy.stats import wasserstein_distance  # here: scipy.stats takes a second, and comes with ArviZ
 
-    a, b = event_table("a_events", a_events), event_table("b_events", b_events)
+    weights = [_positive_weights(name, its) for name, its in (("a_events", a_events), ("b_events", b_events))]
+    a, b = (
+        event_table(name, its.values if isinstance(its, EventSample) else its)
+        for name, its in (("a_events", a_events), ("b_events", b_events))
+    )
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"a_events has {a.shape[1]} columns and b_events has {b.shape[1]}; they must be the same")
-    return np.array([wasserstein_distance(a[:, i], b[:, i]) for i in range(a.shape[1])])
+    return np.array([wasserstein_distance(a[:, i], b[:, i], *weights) for i in range(a.shape[1])])
+
+
+def _positive_weights(name: str, events: Any) -> Array | None:
+    weights = events.weights if isinstance(events, EventSample) else None
+    if weights is not None and (weights < 0).any():
+        raise ValueError(f"{name} has {int((weights < 0).sum())} negative weights; the distance needs positive ones")
+    return weights
 
 
 def grid_density(posterior: Posterior, points: Tensor, draws: int | None, seed: int) -> Array:
@@ -120,7 +131,9 @@ def _array(values: Any) -> Array:
 
 
 def event_table(name: str, events: Any) -> Array:
-    """Checked events ``[N, d]`` of any kind."""
+    """Checked events ``[N, d]`` of any kind, without weights."""
+    if isinstance(events, EventSample) and events.weights is not None:
+        raise ValueError(f"{name} has weights, which would not be counted; give unweighted events")
     values = _array(events.values if isinstance(events, EventSample) else events)
     if values.ndim != 2 or len(values) == 0 or not np.isfinite(values).all():
         raise ValueError(f"{name} has shape {list(values.shape)}; it must be finite numbers [N, d] with N > 0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ Array = NDArray[np.float64]
 Arrays = dict[str, tuple[tuple[str, ...], Any]]
 PROBES = 20  # where none are given
 GENERATED = 1_000  # events of every draw, where no observed ones say how many
+LARGEST = 1 << 28  # numbers in log_likelihood: 2 GB
 SAMPLE = ("chain", "draw")
 NAMES = {"acceptance": "acceptance_rate", "steps": "n_steps"}  # what ArviZ calls them
 
@@ -87,6 +89,12 @@ def to_inference_data(
     if histograms and not generated:
         raise ValueError("generated is 0; histograms need events of every draw")
 
+    evaluated = len(stored) * len(rows), 0 if events is None else len(events)
+    if math.prod(evaluated) > LARGEST:
+        raise ValueError(
+            f"{evaluated[0]:,} draws at {evaluated[1]:,} observed events are more than the {LARGEST:,} numbers that "
+            "are held in memory; give fewer draws, or a part of the events"
+        )
     groups: dict[str, Arrays] = {"posterior": {}, "log_likelihood": {}, "posterior_predictive": {}, "observed_data": {}}
     if events is not None:
         likelihood = log_prob_of_chains(held, events, rows, context, what="observed event")

@@ -125,7 +125,5 @@ def marginal(
 
 def _column(posterior: Posterior, which: str | int) -> tuple[str, str]:
     """Name and unit of a column, as the training events had them."""
-    names = list(posterior.info.get("names") or [f"x{i}" for i in range(posterior.model.features or 0)])
-    units = list(posterior.info.get("units") or [""] * len(names))
-    index = names.index(which) if isinstance(which, str) else which
-    return names[index], units[index]
+    index = posterior.names.index(which) if isinstance(which, str) else which
+    return posterior.names[index], posterior.units[index]

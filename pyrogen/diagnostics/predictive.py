@@ -94,8 +94,8 @@ def elpd(
         seed: seeds the weight draws.
 
     Raises:
-        ValueError: events that are not finite, of the wrong shape, or fewer than two; training events at which a draw
-            has no density.
+        ValueError: events that are weighted, not finite, of the wrong shape, or fewer than two; training events at
+            which a draw has no density.
     """
     values = event_table("events", events)
     if len(values) < 2:
@@ -137,9 +137,16 @@ def guide_pareto_k(posterior: Posterior, events: Any, *, draws: int = 400, conte
         seed: seeds the weight draws.
 
     Raises:
-        ValueError: a posterior of stored draws or a single point, which has no density; fewer than 50 draws.
+        ValueError: a posterior of stored draws or a single point, which has no density; other events than it was
+            trained on, by their number; fewer than 50 draws.
     """
     values = event_table("events", events)
+    trained = posterior.info.get("training_events", len(values))
+    if trained != len(values) or posterior.info.get("effective_size", trained) != trained:
+        raise ValueError(
+            f"events holds {len(values)} events, the posterior was trained on {trained} (effectively "
+            f"{posterior.info.get('effective_size', trained):g}); give all of them, unweighted"
+        )
     draws, prior, weights = whole_number("draws", draws, 50), posterior.model.prior(), posterior.weights
     weights.log_prob(posterior.model.initial_theta)  # refuses before any work is done
     ratios = [float(prior.log_prob(theta).sum()) - weights.log_prob(theta) for theta in weights.draws(draws, seed)]
@@ -149,7 +156,9 @@ def guide_pareto_k(posterior: Posterior, events: Any, *, draws: int = 400, conte
     return float(pareto_smooth(total.numpy())[1][0])
 
 
-def effective_parameters(posterior: Posterior, events: Any, draws: int = 100, seed: int = 0) -> float:
+def effective_parameters(
+    posterior: Posterior, events: Any, draws: int = 100, *, context: Any = None, seed: int = 0
+) -> float:
     """Effective number of parameters p_WAIC (Watanabe 2010; Gelman et al., arXiv:1307.5928).
 
     The variance of ``log p(x|theta)`` over the weight draws, summed over the training events: their number times the
@@ -159,16 +168,17 @@ def effective_parameters(posterior: Posterior, events: Any, draws: int = 100, se
         posterior: the posterior, whose ``info`` tells the number of its training events.
         events: events ``[n, d]`` distributed as the training events, those themselves or new ones, of any number.
         draws: weight draws (at most all stored).
+        context: conditions ``[n, k]`` of a conditional flow.
         seed: seeds the weight draws.
 
     Raises:
-        ValueError: an unknown number of training events, or a draw without density at an event.
+        ValueError: an unknown number of training events, weighted events, or a draw without density at an event.
     """
     size = posterior.info.get("effective_size", posterior.info.get("training_events"))
     if size is None:
         raise ValueError("the posterior does not tell how many events it was trained on")
     count = capped_draws(posterior, whole_number("draws", draws, 2))
-    log_prob = posterior.log_prob(events, count, seed=seed).double()
+    log_prob = posterior.log_prob(event_table("events", events), count, context=context, seed=seed).double()
     if not log_prob.isfinite().all():
         raise ValueError(f"log p is not finite in {int((~log_prob.isfinite()).sum())} of {log_prob.numel()} cases")
     return float(size * log_prob.var(0).mean())

@@ -7,7 +7,7 @@ events a counting experiment would need for the same errors, in units of those i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,9 +18,11 @@ from tqdm import tqdm
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.calibration import Calibration, calibration_of
 from pyrogen.inference.posterior import Posterior
+from pyrogen.inference.runs import stream
 from pyrogen.targets.base import Target
 
 Array = NDArray[np.float64]
+MOST_NOISE = 0.8  # of the variance of a bin over the draws
 CHUNK = 16_384  # events generated at once
 
 
@@ -73,40 +75,55 @@ class QuantileBinResult:
         return float(self.noise_variance.mean() / variance.mean())
 
     def calibration(self, subtract_noise: bool = True) -> Calibration:
-        """How often the truth, 1/B in every bin, lies in the central intervals ([F] sec. 4)."""
+        """How often the truth, 1/B in every bin, lies in the central intervals ([F] sec. 4).
+
+        Raises:
+            ValueError: noise to be subtracted that is more than four fifths of the variance: in single bins it then
+                explains all of it or too little, and an exact posterior would look too narrow.
+        """
+        if subtract_noise and self.noise_share() > MOST_NOISE:
+            raise ValueError(
+                f"{self.noise_share():.0%} of the variance in {self.bins} bins is noise of the {self.events} events of "
+                "a draw: generate more events per draw, or take fewer bins"
+            )
         truth = np.full(self.bins, 1 / self.bins)
         return calibration_of(self.probabilities(subtract_noise), truth, label="quantile bin")
 
     def amplification(self) -> tuple[float, float]:
         """Amplification ``G = sum_bins mean^2 / variance / N`` ([F] sec. 5), and its error.
 
-        mean^2 / variance is the number of Poisson events that would give a bin's relative error. With the noise of the
-        generated events subtracted, the variance of a single bin may come out as zero; so sums over bins and trainings
-        are taken first, ``G = B sum mean^2 / sum variance / N``. For bins of equal probability and equal relative error
-        it is the same. The error is that of a jackknife over the trainings; NaN for a single one.
+        mean^2 / variance is the number of Poisson events that would give a bin's relative error. The variance of a bin
+        is the mean over the trainings, the noise of the generated events subtracted; the error is that of a jackknife
+        over the trainings, NaN for a single one.
 
         Raises:
-            ValueError: the noise of the generated events explains all of the variance.
+            ValueError: the noise of the generated events explains the variance of a bin, within three errors.
         """
+        gains = self._jackknife()
+        trainings = len(gains) - 1
+        error = np.sqrt((trainings - 1) * np.var(gains[1:])) if trainings > 1 else np.nan
+        return float(gains[0]), float(error)
+
+    def _jackknife(self) -> Array:
+        """G of all trainings, and of all but each of them, ``[1 + R]`` (``[2]`` for a single one, twice the same)."""
         p = self.counts / self.events
-        trainings, draws, bins = p.shape
-        squares, noise = np.square(p.mean(1)).sum(1), self.noise_variance.sum(1)
-        variances = p.var(1, ddof=1).sum(1) - noise
-        # Three times the error of a variance of so many numbers that only the noise had a part in.
-        if variances.sum() <= 3 * noise.sum() * np.sqrt(2 / (trainings * (draws - 1) * bins)):
-            raise ValueError(
-                f"the {self.events} events of a draw fluctuate as much as the draws differ, in {bins} bins: "
-                "generate more events per draw, or take fewer bins"
-            )
+        trainings, draws, _ = p.shape
+        means, totals, noise = np.square(p.mean(1)), p.var(1, ddof=1), self.noise_variance
 
         def gain(some: NDArray[np.bool_]) -> float:
-            return float(bins * squares[some].sum() / variances[some].sum() / self.training_events)
+            variance = totals[some].mean(0) - noise[some].mean(0)
+            error = totals[some].mean(0) * np.sqrt(2 / (some.sum() * (draws - 1)))
+            if (variance <= 3 * error).any():
+                raise ValueError(
+                    f"the {self.events} events of a draw fluctuate as much as the draws differ, in "
+                    f"{int((variance <= 3 * error).sum())} of {self.bins} bins: generate more events per draw, or take "
+                    "fewer bins"
+                )
+            return float((means[some].mean(0) / variance).sum() / self.training_events)
 
         every = np.ones(trainings, dtype=bool)
-        if trainings == 1:
-            return gain(every), float("nan")
-        without = [gain(np.arange(trainings) != r) for r in range(trainings)]
-        return gain(every), float(np.sqrt((trainings - 1) * np.var(without)))
+        without = [np.arange(trainings) != r for r in range(trainings)] if trainings > 1 else [every]
+        return np.array([gain(some) for some in (every, *without)])
 
 
 def quantile_bins(
@@ -144,9 +161,9 @@ def quantile_bins(
     if len(sizes) > 1:
         raise ValueError(f"the posteriors were trained on samples of {sorted(sizes)} events; they must be of one size")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+        torch.manual_seed(stream(seed, 2))
         for r, posterior in enumerate(tqdm(posteriors, desc="quantile bins", unit="training", delay=3)):
-            for k, theta in enumerate(posterior.weights.draws(count, seed)):
+            for k, theta in enumerate(posterior.weights.draws(count, stream(seed, r, 1))):
                 for start in range(0, events, CHUNK):
                     x = posterior.model.sample_events(theta, min(CHUNK, events - start)).double()
                     for n, cell in cells.items():
@@ -156,7 +173,7 @@ def quantile_bins(
 
 @dataclass(frozen=True)
 class AmplificationFit:
-    """``G = a n_bins^b`` ([F] sec. 5), fitted in the logarithms.
+    """``G = a n_bins^b`` ([F] sec. 5).
 
     Attributes:
         a: factor, and ``a_error``.
@@ -173,25 +190,31 @@ class AmplificationFit:
         return self.a * np.asarray(n_bins, dtype=np.float64) ** self.b
 
 
-def fit_amplification(n_bins: ArrayLike, gains: ArrayLike, errors: ArrayLike) -> AmplificationFit:
-    """Fit ``G = a n_bins^b`` by weighted least squares of log G.
+def fit_amplification(results: Mapping[int, QuantileBinResult]) -> AmplificationFit:
+    """Fit ``G = a n_bins^b`` by least squares of log G, every number of bins with the same weight.
+
+    All numbers of bins see the same trainings and events, so their gains depend on each other. The errors are those of
+    a jackknife of the whole fit over the trainings; NaN for a single one.
 
     Args:
-        n_bins: numbers of bins, ``[n]``, at least two.
-        gains: amplifications, ``[n]``.
-        errors: their errors, ``[n]``.
+        results: what :func:`quantile_bins` found, of the same trainings.
 
     Raises:
-        ValueError: shapes that differ, or numbers that are not positive and finite.
+        ValueError: fewer than two numbers of bins, different trainings, and as
+            :meth:`QuantileBinResult.amplification`.
     """
-    arrays = [np.asarray(values, dtype=np.float64) for values in (n_bins, gains, errors)]
-    if arrays[0].ndim != 1 or len(arrays[0]) < 2 or len({array.shape for array in arrays}) > 1:
-        raise ValueError("n_bins, gains and errors must be vectors of one length, two points or more")
-    if not all((np.isfinite(array) & (array > 0)).all() for array in arrays):
-        raise ValueError("n_bins, gains and errors must be positive and finite")
-    x, y, sigma = np.log(arrays[0]), np.log(arrays[1]), arrays[2] / arrays[1]
-    design = np.stack([np.ones_like(x), x], 1) / sigma[:, None]
-    covariance = np.linalg.inv(design.T @ design)
-    log_a, b = covariance @ design.T @ (y / sigma)
-    a = float(np.exp(log_a))
-    return AmplificationFit(a, a * float(np.sqrt(covariance[0, 0])), float(b), float(np.sqrt(covariance[1, 1])))
+    trainings = {len(result.counts) for result in results.values()}
+    if len(results) < 2 or len(trainings) > 1:
+        raise ValueError(
+            f"results are {len(results)} numbers of bins of {sorted(trainings)} trainings; a fit needs two numbers of "
+            "bins or more, of the same trainings"
+        )
+    x = np.log([result.bins for result in results.values()])
+    y = np.log([result._jackknife() for result in results.values()])
+    b, log_a = np.polyfit(x, y, 1)  # [1 + R] each: of all trainings, and of all but one
+    a, several = np.exp(log_a), len(b) - 1
+
+    def error(values: Array) -> float:
+        return float(np.sqrt((several - 1) * np.var(values[1:]))) if several > 1 else float("nan")
+
+    return AmplificationFit(float(a[0]), error(a), float(b[0]), error(b))

@@ -19,6 +19,7 @@ from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.calibration import Calibration, calibrate
 from pyrogen.inference.posterior import Posterior
+from pyrogen.inference.runs import stream
 
 Array = NDArray[np.float64]
 
@@ -60,7 +61,7 @@ def simulation_based_calibration(
             "BayesianFlow(preprocessing=None), or a bijection with its constants"
         )
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+        torch.manual_seed(stream(seed, 1))
         thetas = [model.prior().sample() for _ in range(trainings)]
         points = torch.cat(
             [_generate(model, model.prior().sample(), 1) for _ in range(whole_number("probes", probes, 1))]
@@ -88,7 +89,8 @@ def bootstrap_calibration(
     Args:
         backend: the backend in question, with ``fit_many``; not necessarily the one that made the posterior.
         posterior: trained on the events in question.
-        size: events per sample; by default as many as the posterior was trained on.
+        size: events per sample; by default as many as the posterior was trained on (of weighted ones, their effective
+            number).
         trainings: number R of samples.
         probes: number of probe points, drawn from the posterior predictive density; log p there are the quantities,
             and the log-likelihood of the sample (the last one).
@@ -98,17 +100,18 @@ def bootstrap_calibration(
     Raises:
         ValueError: a conditional flow, or numbers out of range.
     """
-    size = posterior.info.get("training_events") if size is None else size
+    size = posterior.info.get("effective_size", posterior.info.get("training_events")) if size is None else size
     if size is None:
         raise ValueError("size is None, and the posterior does not tell how many events it was trained on; give size")
+    size = round(size)
     whole_number("trainings", trainings, 2)
     count = min(trainings, posterior.weights.stored or trainings)
     if count < trainings:
         raise ValueError(
             f"trainings is {trainings}, but the posterior holds {count} weight draws; give at most as many"
         )
-    thetas = list(posterior.weights.draws(trainings, seed))
-    points = posterior.sample(whole_number("probes", probes, 1), seed=seed + 1)
+    thetas = list(posterior.weights.draws(trainings, stream(seed, 1)))
+    points = posterior.sample(whole_number("probes", probes, 1), seed=stream(seed, 2))
     return _recovery(backend, posterior.model, thetas, size, points, draws, seed)
 
 
@@ -118,7 +121,7 @@ def _recovery(
     """How well a backend recovers log p of known networks from their own events."""
     size = whole_number("size", size, 1)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+        torch.manual_seed(stream(seed, 3))  # not the noise that the weights were drawn with
         samples = torch.stack([_generate(model, theta, size) for theta in thetas])
 
         def quantities(log_prob: Callable[[Tensor], Tensor], r: int) -> Array:
@@ -129,10 +132,11 @@ def _recovery(
         truth = np.stack([quantities(partial(model.log_prob, theta), r) for r, theta in enumerate(thetas)])
     posteriors = backend.fit_many(model, samples)
 
-    def values(posterior: Posterior, count: int) -> Array:
-        return quantities(lambda x: posterior.log_prob(x, count, seed=seed), posterior.info["sample"])
+    def values(posterior: Posterior, count: int, own: int) -> Array:
+        return quantities(lambda x: posterior.log_prob(x, count, seed=own), posterior.info["sample"])
 
-    return calibrate(posteriors, values, truth, draws, np.arange(len(points) + 1), "probe point")
+    at = np.arange(len(points) + 1)
+    return calibrate(posteriors, values, truth, draws, at, "probe point", stream(seed, 4))
 
 
 def _generate(model: BayesianFlow, theta: Tensor, n: int) -> Tensor:

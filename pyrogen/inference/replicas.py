@@ -21,7 +21,7 @@ from pyrogen.events import EventSample
 from pyrogen.inference.chains import SamplingRun
 from pyrogen.inference.data import TrainingData, check_on_support
 from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.potential import Potential
+from pyrogen.inference.potential import Potential, independent_starts
 from pyrogen.inference.runs import stream
 
 if TYPE_CHECKING:
@@ -86,14 +86,26 @@ def obstacle(samples: Any) -> str | None:
 
 
 def fit_one_by_one(backend: Any, model: BayesianFlow, samples: Sequence[Any], reason: str) -> list[Posterior]:
-    """A posterior for every sample, one after another: each with a seed and a checkpoint of its own."""
-    _checked(backend, model, samples)
+    """A posterior for every sample, one after another: each with a seed, a start and a checkpoint of its own.
+
+    As in one batch, constants of the preprocessing that are not yet set are fitted to all samples together.
+    """
+    parts = _checked(backend, model, samples)
+    weights = [part.weights for part in parts if part.weights is not None]
+    if weights and len(weights) < len(parts):
+        raise ValueError(
+            f"{len(weights)} of {len(parts)} samples have event weights; give all of them weights, or none"
+        )
+    together = torch.cat([part.events for part in parts])
+    model = model.prepare(together, torch.cat(weights) if weights else None, dtype=backend.dtype, device=backend.device)
+    starts = independent_starts(model, len(parts), stream(backend.seed, 2))
     posteriors = []
     for r in trange(len(samples), desc="samples", unit="sample", disable=not backend.progress):
         changes: dict[str, Any] = {"seed": stream(backend.seed, r, 1) % 2**31, "progress": False}
         if backend.checkpoint is not None:
             path = Path(backend.checkpoint)
             changes["checkpoint"] = path.with_name(f"{path.stem}.{r}{path.suffix}")
+        model.initial_theta.copy_(starts[r])  # of this copy of the model, which fit copies again
         posteriors.append(replace(backend, **changes).fit(model, samples[r]))
         posteriors[-1].info |= {"sample": r, "samples": len(samples), "batched": False, "batched_reason": reason}
     return posteriors

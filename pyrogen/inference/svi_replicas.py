@@ -147,9 +147,8 @@ class ReplicaTraining:
             rows = order[:, i * svi.batch_size : (i + 1) * svi.batch_size]
             parts = self._loss(rows, self.local and moving)
             parts[0].sum().backward()
-            finite = self._clip()
-            finite &= parts[0].detach().isfinite()
-            self.optimizer.step()
+            finite = self._clip(parts[0].detach().isfinite())
+            self._step(finite)
             sums += torch.where(finite, torch.stack([part.detach() for part in parts]).double(), 0.0)
             skipped += ~finite
             in_a_row = torch.where(finite, 0.0, in_a_row + 1)
@@ -167,17 +166,32 @@ class ReplicaTraining:
         rate = [svi.lr * factor] * self.samples
         return {"loss": loss, "nll": nll, "kl": kl, "skipped_steps": skipped.tolist(), "learning_rate": rate}
 
-    def _clip(self) -> Tensor:
-        """Clip the gradient of every sample by its own norm; set the others to zero. Returns which are finite."""
+    def _clip(self, finite: Tensor) -> Tensor:
+        """Clip the gradient of every sample by its own norm, and set those that are not finite to zero.
+
+        Returns which samples have a finite gradient, of those with a ``finite`` loss.
+        """
         gradients = [parameter.grad for parameter in (self.mean, self.free_width)]
         norm = torch.stack([g.square().sum(1) for g in gradients if g is not None]).sum(0).sqrt()
-        finite = norm.isfinite()
+        finite = finite & norm.isfinite()
         factor = (self.svi.clip or math.inf) / (norm + 1e-6)
         for gradient in gradients:
             if gradient is not None:
                 gradient.mul_(factor.clamp(max=1)[:, None])
                 gradient[~finite] = 0.0
         return finite
+
+    def _step(self, finite: Tensor) -> None:
+        """A step of Adam, which leaves samples without a finite gradient, and their moments, as they were."""
+        kept = []
+        if not finite.all():
+            states = [values for state in self.optimizer.state.values() for values in state.values()]
+            tensors = [self.mean, self.free_width, *(values for values in states if values.ndim == 2)]
+            kept = [(tensor, tensor.detach()[~finite].clone()) for tensor in tensors]
+        self.optimizer.step()
+        with torch.no_grad():
+            for tensor, rows in kept:
+                tensor[~finite] = rows
 
     def _posterior(self, r: int) -> Posterior:
         width = F.softplus(self.free_width[r])
