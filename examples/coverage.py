@@ -225,7 +225,7 @@ def ring_results(posteriors: list[pg.Posterior], mode: str, args: Any) -> tuple[
 def p_waic(posteriors: list[pg.Posterior], target: Any, draws: int, seed: int) -> float:
     """Effective number of parameters, mean over the trainings; events of the truth stand for the training events."""
     events = probe_points(target, 2000, seed)
-    return float(np.mean([effective_parameters(p, events, draws, seed) for p in posteriors]))
+    return float(np.mean([effective_parameters(p, events, draws, seed=seed) for p in posteriors]))
 
 
 def figures(folder: Path) -> list[Path]:
