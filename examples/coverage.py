@@ -55,14 +55,14 @@ GAMMA_RING: dict[str, dict[str, Any]] = {
         "svi": {"epochs": 300, "batch_size": 512, "lr": 5e-3, "lr_widths": 5e-2},
         "sampled": {"warmup": 60, "draws": 100, "thinning": 50, "batch_size": 512, "start_steps": 3000},
         "bins": (5, 7, 10, 14, 20, 30),
-        "generated": 20_000,
+        "generated": 40_000,
     },
     "quick": {
         "flow": {"blocks": 2, "hidden": (8,), "transform": "rqs", "bins": 5},
         "svi": {"epochs": 30, "batch_size": 100, "lr": 2e-2, "lr_widths": 1e-1},
         "sampled": {"warmup": 8, "draws": 10, "thinning": 5, "batch_size": 100, "start_steps": 40},
         "bins": (2, 3, 4),
-        "generated": 4_000,
+        "generated": 20_000,
     },
 }
 SVI_OPTIONS = {"kl_weight": "KL \u00d7", "epochs": "epochs", "rank": "rank", "prior": "prior width"}
