@@ -135,6 +135,14 @@ def test_quantities_that_move_together_do_not_pretend_to_be_many():
     assert by_quantity.shape == errors.shape == (50,)
 
 
+def test_deviations_that_cancel_are_no_independent_intervals():
+    """What is too high at one point is too low at another, as in a density that stays normalised."""
+    rng = np.random.default_rng(5)
+    one = rng.normal(0, 1, (R, 1, 1)) + rng.normal(0, 1, (R, K, 1))
+    found = calibration_of(np.concatenate([one, -one], 2), np.zeros(2))
+    assert found.independent_intervals == pytest.approx(R, rel=0.1)
+
+
 def test_certainty_of_few_trainings_has_an_error():
     found = exact(10.0, trainings=8)
     fraction, error = found.fraction()

@@ -93,14 +93,17 @@ class Calibration:
     def independent_intervals(self) -> float:
         """As how many independent intervals the R times B count, which share their deviation within a training.
 
-        From the places of the truth among the draws, u in (-1/2, 1/2): R times the mean of u^2 over the mean of the
-        square of each training's mean of u, at least R and at most R times B. Intervals on the same side of the truth
-        may cover it or not independently of each other; so the number errs on the small side.
+        From the places of the truth among the draws, u in (-1/2, 1/2): R times the variance of single ones over the
+        variance of the means of trainings, at least R and at most R times B. The smaller number counts, for u and for
+        abs(u): the deviations of a density have both signs, since it stays normalised, and average out in u; whether
+        an interval covers depends on abs(u). Neither vanishes where all intervals of a level happen to cover.
         """
+        if self.trainings == 1:
+            return 1.0
         place = (self.ranks + 0.5) / (self.draws + 1) - 0.5
-        together = float(np.square(place.mean(1)).mean())
-        ratio = float(np.square(place).mean()) / max(together, 1e-300)
-        return self.trainings * float(np.clip(ratio, 1, self.ranks.shape[1]))
+        signed = np.square(place).mean() / max(np.square(place.mean(1)).mean(), 1e-300)
+        absolute = np.abs(place).var() / max(np.abs(place).mean(1).var(ddof=1), 1e-300)
+        return self.trainings * float(np.clip(min(signed, absolute), 1, self.ranks.shape[1]))
 
     def by_quantity(self, level: float = ONE_SIGMA) -> tuple[Array, Array]:
         """Fraction of the R trainings whose interval holds the truth, and its binomial error, ``[B]`` each."""
@@ -204,7 +207,11 @@ class Calibration:
         }[self.verdict]
         at, least = self.worst()
         if least < TWO_SIGMA - TOLERANCE * math.sqrt(TWO_SIGMA * (1 - TWO_SIGMA) / self.trainings):
+            others = self.at != at
+            one_else, two_else = (self.covered(level)[:, others] for level in (ONE_SIGMA, TWO_SIGMA))
             consequence += f"; at {self.label} = {at:.3g} only {least:.0%} lie within 2 sigma"
+            if others.any():
+                consequence += f", elsewhere {one_else.mean():.1%} and {two_else.mean():.1%} within 1 and 2 sigma"
         if self.effective_draws < FEW_EFFECTIVE:
             consequence += (
                 f"; the chains are worth only {self.effective_draws:.0f} independent draws, with which an exact "
