@@ -59,6 +59,8 @@ def test_density_and_sigma_in_every_cell_are_the_known_ones():
     np.testing.assert_allclose(found.relative, found.sigma / found.density)
     assert found.truth is None and found.pull is None and found.at is None
     assert found.labels == ("x", "y") and found.units == ("", "")
+    same = uncertainty_map(location(), ("x0", WEST, EAST), ("x1", SOUTH, NORTH), 7, draws=draws)
+    assert same.labels == ("x", "y") and np.array_equal(same.sigma, found.sigma)
 
 
 def test_first_and_second_direction_are_not_mixed_up():

@@ -87,10 +87,12 @@ def uncertainty_map(
     if features is None or features < 2:
         raise ValueError(f"the posterior's features are {features}; a map needs two")
     names, units = list(posterior.names), posterior.units
+    known = {name: i for i, name in enumerate(names)}
     if features == 2 and not posterior.info.get("names"):
-        names = ["x", "y"]
-    where = [_index(axis[0], names) for axis in (x, y)]
-    held = {_index(name, names): float(value) for name, value in (at or {}).items()}
+        names = ["x", "y"]  # to be read on a figure; x0 and x1, as elsewhere, are understood too
+        known |= {"x": 0, "y": 1}
+    where = [_index(axis[0], known) for axis in (x, y)]
+    held = {_index(name, known): float(value) for name, value in (at or {}).items()}
     wanted = set(range(features)) - set(where)
     if where[0] == where[1] or wanted != set(held) or len(held) < len(at or {}):
         raise ValueError(
@@ -130,10 +132,10 @@ def uncertainty_map(
     )
 
 
-def _index(name: str | int, names: list[str]) -> int:
-    index = names.index(name) if name in names else name
-    if isinstance(index, (str, bool)) or not 0 <= index < len(names):
-        raise ValueError(f"unknown feature {name!r}; give an index or one of {names}")
+def _index(name: str | int, known: Mapping[str, int]) -> int:
+    index = known.get(name, name) if isinstance(name, str) else name
+    if isinstance(index, (str, bool)) or index not in known.values():
+        raise ValueError(f"unknown feature {name!r}; give an index or one of {list(known)}")
     return index
 
 
