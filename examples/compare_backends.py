@@ -34,11 +34,6 @@ MODES: dict[str, dict[str, Any]] = {
         "points": 21,
     },
 }
-TARGETS: dict[str, Any] = {
-    "wedge": pg.targets.Wedge(),
-    "kicker": pg.targets.Kicker(),
-    "ring": pg.targets.GaussianRing(),
-}
 
 
 def run(argv: list[str] | None = None) -> None:
@@ -53,11 +48,11 @@ def run(argv: list[str] | None = None) -> None:
     names = [name for name in NAMES if name in args.backends]  # in the order of the table
     out = toy.make_folder(parser, args.out or toy.default_folder("compare_backends", mode, "affine"))
     torch.set_num_threads(args.threads)
-    for target in TARGETS if args.target == "all" else [args.target]:
+    for target in toy.TARGETS if args.target == "all" else [args.target]:
         folder = toy.make_folder(parser, out / target)
         n = args.events or EVENTS[mode]
         torch.manual_seed(args.seed)
-        events = TARGETS[target].sample((n,))
+        events = toy.TARGETS[target].sample((n,))
         model = make_small_model(mode, target == "ring")
         print(f"\n{target}: {n:,} events, a flow with {model.weights:,} weights, seed {args.seed}", flush=True)
         posteriors = {}
@@ -80,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__.split("\n\n")[0], epilog="A killed run goes on when repeated; finished posteriors stay."
     )
     parser.add_argument("--quick", action="store_true", help="a tiny network and few draws, in a minute per target")
-    parser.add_argument("--target", choices=(*TARGETS, "all"), default="all", help="the density to learn (all)")
+    parser.add_argument("--target", choices=(*toy.TARGETS, "all"), default="all", help="the density to learn (all)")
     parser.add_argument(
         "--backends",
         choices=NAMES,
@@ -128,7 +123,7 @@ def report(
     events: torch.Tensor,
 ) -> Comparison:
     """Compare the posteriors; print the table and write it with the figure."""
-    truth = TARGETS[target]
+    truth = toy.TARGETS[target]
     # Nothing of a ramp needs cutting away: the flow lives on its box and knows its edges.
     first, last = truth.line_range if target == "ring" else (0.01, 0.99)
     t = torch.linspace(first, last, MODES[mode]["points"], dtype=torch.float64)

@@ -38,12 +38,7 @@ from pyrogen.diagnostics import (
 from pyrogen.files import write_bytes
 from pyrogen.plotting import plot_amplification, plot_calibration, save_figure
 
-TARGETS: dict[str, Any] = {
-    "wedge": pg.targets.Wedge(),
-    "kicker": pg.targets.Kicker(),
-    "ring": pg.targets.GaussianRing(),
-    "gamma-ring": pg.targets.GammaRing(),
-}
+TARGETS: dict[str, Any] = toy.TARGETS | {"gamma-ring": pg.targets.GammaRing()}
 MODES: dict[str, dict[str, Any]] = {
     "default": {"sets": 20, "events": 2_000, "ring_events": 10_000, "draws": 100, "points": 41},
     "quick": {"sets": 4, "events": 300, "ring_events": 300, "draws": 20, "points": 9},

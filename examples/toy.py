@@ -69,6 +69,11 @@ MODES: dict[str, dict[str, Any]] = {
 SPLINE: dict[str, Any] = {"blocks": 4, "hidden": (32, 32), "transform": "rqs", "bins": 10}
 
 BOX = (0.0, 1.0)
+TARGETS: dict[str, Any] = {
+    "wedge": pg.targets.Wedge(),
+    "kicker": pg.targets.Kicker(),
+    "ring": pg.targets.GaussianRing(),
+}
 
 
 def run(

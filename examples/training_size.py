@@ -22,11 +22,6 @@ from pyrogen.diagnostics import SizeScan, likelihood_fit, scan_training_size
 from pyrogen.files import write_bytes
 from pyrogen.plotting import plot_training_size, save_figure
 
-TARGETS: dict[str, Any] = {
-    "wedge": pg.targets.Wedge(),
-    "kicker": pg.targets.Kicker(),
-    "ring": pg.targets.GaussianRing(),
-}
 MODES: dict[str, dict[str, Any]] = {
     "default": {
         "sizes": (10_000, 100_000, 1_000_000),
@@ -64,7 +59,7 @@ def run(argv: list[str] | None = None) -> None:
     out = toy.make_folder(parser, args.out or toy.default_folder("training_size", mode, "affine"))
     folder = toy.make_folder(parser, out / args.target)
     torch.set_num_threads(args.threads)
-    target = TARGETS[args.target]
+    target = toy.TARGETS[args.target]
     steps = args.steps or settings["steps"]
     model = pg.BayesianFlow(pg.CouplingFlow(2, **settings["flow"]))
     print(f"{target}, {model.weights:,} weights, {steps:,} steps, {networks} members, seed {args.seed}", flush=True)
@@ -149,7 +144,7 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__.split("\n\n")[0], epilog="A killed run goes on when repeated; finished posteriors stay."
     )
     parser.add_argument("--quick", action="store_true", help="two small samples and networks, in under a minute")
-    parser.add_argument("--target", choices=TARGETS, default="wedge", help="the truth (wedge)")
+    parser.add_argument("--target", choices=toy.TARGETS, default="wedge", help="the truth (wedge)")
     parser.add_argument(
         "--sizes", type=toy.count, nargs="+", metavar="N", help="training events (10000 100000 1000000)"
     )
