@@ -107,7 +107,7 @@ class Wedge(_Ramp):
         return torch.where((t >= 0) & (t <= x_max), a * (t - x_max / 2) + 1 / x_max, 0.0)
 
     def parameter_limits(self, t: Tensor) -> dict[str, tuple[float, float]]:
-        """Return the slopes ``a``, ``|a| <= 2``, at which p is nowhere negative below an edge at the largest of t [n]."""
+        """Return the slopes ``a`` at which p is nowhere negative, ``|a| <= 2`` for an edge at the largest t [n] = 1."""
         self._check_line(t)
         steepest = 2 / float(t.max()) ** 2
         return {"a": (-steepest, steepest)}
