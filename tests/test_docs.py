@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from matplotlib import pyplot
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = [
@@ -17,6 +18,7 @@ BLOCKS = [
 def test_block_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "documentation", "exec"), {})
+    pyplot.close("all")  # those of ArviZ
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,9 @@ def history():
 @pytest.fixture(autouse=True)
 def _no_traces():
     """No plot leaves an open figure or changed settings behind."""
-    before = dict(matplotlib.rcParams)
+    before, others = dict(matplotlib.rcParams), pyplot.get_fignums()
     yield
-    assert pyplot.get_fignums() == []
+    assert pyplot.get_fignums() == others
     assert dict(matplotlib.rcParams) == before
 
 
