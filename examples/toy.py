@@ -301,11 +301,10 @@ def marginals(
     evaluation: dict[str, int],
 ) -> Any:
     """Generated and training distributions of x and y."""
+    wanted = {"x": (0, evaluation["bins"], x_range), "y": (1, evaluation["bins"], y_range)}
+    bands = posterior.histograms(wanted, n=evaluation["generated"], draws=evaluation["draws"])
     panels = []
-    for column, (label, limits) in enumerate({"x": x_range, "y": y_range}.items()):
-        band = posterior.histogram(
-            column, evaluation["bins"], range=limits, n=evaluation["generated"], draws=evaluation["draws"]
-        )
+    for column, (label, band) in enumerate(bands.items()):
         counts = np.histogram(events[:, column].double().numpy(), band.edges)[0]
         panels.append(HistogramPanel(band, counts, total=len(events), label=label))
     return plot_histograms(panels, truth_label="training events")
@@ -320,9 +319,8 @@ def summarise(lines: LineResult, shape: ShapeFit | None, reference: LikelihoodFi
         fit = {"values": shape.values, "errors": shape.errors, "chi2": shape.chi2, "ndf": shape.ndf}
     true_form = None
     if reference is not None:
-        ratio = float(
-            np.sqrt(np.mean(lines.sigma**2) / np.mean(reference.sigma(lines.t) ** 2))
-        )  # of rms: it has a node
+        # Of root mean squares: the reference may have a node.
+        ratio = float(np.sqrt(np.mean(lines.sigma**2) / np.mean(reference.sigma(lines.t) ** 2)))
         true_form = {"values": reference.values, "errors": reference.errors, "sigma_over_its_sigma": ratio}
     return {
         "table": {key: values[::step].tolist() for key, values in columns.items()},

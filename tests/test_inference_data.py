@@ -230,6 +230,8 @@ def test_what_arviz_cannot_know_is_refused(events, monkeypatch):
         pg.to_inference_data(posterior, observed=events)
     with pytest.raises(ValueError, match="generated is 0"):
         pg.to_inference_data(posterior, generated=0, histograms={"px": ("px", 3, (-3, 3))})
+    with pytest.raises(ValueError, match="observable is NaN or infinite"):
+        pg.to_inference_data(posterior, histograms={"log": (lambda x: x[:, 0].log(), 3, (-3, 3))})
     with pytest.raises(ValueError, match="shape"):
         pg.to_inference_data(posterior, probes=torch.zeros(3, 5))
     box = pg.BayesianFlow(pg.CouplingFlow(2, 2, (4,), transform="bernstein", base="uniform"), preprocessing=None)

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from pyrogen.checks import whole_number
+from pyrogen.diagnostics.chains import capped_draws
 from pyrogen.diagnostics.convergence import diagnose, has_chains
-from pyrogen.diagnostics.lines import POINTS, HasLines
+from pyrogen.diagnostics.lines import HasLines, points_on_lines
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.runs import stream
 
@@ -296,17 +296,13 @@ def calibration_along_lines(
     Raises:
         ValueError: no posteriors, or points that are not finite.
     """
-    line = torch.linspace(*target.line_range, POINTS, dtype=torch.float64) if t is None else torch.as_tensor(t).double()
-    if line.ndim != 1 or not len(line) or not line.isfinite().all():
-        raise ValueError(f"t must be a vector of finite numbers, got {t!r}")
-    where = list(target.line_positions if positions is None else positions)
-    points = torch.cat([target.line(line, float(position)) for position in where])
-    truth = target.line_density(line).double().numpy()
+    along, where, points = points_on_lines(target, t, positions)
+    truth = target.line_density(along).double().numpy()
 
     def density(posterior: Posterior, count: int, own: int) -> Array:
         return posterior.log_prob(points, count, seed=own).double().exp().cpu().numpy()
 
-    at = np.tile(line.numpy(), len(where))
+    at = np.tile(along.numpy(), len(where))
     return calibrate(posteriors, density, np.tile(truth, len(where)), draws, at, target.line_label, seed)
 
 
@@ -326,7 +322,8 @@ def calibrate(
     """
     if not len(posteriors):
         raise ValueError("posteriors is empty; give those of several independent trainings")
-    count = min([whole_number("draws", draws, 2), *(p.weights.stored for p in posteriors if p.weights.stored)])
+    whole_number("draws", draws, 2)
+    count = min(capped_draws(posterior, draws) for posterior in posteriors)
     true = np.broadcast_to(truth, (len(posteriors), truth.shape[-1]))
     rows, effective = [], []
     bar = tqdm(posteriors, desc="calibration", unit="training", delay=3)

@@ -18,6 +18,7 @@ from pyrogen.diagnostics.chains import Rows, as_chains, blocks, spaced_rows
 from pyrogen.diagnostics.convergence import log_prob_of_chains, probe_points
 from pyrogen.events import EventSample, check_events
 from pyrogen.inference.data import as_tensor
+from pyrogen.inference.histograms import observable_values
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.predictions import make_edges
 
@@ -181,11 +182,11 @@ def _histograms(
     """Add histograms of the generated and the observed events; returns the centres of their bins."""
     coords = {}
     for name, wanted in histograms.items():
-        edges = make_edges(wanted[1], *(wanted[2:] or (None,)))
+        edges = make_edges(*wanted[1:])
         dim, function = f"bin_{name}", posterior.observable(wanted[0])
 
         def fill(sample: Tensor, edges: Array = edges, function: Any = function) -> Array:
-            return np.histogram(np.asarray(function(sample)), edges)[0] / len(sample)
+            return np.histogram(observable_values(function, sample), edges)[0] / len(sample)
 
         flat = replicated.reshape(-1, *replicated.shape[2:])
         filled = np.stack([fill(torch.from_numpy(sample)) for sample in flat])

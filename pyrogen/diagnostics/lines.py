@@ -155,19 +155,30 @@ def density_along_lines(
     Raises:
         ValueError: t that is no vector of finite numbers, no positions, or positions off the support.
     """
-    points = torch.linspace(*target.line_range, POINTS, dtype=torch.float64) if t is None else _as_vector("t", t)
-    where = _as_vector("positions", target.line_positions if positions is None else positions).tolist()
-    lines = torch.cat([target.line(points, position) for position in where])
-    estimate = posterior.density(lines, draws=draws, seed=seed)
-    shape = len(where), len(points)
+    along, where, points = points_on_lines(target, t, positions)
+    estimate = posterior.density(points, draws=draws, seed=seed)
+    shape = len(where), len(along)
     return LineResult(
-        t=points.numpy(),
+        t=along.numpy(),
         positions=np.array(where),
         means=_numpy(estimate.mean).reshape(shape),
         stds=_numpy(estimate.std).reshape(shape),
-        truth=_numpy(target.line_density(points)),
+        truth=_numpy(target.line_density(along)),
         label=target.line_label,
     )
+
+
+def points_on_lines(
+    target: HasLines, t: ArrayLike | Tensor | None, positions: Sequence[float] | None
+) -> tuple[Tensor, list[float], Tensor]:
+    """Coordinates ``[n]``, positions ``[L]`` and the points ``[L n, d]`` of the lines, one line after another.
+
+    Raises:
+        ValueError: t that is no vector of finite numbers, no positions, or positions off the support.
+    """
+    along = torch.linspace(*target.line_range, POINTS, dtype=torch.float64) if t is None else _as_vector("t", t)
+    where = _as_vector("positions", target.line_positions if positions is None else positions).tolist()
+    return along, where, torch.cat([target.line(along, position) for position in where])
 
 
 def _as_vector(name: str, values: Any) -> Tensor:

@@ -17,7 +17,6 @@ from pyrogen.diagnostics.distances import event_table
 from pyrogen.inference.posterior import Posterior
 
 Array = NDArray[np.float64]
-NUMBERS = 1 << 22  # largest number of log densities [draws, events] held at once
 GOOD_K = 0.7  # above, a mean over importance weights is not to be trusted (arXiv:1507.02646)
 
 
@@ -103,12 +102,9 @@ def elpd(
     if trained and draws is None:
         draws = posterior.weights.stored or 400
     draws = capped_draws(posterior, draws)
-    step = max(1, NUMBERS // draws)
     pointwise, shapes = [], []
-    for start in range(0, len(values), step):
-        rows = slice(start, start + step)
-        given = None if context is None else context[rows]
-        log_density = posterior.log_prob(values[rows], draws, context=given, seed=seed).double()
+    for _, block in posterior.log_prob_blocks(values, context, draws, seed, "log predictive density"):
+        log_density = block.double()
         if not trained:
             pointwise.append((torch.logsumexp(log_density, 0) - math.log(draws)).cpu().numpy())
             continue

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.calibration import Calibration, calibration_of
+from pyrogen.diagnostics.chains import capped_draws
 from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.runs import stream
 from pyrogen.targets.base import Target
@@ -154,7 +155,8 @@ def quantile_bins(
     if not len(posteriors):
         raise ValueError("posteriors is empty; give those of several independent trainings")
     events = whole_number("events", events, 2)
-    count = min([whole_number("draws", draws, 2), *(p.weights.stored for p in posteriors if p.weights.stored)])
+    whole_number("draws", draws, 2)
+    count = min(capped_draws(posterior, draws) for posterior in posteriors)
     cells = {n: target.quantile_bins(n) for n in bins}
     counts = {n: np.zeros((len(posteriors), count, cells[n].n_bins), dtype=np.int64) for n in bins}
     sizes = {int(p.info.get("training_events", 0)) for p in posteriors}

@@ -26,7 +26,7 @@ def own_events(
     counts = {name: np.zeros((draws, len(its) - 1)) for name, its in edges.items()}
     for k, events in posterior.replicates(n, draws, context=context, seed=seed, what="histogram"):
         for name, function in functions.items():
-            counts[name][k] += np.histogram(_values(function, events), edges[name])[0]
+            counts[name][k] += np.histogram(observable_values(function, events), edges[name])[0]
     return {
         name: HistogramBand(edges[name], filled / n, n, "a", multinomial_noise(filled / n, n))
         for name, filled in counts.items()
@@ -45,7 +45,7 @@ def weighted_events(
         weights = torch.softmax(block.double(), 0).mul(draws).cpu().numpy()
         spread = np.square(weights - 1).mean(0)
         for name, function in functions.items():
-            values = _values(function, events[rows])
+            values = observable_values(function, events[rows])
             for k in range(draws):
                 sums[name][k] += np.histogram(values, edges[name], weights=weights[k])[0]
             squares[name] += np.histogram(values, edges[name], weights=spread)[0]
@@ -55,7 +55,12 @@ def weighted_events(
     }
 
 
-def _values(function: Callable[[Tensor], Tensor], events: Tensor) -> NDArray[np.float64]:
+def observable_values(function: Callable[[Tensor], Tensor], events: Tensor) -> NDArray[np.float64]:
+    """Checked values ``[m]`` of an observable of events ``[m, d]``.
+
+    Raises:
+        ValueError: values of another shape, NaN or infinite.
+    """
     values = torch.as_tensor(function(events)).detach().double().cpu().numpy()
     if values.shape != (len(events),):
         raise ValueError(

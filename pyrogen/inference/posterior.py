@@ -247,7 +247,7 @@ class Posterior:
         if not observables:
             raise ValueError("observables is empty; give at least one")
         functions = {name: self.observable(wanted[0]) for name, wanted in observables.items()}
-        edges = {name: make_edges(wanted[1], *(wanted[2:] or (None,))) for name, wanted in observables.items()}
+        edges = {name: make_edges(*wanted[1:]) for name, wanted in observables.items()}
         draws = self._several(draws)
         n = whole_number("n", n, draws if procedure == "b" else 1)  # (b): every draw contributes events
         if procedure not in ("a", "b"):

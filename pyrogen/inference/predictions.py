@@ -140,7 +140,7 @@ def weighted_noise(draws: NDArray[np.float64], squares: NDArray[np.float64], eve
     return (np.diag(squares) - offset.T @ offset / len(draws)) / (events - 1) * len(draws) / (len(draws) - 1)
 
 
-def make_edges(bins: Any, limits: tuple[float, float] | None) -> NDArray[np.float64]:
+def make_edges(bins: Any, limits: tuple[float, float] | None = None) -> NDArray[np.float64]:
     """Bin edges ``[B + 1]`` from edges, or from a number of bins and their limits, checked."""
     if np.ndim(bins) == 0:
         if limits is None:
