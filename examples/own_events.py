@@ -52,7 +52,7 @@ def main() -> None:
     evaluation = mode["evaluation"]
     draws, wanted = args.draws or evaluation["draws"], args.generate or evaluation["generate"]
     try:
-        sample = choose(pg.events.read(args.file, dataset=args.dataset), args.columns)
+        sample = pg.events.read(args.file, dataset=args.dataset, columns=args.columns)
     except (OSError, ValueError, KeyError) as error:
         parser.error(str(error.args[0] if isinstance(error, KeyError) else error))
     if len(sample) < 100:
@@ -118,16 +118,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--generate", type=count, metavar="N", help="events to generate (10,000; quick: 2,000)")
     add_common(parser, "out/own_events, with the mode")
     return parser
-
-
-def choose(sample: pg.EventSample, names: list[str] | None) -> pg.EventSample:
-    """The sample with the named columns alone, in the order given."""
-    if names is None:
-        return sample
-    units = dict(zip(sample.names, sample.units, strict=True))
-    values = np.column_stack([sample.column(name) for name in names])
-    chosen = [units[name] for name in names]
-    return pg.EventSample(values, names, chosen, sample.weights, provenance=sample.provenance)
 
 
 def compare(posterior: pg.Posterior, truth: pg.EventSample, draws: int, events_per_draw: int) -> list[HistogramPanel]:

@@ -33,6 +33,7 @@ from pyrogen.inference import (
     SamplingWarning,
     TrainingDivergedError,
     load,
+    sample_histograms,
 )
 
 __version__ = "0.1.0"
@@ -62,6 +63,7 @@ __all__ = [
     "diagnostics",
     "events",
     "load",
+    "sample_histograms",
     "targets",
     "to_inference_data",
 ]

@@ -1,14 +1,17 @@
 """Reading and writing pyrogen's HDF5 files so that nothing is lost and nothing foreign gets in.
 
-A file is built in memory, written to a temporary name beside its target, flushed to the disk and renamed: at every
-moment the path holds either the old file or the whole new one. Every file carries its kind, its format version and
-the versions of the packages that wrote it; all content is numbers and JSON, so reading one never runs code.
+A file is written to a temporary name beside its target, flushed to the disk and renamed: at every moment the path
+holds either the old file or the whole new one. All but samples of events, which may be large, are built in memory.
+Every file carries its kind, its format version and the versions of the packages that wrote it; all content is numbers
+and JSON, so reading one never runs code.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
+import itertools
 import json
 import os
 import platform
@@ -20,6 +23,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+
+_COUNTER = itertools.count()
 
 
 class FileFormatError(ValueError):
@@ -68,21 +73,32 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     Raises:
         OSError: the disk is full or read-only, or the folder is missing; the old file, if any, is untouched.
     """
+    with replacing(path) as temporary, naming_failed_write(path):
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; what was written there replaces the file when the block ends well.
+
+    The new file is flushed to the disk before it takes the place of the old one. After an exception it is removed and
+    the old file, if any, stays as it was; so it does when the process is killed.
+
+    Raises:
+        OSError: the disk is full or read-only; the old file is untouched.
+    """
     path = Path(path)
-    temporary = _temporary_name(path)
+    # Numbered: two writers of one process may be at work on the same path.
+    temporary = path.with_name(f".{path.name}.{next(_COUNTER)}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
+        yield temporary
+        with naming_failed_write(path):
+            with open(temporary, "rb+") as stream:
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise  # an interrupt, say
-        kept = "the file that was there is unchanged" if path.exists() else "nothing was written"
-        raise OSError(error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}; {kept}") from error
     # The rename itself survives a power cut only once the folder is flushed (not possible on every system).
     with contextlib.suppress(OSError):
         folder = os.open(path.parent, os.O_RDONLY)
@@ -90,6 +106,18 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextlib.contextmanager
+def naming_failed_write(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an error of the disk into one that names the file and says that an old one is unchanged."""
+    try:
+        yield
+    except OSError as error:
+        kept = "the file that was there is unchanged" if Path(path).exists() else "nothing was written"
+        if error.errno is None:
+            raise OSError(f"cannot write {path}: {error}; {kept}") from error
+        raise OSError(error.errno, f"cannot write {path}: {os.strerror(error.errno)}; {kept}") from error
 
 
 def write_hdf5(path: str | os.PathLike[str], kind: str, version: int, fill: Callable[[h5py.File], None]) -> None:
@@ -112,6 +140,69 @@ def write_hdf5(path: str | os.PathLike[str], kind: str, version: int, fill: Call
         file.flush()
         image = file.id.get_file_image()
     write_bytes(path, image)
+
+
+@contextlib.contextmanager
+def growing_hdf5(
+    temporary: Path, kind: str | None = None, version: int = 1
+) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """Open an HDF5 file that grows on the disk, however large it gets; to be used within :func:`replacing`.
+
+    Args:
+        temporary: the file; new, or with no ``kind`` a copy of a file of pyrogen that is added to.
+        kind: what a new file holds.
+        version: format version of this kind.
+
+    Yields:
+        The file, and a function that raises the OSError of the disk, if there was one; also raised at the end.
+    """
+    with open(temporary, "r+b" if kind is None else "w+b", buffering=0) as raw:
+        disk = _Disk(raw)
+        try:
+            with h5py.File(disk, "r+" if kind is None else "w", libver=("v110", "v110")) as file:
+                if kind is not None:
+                    _label(file, kind, version)
+                yield file, disk.check
+        finally:
+            disk.check()
+
+
+class _Disk(io.RawIOBase):
+    """A file that takes what a full disk doesn't and remembers: HDF5 crashes the process where a write fails."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        self._raw = raw
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def write(self, content: Any) -> int:
+        rest = memoryview(content).cast("B")
+        size = len(rest)
+        try:
+            while len(rest) and self._error is None:
+                rest = rest[self._raw.write(rest) :]
+        except OSError as error:
+            self._error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return self._raw.truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size or 0
+
+    def readinto(self, buffer: Any) -> int:
+        return self._raw.readinto(buffer)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._raw.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._raw.tell()
 
 
 def write_empty_hdf5(

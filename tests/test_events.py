@@ -194,9 +194,8 @@ def test_npy_keeps_the_values(tmp_path):
 
 
 def test_suffixes_and_choices_that_are_refused(tmp_path):
-    for name in ("a.lhe", "a.lhe.gz", "a.root"):
-        with pytest.raises(ValueError, match=r"planned, but not there yet; pyrogen can read \.h5, \.hdf5, \.npy"):
-            events.read(tmp_path / name)
+    with pytest.raises(ValueError, match=r"cannot read .*unknown suffix '\.txt'; pyrogen can read \.h5, .*\.lhe\.gz"):
+        events.read(tmp_path / "a.txt")
     for suffix, message in ((".h5", "a pyrogen file with one sample"), (".npy", "holds one array")):
         make_sample(weighted=False).save(tmp_path / f"a{suffix}")
         with pytest.raises(ValueError, match=f"{message}; leave out dataset='values'"):
@@ -234,7 +233,7 @@ def test_damaged_values_are_noticed(tmp_path):
 
 def test_never_unpickles(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([print, None]), allow_pickle=True)
-    with pytest.raises(FileFormatError, match="not a whole .npy file of numbers: Object arrays cannot be loaded"):
+    with pytest.raises(FileFormatError, match="not a whole .npy file of numbers: .*Python objects"):
         events.read(tmp_path / "objects.npy")
 
 
@@ -243,8 +242,8 @@ def test_other_kind_newer_version_and_missing_parts(tmp_path):
     write_hdf5(path, "posterior", 1, lambda file: None)
     with pytest.raises(FileFormatError, match="is a pyrogen posterior file; expected a pyrogen events file"):
         events.read(path)
-    write_hdf5(path, "events", 2, lambda file: None)
-    with pytest.raises(FileFormatError, match="has events format version 2; this pyrogen reads versions 1 to 1"):
+    write_hdf5(path, "events", 3, lambda file: None)
+    with pytest.raises(FileFormatError, match="has events format version 3; this pyrogen reads versions 1 to 2"):
         events.read(path)
     write_hdf5(path, "events", 1, lambda file: None)
     with pytest.raises(FileFormatError, match="is damaged or incomplete"):

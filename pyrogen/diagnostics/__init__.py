@@ -3,6 +3,7 @@
 from .advice import Advice, Finding, advise
 from .arviz_io import make_inference_data, read_inference_data, write_inference_data
 from .calibration import Calibration, calibration_along_lines, calibration_of
+from .classifier import Classifier, ClassifierResult, classifier_test, train_classifier
 from .comparison import Comparison, band_overlap, compare, coverage
 from .convergence import Convergence, function_space, probe_points
 from .distances import predictive_distance, total_variation, wasserstein
@@ -13,14 +14,18 @@ from .lines import LineResult, density_along_lines
 from .maps import UncertaintyMap, uncertainty_map
 from .marginals import MarginalResult, marginal
 from .predictive import Elpd, effective_parameters, elpd, guide_pareto_k
+from .quality import PeakFit, QualityTable, peak_width, sample_quality
 from .quantile_bins import AmplificationFit, QuantileBinResult, fit_amplification, quantile_bins
 from .recovery import bootstrap_calibration, simulation_based_calibration
+from .roc import roc_auc
 from .training_size import SizeScan, scan_training_size
 
 __all__ = [
     "Advice",
     "AmplificationFit",
     "Calibration",
+    "Classifier",
+    "ClassifierResult",
     "Comparison",
     "Convergence",
     "Elpd",
@@ -28,6 +33,8 @@ __all__ = [
     "LikelihoodFit",
     "LineResult",
     "MarginalResult",
+    "PeakFit",
+    "QualityTable",
     "QuantileBinResult",
     "ShapeFit",
     "SizeScan",
@@ -37,6 +44,7 @@ __all__ = [
     "bootstrap_calibration",
     "calibration_along_lines",
     "calibration_of",
+    "classifier_test",
     "compare",
     "coverage",
     "density_along_lines",
@@ -49,14 +57,18 @@ __all__ = [
     "likelihood_fit",
     "make_inference_data",
     "marginal",
+    "peak_width",
     "predictive_distance",
     "probe_points",
     "quantile_bins",
     "read_inference_data",
+    "roc_auc",
+    "sample_quality",
     "scan_training_size",
     "simulation_based_calibration",
     "to_inference_data",
     "total_variation",
+    "train_classifier",
     "uncertainty_map",
     "wasserstein",
     "write_inference_data",

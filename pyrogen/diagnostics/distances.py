@@ -91,7 +91,7 @@ def wasserstein(a_events: Any, b_events: Any) -> Array:
     """
     from scipy.stats import wasserstein_distance  # here: scipy.stats takes a second, and comes with ArviZ
 
-    weights = [_positive_weights(name, its) for name, its in (("a_events", a_events), ("b_events", b_events))]
+    weights = [positive_weights(name, its) for name, its in (("a_events", a_events), ("b_events", b_events))]
     a, b = (
         event_table(name, its.values if isinstance(its, EventSample) else its)
         for name, its in (("a_events", a_events), ("b_events", b_events))
@@ -101,7 +101,8 @@ def wasserstein(a_events: Any, b_events: Any) -> Array:
     return np.array([wasserstein_distance(a[:, i], b[:, i], *weights) for i in range(a.shape[1])])
 
 
-def _positive_weights(name: str, events: Any) -> Array | None:
+def positive_weights(name: str, events: Any) -> Array | None:
+    """The weights of a sample, checked not to be negative."""
     weights = events.weights if isinstance(events, EventSample) else None
     if weights is not None and (weights < 0).any():
         raise ValueError(f"{name} has {int((weights < 0).sum())} negative weights; the distance needs positive ones")

@@ -1,11 +1,48 @@
 """Events: samples with names, weights and provenance, their files, preprocessing, Drell-Yan from Pythia 8."""
 
-from .formats import read, write
+from .checks import check_events, check_weights
+from .coordinates import (
+    PERIODIC,
+    BeamLimit,
+    Columns,
+    LeptonPair,
+    Probit,
+    RecoilingPair,
+    Squash,
+    lepton_pair_coordinates,
+)
+from .formats import EventWriter, append, read, stream, write
+from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
+from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
+from .particles import JETS
 from .preprocessing import Bijection, Chain, Identity, Standardise, UnitBox
 from .pythia import drell_yan
-from .sample import EventSample, check_events, check_weights
+from .resonance import Resonance
+from .sample import EventSample
 
 __all__ = [
+    "JETS",
+    "EventWriter",
+    "append",
+    "stream",
+    "LEPTONS",
+    "PERIODIC",
+    "Columns",
+    "LeptonPair",
+    "Observable",
+    "Probit",
+    "BeamLimit",
+    "RecoilingPair",
+    "Resonance",
+    "Squash",
+    "collision_energy",
+    "four_vectors",
+    "lepton_balance",
+    "lepton_pair",
+    "lepton_pair_coordinates",
+    "lepton_pair_observables",
+    "momenta",
+    "pair_momenta",
     "Bijection",
     "Chain",
     "EventSample",

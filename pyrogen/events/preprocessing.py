@@ -21,14 +21,22 @@ from .sample import EventSample
 Events = EventSample | ArrayLike | Tensor
 
 
+_KINDS: dict[str, type[Bijection]] = {}  # by the name in their configuration
+
+
 class Bijection(nn.Module, ABC):
-    """An invertible map, feature by feature, that can be fitted to events.
+    """An invertible map of events that can be fitted to them.
 
     Before it is fitted it acts as the identity, so that a model with it is a proper density at any time.
     """
 
     kind: ClassVar[str]
     """The name in :meth:`config`."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "kind" in vars(cls):
+            _KINDS[cls.kind] = cls
 
     @property
     @abstractmethod
@@ -98,39 +106,34 @@ class Identity(Bijection):
         return cls()
 
 
-class _Affine(Bijection):
-    """u = (x − shift) / scale with one shift and scale per feature, made from two buffers of shape ``[d]``.
+class FittedConstants(Bijection):
+    """A bijection with constants: float64 buffers of one shape, ``[d]`` or ``[]``, each.
 
-    Shape ``[]`` (one number for all features) is how the buffers start, when d is not yet known.
+    Shape ``[]`` (one number for all features) is how they start, when d is not yet known.
     """
 
-    constants: ClassVar[tuple[str, str]]
-    """Names of the two buffers; their start values 0 and 1 make the identity."""
-    _condition: ClassVar[str]
+    constants: ClassVar[tuple[str, ...]]
+    """Names of the buffers."""
+    start: ClassVar[tuple[float, ...]]
+    """What they are before the fit."""
+    condition: ClassVar[str]
+    """What :meth:`valid` asks for, in words."""
 
     _is_fitted: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer(self.constants[0], torch.zeros((), dtype=torch.float64))
-        self.register_buffer(self.constants[1], torch.ones((), dtype=torch.float64))
+        for name, value in zip(self.constants, self.start, strict=True):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
         self.register_buffer("_is_fitted", torch.tensor(False))
 
     @abstractmethod
-    def _shift_and_scale(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Shift and scale (positive) from the two constants."""
+    def valid(self, *constants: Tensor) -> Tensor:
+        """Whether constants make a bijection, one truth value per feature."""
 
     @property
     def fitted(self) -> bool:
         return bool(self._is_fitted)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        shift, scale, log_scale = self._cast_for(x)
-        return (x - shift) / scale, -log_scale
-
-    def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        shift, scale, log_scale = self._cast_for(u)
-        return u * scale + shift, log_scale
 
     def config(self) -> dict[str, Any]:
         values = {name: getattr(self, name).tolist() for name in self.constants}
@@ -144,29 +147,28 @@ class _Affine(Bijection):
 
     def _set(self, constants: Sequence[ArrayLike], fitted: bool = True) -> None:
         """Put new constants into the buffers, on the device where they are."""
-        a, b = (np.array(constant, dtype=np.float64) for constant in constants)
-        fine = a.ndim < 2 and a.shape == b.shape and bool(np.isfinite([a, b]).all())
-        if not (fine and bool((self._shift_and_scale(torch.from_numpy(a), torch.from_numpy(b))[1] > 0).all())):
+        arrays = [np.array(constant, dtype=np.float64) for constant in constants]
+        fine = arrays[0].ndim < 2 and len({array.shape for array in arrays}) == 1 and np.isfinite(arrays).all()
+        if not (fine and bool(self.valid(*map(torch.from_numpy, arrays)).all())):
             raise ValueError(
                 f"{type(self).__name__} needs finite {' and '.join(self.constants)} of one shape, [d] or []; "
-                f"{self._condition}; got {a.tolist()} and {b.tolist()}"
+                f"{self.condition}; got {' and '.join(str(array.tolist()) for array in arrays)}"
             )
         device = self._is_fitted.device
-        for name, value in zip(self.constants, (a, b), strict=True):
+        for name, value in zip(self.constants, arrays, strict=True):
             setattr(self, name, torch.from_numpy(value).to(device))
         self._is_fitted = torch.tensor(fitted, device=device)
 
-    def _cast_for(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Shift, scale and Σ log scale (expanded to one per event) in the dtype of x."""
+    def _cast(self, x: Tensor, dtype: torch.dtype | None = None) -> list[Tensor]:
+        """The constants in the dtype of ``x [..., d]`` (or another), expanded to ``[d]``."""
         name = type(self).__name__
         if not x.is_floating_point():
             raise ValueError(f"{name} needs floating-point events; got {x.dtype}")
-        first, second = (getattr(self, constant).to(x.dtype) for constant in self.constants)
+        values = [getattr(self, constant).to(dtype or x.dtype) for constant in self.constants]
         # Without this check a [N, 1] tensor would silently be spread over all d features.
-        if first.ndim == 1 and x.shape[-1:] != first.shape:
-            raise ValueError(f"{name} was fitted to {len(first)} features; got events of shape {list(x.shape)}")
-        shift, scale = self._shift_and_scale(first, second)
-        return shift, scale, scale.log().expand(x.shape[-1]).sum().expand(x.shape[:-1])
+        if values[0].ndim == 1 and x.shape[-1:] != values[0].shape:
+            raise ValueError(f"{name} was fitted to {len(values[0])} features; got events of shape {list(x.shape)}")
+        return [value.expand(x.shape[-1]) for value in values]
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         # The constants take the shape of those that are loaded: a fresh bijection does not know d.
@@ -174,6 +176,27 @@ class _Affine(Bijection):
             if prefix + name in state_dict:
                 setattr(self, name, getattr(self, name).new_empty(state_dict[prefix + name].shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class _Affine(FittedConstants):
+    """u = (x − shift) / scale with one shift and scale per feature, made from two constants."""
+
+    start = (0.0, 1.0)  # the identity
+
+    @abstractmethod
+    def _shift_and_scale(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift and scale (positive) from the two constants."""
+
+    def valid(self, *constants: Tensor) -> Tensor:
+        return self._shift_and_scale(*constants)[1] > 0
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        shift, scale = self._shift_and_scale(*self._cast(x))
+        return (x - shift) / scale, -scale.log().sum().expand(x.shape[:-1])
+
+    def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        shift, scale = self._shift_and_scale(*self._cast(u))
+        return u * scale + shift, scale.log().sum().expand(u.shape[:-1])
 
 
 class Standardise(_Affine):
@@ -184,12 +207,12 @@ class Standardise(_Affine):
 
     kind = "standardise"
     constants = ("mean", "std")
-    _condition = "std must be positive"
+    condition = "std must be positive"
     mean: Tensor
     std: Tensor
 
     def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
-        sample = _sample(events, weights)
+        sample = as_sample(events, weights)
         _check_spread(sample)
         mean = np.average(sample.values, axis=0, weights=sample.weights)
         variance = np.average((sample.values - mean) ** 2, axis=0, weights=sample.weights)
@@ -224,7 +247,7 @@ class UnitBox(_Affine):
 
     kind = "unit_box"
     constants = ("low", "high")
-    _condition = "low must be below high"
+    condition = "low must be below high"
     low: Tensor
     high: Tensor
 
@@ -239,7 +262,7 @@ class UnitBox(_Affine):
             self._set(np.broadcast_arrays(low, high))
 
     def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
-        sample = _sample(events, weights)
+        sample = as_sample(events, weights)
         _check_spread(sample)
         low, high = sample.values.min(axis=0), sample.values.max(axis=0)
         edge = self.margin * (high - low)
@@ -278,7 +301,7 @@ class Chain(Bijection):
         return all(part.fitted for part in self.parts)
 
     def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
-        sample = _sample(events, weights)
+        sample = as_sample(events, weights)
         x = torch.tensor(sample.values, device=next((buffer.device for buffer in self.buffers()), None))
         for part in self.parts:
             if not part.fitted:
@@ -308,9 +331,6 @@ class Chain(Bijection):
         return cls(from_config(part) for part in config["parts"])
 
 
-_KINDS: dict[str, type[Bijection]] = {cls.kind: cls for cls in (Identity, Standardise, UnitBox, Chain)}
-
-
 def from_config(config: Mapping[str, Any]) -> Bijection:
     """The bijection that :meth:`Bijection.config` described.
 
@@ -326,7 +346,7 @@ def from_config(config: Mapping[str, Any]) -> Bijection:
         raise ValueError(f"the configuration of preprocessing {kind!r} lacks {error}") from error
 
 
-def _sample(events: Events, weights: ArrayLike | Tensor | None) -> EventSample:
+def as_sample(events: Events, weights: ArrayLike | Tensor | None) -> EventSample:
     """Events and weights, checked and in float64."""
     if isinstance(events, EventSample):
         if weights is None:

@@ -85,6 +85,7 @@ def drell_yan(n: int, seed: int = 1, progress: bool = True) -> EventSample:
         "version": f"{generator.settings.parm('Pythia:versionNumber'):.3f}",
         "settings": settings,
         "seed": seed,
+        "beams": [{"pdg": 2212, "energy": 6500.0}] * 2,
         "cross_section_pb": info.sigmaGen() * 1e9,  # Pythia counts in mb
         "cross_section_error_pb": info.sigmaErr() * 1e9,
     }

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+
+from .checks import (
+    as_numpy,
+    check_dimensions,
+    check_events,
+    check_finite_rows,
+    check_log_weights,
+    check_uncertainties,
+    check_weights,
+)
+
+__all__ = ["PER_EVENT", "EventSample", "check_events", "check_weights"]
+
+PER_EVENT = ("weights", "uncertainties", "log_weights")
+"""What a sample may have for each event besides its values."""
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -29,6 +44,11 @@ class EventSample:
         uncertainties: ``[N]`` relative uncertainty σ(x)/p(x) of the density at each event (arXiv:2104.04543,
             eq. 2), or None.
         provenance: how the events were made; anything JSON can hold.
+        log_weights: ``[N, K]`` log p(x|θₖ)/p(x) of K posterior draws θₖ at each event, finite or -inf, or None.
+            A histogram of the events with the weights ``w exp(log_weights[:, k])`` is that of draw k, so the
+            spread over k is its error band.
+        part: for a part of a larger sample, such as a chunk of a stream: the number of its first event there, from
+            which errors count. The sum of its weights may then be zero or negative.
 
     Raises:
         ValueError: wrong shape or length, an empty sample, NaN or infinite entries, repeated names, weights
@@ -42,6 +62,8 @@ class EventSample:
     weights: np.ndarray | None
     uncertainties: np.ndarray | None
     provenance: dict[str, Any]
+    log_weights: np.ndarray | None
+    part: int | None
 
     def __init__(
         self,
@@ -51,28 +73,86 @@ class EventSample:
         weights: ArrayLike | torch.Tensor | None = None,
         uncertainties: ArrayLike | torch.Tensor | None = None,
         provenance: dict[str, Any] | None = None,
+        *,
+        log_weights: ArrayLike | torch.Tensor | None = None,
+        part: int | None = None,
     ) -> None:
-        table = _as_numpy(values, "events")
+        table = as_numpy(values, "events")
         if table.ndim == 1:
             table = table[:, None]
-        _check_dimensions(table, None, "events")
+        check_dimensions(table, None, "events")
         d = table.shape[1]
         names = _labels(names, d, "names") if names is not None else tuple(f"x{i}" for i in range(d))
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"names must differ from each other; repeated: {', '.join(repeated)}")
-        _check_finite_rows(table, "events", names)
+        first = part or 0
+        check_finite_rows(table, "events", names, first)
         if weights is not None:
-            check_weights(weights, len(table))
+            check_weights(weights, len(table), positive_sum=part is None, first=first)
         if uncertainties is not None:
-            _check_uncertainties(uncertainties, len(table))
+            check_uncertainties(uncertainties, len(table), first)
+        if log_weights is not None:
+            check_log_weights(log_weights, len(table), first)
         store = object.__setattr__  # the one place where a frozen sample is filled
         store(self, "values", _frozen_copy(table))
         store(self, "names", names)
         store(self, "units", _labels(units, d, "units") if units is not None else ("",) * d)
-        store(self, "weights", None if weights is None else _frozen_copy(weights))
-        store(self, "uncertainties", None if uncertainties is None else _frozen_copy(uncertainties))
+        given = {"weights": weights, "uncertainties": uncertainties, "log_weights": log_weights}
+        for name, array in given.items():
+            store(self, name, None if array is None else _frozen_copy(array))
         store(self, "provenance", _plain(provenance if provenance is not None else {}))
+        store(self, "part", part)
+
+    @classmethod
+    def concatenate(cls, samples: Iterable[EventSample], provenance: dict[str, Any] | None = None) -> EventSample:
+        """One sample of the events of several, in their order; parts of a stream become a whole again.
+
+        Their names, their units and what they have for each event (weights, uncertainties, log weights of as many
+        draws) must agree.
+
+        Args:
+            samples: at least one.
+            provenance: that of the first sample, if left out.
+
+        Raises:
+            ValueError: no sample, samples that do not fit together (the message says which and why), or weights
+                without a positive sum in total.
+        """
+        samples = list(samples)
+        if not samples:
+            raise ValueError("samples is empty; there must be at least one to concatenate")
+        for i, sample in enumerate(samples):
+            samples[0].check_like(sample, f"sample {i}", "sample 0")
+        joined: dict[str, Any] = {
+            name: _joined([getattr(sample, name) for sample in samples])
+            for name in PER_EVENT
+            if getattr(samples[0], name) is not None
+        }
+        values = _joined([sample.values for sample in samples])
+        provenance = samples[0].provenance if provenance is None else provenance
+        return cls(values, samples[0].names, samples[0].units, provenance=provenance, **joined)
+
+    def check_like(self, other: EventSample, what: str = "the sample", this: str = "the first") -> None:
+        """Check that the events of another sample fit behind those of this one.
+
+        Args:
+            other: the other sample.
+            what: how the error calls it.
+            this: how the error calls this one.
+
+        Raises:
+            ValueError: other names or units, or not the same of weights, uncertainties and log weights.
+        """
+        for name, cure in (("names", "choose columns with sample.select(names)"), ("units", "convert its columns")):
+            mine, others = getattr(self, name), getattr(other, name)
+            if mine != others:
+                raise ValueError(f"{what} has the {name} {list(others)}, {this} has {list(mine)}; {cure}")
+        mine, others = self._per_event(), other._per_event()
+        if mine != others:
+            raise ValueError(
+                f"{what} has {others}, {this} has {mine}; all must have the same (weights=np.ones(N) are neutral)"
+            )
 
     def __len__(self) -> int:
         """Number of events N."""
@@ -113,14 +193,28 @@ class EventSample:
             ValueError: no event is left, or their weights have no positive sum.
         """
         rows = selection if isinstance(selection, slice) else _row_selection(selection)
+        chosen: dict[str, Any] = {
+            name: getattr(self, name)[rows] for name in PER_EVENT if getattr(self, name) is not None
+        }
         return EventSample(
-            self.values[rows],
-            self.names,
-            self.units,
-            None if self.weights is None else self.weights[rows],
-            None if self.uncertainties is None else self.uncertainties[rows],
-            self.provenance,
+            self.values[rows], self.names, self.units, provenance=self.provenance, part=self.part, **chosen
         )
+
+    def select(self, names: Sequence[str]) -> EventSample:
+        """The same events with the named columns alone, in the order given.
+
+        Raises:
+            ValueError: no such column, a name given twice, or no name at all.
+            TypeError: a single string, or names that are no strings.
+        """
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"names must be a sequence of column names; got {names!r}")
+        units = dict(zip(self.names, self.units, strict=True))
+        columns = [self.column(name) for name in names]
+        values = np.column_stack(columns) if columns else self.values[:, :0]
+        extras: dict[str, Any] = {name: getattr(self, name) for name in PER_EVENT}
+        labels = [units[name] for name in names]
+        return EventSample(values, names, labels, provenance=self.provenance, part=self.part, **extras)
 
     def tensor(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> torch.Tensor:
         """The values as a new tensor ``[N, d]``, by default of torch's default dtype."""
@@ -144,114 +238,34 @@ class EventSample:
         return "\n".join([size, *rows])
 
     def __repr__(self) -> str:
-        extras = [name for name in ("weights", "uncertainties") if getattr(self, name) is not None]
+        extras = [name for name in PER_EVENT if getattr(self, name) is not None]
         return f"EventSample({len(self)} events; {'; '.join([', '.join(self._labels_with_units()), *extras])})"
+
+    def _per_event(self) -> str:
+        """What the sample has for each event besides values, in words."""
+        has = [name for name in ("weights", "uncertainties") if getattr(self, name) is not None]
+        if self.log_weights is not None:
+            has.append(f"log_weights of {self.log_weights.shape[1]} draws")
+        return " and ".join(has) or "no weights, uncertainties or log_weights"
 
     def _labels_with_units(self) -> list[str]:
         return [f"{name} [{unit}]" if unit else name for name, unit in zip(self.names, self.units, strict=True)]
 
 
-def check_events(
-    values: ArrayLike | torch.Tensor,
-    features: int | None = None,
-    what: str = "events",
-    names: Sequence[str] | None = None,
-) -> None:
-    """Check that ``values`` are events a density can be fitted to: ``[N, d]``, N ≥ 1, d ≥ 1, all finite.
-
-    Args:
-        values: numpy array, torch tensor (any device) or nested list.
-        features: the d that is needed, if it is known.
-        what: how the error calls them.
-        names: column names for the error.
-
-    Raises:
-        ValueError: not two-dimensional, empty, another number of columns, or rows with NaN or infinity (the
-            message says how many, and where the first is).
-        TypeError: no real numbers.
-    """
-    table = _as_numpy(values, what)
-    _check_dimensions(table, features, what)
-    _check_finite_rows(table, what, names)
-
-
-def check_weights(weights: ArrayLike | torch.Tensor, n: int) -> None:
-    """Check that ``weights`` can weight ``n`` events: ``[n]``, finite, with a positive sum.
-
-    Single weights may be negative.
-
-    Raises:
-        ValueError: wrong shape, NaN or infinity, or a sum that is zero or negative.
-        TypeError: no real numbers.
-    """
-    total = _per_event(weights, n, "weights").sum(dtype=np.float64)
-    if not total > 0:
-        raise ValueError(f"the sum of the weights must be positive; it is {total:.6g} over {n} events")
-
-
-def _check_uncertainties(uncertainties: ArrayLike | torch.Tensor, n: int) -> None:
-    array = _per_event(uncertainties, n, "uncertainties")
-    negative = np.flatnonzero(array < 0)
-    if len(negative):
-        first = negative[0]
-        raise ValueError(
-            f"uncertainties must not be negative; {len(negative)} are, the first is {array[first]} at event {first}"
-        )
-
-
-def _check_dimensions(table: np.ndarray, features: int | None, what: str) -> None:
-    if table.ndim != 2:
-        raise ValueError(f"{what} must have shape [N, d], one row per event; got shape {list(table.shape)}")
-    if len(table) == 0:
-        raise ValueError(f"{what}: empty sample, there is no event in it (shape {list(table.shape)})")
-    if table.shape[1] == 0:
-        raise ValueError(f"{what} must have at least one column; got shape {list(table.shape)}")
-    if features is not None and table.shape[1] != features:
-        raise ValueError(f"{what} must have {features} columns; got {table.shape[1]} (shape {list(table.shape)})")
-
-
-def _check_finite_rows(table: np.ndarray, what: str, names: Sequence[str] | None) -> None:
-    bad = ~np.isfinite(table)
-    rows = np.flatnonzero(bad.any(axis=1))
-    if len(rows):
-        row, column = rows[0], int(np.argmax(bad[rows[0]]))
-        label = f"{column} ({names[column]})" if names is not None else str(column)
-        raise ValueError(
-            f"{what}: {len(rows)} of {len(table)} rows hold NaN or infinity; "
-            f"the first is row {row}, column {label}: {table[row, column]}"
-        )
-
-
-def _per_event(values: ArrayLike | torch.Tensor, n: int, what: str) -> np.ndarray:
-    array = _as_numpy(values, what)
-    if array.shape != (n,):
-        raise ValueError(f"{what} must hold one number per event, shape [{n}]; got shape {list(array.shape)}")
-    bad = np.flatnonzero(~np.isfinite(array))
-    if len(bad):
-        raise ValueError(
-            f"{what}: {len(bad)} of {n} are NaN or infinite; the first is {array[bad[0]]} at event {bad[0]}"
-        )
-    return array
-
-
-def _as_numpy(values: ArrayLike | torch.Tensor, what: str) -> np.ndarray:
-    """A real-valued numpy array, without a copy where the memory can be shared."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        # numpy has no bfloat16
-        array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    else:
-        try:
-            array = np.asarray(values)
-        except ValueError as error:
-            raise ValueError(f"{what} must be a table with rows of one length: {error}") from error
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{what} must be real numbers; got {array.dtype}")
-    return array
-
-
 def _frozen_copy(values: ArrayLike | torch.Tensor) -> np.ndarray:
-    array = np.array(_as_numpy(values, "values"), dtype=np.float64, order="C")
+    array = as_numpy(values, "values")
+    if array.dtype == np.float64 and array.flags.c_contiguous and array.flags.owndata and not array.flags.writeable:
+        return array  # that of another sample: nobody can change it
+    array = np.array(array, dtype=np.float64, order="C")
+    array.flags.writeable = False
+    return array
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    """Arrays one behind the other, read-only, so that a sample takes them without a copy."""
+    if len(arrays) == 1:
+        return arrays[0]
+    array = np.concatenate(arrays)
     array.flags.writeable = False
     return array
 

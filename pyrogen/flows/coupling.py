@@ -61,17 +61,30 @@ class CouplingBlock(nn.Module):
         context: number of conditions appended to the conditioner's input.
         activation: a name in :data:`ACTIVATIONS`.
         first: transform the first half instead of the second.
+        circles: which of the kept features are periodic; the conditioner sees their sine and cosine.
     """
 
     def __init__(
-        self, features: int, transform: Transform, hidden: Sequence[int], context: int, activation: str, first: bool
+        self,
+        features: int,
+        transform: Transform,
+        hidden: Sequence[int],
+        context: int,
+        activation: str,
+        first: bool,
+        circles: Sequence[bool] = (),
     ) -> None:
         super().__init__()
         self.transform = transform
         self.first = first
         self.transformed = features - features // 2  # with an odd number the larger half moves
+        self._circles = [i for i, circle in enumerate(circles) if circle]
+        # radians per unit: a circle takes the whole box of its spline
+        self._turn = 2 * math.pi / (transform.high - transform.low) if self._circles else 0.0  # type: ignore[attr-defined]
+        self._plain = [i for i in range(features // 2) if i not in self._circles]
         outputs = self.transformed * transform.parameters_per_feature
-        self.conditioner = Conditioner(features // 2 + context, hidden, outputs, activation)
+        inputs = features // 2 + len(self._circles) + context
+        self.conditioner = Conditioner(inputs, hidden, outputs, activation)
 
     def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """The half that is kept and the half that is transformed."""
@@ -83,6 +96,9 @@ class CouplingBlock(nn.Module):
         return still, moved
 
     def _predict(self, kept: Tensor, context: Tensor | None) -> Tensor:
+        if self._circles:
+            angle = self._turn * kept[..., self._circles]
+            kept = torch.cat([kept[..., self._plain], torch.cos(angle), torch.sin(angle)], -1)
         inputs = kept if context is None else torch.cat([kept, context], -1)
         return self.conditioner(inputs).unflatten(-1, (self.transformed, -1))
 
@@ -129,6 +145,8 @@ class CouplingFlow(nn.Module):
         clamp: bound on the log-scale of an affine block.
         activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         seed: seeds the initial weights and the fixed mixing; the global random state is left alone.
+        periodic: indices of features that are angles, from 0 to 1 once around, for ``transform="rqs"``; the others are
+            as the base says. The density is continuous where the circle is cut. There is none outside [0, 1].
         dtype: ``torch.float32`` (default) or ``torch.float64``.
 
     Raises:
@@ -153,6 +171,7 @@ class CouplingFlow(nn.Module):
         clamp: float = 2.0,
         activation: str = "relu",
         seed: int = 0,
+        periodic: Sequence[int] = (),
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
@@ -177,6 +196,12 @@ class CouplingFlow(nn.Module):
                 'transform="bernstein" is a polynomial on the unit box; give base="uniform", and for events that do '
                 "not live there preprocessing=pg.events.UnitBox(low, high)"
             )
+        periodic = sorted({whole_number("every entry of periodic", index, 0) for index in periodic})
+        if periodic and (transform != "rqs" or mixing == "rotation" or periodic[-1] >= features):
+            raise ValueError(
+                f'periodic={periodic} needs transform="rqs", no rotations, and indices below the {features} features; '
+                f"got transform={transform!r}, mixing={mixing!r}"
+            )
         if features == 1 and transform == "affine" and context == 0:
             warnings.warn(
                 'an affine flow of one feature can only learn a Gaussian; transform="rqs" is not so limited',
@@ -196,36 +221,63 @@ class CouplingFlow(nn.Module):
             "clamp": float(clamp),
             "activation": activation,
             "seed": seed,
+            **({"periodic": periodic} if periodic else {}),
             "dtype": str(dtype).removeprefix("torch."),
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.blocks = nn.ModuleList(
-                CouplingBlock(
-                    features,
-                    TRANSFORMS[transform](base=base, bins=bins, bound=bound, clamp=clamp),
-                    hidden,
-                    context,
-                    activation,
-                    first=i % 2 == 1,
-                )
-                for i in range(blocks)
-            )
             if mixing == "random":
                 orders = torch.stack([torch.randperm(features) for _ in range(blocks)])
                 self.register_buffer("orders", orders)
-            elif mixing == "rotation":
+            self.blocks = nn.ModuleList()
+            moved = features - features // 2
+            circles = torch.zeros(features, dtype=torch.bool)
+            circles[periodic] = True
+            # Which features are periodic in the order of every block: the last one sees that of the events, the first
+            # one that of latent space after its permutation.
+            seen = [circles]
+            for i in reversed(range(blocks)):
+                seen.append(seen[-1][self.orders[i].argsort()] if mixing == "random" else seen[-1])
+            latent = seen.pop()
+            for i, circles in enumerate(reversed(seen)):
+                first = i % 2 == 1
+                halves = circles.split([moved, features - moved] if first else [features - moved, moved])
+                mine, kept = halves if first else reversed(halves)
+                part = TRANSFORMS[transform](base=base, bins=bins, bound=bound, clamp=clamp, periodic=mine.tolist())
+                self.blocks.append(CouplingBlock(features, part, hidden, context, activation, first, kept.tolist()))
+            if mixing == "rotation":
                 # in float64, so that they are orthogonal to the precision of either type
                 self.register_buffer(
                     "rotations", torch.linalg.qr(torch.randn(blocks, features, features, dtype=torch.float64)).Q
                 )
         self.mixing = mixing
+        # Angles, from 0 to 1 for the user, take the whole box of their splines inside: the two Jacobians cancel.
+        self._wide = base == "normal" and bool(periodic)
+        self._box = float(bound)
+        self._circles, self._latent_circles = periodic, latent.nonzero()[:, 0].tolist()
+        self._latent_line = (~latent).nonzero()[:, 0].tolist()
         self.to(dtype)
 
     @property
     def on_unit_box(self) -> bool:
         """True where the flow's events live in the unit box."""
         return self.base == "uniform"
+
+    def _to_box(self, values: Tensor, circles: list[int]) -> Tensor:
+        """Circles from [0, 1] to the box of their splines."""
+        if not self._wide:
+            return values
+        mask = torch.zeros(self.features, dtype=torch.bool, device=values.device)
+        mask[circles] = True
+        return torch.where(mask, self._box * (2 * values - 1), values)
+
+    def _from_box(self, values: Tensor, circles: list[int]) -> Tensor:
+        """Circles from the box of their splines to [0, 1]."""
+        if not self._wide:
+            return values
+        mask = torch.zeros(self.features, dtype=torch.bool, device=values.device)
+        mask[circles] = True
+        return torch.where(mask, (values / self._box + 1) / 2, values)
 
     def _mix(self, values: Tensor, block: int, inverse: bool) -> Tensor:
         if self.mixing == "random":
@@ -240,20 +292,22 @@ class CouplingFlow(nn.Module):
         """Generate: latent ``z [..., features]`` to events ``x`` and log|det dx/dz| ``[...]``."""
         context = self._check(z, context)
         log_det = z.new_zeros(z.shape[:-1])
+        z = self._to_box(z, self._latent_circles)
         for i, block in enumerate(self.blocks):
             z, contribution = block(self._mix(z, i, False), context)
             log_det = log_det + contribution
-        return z, log_det
+        return self._from_box(z, self._circles), log_det
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Normalise: events ``x [..., features]`` to latent ``z`` and log|det dz/dx| ``[...]``."""
         context = self._check(x, context)
         log_det = x.new_zeros(x.shape[:-1])
+        x = self._to_box(x, self._circles)
         for i in reversed(range(len(self.blocks))):
             x, contribution = self.blocks[i].inverse(x, context)  # type: ignore[operator]
             x = self._mix(x, i, True)
             log_det = log_det + contribution
-        return x, log_det
+        return self._from_box(x, self._latent_circles), log_det
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log density of events, ``log p_z(f^-1(x)) + log|det df^-1/dx|`` [A eq. 3].
@@ -274,13 +328,23 @@ class CouplingFlow(nn.Module):
         parameter = next(self.parameters())
         draw = torch.rand if self.on_unit_box else torch.randn
         z = draw(n, self.features, dtype=parameter.dtype, device=parameter.device)
+        if self._wide:
+            z[:, self._latent_circles] = torch.rand(n, len(self._circles), dtype=z.dtype, device=z.device)
         return self.forward(z, context)[0]
 
     def _base_log_prob(self, z: Tensor) -> Tensor:
         if self.on_unit_box:
-            inside = ((z >= 0) & (z <= 1)).all(-1)
+            # What rounding alone puts beyond an edge is inside, as generated events are.
+            rounding = 8 * torch.finfo(z.dtype).eps
+            inside = ((z >= -rounding) & (z <= 1 + rounding)).all(-1)
             return torch.where(inside, 0.0, -math.inf).to(z.dtype)
-        return -0.5 * (z**2).sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
+        if not self._circles:
+            return -0.5 * (z**2).sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
+        circles, line = z[..., self._latent_circles], z[..., self._latent_line]
+        rounding = 8 * torch.finfo(z.dtype).eps
+        inside = ((circles >= -rounding) & (circles <= 1 + rounding)).all(-1)
+        normal = -0.5 * (line**2).sum(-1) - 0.5 * len(self._latent_line) * math.log(2 * math.pi)
+        return torch.where(inside, normal, -math.inf)
 
     def _check(self, values: Tensor, context: Tensor | None) -> Tensor | None:
         if values.ndim < 1 or values.shape[-1] != self.features:
@@ -300,10 +364,10 @@ def _affine(*, clamp: float, **_: Any) -> Transform:
     return Affine(clamp)
 
 
-def _spline(*, base: str, bins: int, bound: float, **_: Any) -> Transform:
+def _spline(*, base: str, bins: int, bound: float, periodic: Sequence[bool], **_: Any) -> Transform:
     if base == "uniform":
-        return RationalQuadraticSpline(bins, 0.0, 1.0, free_edges=True)
-    return RationalQuadraticSpline(bins, -bound, bound)
+        return RationalQuadraticSpline(bins, 0.0, 1.0, free_edges=True, periodic=periodic)
+    return RationalQuadraticSpline(bins, -bound, bound, periodic=periodic)
 
 
 def _bernstein(*, bins: int, **_: Any) -> Transform:

@@ -8,6 +8,7 @@ network predicts for every event. Adding one means writing a class with ``parame
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -71,16 +72,28 @@ class RationalQuadraticSpline:
     [1/``slope_factor``, ``slope_factor``]. A slope independent of its bins can make the function so flat inside a bin
     that no float32 number tells its values apart: with raw parameters ~ N(0, 3^2) the inverse is then lost
     completely. Tied slopes and a smallest bin keep it within 1e-4.
+
+    Features marked in ``periodic`` (one truth value per feature) live on a circle (Rezende et al., arXiv:2002.02428):
+    the slopes at both ends of the box are the same, so that the density has no step where the circle was cut.
     """
 
     slope_factor = 5.0
 
-    def __init__(self, bins: int = 10, low: float = -5.0, high: float = 5.0, free_edges: bool = False) -> None:
+    def __init__(
+        self,
+        bins: int = 10,
+        low: float = -5.0,
+        high: float = 5.0,
+        free_edges: bool = False,
+        periodic: Sequence[bool] = (),
+    ) -> None:
         bins = whole_number("bins", bins, 2)
         if not low < high:
             raise ValueError(f"the spline's box [{low}, {high}] is empty; low must be below high")
         self.bins, self.low, self.high, self.free_edges = bins, low, high, free_edges
-        self.parameters_per_feature = 3 * bins + (1 if free_edges else -1)
+        self._periodic = torch.tensor(list(periodic)) if any(periodic) else None
+        free_slopes = bins + 1 if free_edges else bins if any(periodic) else bins - 1
+        self.parameters_per_feature = 2 * bins + free_slopes
         # Smallest bin as a fraction of the box. Edges with slope 1 need more, since a flat bin may not lie beside them.
         self.min_bin = (0.05 if free_edges else 0.4) / bins
 
@@ -93,11 +106,23 @@ class RationalQuadraticSpline:
         """Slopes ``[..., bins + 1]`` at the knots, from free factors and the bins' mean slopes ``[..., bins]``."""
         left, right = mean_slopes[..., :-1], mean_slopes[..., 1:]
         reference = 2 * left * right / (left + right)
+        if self._periodic is None and not self.free_edges:
+            return F.pad(self._near(reference, raw), (1, 1), value=1.0)
+        edges = mean_slopes[..., [0, -1]]
+        if self._periodic is not None:  # its ends are one knot, between the last bin and the first
+            periodic = self._periodic.to(raw.device)[:, None]
+            joint = 2 * edges.prod(-1, keepdim=True) / edges.sum(-1, keepdim=True)
+            edges = torch.where(periodic, joint, edges)
+            raw = torch.cat([raw[..., : self.bins], torch.where(periodic, raw[..., :1], raw[..., -1:])], -1)
+        slopes = self._near(torch.cat([edges[..., :1], reference, edges[..., 1:]], -1), raw)
         if self.free_edges:
-            reference = torch.cat([mean_slopes[..., :1], reference, mean_slopes[..., -1:]], -1)
+            return slopes
+        return torch.where(periodic, slopes, F.pad(slopes[..., 1:-1], (1, 1), value=1.0))
+
+    def _near(self, reference: Tensor, raw: Tensor) -> Tensor:
+        """Slopes within the allowed factor of a reference."""
         limit = math.log(self.slope_factor)
-        slopes = reference * (limit * torch.tanh(raw / limit)).exp()
-        return slopes if self.free_edges else F.pad(slopes, (1, 1), value=1.0)
+        return reference * (limit * torch.tanh(raw / limit)).exp()
 
     def _bin(self, value: Tensor, axis: int, parameters: Tensor) -> tuple[Tensor, ...]:
         """Corners ``x0, y0``, sizes ``w, h`` and edge slopes ``d0, d1`` of the bin that holds each value.

@@ -4,11 +4,13 @@ from pyrogen.inference.adam_mcmc import AdamMCMC
 from pyrogen.inference.chains import SamplingError, SamplingWarning
 from pyrogen.inference.checkpoint import CheckpointMismatchError
 from pyrogen.inference.ensemble import Ensemble
+from pyrogen.inference.histograms import sample_histograms
 from pyrogen.inference.hmc import HMC
 from pyrogen.inference.laplace import Laplace
 from pyrogen.inference.nuts import NUTS
-from pyrogen.inference.posterior import Posterior, load
+from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.predictions import DensityEstimate, HistogramBand
+from pyrogen.inference.saved import load
 from pyrogen.inference.sgmcmc import SGHMC, SGLD
 from pyrogen.inference.svi import SVI
 from pyrogen.inference.training import TrainingDivergedError
@@ -32,4 +34,5 @@ __all__ = [
     "TrainingDivergedError",
     "WeightPosterior",
     "load",
+    "sample_histograms",
 ]

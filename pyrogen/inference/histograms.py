@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 
-from pyrogen.inference.predictions import HistogramBand, multinomial_noise, weighted_noise
+from pyrogen.events import EventSample, stream
+from pyrogen.inference.predictions import HistogramBand, make_edges, multinomial_noise, weighted_noise
 
 if TYPE_CHECKING:
     from pyrogen.inference.posterior import Posterior
@@ -52,6 +55,52 @@ def weighted_events(
     return {
         name: HistogramBand(edges[name], filled / n, n, "b", weighted_noise(filled / n, squares[name] / n, n))
         for name, filled in sums.items()
+    }
+
+
+def sample_histograms(
+    source: EventSample | str | os.PathLike[str], observables: Mapping[str, tuple[Any, ...]]
+) -> dict[str, HistogramBand]:
+    """Histograms with the posterior's band from generated events that carry log-weights; the posterior is not needed.
+
+    Procedure (b): every draw weights the same events by ``p(x|theta_k) / p(x)``.
+
+    Args:
+        source: events made with ``log_weights=True``, or a file of them, which is streamed.
+        observables: by name ``(observable, bins)`` or ``(observable, number of bins, (low, high))``; an observable is a
+            function of events ``[m, d]`` (tensor) to values ``[m]``, or a column's name or index.
+
+    Raises:
+        ValueError: events without log-weights, with event weights, or an observable or bins that do not fit.
+    """
+    if not observables:
+        raise ValueError("observables is empty; give at least one")
+    edges = {name: make_edges(*wanted[1:]) for name, wanted in observables.items()}
+    parts = iter([source]) if isinstance(source, EventSample) else stream(source)
+    sums: dict[str, Any] = dict.fromkeys(edges, 0.0)
+    squares: dict[str, Any] = dict.fromkeys(edges, 0.0)
+    n = 0
+    for part in parts:
+        if part.log_weights is None or part.weights is not None:
+            wrong = "no log-weights" if part.log_weights is None else "event weights besides their log-weights"
+            raise ValueError(f"the events have {wrong}; make them with posterior.generate(n, log_weights=True)")
+        weights = np.exp(part.log_weights)
+        for name, (observable, *_) in observables.items():
+            if callable(observable):
+                values = observable_values(observable, part.tensor(torch.float64))
+            else:
+                values = part.column(observable)
+            bins = np.searchsorted(edges[name], values, side="right") - 1
+            bins[values == edges[name][-1]] -= 1  # the last bin has both its edges, as in numpy
+            rows = np.flatnonzero((bins >= 0) & (bins < len(edges[name]) - 1))
+            shape = (len(edges[name]) - 1, len(rows))
+            one_hot = csr_array((np.ones(len(rows)), (bins[rows], np.arange(len(rows)))), shape)
+            sums[name] = sums[name] + (one_hot @ weights[rows]).T
+            squares[name] = squares[name] + one_hot @ np.square(weights[rows] - 1).mean(1)
+        n += len(part)
+    return {
+        name: HistogramBand(its, sums[name] / n, n, "b", weighted_noise(sums[name] / n, squares[name] / n, n))
+        for name, its in edges.items()
     }
 
 

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import whole_number
 from pyrogen.events import EventSample, check_events
-from pyrogen.events.preprocessing import from_config
-from pyrogen.files import FileFormatError, open_hdf5, read_json, write_array, write_hdf5, write_json
-from pyrogen.flows import CouplingFlow
 from pyrogen.inference.data import as_tensor, check_context
+from pyrogen.inference.generation import CHUNK, generate_sample, generate_to_file
 from pyrogen.inference.histograms import own_events, weighted_events
 from pyrogen.inference.predictions import DensityEstimate, HistogramBand, make_edges
-from pyrogen.inference.weights import FAMILIES, WeightPosterior
+from pyrogen.inference.saved import save
+from pyrogen.inference.weights import WeightPosterior
 
-KIND, VERSION = "posterior", 1
 ROWS = 4096  # events evaluated at once: the fastest chunk on a CPU, and what bounds the memory
 NUMBERS = 1 << 22  # largest number of densities [draws, rows] held at once
 DRAWS = 50  # weight draws of a prediction, as in [A] sec. 4
@@ -108,7 +105,9 @@ class Posterior:
             relatives.append(torch.where(mean > 0, std / mean, torch.inf))
         return DensityEstimate(torch.cat(means), torch.cat(stds), torch.cat(relatives))
 
-    def sample(self, n: int, draws: int | None = None, *, context: Any = None, seed: int = 0) -> Tensor:
+    def sample(
+        self, n: int, draws: int | None = None, *, context: Any = None, seed: int = 0, part: int | None = None
+    ) -> Tensor:
         """Events of the posterior predictive distribution, from ``draws`` networks in equal shares, shuffled.
 
         Args:
@@ -116,6 +115,7 @@ class Posterior:
             draws: number of weight draws (at most n are used); None: 50, or all where fewer are stored.
             context: conditions ``[n, k]``, one row per event to generate.
             seed: seeds weight draws and events.
+            part: number of a part of a larger sample: other events of the same weight draws.
 
         Returns:
             ``[n, d]`` in the units of the training events.
@@ -123,14 +123,14 @@ class Posterior:
         n = whole_number("n", n, 1)
         draws = min(self._draws(draws), n)
         context = self._context(context, n)
-        with _seeded(seed, self.model.device):
+        with _seeded(seed if part is None else _stream(seed, part), self.model.device):
             order = torch.randperm(n)
             pieces = []
             with self._bar(n, "sample", "event") as bar:
                 for theta, mine in zip(self.weights.draws(draws, seed), order.tensor_split(draws), strict=True):
-                    for part in mine.split(4 * ROWS):
-                        pieces.append(self._generate(theta, len(part), None if context is None else context[part]))
-                        bar.update(len(part))
+                    for rows in mine.split(4 * ROWS):
+                        pieces.append(self._generate(theta, len(rows), None if context is None else context[rows]))
+                        bar.update(len(rows))
         events = torch.cat(pieces)
         return events[order.argsort().to(events.device)]
 
@@ -156,41 +156,74 @@ class Posterior:
             for k, theta in enumerate(self.weights.draws(draws, seed)):
                 for rows in torch.arange(n).split(4 * ROWS):
                     # Seeded part by part: between them the caller must find the global random state as it left it.
-                    own = np.random.SeedSequence((seed, k, int(rows[0]))).generate_state(1, np.uint64)[0]
-                    with _seeded(int(own >> np.uint64(1)), self.model.device):
+                    with _seeded(_stream(seed, k, int(rows[0])), self.model.device):
                         events = self._generate(theta, len(rows), None if context is None else context[rows])
                     yield k, events
                     bar.update(len(rows))
 
-    def generate(self, n: int, draws: int | None = None, *, context: Any = None, seed: int = 0) -> EventSample:
+    def generate(
+        self, n: int, draws: int | None = None, *, context: Any = None, seed: int = 0, log_weights: bool = False
+    ) -> EventSample:
         """Events with the relative uncertainty of the density at each of them, ``{x, sigma(x)/p(x)}`` [A eq. 2].
 
-        Arguments as in :meth:`sample`.
+        Args:
+            n: number of events.
+            draws: number of weight draws K, at least 2; None: 50, or all where fewer are stored.
+            context: conditions ``[n, k]``, one row per event to generate.
+            seed: seeds weight draws and events.
+            log_weights: keep ``log p(x|theta_k)/p(x)`` of every draw at every event, ``[n, K]``, from which
+                :func:`pyrogen.sample_histograms` makes the band of any histogram later on, without the posterior.
 
         Returns:
             An :class:`~pyrogen.EventSample` with ``uncertainties``, and the column names and units of the training.
         """
+        return generate_sample(self, whole_number("n", n, 1), self._several(draws), context, seed, log_weights)
+
+    def generate_to(
+        self,
+        path: str | os.PathLike[str],
+        n: int,
+        draws: int | None = None,
+        *,
+        context: Any = None,
+        seed: int = 0,
+        log_weights: bool = False,
+        finish: Callable[[EventSample], EventSample] | None = None,
+        chunk: int = CHUNK,
+        progress: bool = True,
+        **layout: Any,
+    ) -> Path:
+        """:meth:`generate` to a file, in memory for one chunk only. A killed run goes on when it is repeated.
+
+        Finished chunks are kept in the folder ``<path>.parts`` until the file is whole; the file of a resumed run has
+        the same bits as that of an uninterrupted one. How long it takes, ``benchmarks/generate.py`` prints.
+
+        Args:
+            path: the file, as :class:`pyrogen.events.EventWriter` writes it.
+            n: number of events.
+            draws: number of weight draws K, at least 2 and at most n; None: 50, or all where fewer are stored.
+            context: conditions ``[n, k]``, one row per event to generate.
+            seed: seeds weight draws and events.
+            log_weights: keep the log-weights of all draws, as :meth:`generate` does.
+            finish: what is done with every chunk before it is written, such as
+                :func:`pyrogen.events.four_vectors`.
+            chunk: events generated at a time, at least ``draws``.
+            progress: show a progress bar.
+            **layout: for :class:`~pyrogen.events.EventWriter`, such as ``layout="rows"``.
+
+        Raises:
+            ValueError: as :meth:`generate`, or the folder of parts belongs to another run.
+            OSError: the file cannot be written.
+        """
         draws = self._several(draws)
-        events = self.sample(n, draws, context=context, seed=seed)
-        relative = self.density(events, draws, context=context, seed=seed).relative
-        return EventSample(
-            events.double().cpu().numpy(),
-            names=self.info.get("names"),
-            units=self.info.get("units"),
-            uncertainties=relative.cpu().numpy(),
-            provenance={
-                "generator": "pyrogen posterior",
-                "backend": self.info.get("backend", "unknown"),
-                "draws": draws,
-                "seed": seed,
-                "training_data_sha256": self.info.get("data_sha256", "unknown"),
-            },
-        )
+        n = whole_number("n", n, draws)
+        context = self._context(context, n)
+        return generate_to_file(self, path, n, draws, context, seed, log_weights, finish, chunk, progress, **layout)
 
     def histogram(
         self,
         observable: Callable[[Tensor], Tensor] | str | int,
-        bins: Sequence[float] | NDArray[np.float64] | int,
+        bins: Sequence[float] | NDArray[np.float64] | int | Any,
         *,
         range: tuple[float, float] | None = None,
         n: int = 100_000,
@@ -207,7 +240,7 @@ class Posterior:
 
         Args:
             observable: a function of events ``[m, d]`` (tensor) to values ``[m]``, or a column's name or index.
-            bins: increasing edges ``[B + 1]``, or a number of equal bins on ``range``.
+            bins: increasing edges ``[B + 1]``, a ``hist`` axis or histogram, or a number of equal bins on ``range``.
             range: lowest and highest edge for a number of bins.
             n: number of events, per draw (a) or in all (b).
             draws: number of weight draws K, at least 2; None: 50, or all where fewer are stored.
@@ -261,20 +294,7 @@ class Posterior:
         Raises:
             OSError: the file cannot be written; an old file at ``path`` is left as it was.
         """
-
-        def fill(file: h5py.File) -> None:
-            write_json(file, "model", self.model.describe())
-            write_json(file, "info", self.info)
-            file.attrs["family"] = self.weights.family
-            for name, array in self.weights.arrays.items():
-                write_array(file, f"weights/{name}", array.cpu().numpy())
-            write_array(file, "initial_weights", self.model.initial_theta.cpu().numpy())
-            for name, buffer in self.model._flow.named_buffers():
-                write_array(file, f"flow_buffers/{name}", buffer.cpu().numpy())
-            for name, values in self.history.items():
-                write_array(file, f"history/{name}", values)
-
-        write_hdf5(path, KIND, VERSION, fill)
+        save(self, path)
 
     def log_prob_blocks(self, x: Any, context: Any, draws: int, seed: int, what: str) -> Iterator[tuple[slice, Tensor]]:
         """Log densities in blocks: yields ``(rows, [draws, len(rows)])``, so that no array holds draws x N numbers."""
@@ -341,46 +361,9 @@ class Posterior:
         )
 
 
-def load(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Posterior:
-    """Load a posterior that :meth:`Posterior.save` wrote; it predicts bit for bit the same.
-
-    Args:
-        path: the HDF5 file.
-        flow: the flow, for a posterior over a flow that is not a :class:`~pyrogen.CouplingFlow` (files hold numbers,
-            never code); its parameters must have the names and shapes of the saved one.
-
-    Raises:
-        FileNotFoundError: no such file.
-        FileFormatError: not a posterior, truncated, damaged, of a newer version, or not fitting ``flow``.
-    """
-    with open_hdf5(path, KIND, VERSION) as file:
-        description = read_json(file, "model")
-        if flow is None:
-            if description["flow"] != CouplingFlow.__name__:
-                raise FileFormatError(
-                    f"{path} holds a posterior over a {description['flow']}; give pg.load(path, flow=...) such a flow"
-                )
-            config = dict(description["flow_config"])
-            flow = CouplingFlow(**config | {"dtype": _dtype(config["dtype"])})
-        flow = copy.deepcopy(flow).to(_dtype(description["dtype"]))  # the caller's module stays as it is
-        model = BayesianFlow(flow, description["prior_scale"], from_config(description["preprocessing"]))
-        model._features = description["features"]
-        if model.describe()["parameters"] != description["parameters"]:
-            raise FileFormatError(
-                f"the parameters of the flow given differ in name or shape from those saved in {path}"
-            )
-        with torch.no_grad():
-            for name, buffer in model._flow.named_buffers():
-                buffer.copy_(torch.from_numpy(file["flow_buffers"][name][()]))
-            model.initial_theta.copy_(torch.from_numpy(file["initial_weights"][()]))
-        family = str(file.attrs["family"])
-        arrays = {name: torch.from_numpy(file["weights"][name][()]) for name in FAMILIES[family]}
-        history = {name: data[()] for name, data in file["history"].items()} if "history" in file else {}
-        return Posterior(model, WeightPosterior(family, arrays), history, read_json(file, "info"))
-
-
-def _dtype(name: str) -> torch.dtype:
-    return {"float32": torch.float32, "float64": torch.float64}[name]
+def _stream(*key: int) -> int:
+    """A seed of its own for each key."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 class _seeded:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.checks import whole_number
+from pyrogen.checks import is_number, require, whole_number
+from pyrogen.inference.hists import edges_of, is_axis, is_histogram, the_axis, weighted_hist
+
+if TYPE_CHECKING:
+    import hist
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,28 @@ class HistogramBand:
         noise = np.random.default_rng(seed).standard_normal((whole_number("n", n, 1), len(values)))
         return self.mean + (noise * np.sqrt(np.clip(values, 0, None))) @ vectors.T
 
+    def to_hist(self, total: float = 1.0, label: str = "", name: str = "", subtract_noise: bool = False) -> hist.Hist:
+        """The band as a ``hist.Hist`` with the posterior's variances, for plots, fits and files (extra ``lhc``).
+
+        A histogram keeps no correlations between its bins, though the band's are strong: :meth:`covariance` has them.
+        It has no flow bins: how much is outside the edges is known, ``1 - mean.sum()``, but not on which side. So its
+        sum is less than ``total`` by the events that fall outside.
+
+        Args:
+            total: number of events (or cross section) to scale the probabilities to: the values are ``total * mean``,
+                the variances ``(total * sigma)^2``. There is no Poisson variance of ``total`` events in them.
+            label: of the axis, such as ``"$p_T$ [GeV]"``; by default the name.
+            name: of the axis, to address it by.
+            subtract_noise: variances without the noise of the generated events, see :meth:`sigma`.
+
+        Raises:
+            ImportError: ``hist`` is missing.
+            ValueError: ``total`` is not positive, or the noise is not known.
+        """
+        require(is_number(total) and 0 < total < math.inf, "total", total, "positive and finite")
+        variances = np.square(total * self.sigma(subtract_noise))
+        return weighted_hist(self.edges, total * self.mean, variances, label, name)
+
     def _known_noise(self) -> NDArray[np.float64]:
         if self.noise is None:
             raise ValueError("this band does not know the noise of its events, so that it cannot be subtracted")
@@ -141,8 +168,22 @@ def weighted_noise(draws: NDArray[np.float64], squares: NDArray[np.float64], eve
 
 
 def make_edges(bins: Any, limits: tuple[float, float] | None = None) -> NDArray[np.float64]:
-    """Bin edges ``[B + 1]`` from edges, or from a number of bins and their limits, checked."""
-    if np.ndim(bins) == 0:
+    """Bin edges ``[B + 1]``, checked.
+
+    Args:
+        bins: the edges, an axis or a one-dimensional histogram of ``hist`` (or what follows the UHI protocol), or a
+            number of bins.
+        limits: of a number of bins.
+
+    Raises:
+        ValueError: edges that are infinite or do not increase, a number without limits, an axis that is circular (it
+            would wrap events from outside around, the band does not) or has categories.
+    """
+    if is_axis(bins) or (is_histogram(bins) and not isinstance(bins, tuple)):
+        if the_axis(bins).traits.circular:
+            raise ValueError("bins is a circular axis, which wraps events from outside around; give its edges instead")
+        bins = edges_of(bins)
+    elif np.ndim(bins) == 0:
         if limits is None:
             raise ValueError(f"bins={bins} needs range=(low, high); or give the edges themselves")
         bins = np.linspace(*limits, whole_number("bins", bins, 1) + 1)

@@ -8,6 +8,7 @@ from .backends import plot_backends
 from .calibration import plot_amplification, plot_calibration
 from .chains import plot_chains
 from .histograms import HistogramPanel, plot_histogram, plot_histograms
+from .kinematics import plot_kinematics, plot_uncertainties
 from .lines import plot_lines
 from .maps import plot_correlation, plot_map, plot_marginal_sigma
 from .style import save_figure
@@ -23,10 +24,12 @@ __all__ = [
     "plot_correlation",
     "plot_histogram",
     "plot_histograms",
+    "plot_kinematics",
     "plot_lines",
     "plot_map",
     "plot_marginal_sigma",
     "plot_training",
     "plot_training_size",
+    "plot_uncertainties",
     "save_figure",
 ]

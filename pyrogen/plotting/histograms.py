@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from pyrogen.inference.hists import edges_and_counts, is_histogram, label_of
+
 from .style import BANDS, PREDICTION, TRUTH, new_figure, ratio_axis, styled, with_unit
 
 if TYPE_CHECKING:
@@ -25,21 +27,51 @@ class HistogramPanel:
 
     Attributes:
         band: what ``posterior.histogram`` found, B bins.
-        counts: true events (or sum of their weights) in the same bins, ``[B]``.
+        counts: true events (or sum of their weights) in the same bins, ``[B]``; or a whole histogram: a ``hist.Hist``
+            or what follows the UHI protocol. Then its flow bins are in ``total``, its variances give the ``errors``,
+            and its axis ``label`` and ``unit`` (``"$p_T$ [GeV]"``), unless they are given.
         total: true events (or sum of weights) in all, those outside the bins among them; by default the sum of
             ``counts``. The band counts events outside its edges in its normalisation, too.
         errors: errors of ``counts``, ``[B]``; by default Poisson, their square root. Weighted events have
             ``sqrt(sum of squared weights)``.
-        label: name of the observable.
+        label: name of the observable, ``"x"`` by default.
         unit: its unit.
+        log: logarithmic density or not; None leaves it to the ``log`` of the plotting function.
+
+    Raises:
+        ValueError: a histogram with other edges than the band's, with several axes, or without known variances.
     """
 
     band: HistogramBand
-    counts: ArrayLike
+    counts: ArrayLike | Any
     total: float | None = None
     errors: ArrayLike | None = None
-    label: str = "x"
+    label: str = ""
     unit: str = ""
+    log: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Take a histogram apart."""
+        found: dict[str, Any] = {}
+        if is_histogram(self.counts):
+            (label, unit), histogram = label_of(self.counts), edges_and_counts(self.counts)
+            if not self.label:
+                found |= {"label": label, "unit": self.unit or unit}
+            name = self.label or label or "x"
+            found["counts"] = histogram.values
+            _same_edges(name, histogram.edges, self.band.edges)
+            if self.total is None:
+                found["total"] = histogram.total
+            if self.errors is None:
+                if histogram.variances is None:
+                    raise ValueError(
+                        f"the histogram of {name} does not know its variances (weights without weight storage); "
+                        "book it with storage=hist.storage.Weight(), or give errors"
+                    )
+                found["errors"] = np.sqrt(histogram.variances)
+        found["label"] = found.get("label", self.label) or "x"
+        for field, value in found.items():
+            object.__setattr__(self, field, value)
 
     def truth(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """True density per bin and its error, ``[B]`` each.
@@ -61,13 +93,25 @@ class HistogramPanel:
         return counts / scale, errors / scale
 
 
+def _same_edges(name: str, edges: NDArray[np.float64], wanted: NDArray[np.float64]) -> None:
+    if edges.shape != wanted.shape or (np.abs(edges - wanted) > 1e-6 * np.diff(wanted).min()).any():
+        raise ValueError(
+            f"the histogram of {name} has {len(edges) - 1} bins with edges {_brief(edges)}, the band {len(wanted) - 1} "
+            f"with {_brief(wanted)}; give posterior.histogram the histogram itself, or its axis, as bins"
+        )
+
+
+def _brief(edges: NDArray[np.float64]) -> str:
+    return np.array2string(edges, threshold=8, edgeitems=3, precision=6)
+
+
 def plot_histogram(
     band: HistogramBand,
-    counts: ArrayLike,
+    counts: ArrayLike | Any,
     *,
     total: float | None = None,
     errors: ArrayLike | None = None,
-    label: str = "x",
+    label: str = "",
     unit: str = "",
     truth_label: str = "truth",
     log: bool = False,
@@ -86,7 +130,7 @@ def plot_histograms(panels: Sequence[HistogramPanel], *, truth_label: str = "tru
     Args:
         panels: what to draw, up to three in a row.
         truth_label: what the truth is called in the legend, such as ``"training events"``.
-        log: logarithmic densities.
+        log: logarithmic densities, for panels that do not say themselves.
 
     Raises:
         ValueError: no panels, or one that does not fit together.
@@ -100,8 +144,9 @@ def plot_histograms(panels: Sequence[HistogramPanel], *, truth_label: str = "tru
         top, bottom = part.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         _distribution(top, panel, truth_label)
         _ratio(bottom, panel)
-        top.set_yscale("log" if log else "linear")
-        if not log:
+        logarithmic = log if panel.log is None else panel.log
+        top.set_yscale("log" if logarithmic else "linear")
+        if not logarithmic:
             top.set_ylim(bottom=0)
         top.set_xlim(panel.band.edges[0], panel.band.edges[-1])
         top.set_ylabel(with_unit(f"density of {panel.label}", f"1/{panel.unit}" if panel.unit else ""))

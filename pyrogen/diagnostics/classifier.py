@@ -1,0 +1,437 @@
+"""Can a classifier tell generated events from true ones? AUC 0.5: it can not (arXiv:2305.16774)."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from tqdm import tqdm
+
+from pyrogen.checks import fraction, is_number, positive, require, whole_number
+from pyrogen.diagnostics.roc import roc_auc
+from pyrogen.events import EventSample, check_events
+from pyrogen.inference.data import as_tensor
+from pyrogen.inference.runs import stream
+from pyrogen.inference.schedules import learning_rate_factor
+from pyrogen.inference.training import TrainingDivergedError
+
+Array = NDArray[np.float64]
+Features = Callable[[Tensor], Tensor]
+
+LARGEST_LOG_RATIO = 15.0  # a factor of 3e6: more than samples of millions of events can tell
+SMALLEST_PART = 10  # events of each class in each part of a split
+MIN_EPOCHS, MIN_STEPS = 20, 3_000  # of a training, where the epochs are not given
+VALIDATION = 0.2  # fraction of the training events that choose the epoch
+CHUNK = 65_536
+
+
+class Classifier(nn.Module):
+    """A network that tells true from generated events; its logit is the log-ratio of their densities.
+
+    A leaky-ReLU network sees ``asinh((f(x) - centre) / scale)``: centre is the median and scale half the central 68 %
+    of each variable, unweighted and over both classes of the training events. For a Gaussian these are its mean and
+    standard deviation, but a few events far out, as generators make them, do not move them; asinh tames the tails and
+    loses nothing.
+
+    The logit is ``b tanh(raw / b)`` with b = 15. Within that bound nothing changes; but the cross-entropy of events
+    with negative weights has no minimum without it, as the network could send the logit of each of them to infinity.
+
+    Args:
+        inputs: number k of variables the network sees.
+        hidden: widths of its layers.
+        features: makes them, ``[N, k]``, of events ``[N, d]`` (float64); None: the events themselves.
+
+    Attributes:
+        history: after the training, ``loss`` and ``validation_loss`` of each epoch, in nats per event of equally
+            frequent classes: log 2 = 0.693 is that of a guess.
+        kept_epoch: the epoch whose network it is, counted from 1.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, inputs: int, hidden: Sequence[int] = (64, 64, 64), features: Features | None = None) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(inputs, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(inputs, dtype=torch.float64))
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in pairwise((inputs, *hidden)):
+            layers += [nn.Linear(fan_in, fan_out), nn.LeakyReLU(0.1)]
+        self.network = nn.Sequential(*layers, nn.Linear((inputs, *hidden)[-1], 1))
+        self.features = features
+        self.history: dict[str, Array] = {}
+        self.kept_epoch = 0
+
+    def standardise(self, events: Tensor) -> Tensor:
+        """What the network sees of events ``[N, d]``: ``[N, k]``."""
+        return self._scaled(events.double() if self.features is None else self.features(events.double()).double())
+
+    def logit(self, standardised: Tensor) -> Tensor:
+        """Log-ratio ``[N]`` of what :meth:`standardise` gives."""
+        raw = self.network(standardised)[:, 0]
+        return LARGEST_LOG_RATIO * torch.tanh(raw / LARGEST_LOG_RATIO)
+
+    def forward(self, events: Tensor) -> Tensor:
+        """Log-ratio ``[N]`` of events ``[N, d]``, with gradients."""
+        return self.logit(self.standardise(events))
+
+    @torch.no_grad()
+    def log_ratio(self, events: Any) -> Tensor:
+        """log p_truth(x) / p_generated(x), ``[N]`` in float64, at events ``[N, d]`` of any kind."""
+        check_events(events.values if isinstance(events, EventSample) else events)
+        x = as_tensor(events, torch.float64, self.centre.device)
+        return torch.cat([self(chunk).double() for chunk in x.split(CHUNK)])
+
+    def _scaled(self, seen: Tensor) -> Tensor:
+        return torch.asinh((seen - self.centre) / self.scale).to(next(self.network.parameters()).dtype)
+
+    def _fit_scales(self, seen: Tensor) -> None:
+        low, centre, high = np.quantile(seen.numpy(), [0.158655, 0.5, 0.841345], axis=0)
+        scale = (high - low) / 2
+        with np.errstate(over="ignore"):
+            scale = np.where(scale > 0, scale, seen.numpy().std(0))  # most events share one value
+        scale = np.where(np.ptp(seen.numpy(), axis=0) > 0, scale, 1.0)
+        if not (np.isfinite(scale) & (scale > 0)).all():
+            column = int(np.argmin(np.isfinite(scale) & (scale > 0)))
+            raise ValueError(
+                f"variable {column} of what the classifier sees has width {scale[column]}; give it in units in which "
+                "it is neither so large nor so small"
+            )
+        self.centre.copy_(torch.from_numpy(centre))
+        self.scale.copy_(torch.from_numpy(scale))
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifierResult:
+    """Area under the ROC curve of classifiers between truth and generated events, each trained on another split.
+
+    Attributes:
+        auc: ``[T]``, probability that a true event looks truer than a generated one, on held-out events; 0.5 for a
+            perfect generator.
+        error: ``[T]`` statistical error of each, of the held-out events alone, by :func:`roc_auc`.
+        classifiers: the T networks.
+        held_out: numbers of held-out true and generated events.
+    """
+
+    auc: Array
+    error: Array
+    classifiers: tuple[Classifier, ...]
+    held_out: tuple[int, int]
+
+    @property
+    def mean(self) -> float:
+        """AUC, mean over the trainings."""
+        return float(self.auc.mean())
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the AUC over the trainings: of network, training and split; NaN for a single one."""
+        return float(self.auc.std(ddof=1)) if len(self.auc) > 1 else math.nan
+
+    @property
+    def statistical(self) -> float:
+        """Statistical error of one training, root mean square: that of the mean is at most this.
+
+        The held-out events of the trainings overlap, so that it does not fall with the square root of T.
+        """
+        return float(np.sqrt(np.mean(self.error**2)))
+
+    def log_ratio(self, events: Any) -> Tensor:
+        """log p_truth(x) / p_generated(x), ``[N]``: mean over the classifiers."""
+        return torch.stack([classifier.log_ratio(events) for classifier in self.classifiers]).mean(0)
+
+    def weights(self, events: Any) -> Tensor:
+        """``w = C / (1 - C) = p_truth / p_generated`` at each event, ``[N]``; weights of the events do not enter.
+
+        Each classifier knows those events of the test that it was trained on: histograms of w are for other ones.
+        """
+        return self.log_ratio(events).exp()
+
+    def text(self) -> str:
+        """One line."""
+        count = len(self.auc)
+        several = f" +- {self.spread:.4f} (spread of {count} trainings)" if count > 1 else ""
+        return (
+            f"classifier AUC {self.mean:.4f} +- {self.statistical:.4f} (statistics){several} on "
+            f"{self.held_out[0]:,} true and {self.held_out[1]:,} generated held-out events"
+        )
+
+
+def classifier_test(
+    truth: Any,
+    generated: Any,
+    *,
+    features: Features | None = None,
+    trainings: int = 3,
+    hidden: Sequence[int] = (64, 64, 64),
+    epochs: int | None = None,
+    batch_size: int = 1024,
+    lr: float = 1e-3,
+    held_out: float = 0.5,
+    seed: int = 0,
+    progress: bool = True,
+) -> ClassifierResult:
+    """How well a classifier tells generated events from true ones, on events it was not trained on.
+
+    A learned classifier is at most as good as the best one: 0.5 means that this one found no difference in that many
+    events. For truth give events that the generator was not trained on.
+
+    Args:
+        truth: events ``[N, d]``: a tensor, an array or an :class:`~pyrogen.EventSample`, whose weights count. Single
+            weights may be negative.
+        generated: events ``[M, d]``.
+        features: as in :class:`Classifier`; observables with sharp structures, such as a mass, help it to see them.
+        trainings: number T of trainings, each from another start and with other held-out events.
+        hidden, epochs, batch_size, lr: as in :func:`train_classifier`.
+        held_out: fraction of each sample that the AUC is evaluated on.
+        seed: the same seed gives the same bits on one thread. Global random numbers are not touched.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: empty samples, numbers that are not finite, too few events, different columns, weights without
+            positive sum, or settings out of range.
+        TrainingDivergedError: a loss that is not finite.
+    """
+    whole_number("trainings", trainings, 1)
+    whole_number("seed", seed, 0)
+    require(is_number(held_out) and 0 < held_out < 1, "held_out", held_out, "between 0 and 1")
+    training = _Training(features, hidden, epochs, batch_size, lr)
+    samples = _checked_samples(truth, generated, features)
+    splits = []  # all of them before the first training: what is wrong with one shows at once
+    for r in range(trainings):
+        generator = torch.Generator().manual_seed(stream(seed, r, 1))
+        splits.append([_split(name, sample, held_out, "held-out", generator) for name, sample in samples.items()])
+        for name, (rest, _) in zip(samples, splits[-1], strict=True):
+            _part_size(name, len(rest), training.validation, "validation")
+
+    aucs, errors, classifiers, sizes = [], [], [], (0, 0)
+    for r, split in enumerate(splits):
+        (true, true_test), (fake, fake_test) = (
+            [sample[part.numpy()] for part in parts] for sample, parts in zip(samples.values(), split, strict=True)
+        )
+        label = f"classifier {r + 1}/{trainings}"
+        classifier = training.run(true, fake, stream(seed, r, 2), label if progress else None)
+        true_scores, fake_scores = (classifier.log_ratio(sample).numpy() for sample in (true_test, fake_test))
+        auc, error = roc_auc(true_scores, fake_scores, true_test.weights, fake_test.weights)
+        aucs.append(auc)
+        errors.append(error)
+        classifiers.append(classifier)
+        sizes = len(true_test), len(fake_test)
+    return ClassifierResult(np.array(aucs), np.array(errors), tuple(classifiers), sizes)
+
+
+def train_classifier(
+    truth: Any,
+    generated: Any,
+    *,
+    features: Features | None = None,
+    hidden: Sequence[int] = (64, 64, 64),
+    epochs: int | None = None,
+    batch_size: int = 1024,
+    lr: float = 1e-3,
+    validation: float = VALIDATION,
+    seed: int = 0,
+    progress: bool = True,
+) -> Classifier:
+    """Train a classifier between true and generated events, by binary cross-entropy and Adam.
+
+    Weights are scaled so that both classes have the same total: the logit is log p_truth / p_generated for any sizes
+    of the samples. The learning rate falls to zero as a cosine, and of all epochs the one with the smallest
+    cross-entropy of the validation events is kept.
+
+    Args:
+        truth: events ``[N, d]``: a tensor, an array or an :class:`~pyrogen.EventSample`, whose weights count.
+        generated: events ``[M, d]``.
+        features: as in :class:`Classifier`.
+        hidden: widths of the layers.
+        epochs: passes over the training events; by default 20, or as many as make 3,000 steps.
+        batch_size: events of a step, of both classes.
+        lr: learning rate at the start.
+        validation: fraction of each sample that chooses the epoch.
+        seed: seeds split, network and batches.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError, TrainingDivergedError: as in :func:`classifier_test`.
+    """
+    whole_number("seed", seed, 0)
+    training = _Training(features, hidden, epochs, batch_size, lr, validation)
+    samples = _checked_samples(truth, generated, features)
+    return training.run(samples["truth"], samples["generated"], seed, "classifier" if progress else None)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Checked settings of a training, and the training."""
+
+    features: Features | None
+    hidden: Sequence[int]
+    epochs: int | None
+    batch_size: int
+    lr: float
+    validation: float = VALIDATION
+
+    def __post_init__(self) -> None:
+        fine = self.features is None or callable(self.features)
+        require(fine, "features", self.features, "a function of events [N, d] that gives [N, k], or None")
+        require(isinstance(self.hidden, Sequence), "hidden", self.hidden, "the widths of the layers, such as (64, 64)")
+        for width in self.hidden:
+            whole_number("hidden", width, 1)
+        whole_number("batch_size", self.batch_size, 1)
+        if self.epochs is not None:
+            whole_number("epochs", self.epochs, 1)
+        positive(self, "lr")
+        fraction(self, "validation")
+
+    def run(self, truth: EventSample, generated: EventSample, seed: int, label: str | None) -> Classifier:
+        """Train on checked events; ``label`` is that of the progress bar, None for none."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream(seed, 1))
+            samples = {"truth": truth, "generated": generated}
+            splits = [_split(name, sample, self.validation, "validation") for name, sample in samples.items()]
+            seen = [_seen(name, sample, self.features) for name, sample in samples.items()]
+            classifier = Classifier(seen[0].shape[1], self.hidden, self.features)
+            classifier._fit_scales(torch.cat([x[rows] for x, (rows, _) in zip(seen, splits, strict=True)]))
+            training, validation = (
+                _Labelled.join(classifier, samples, seen, [split[part] for split in splits]) for part in (0, 1)
+            )
+            self._descend(classifier, training, validation, label)
+        return classifier.eval().requires_grad_(False)
+
+    def _descend(self, classifier: Classifier, training: _Labelled, validation: _Labelled, label: str | None) -> None:
+        size = len(training.signs)
+        steps = math.ceil(size / self.batch_size)
+        epochs = max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps)) if self.epochs is None else self.epochs
+        total = epochs * steps
+        optimizer = torch.optim.Adam(classifier.network.parameters(), lr=self.lr)
+        history: dict[str, list[float]] = {"loss": [], "validation_loss": []}
+        best, best_loss = classifier.network.state_dict(), math.inf
+        pace = 0.5 if sys.stderr.isatty() else 30  # a log file gets a line now and then
+        with tqdm(total=total, desc=label, unit="step", disable=label is None, delay=3, mininterval=pace) as bar:
+            for epoch in range(epochs):
+                loss_sum = 0.0
+                for i, rows in enumerate(torch.randperm(size).tensor_split(steps)):
+                    factor = learning_rate_factor("cosine", epoch * steps + i, total, 0)
+                    optimizer.param_groups[0]["lr"] = self.lr * factor
+                    loss = training.loss(classifier, rows)
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()
+                    optimizer.step()
+                    loss_sum += float(loss.detach())
+                    bar.update()
+                with torch.no_grad():
+                    latest = float(validation.loss(classifier))
+                if not math.isfinite(latest + loss_sum):
+                    raise TrainingDivergedError(
+                        f"the classifier's loss is {loss_sum / steps:.6g} in epoch {epoch + 1}, and that of its "
+                        f"validation events {latest:.6g}; try a smaller lr (now {self.lr})"
+                    )
+                history["loss"].append(loss_sum / steps)
+                history["validation_loss"].append(latest)
+                bar.set_postfix_str(f"epoch {epoch + 1}/{epochs}, validation loss {latest:.4f}", refresh=False)
+                if latest < best_loss:
+                    best_loss, classifier.kept_epoch = latest, epoch + 1
+                    best = {name: value.clone() for name, value in classifier.network.state_dict().items()}
+        classifier.network.load_state_dict(best)
+        classifier.history = {name: np.array(values) for name, values in history.items()}
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Events of both classes as the network sees them ``[N, k]``, +1 for true and -1 for generated ones, weights."""
+
+    inputs: Tensor
+    signs: Tensor
+    weights: Tensor
+
+    @classmethod
+    def join(
+        cls, classifier: Classifier, samples: dict[str, EventSample], seen: list[Tensor], rows: list[Tensor]
+    ) -> _Labelled:
+        size = sum(map(len, rows))
+        inputs, signs, weights = [], [], []
+        for sign, sample, x, its in zip((1.0, -1.0), samples.values(), seen, rows, strict=True):
+            inputs.append(classifier._scaled(x[its]))
+            signs.append(torch.full((len(its),), sign))
+            w = torch.tensor(np.ones(len(sample)) if sample.weights is None else sample.weights)[its]
+            weights.append((w * (size / 2 / w.sum())).float())  # mean one, and the same total for both classes
+        return cls(torch.cat(inputs), torch.cat(signs), torch.cat(weights))
+
+    def loss(self, classifier: Classifier, rows: Tensor | None = None) -> Tensor:
+        """Weighted binary cross-entropy of some of the events, or all."""
+        inputs, signs, weights = self.inputs, self.signs, self.weights
+        if rows is not None:
+            inputs, signs, weights = inputs[rows], signs[rows], weights[rows]
+        return (weights * softplus(-signs * classifier.logit(inputs))).mean()
+
+
+def _checked_samples(truth: Any, generated: Any, features: Features | None) -> dict[str, EventSample]:
+    """Both samples, by the name of the argument, after all checks that need no split."""
+    samples = {}
+    for name, events in (("truth", truth), ("generated", generated)):
+        if not isinstance(events, EventSample):
+            check_events(events, what=name)
+            events = EventSample(events)
+        samples[name] = events
+    a, b = samples.values()
+    if a.features != b.features:
+        raise ValueError(f"truth has {a.features} columns and generated has {b.features}; they must be the same")
+    if a.names != b.names and sorted(a.names) == sorted(b.names):
+        raise ValueError(
+            f"truth has the columns {', '.join(a.names)}, generated has them in another order: {', '.join(b.names)}"
+        )
+    widths = [_seen(name, sample, features).shape[1] for name, sample in samples.items()]
+    if widths[0] != widths[1]:
+        raise ValueError(f"features makes {widths[0]} variables of truth and {widths[1]} of generated; give one number")
+    return samples
+
+
+def _seen(name: str, sample: EventSample, features: Features | None) -> Tensor:
+    """The variables of all events, ``[N, k]`` in float64."""
+    events = sample.tensor(torch.float64)
+    if features is None:
+        return events
+    seen = features(events)
+    if not isinstance(seen, Tensor) or seen.ndim != 2 or len(seen) != len(events):
+        shape = list(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
+        raise ValueError(f"features({name}) is {shape}; it must be a tensor [{len(events)}, k], one row per event")
+    check_events(seen, what=f"features({name})")
+    return seen.detach().double()
+
+
+def _split(
+    name: str, sample: EventSample, share: float, part: str, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Rows of a random split: the rest, and the part; both with a positive sum of weights."""
+    count = _part_size(name, len(sample), share, part)
+    order = torch.randperm(len(sample), generator=generator)
+    rows = order[count:], order[:count]
+    if sample.weights is not None:
+        for its, what in zip(rows, ("other", part), strict=True):
+            total = float(sample.weights[its.numpy()].sum())
+            if not total > 0:
+                raise ValueError(
+                    f"{name}: the weights of the {len(its)} {what} events do not have a positive sum, but "
+                    f"{total:.6g}; give another seed, or more events"
+                )
+    return rows
+
+
+def _part_size(name: str, size: int, share: float, part: str) -> int:
+    """How many events the part has; an error where it or the rest has too few."""
+    count = round(share * size)
+    if min(count, size - count) < SMALLEST_PART:
+        raise ValueError(
+            f"{name}: of {size} events {count} are for the {part} part and {size - count} are left; both need at "
+            f"least {SMALLEST_PART}: give more events or another fraction"
+        )
+    return count

@@ -1,0 +1,140 @@
+"""Checks of what a sample of events is made of; their errors say what is wrong, in how many events and where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+
+def check_events(
+    values: ArrayLike | torch.Tensor,
+    features: int | None = None,
+    what: str = "events",
+    names: Sequence[str] | None = None,
+) -> None:
+    """Check that ``values`` are events a density can be fitted to: ``[N, d]``, N ≥ 1, d ≥ 1, all finite.
+
+    Args:
+        values: numpy array, torch tensor (any device) or nested list.
+        features: the d that is needed, if it is known.
+        what: how the error calls them.
+        names: column names for the error.
+
+    Raises:
+        ValueError: not two-dimensional, empty, another number of columns, or rows with NaN or infinity (the
+            message says how many, and where the first is).
+        TypeError: no real numbers.
+    """
+    table = as_numpy(values, what)
+    check_dimensions(table, features, what)
+    check_finite_rows(table, what, names)
+
+
+def check_weights(weights: ArrayLike | torch.Tensor, n: int, positive_sum: bool = True, first: int = 0) -> None:
+    """Check that ``weights`` can weight ``n`` events: ``[n]``, finite, with a positive sum.
+
+    Single weights may be negative.
+
+    Args:
+        weights: numpy array, torch tensor or list.
+        n: number of events.
+        positive_sum: whether the sum counts; for a part of a larger sample it does not.
+        first: number of the first event, for the error.
+
+    Raises:
+        ValueError: wrong shape, NaN or infinity, or a sum that is zero or negative.
+        TypeError: no real numbers.
+    """
+    total = _per_event(weights, n, "weights", first).sum(dtype=np.float64)
+    if positive_sum and not total > 0:
+        raise ValueError(f"the sum of the weights must be positive; it is {total:.6g} over {n} events")
+
+
+def check_uncertainties(uncertainties: ArrayLike | torch.Tensor, n: int, first: int = 0) -> None:
+    """Check that ``uncertainties`` are ``[n]``, finite and not negative; ``first`` as in :func:`check_weights`."""
+    array = _per_event(uncertainties, n, "uncertainties", first)
+    negative = np.flatnonzero(array < 0)
+    if len(negative):
+        raise ValueError(
+            f"uncertainties must not be negative; {len(negative)} are, the first is {array[negative[0]]} "
+            f"at event {first + negative[0]}"
+        )
+
+
+def check_log_weights(log_weights: ArrayLike | torch.Tensor, n: int, first: int = 0) -> None:
+    """Check that ``log_weights`` are ``[n, K]``, K ≥ 1, finite or -inf (a draw without density there).
+
+    Raises:
+        ValueError: wrong shape, NaN or +inf.
+        TypeError: no real numbers.
+    """
+    array = as_numpy(log_weights, "log_weights")
+    if array.ndim != 2 or len(array) != n or array.shape[1] == 0:
+        raise ValueError(
+            f"log_weights must hold one row per event and one column per draw, shape [{n}, K]; "
+            f"got shape {list(array.shape)}"
+        )
+    bad = np.isnan(array) | (array == np.inf)
+    rows = np.flatnonzero(bad.any(axis=1))
+    if len(rows):
+        draw = int(np.argmax(bad[rows[0]]))
+        raise ValueError(
+            f"log_weights must be finite or -inf; {len(rows)} of {n} events have others, the first is "
+            f"{array[rows[0], draw]} at event {first + rows[0]}, draw {draw}"
+        )
+
+
+def check_dimensions(table: np.ndarray, features: int | None, what: str) -> None:
+    """Check that a table is ``[N, features]``, N ≥ 1."""
+    if table.ndim != 2:
+        raise ValueError(f"{what} must have shape [N, d], one row per event; got shape {list(table.shape)}")
+    if len(table) == 0:
+        raise ValueError(f"{what}: empty sample, there is no event in it (shape {list(table.shape)})")
+    if table.shape[1] == 0:
+        raise ValueError(f"{what} must have at least one column; got shape {list(table.shape)}")
+    if features is not None and table.shape[1] != features:
+        raise ValueError(f"{what} must have {features} columns; got {table.shape[1]} (shape {list(table.shape)})")
+
+
+def check_finite_rows(table: np.ndarray, what: str, names: Sequence[str] | None, first: int = 0) -> None:
+    """Check that no row of ``[N, d]`` holds NaN or infinity; ``first`` is the number of its first row."""
+    bad = ~np.isfinite(table)
+    rows = np.flatnonzero(bad.any(axis=1))
+    if len(rows):
+        row, column = rows[0], int(np.argmax(bad[rows[0]]))
+        label = f"{column} ({names[column]})" if names is not None else str(column)
+        raise ValueError(
+            f"{what}: {len(rows)} of {len(table)} rows hold NaN or infinity; "
+            f"the first is row {first + row}, column {label}: {table[row, column]}"
+        )
+
+
+def _per_event(values: ArrayLike | torch.Tensor, n: int, what: str, first: int) -> np.ndarray:
+    array = as_numpy(values, what)
+    if array.shape != (n,):
+        raise ValueError(f"{what} must hold one number per event, shape [{n}]; got shape {list(array.shape)}")
+    bad = np.flatnonzero(~np.isfinite(array))
+    if len(bad):
+        raise ValueError(
+            f"{what}: {len(bad)} of {n} are NaN or infinite; the first is {array[bad[0]]} at event {first + bad[0]}"
+        )
+    return array
+
+
+def as_numpy(values: ArrayLike | torch.Tensor, what: str) -> np.ndarray:
+    """A real-valued numpy array, without a copy where the memory can be shared."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        # numpy has no bfloat16
+        array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    else:
+        try:
+            array = np.asarray(values)
+        except ValueError as error:
+            raise ValueError(f"{what} must be a table with rows of one length: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{what} must be real numbers; got {array.dtype}")
+    return array

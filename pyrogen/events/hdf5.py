@@ -1,0 +1,254 @@
+"""Events in HDF5: pyrogen's own files and any table of a user's; :mod:`pyrogen.events.formats` describes them."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ..files import (
+    FileFormatError,
+    damage_named,
+    growing_hdf5,
+    kind_of,
+    open_any_hdf5,
+    open_hdf5,
+    read_json,
+    write_json,
+)
+from .sample import PER_EVENT, EventSample
+from .tables import UNCERTAINTIES, WEIGHTS, Choices, from_columns, from_records, part, to_columns
+
+KIND = "events"
+VERSIONS = {"columns": 1, "rows": 2}
+"""The format version of each layout: a pyrogen that knows no rows says so, and reads the other as ever."""
+
+_LABELS = ("names", "units", "provenance")
+_ROWS = "events"
+_CHUNK_ROWS = 16_384
+_CHUNK_BYTES = 2**19  # two fit into HDF5's cache, so that adding a few events doesn't compress a chunk again
+
+Content = Callable[[slice], dict[str, Any]]
+
+
+def parts(path: Path, choices: Choices) -> Iterator[EventSample]:
+    """The events of a file, of pyrogen or not, in parts."""
+    with open_any_hdf5(path) as file, damage_named(path):
+        if kind_of(file) is None:
+            yield from _slices(path, choices, *_foreign(file, path, choices.dataset))
+            return
+    if choices.dataset is not None:
+        raise ValueError(f"{path} is a pyrogen file with one sample; leave out dataset={choices.dataset!r}")
+    with open_hdf5(path, KIND, max(VERSIONS.values())) as file:
+        yield from _slices(path, choices, *_own(file, path))
+
+
+def _slices(path: Path, choices: Choices, n: int, content: Content) -> Iterator[EventSample]:
+    for first in range(0, max(n, 1), choices.chunk):  # of no event at least one, for the error
+        yield part(path, first, choices.columns, content(slice(first, first + choices.chunk)))
+
+
+# --- pyrogen's own ------------------------------------------------------------------------------------------
+
+
+def layout_of(path: Path) -> str:
+    """The layout of a file of pyrogen's.
+
+    Raises:
+        FileFormatError: it is none, or damaged.
+    """
+    with open_hdf5(path, KIND, max(VERSIONS.values())) as file:
+        return "rows" if _ROWS in file else "columns"
+
+
+def _own(file: h5py.File, path: Path) -> tuple[int, Content]:
+    labels = {name: read_json(file, name) for name in _LABELS}
+    if _ROWS in file:
+        records = file[_ROWS]
+        return len(records), lambda rows: from_records(records[rows]) | labels
+    if "values" not in file:
+        raise FileFormatError(f"{path} is damaged or incomplete: it has no dataset 'values'")
+    arrays = {name: file[name] for name in ("values", *PER_EVENT) if name in file}
+    n = _common_length(path, arrays)
+    return n, lambda rows: {name: array[rows] for name, array in arrays.items()} | labels
+
+
+def _common_length(path: Path, arrays: dict[str, h5py.Dataset]) -> int:
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise FileFormatError(f"{path} holds no sample of events: its datasets have different lengths: {listed}")
+    return next(iter(lengths.values()))
+
+
+class Writer:
+    """Writes samples into a file of pyrogen's, one behind the other.
+
+    Args:
+        temporary: the file to write.
+        first: a sample like those to come; its provenance is kept.
+        layout: ``"columns"`` or ``"rows"``.
+        old: a file whose events come first.
+
+    Raises:
+        ValueError: column names that rows can't have.
+        OSError: the disk is full or read-only.
+    """
+
+    def __init__(self, temporary: Path, first: EventSample, layout: str, old: Path | None = None) -> None:
+        self._rows = layout == "rows"
+        self._stack = contextlib.ExitStack()
+        copied = old is not None and _can_grow(old)
+        if copied:
+            shutil.copyfile(old, temporary)  # type: ignore[arg-type]
+        opened = growing_hdf5(temporary) if copied else growing_hdf5(temporary, KIND, VERSIONS[layout])
+        self._file, self._check = self._stack.enter_context(opened)
+        if not copied:
+            try:
+                self._create(first)
+                for events in parts(old, Choices(chunk=_CHUNK_ROWS)) if old is not None else ():
+                    self.write(events)
+            except BaseException:
+                self.close()
+                raise
+
+    def write(self, sample: EventSample) -> None:
+        """Add events; they are not checked against those before."""
+        try:
+            for name, array in self._arrays(sample).items():
+                dataset, n = self._file[name], len(array)
+                dataset.resize(len(dataset) + n, axis=0)
+                dataset[-n:] = array
+        finally:
+            self._check()  # the disk's own error, before what HDF5 says of its consequences
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._stack.close()
+
+    def _create(self, first: EventSample) -> None:
+        for name, array in self._arrays(first).items():
+            row = array.dtype.itemsize * int(np.prod(array.shape[1:]))
+            rows = max(64, min(_CHUNK_ROWS, _CHUNK_BYTES // row))
+            self._file.create_dataset(
+                name,
+                (0, *array.shape[1:]),
+                array.dtype,
+                maxshape=(None, *array.shape[1:]),
+                chunks=(rows, *array.shape[1:]),
+                shuffle=True,
+                compression="gzip",
+                fletcher32=True,
+            )
+        for name in _LABELS:
+            write_json(self._file, name, getattr(first, name))
+
+    def _arrays(self, sample: EventSample) -> dict[str, np.ndarray]:
+        if not self._rows:
+            arrays = {name: getattr(sample, name) for name in ("values", *PER_EVENT)}
+            return {name: array for name, array in arrays.items() if array is not None}
+        columns = to_columns(sample)
+        records = np.empty(len(sample), [(name, np.float64) for name in columns])
+        for name, column in columns.items():
+            records[name] = column
+        return {_ROWS: records}
+
+
+def _can_grow(path: Path) -> bool:
+    """Whether the datasets of a file have no last length; those of early files have."""
+    with open_hdf5(path, KIND, max(VERSIONS.values())) as file:
+        return file[_ROWS if _ROWS in file else "values"].maxshape[0] is None
+
+
+# --- a user's own -------------------------------------------------------------------------------------------
+
+
+def _foreign(file: h5py.File, path: Path, dataset: str | None) -> tuple[int, Content]:
+    """Number of events and content of a dataset, or of a group of columns."""
+    item = _only_table(file, path) if dataset is None else _named(file, path, dataset)
+    made = {"provenance": {"file": path.name, "dataset": item.name}}
+    if isinstance(item, h5py.Group):
+        columns = _columns_of(item)
+    elif item.dtype.names:
+        return len(item), lambda rows: from_records(item[rows]) | made
+    elif item.ndim == 1:
+        columns = {item.name.rsplit("/", 1)[-1]: item}
+    else:
+        arrays = {"values": item}
+        beside = _columns_of(item.parent)
+        for what, names in (("weights", WEIGHTS), ("uncertainties", UNCERTAINTIES)):
+            present = [beside[name] for name in names if name in beside]
+            if present:
+                arrays[what] = present[0]
+        n = _common_length(path, arrays)
+        return n, lambda rows: {name: array[rows] for name, array in arrays.items()} | made
+    n = _common_length(path, columns)
+    return n, lambda rows: from_columns({name: column[rows] for name, column in columns.items()}) | made
+
+
+def _only_table(file: h5py.File, path: Path) -> h5py.Dataset | h5py.Group:
+    items: list[h5py.Dataset | h5py.Group] = [file["/"]]
+    file.visititems(lambda _, item: items.append(item))  # does not follow links out of the file
+    datasets = [item for item in items if isinstance(item, h5py.Dataset)]
+    tables = [item for item in datasets if _is_table(item)] or [
+        item for item in items if isinstance(item, h5py.Group) and _is_group_of_columns(item)
+    ]
+    if len(tables) == 1:
+        return tables[0]
+    if tables:
+        raise ValueError(f'{path} holds several tables; choose one with dataset="name": {_listed(tables)}')
+    raise ValueError(
+        f"{path} holds no table of events (a numeric dataset [N, d], records of numbers, or a group of "
+        f"columns of one length); it holds {_listed(datasets) or 'no dataset at all'}"
+    )
+
+
+def _named(file: h5py.File, path: Path, dataset: str) -> h5py.Dataset | h5py.Group:
+    datasets: list[h5py.Dataset] = []
+    file.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
+    if dataset not in file:
+        raise ValueError(f"{path} has no dataset {dataset!r}; it holds {_listed(datasets)}")
+    item = file[dataset]
+    if isinstance(item, h5py.Group):
+        usable = _is_group_of_columns(item)
+    else:
+        usable = _is_table(item) or (item.ndim == 1 and item.dtype.kind in "biuf")
+    if not usable:
+        raise ValueError(
+            f"dataset {dataset!r} of {path} is no table of events: it should be numeric [N, d] or [N], "
+            f"records of numbers, or a group of columns of one length; the file holds {_listed(datasets)}"
+        )
+    return item
+
+
+def _is_table(item: h5py.Dataset) -> bool:
+    if item.dtype.names:
+        return item.ndim == 1 and all(field.base.kind in "biuf" for field, *_ in item.dtype.fields.values())
+    return item.ndim == 2 and item.dtype.kind in "biuf"
+
+
+def _is_group_of_columns(group: h5py.Group) -> bool:
+    return len({len(column) for column in _columns_of(group).values()}) == 1
+
+
+def _columns_of(group: h5py.Group) -> dict[str, h5py.Dataset]:
+    """The one-dimensional numeric datasets directly in a group, sorted by name; links are not followed."""
+    columns = {}
+    for name in sorted(group):
+        if isinstance(group.get(name, getlink=True), h5py.HardLink):
+            child = group[name]
+            if isinstance(child, h5py.Dataset) and child.ndim == 1 and child.dtype.kind in "biuf":
+                columns[name] = child
+    return columns
+
+
+def _listed(items: list[Any]) -> str:
+    def shape(item: h5py.Dataset | h5py.Group) -> str:
+        return f"{list(item.shape)}" if isinstance(item, h5py.Dataset) else f"columns {', '.join(_columns_of(item))}"
+
+    return "; ".join(f"{item.name.lstrip('/') or '/'} {shape(item)}" for item in items)

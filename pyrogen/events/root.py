@@ -1,0 +1,174 @@
+"""Events in ROOT files, through uproot: one TTree or RNTuple with one number for each event in each branch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..checks import require_extra
+from ..files import FileFormatError
+from .sample import EventSample
+from .tables import Choices, expand, from_columns, is_reserved, part, to_columns
+
+_TREE = "events"
+_LABELS = "pyrogen"
+_TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
+_NUMBERS = {"bool", "float", "double", *(f"std::{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+
+
+def parts(path: Path, choices: Choices) -> Iterator[EventSample]:
+    """The events of a file in parts."""
+    require_extra("uproot", "lhc", "reading ROOT files")
+    import uproot
+
+    try:
+        file = uproot.open({str(path): None})  # a plain string would be split at a colon
+    except Exception as error:  # uproot has no class of its own for this
+        raise FileFormatError(f"{path} is not a whole ROOT file: {error}") from error
+    with file:
+        there = path.stat().st_size
+        if there < file.file.fEND:  # uproot reads what is left without a word
+            raise FileFormatError(
+                f"{path} is not a whole ROOT file: it should have {file.file.fEND} bytes and has {there}; "
+                "copy or make it again"
+            )
+        name = _tree_name(path, file, choices.dataset)
+        tree = file[name]
+        units: dict[str, str] = {}
+        provenance: dict[str, Any] = {"file": path.name, "dataset": name}
+        if name == _TREE and file.classnames(cycle=False).get(_LABELS) == "TObjString":
+            units, provenance = _own_labels(path, str(file[_LABELS]))
+        wanted = _wanted(path, tree, name, choices.columns)
+        for first, columns in _chunks(path, tree, wanted, choices.chunk):
+            content = from_columns(columns) | {"provenance": provenance}
+            content["units"] = [units.get(column, "") for column in content["names"]]
+            yield part(path, first, choices.columns, content)
+
+
+def _own_labels(path: Path, text: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Units by name, and the provenance, of a file of pyrogen's."""
+    try:
+        labels = json.loads(text)
+        return dict(zip(labels["names"], labels["units"], strict=True)), labels["provenance"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileFormatError(f"{path}: its object {_LABELS!r} is not what pyrogen writes: {error!r}") from error
+
+
+def _tree_name(path: Path, file: Any, dataset: str | None) -> str:
+    trees = sorted(name for name, kind in file.classnames(cycle=False).items() if kind in _TREES)
+    if dataset is not None:
+        if dataset not in trees:
+            raise ValueError(f"{path} has no tree {dataset!r}; its trees are {', '.join(trees) or 'none'}")
+        return dataset
+    if len(trees) > 1:
+        raise ValueError(f'{path} holds several trees; choose one with dataset="name": {", ".join(trees)}')
+    if not trees:
+        raise ValueError(f"{path} holds no TTree or RNTuple of events")
+    return trees[0]
+
+
+def _wanted(path: Path, tree: Any, name: str, columns: tuple[str, ...] | None) -> set[str]:
+    """Names of the branches to read: those of the columns, of weights and their kin."""
+    found = dict(tree.items(full_paths=False))  # the names that tree.iterate gives
+    branches = {branch: _numbers_per_event(found[branch]) for branch in found if not _is_group(found[branch])}
+    flat = [branch for branch, shape in branches.items() if shape is not None]
+    uneven = [branch for branch, shape in branches.items() if shape is None]
+    if columns is None:
+        if uneven:
+            raise ValueError(
+                f"{path}: branch {uneven[0]!r} of tree {name!r} ({found[uneven[0]].typename}) is not one number for "
+                f"each event; choose others with columns=[...]: {', '.join(flat) or 'there are none'}"
+            )
+        return set(flat)
+    holders = {
+        column: branch
+        for branch in flat
+        for column in expand(branch, np.empty((0, *branches[branch])))  # type: ignore[misc]
+    }
+    for column in columns:
+        if column in uneven:
+            raise ValueError(
+                f"{path}: branch {column!r} of tree {name!r} ({found[column].typename}) is not one number for each "
+                "event; leave it out of columns, or write one number of it into a branch of its own"
+            )
+        if column not in holders:
+            raise ValueError(f"{path} has no column {column!r}; those of tree {name!r} are {', '.join(holders)}")
+    return {branch for column, branch in holders.items() if column in columns or is_reserved(column)}
+
+
+def _is_group(branch: Any) -> bool:
+    """Whether it is only the parent of branches, which are listed too."""
+    import uproot
+
+    return isinstance(getattr(branch, "interpretation", None), uproot.AsGrouped)
+
+
+def _numbers_per_event(branch: Any) -> tuple[int, ...] | None:
+    """The shape of what a branch holds for each event; None where it differs from event to event or is no number."""
+    import uproot
+
+    if not hasattr(branch, "interpretation"):  # a field of an RNTuple
+        array = re.fullmatch(r"std::array<(.+),\s*(\d+)>", branch.typename)
+        number = array[1] if array else branch.typename
+        return None if number not in _NUMBERS else (int(array[2]),) if array else ()
+    kind = branch.interpretation
+    if not isinstance(kind, uproot.AsDtype) or kind.to_dtype.base.kind not in "biuf":
+        return None
+    return kind.to_dtype.shape
+
+
+def _chunks(path: Path, tree: Any, wanted: set[str], chunk: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Columns of the events from the first on, ``chunk`` at a time."""
+    # By a function: names may have characters that mean something in uproot's expressions.
+    arrays = tree.iterate(filter_name=lambda name: name in wanted, step_size=chunk, library="np")
+    first = 0
+    while True:
+        try:
+            found = next(arrays, None)
+        except Exception as error:  # whatever a damaged file leads to
+            raise FileFormatError(f"{path} is damaged or incomplete behind event {first}: {error}") from error
+        if found is None:
+            break
+        columns = {name: column for branch, array in found.items() for name, column in expand(branch, array).items()}
+        yield first, columns
+        first += len(next(iter(columns.values())))
+    if first == 0:
+        raise FileFormatError(f"{path} holds no sample of events: its tree is empty")
+
+
+class Writer:
+    """Writes samples into the tree ``events`` of a new ROOT file, one behind the other.
+
+    Args:
+        temporary: the file to write.
+        first: a sample like those to come; its provenance is kept.
+
+    Raises:
+        ValueError: column names that stand for weights and their kin.
+        OSError: the disk is full or read-only.
+    """
+
+    def __init__(self, temporary: Path, first: EventSample) -> None:
+        require_extra("uproot", "lhc", "writing ROOT files")
+        import uproot
+
+        columns = to_columns(first)
+        self._disk = open(temporary, "w+b")  # noqa: SIM115 (closed in close)
+        self._file = uproot.recreate(self._disk)
+        self._tree = self._file.mktree(_TREE, dict.fromkeys(columns, np.float64))
+        labels = {name: getattr(first, name) for name in ("names", "units", "provenance")}
+        self._file[_LABELS] = json.dumps(labels, sort_keys=True)
+
+    def write(self, sample: EventSample) -> None:
+        """Add events; they are not checked against those before."""
+        self._tree.extend({name: np.ascontiguousarray(column) for name, column in to_columns(sample).items()})
+
+    def close(self) -> None:
+        """Finish the file."""
+        with self._disk:
+            self._file.close()
