@@ -1,0 +1,95 @@
+"""examples/drell_yan.py as a user runs it: on the committed sample, and on an LHE file with jets beside the leptons."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyrogen as pg
+
+ROOT = Path(__file__).parents[1]
+FIGURES = {"kinematics.png", "uncertainties.png", "training.png"}
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "examples" / "drell_yan.py"), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def lhe_with_jets(path: Path, n: int = 700, jets: int = 100) -> Path:
+    """Pairs of electrons or muons on a Z peak; the last ones recoil against a gluon."""
+    rng = np.random.default_rng(0)
+    lines = ['<LesHouchesEvents version="1.0">', "<init>", "2212 2212 3500 3500 0 0 0 0 3 1", "10 0.1 10 1", "</init>"]
+    half = 45.6 + 1.25 * np.tan(np.pi * 0.45 * rng.uniform(-1, 1, n)) / 2
+    cosine, phi, y = rng.uniform(-1, 1, n), rng.uniform(0, 2 * np.pi, n), rng.normal(0, 1, n)
+    for i in range(n):
+        sine = np.sqrt(1 - cosine[i] ** 2)
+        star = half[i] * np.array([sine * np.cos(phi[i]), sine * np.sin(phi[i]), cosine[i]])
+        particles = []
+        for sign, pdg in ((1, -11 - 2 * (i % 2)), (-1, 11 + 2 * (i % 2))):
+            px, py, pz = sign * star
+            pz, energy = np.cosh(y[i]) * pz + np.sinh(y[i]) * half[i], np.sinh(y[i]) * pz + np.cosh(y[i]) * half[i]
+            particles.append([pdg, px, py, pz, energy])
+        if i >= n - jets:
+            particles[0][1] += 30.0
+            particles[0][4] = float(np.linalg.norm(particles[0][1:4]))
+            particles.append([21, -30.0, 0.0, 0.0, 30.0])
+        lines += ["<event>", f"{len(particles)} 1 0.01 91 0.007 0.12"]
+        for pdg, *p in particles:
+            lines.append(f"{pdg} 1 0 0 0 0 " + " ".join(f"{x:.10e}" for x in p) + " 0.0 0. 9.")
+        lines.append("</event>")
+    path.write_text("\n".join([*lines, "</LesHouchesEvents>", ""]))
+    return path
+
+
+def test_quick_run_on_the_committed_sample(tmp_path):
+    done = run(tmp_path, "--quick", "--epochs", "6", "--draws", "4", "--log-weights")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out" / "drell_yan_quick_mass_rqs"
+    assert {path.name for path in out.iterdir()} >= FIGURES | {"posterior.h5", "generated.h5", "summary.json"}
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary["wasserstein"]) == {"E", "px", "pT", "pz", "E_pair", "M_pair"}
+    assert all(entry["floor"] > 0 for entry in summary["wasserstein"].values())
+    assert 0.3 < summary["auc"]["mean"] < 0.9 and summary["peak"]["ratio"] > 0
+    generated = pg.events.read(out / "generated.h5")
+    assert len(generated) == 1000 and generated.features == 8 and generated.log_weights.shape == (1000, 4)
+    assert pg.events.lepton_balance(generated).all() and generated.uncertainties.min() > 0
+    band = pg.sample_histograms(out / "generated.h5", {"E": ("E_e+", 10, (0, 1000))})["E"]
+    assert 0.8 < band.mean.sum() <= 1
+    assert "AUC" in done.stdout and "W1/floor" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--transform", "affine"), ("--coordinates", "cartesian")], ids=" ".join)
+def test_other_flows(tmp_path, arguments):
+    done = run(tmp_path, "--quick", "--epochs", "2", "--draws", "3", "--generate", "600", *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_file_with_jets_says_what_fits(tmp_path):
+    path = lhe_with_jets(tmp_path / "z.lhe")
+    refused = run(tmp_path, "--quick", "--events", str(path))
+    assert refused.returncode == 2 and "100 of 700 events" in refused.stderr
+    assert "30 GeV" in refused.stderr and "--select balanced" in refused.stderr
+    done = run(tmp_path, "--quick", "--events", str(path), "--select", "balanced", "--epochs", "2", "--draws", "3")
+    assert done.returncode == 0, done.stderr
+    assert "600 events" in done.stdout
+    out = tmp_path / "out" / "drell_yan_quick_mass_rqs"
+    assert pg.events.read(out / "generated.h5").names[0] == "px_l+"
+    limits = pg.load(out / "posterior.h5").model.describe()["preprocessing"]["parts"][1]
+    assert limits["energy"] == 7000.0  # of the beams, from the file
+
+
+def test_bad_input_is_told_before_any_work(tmp_path):
+    for arguments, message in [
+        (("--events", "missing.h5"), "no such file"),
+        (("--events", "events.txt"), "unknown suffix"),
+        (("--quick", "--coordinates", "recoil"), "px_e-"),
+    ]:
+        done = run(tmp_path, *arguments)
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert not (tmp_path / "out").exists()
