@@ -299,3 +299,16 @@ def test_checkpoint_that_cannot_be_written_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="cannot write .*run.h5: No space left on device"):
         svi(tmp_path).fit(model(), EVENTS)
+
+
+def test_a_run_with_chained_preprocessing_is_resumed(tmp_path):
+    """Its description is a list of mappings, which come back from a file with their entries in another order."""
+    chain = pg.events.Chain([pg.events.UnitBox(-9, 9), pg.events.Standardise()])
+    events = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
+    model = pg.BayesianFlow(pg.CouplingFlow(2, 2, (4,)), preprocessing=chain)
+    svi = pg.SVI(epochs=2, batch_size=50, checkpoint=tmp_path / "run.h5", progress=False)
+    first, again = svi.fit(model, events), svi.fit(model, events)
+    assert torch.equal(first.weights.arrays["loc"], again.weights.arrays["loc"])
+    other = pg.BayesianFlow(pg.CouplingFlow(2, 2, (4,)), preprocessing=pg.events.Chain([pg.events.UnitBox(-8, 9)]))
+    with pytest.raises(pg.CheckpointMismatchError, match="model.preprocessing.parts.0.low"):
+        svi.fit(other, events)

@@ -110,6 +110,8 @@ def load_checkpoint(
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
     """Nested settings as ``{"model.prior_scale": "1.0", ...}``, so that a difference has a name."""
+    if isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
+        value = dict(enumerate(value))  # mappings compare by their entries, in whatever order a file has them
     if isinstance(value, Mapping):
         flat: dict[str, str] = {}
         for key, inner in value.items():
