@@ -106,10 +106,15 @@ def main() -> None:
     panels = compare(posterior, truth, evaluation)
     labels = {"truth_label": args.label, "rlabel": args.caption}
     save_figure(plot_kinematics(panels, **labels), out / "kinematics.png")
-    save_figure(plot_uncertainties(panels, **labels), out / "uncertainties.png")
+    # The same events for all draws: what these differ by is the posterior's, with little noise of the events in it.
+    same_events = compare(posterior, truth, evaluation, procedure="b")
+    save_figure(plot_uncertainties(same_events, **labels), out / "uncertainties.png")
     save_figure(plot_training(posterior.history), out / "training.png")
     summary = judge(truth, learned, generated, evaluation, args.seed)
+    summary["bins"] = covered(panels)
+    impossible = beyond_the_beams(generated, args.energy or collision_energy(sample))
     summary |= {
+        "beyond_the_beams": impossible,
         "coordinates": args.coordinates,
         "transform": args.transform,
         "training_events": len(learned),
@@ -192,7 +197,9 @@ def make_model(args: argparse.Namespace, mode: dict[str, Any], sample: pg.EventS
     return pg.BayesianFlow(flow, preprocessing=preprocessing)
 
 
-def compare(posterior: pg.Posterior, truth: pg.EventSample, evaluation: dict[str, Any]) -> list[HistogramPanel]:
+def compare(
+    posterior: pg.Posterior, truth: pg.EventSample, evaluation: dict[str, Any], procedure: str = "a"
+) -> list[HistogramPanel]:
     """The six distributions: the held-out events as histograms, the posterior's bands in the same bins."""
     observables = lepton_pair_observables()
     books = {}
@@ -203,8 +210,25 @@ def compare(posterior: pg.Posterior, truth: pg.EventSample, evaluation: dict[str
         books[name] = hist.Hist(axis, storage=hist.storage.Weight())
         books[name].fill(observable(truth).numpy(), weight=truth.weights)
     wanted = {name: (observables[name], book) for name, book in books.items()}
-    bands = posterior.histograms(wanted, n=evaluation["histogram"], draws=evaluation["draws"])
+    bands = posterior.histograms(wanted, n=evaluation["histogram"], draws=evaluation["draws"], procedure=procedure)
     return [HistogramPanel(bands[name], books[name], log=observables[name].log) for name in FIGURES]
+
+
+def covered(panels: list[HistogramPanel]) -> dict[str, dict[str, float]]:
+    """How many bins agree with the truth within one and two sigma of the band and of the truth's statistics."""
+    print(f"\n{'bins of':24} {'within 1':>9} {'2 sigma':>8} {'largest pull':>13} {'at':>8}")
+    table = {}
+    for name, panel in zip(FIGURES, panels, strict=True):
+        density, error = panel.truth()
+        sigma = np.hypot(panel.band.std / panel.band.widths, error)
+        filled = error > 0
+        pull = (panel.band.mean / panel.band.widths - density)[filled] / sigma[filled]
+        worst = int(np.abs(pull).argmax())
+        place = float(panel.band.edges[:-1][filled][worst] + panel.band.widths[filled][worst] / 2)
+        row = {"one": float(np.mean(abs(pull) < 1)), "two": float(np.mean(abs(pull) < 2))}
+        table[name] = row | {"largest_pull": float(pull[worst]), "at": place}
+        print(f"{name:24} {row['one']:9.0%} {row['two']:8.0%} {pull[worst]:13.1f} {place:8.4g}")
+    return table
 
 
 def judge(
@@ -232,6 +256,16 @@ def judge(
     error = float(ratio * np.hypot(new.width_error / new.width, true.width_error / true.width))
     print(f"\ngenerated {new.text()}\ntruth     {true.text()}\nratio of the widths {ratio:.3f} +- {error:.3f}")
     return summary | {"peak": {"generated": vars(new), "truth": vars(true), "ratio": ratio, "error": error}}
+
+
+def beyond_the_beams(generated: pg.EventSample, energy: float | None) -> int | None:
+    """How many generated pairs have more energy than the beams: a few of them make any Wasserstein distance large."""
+    if energy is None:
+        return None
+    found = int((lepton_pair_observables()["E_pair"](generated) > energy).sum())
+    if found:
+        print(f"\n{found} of {len(generated):,} generated events have more energy than the beams, {energy:g} GeV")
+    return found
 
 
 def features(truth: pg.EventSample) -> Callable[[torch.Tensor], torch.Tensor]:
