@@ -111,7 +111,7 @@ def main() -> None:
     save_figure(plot_uncertainties(same_events, **labels), out / "uncertainties.png")
     save_figure(plot_training(posterior.history), out / "training.png")
     summary = judge(truth, learned, generated, evaluation, args.seed)
-    summary["bins"] = covered(panels)
+    summary["bins"] = covered(panels, same_events)
     impossible = beyond_the_beams(generated, args.energy or collision_energy(sample))
     summary |= {
         "beyond_the_beams": impossible,
@@ -214,13 +214,16 @@ def compare(
     return [HistogramPanel(bands[name], books[name], log=observables[name].log) for name in FIGURES]
 
 
-def covered(panels: list[HistogramPanel]) -> dict[str, dict[str, float]]:
-    """How many bins agree with the truth within one and two sigma of the band and of the truth's statistics."""
+def covered(panels: list[HistogramPanel], same_events: list[HistogramPanel]) -> dict[str, dict[str, float]]:
+    """How many bins agree with the truth within one and two sigma of the posterior and of the truth's statistics.
+
+    The mean is that of all generated events, sigma that of the same events for all draws, which has no noise of them.
+    """
     print(f"\n{'bins of':24} {'within 1':>9} {'2 sigma':>8} {'largest pull':>13} {'at':>8}")
     table = {}
-    for name, panel in zip(FIGURES, panels, strict=True):
+    for name, panel, same in zip(FIGURES, panels, same_events, strict=True):
         density, error = panel.truth()
-        sigma = np.hypot(panel.band.std / panel.band.widths, error)
+        sigma = np.hypot(same.band.sigma(subtract_noise=True) / same.band.widths, error)
         filled = error > 0
         pull = (panel.band.mean / panel.band.widths - density)[filled] / sigma[filled]
         worst = int(np.abs(pull).argmax())
