@@ -4,13 +4,11 @@ from .checks import check_events, check_weights
 from .coordinates import (
     PERIODIC,
     BeamLimit,
-    Columns,
     LeptonPair,
-    Probit,
     RecoilingPair,
-    Squash,
     lepton_pair_coordinates,
 )
+from .elementwise import Columns, Probit, Squash
 from .formats import EventWriter, append, read, stream, write
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair

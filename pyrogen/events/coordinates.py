@@ -10,19 +10,20 @@ these into fractions of what is possible, and :class:`Probit` into numbers that 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrogen.checks import is_number, require
 
+from .elementwise import Columns, Probit, Squash
 from .kinematics import PAIR_COLUMNS
 from .leptons import RECOIL_COLUMNS
-from .preprocessing import Bijection, Chain, Events, FittedConstants, Standardise, UnitBox, as_sample, from_config
+from .preprocessing import Bijection, Chain, Events, FittedConstants, Standardise, UnitBox, as_sample
 from .resonance import Resonance, beyond
 
 COORDINATES = {
@@ -197,127 +198,6 @@ def _unbind(bijection: Bijection, x: Tensor) -> tuple[Tensor, ...]:
     return x.unbind(-1)
 
 
-class Columns(Bijection):
-    """One bijection for each column; each is fitted to its own column, unless it is fitted already.
-
-    Args:
-        parts: one bijection per column.
-    """
-
-    kind = "columns"
-
-    def __init__(self, parts: Iterable[Bijection]) -> None:
-        super().__init__()
-        self.parts: Sequence[Bijection] = nn.ModuleList(parts)  # type: ignore[assignment]
-
-    @property
-    def fitted(self) -> bool:
-        return all(part.fitted for part in self.parts)
-
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
-        sample = as_sample(events, weights)
-        self._check(sample.values)
-        for i, part in enumerate(self.parts):
-            if not part.fitted:
-                part.fit(sample.values[:, i : i + 1], sample.weights)
-        return self
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._each(x, "forward")
-
-    def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        return self._each(u, "inverse")
-
-    def _each(self, values: Tensor, direction: str) -> tuple[Tensor, Tensor]:
-        self._check(values)
-        pairs = [getattr(part, direction)(values[..., i : i + 1]) for i, part in enumerate(self.parts)]
-        return torch.cat([pair[0] for pair in pairs], -1), torch.stack([pair[1] for pair in pairs]).sum(0)
-
-    def _check(self, values: Any) -> None:
-        if values.shape[-1] != len(self.parts):
-            raise ValueError(f"Columns has {len(self.parts)} bijections; got events of shape {list(values.shape)}")
-
-    def config(self) -> dict[str, Any]:
-        return {"kind": self.kind, "parts": [part.config() for part in self.parts]}
-
-    @classmethod
-    def _from_config(cls, config: Mapping[str, Any]) -> Self:
-        return cls(from_config(part) for part in config["parts"])
-
-
-class Squash(FittedConstants):
-    """u = 1 / (1 + exp(-(x - location) / scale)), the distribution function of a logistic: the line onto (0, 1).
-
-    A fit takes the mean and ``scale = sqrt(3) std / pi``, with which a logistic distribution becomes uniform.
-    ``Squash(0, 0.5)`` turns a pseudorapidity into ``(1 + cos(theta)) / 2``.
-    """
-
-    kind = "squash"
-    constants = ("location", "scale")
-    start = (0.0, 1.0)
-    condition = "scale must be positive"
-    location: Tensor
-    scale: Tensor
-
-    def __init__(self, location: float | None = None, scale: float | None = None) -> None:
-        super().__init__()
-        if location is not None and scale is not None:
-            self._set([location, scale])
-        elif (location is None) != (scale is None):
-            raise ValueError(f"give both location and scale, or none; got location={location!r}, scale={scale!r}")
-
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
-        standard = Standardise().fit(events, weights)
-        self._set([standard.mean.numpy(), standard.std.numpy() * math.sqrt(3) / math.pi])
-        return self
-
-    def valid(self, *constants: Tensor) -> Tensor:
-        return constants[1] > 0
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        location, scale = self._cast(x)
-        t = (x - location) / scale
-        log_slope = -torch.nn.functional.softplus(t) - torch.nn.functional.softplus(-t) - scale.log()
-        return torch.sigmoid(t), log_slope.sum(-1)
-
-    def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        location, scale = self._cast(u)
-        u = _inside(u)
-        log_slope = scale.log() - u.log() - torch.log1p(-u)
-        return location + scale * (u.log() - torch.log1p(-u)), log_slope.sum(-1)
-
-
-class Probit(Bijection):
-    """u = Phi^-1(x), the normal quantile: the unit interval onto the line, uniform to standard normal; nothing to fit.
-
-    Values on the edges of the box, or beyond, count as the nearest ones inside.
-    """
-
-    kind = "probit"
-    fitted = True
-
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
-        return self
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        u = torch.special.ndtri(_inside(x))
-        return u, -_log_normal(u).sum(-1)
-
-    def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.special.ndtr(u), _log_normal(u).sum(-1)
-
-    def config(self) -> dict[str, Any]:
-        return {"kind": self.kind}
-
-    @classmethod
-    def _from_config(cls, config: Mapping[str, Any]) -> Self:
-        return cls()
-
-
-def _log_normal(u: Tensor) -> Tensor:
-    return -0.5 * u**2 - 0.5 * math.log(2 * math.pi)
-
-
 class BeamLimit(FittedConstants):
     """Mass and rapidity ``(M, y, ...)`` to ``(M / (1 - (M/s)^4)^(1/4), y / log(s/M), ...)`` with s the beams' energy.
 
@@ -375,12 +255,6 @@ class BeamLimit(FittedConstants):
         if not x.is_floating_point() or x.shape[-1] < 2:
             raise ValueError(f"BeamLimit needs floating-point columns M, y, ...; got {x.dtype} {list(x.shape)}")
         return x[..., :1], x[..., 1:2], [x[..., 2:]], self.energy.to(x.dtype)
-
-
-def _inside(u: Tensor) -> Tensor:
-    """Values in the open unit interval: the edges are where generated numbers are rounded to."""
-    kind = torch.finfo(u.dtype)
-    return u.clamp(kind.tiny, 1 - kind.eps / 2)
 
 
 def lepton_pair_coordinates(
