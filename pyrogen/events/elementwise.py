@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
-from .preprocessing import Bijection, Events, FittedConstants, Standardise, as_sample, from_config
+from .preprocessing import Bijection, Composite, Events, FittedConstants, Standardise, as_sample
 
 
-class Columns(Bijection):
+class Columns(Composite):
     """One bijection for each column; each is fitted to its own column, unless it is fitted already.
 
     Args:
@@ -21,14 +21,6 @@ class Columns(Bijection):
     """
 
     kind = "columns"
-
-    def __init__(self, parts: Iterable[Bijection]) -> None:
-        super().__init__()
-        self.parts: Sequence[Bijection] = nn.ModuleList(parts)  # type: ignore[assignment]
-
-    @property
-    def fitted(self) -> bool:
-        return all(part.fitted for part in self.parts)
 
     def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
         sample = as_sample(events, weights)
@@ -52,13 +44,6 @@ class Columns(Bijection):
     def _check(self, values: Any) -> None:
         if values.shape[-1] != len(self.parts):
             raise ValueError(f"Columns has {len(self.parts)} bijections; got events of shape {list(values.shape)}")
-
-    def config(self) -> dict[str, Any]:
-        return {"kind": self.kind, "parts": [part.config() for part in self.parts]}
-
-    @classmethod
-    def _from_config(cls, config: Mapping[str, Any]) -> Self:
-        return cls(from_config(part) for part in config["parts"])
 
 
 class Squash(FittedConstants):

@@ -283,14 +283,8 @@ class UnitBox(_Affine):
         return first, second - first
 
 
-class Chain(Bijection):
-    """Bijections one after the other, the first one nearest to the events.
-
-    Its fit passes the events through and fits each part to what reaches it; parts that are fitted already,
-    such as a :class:`UnitBox` with given limits, stay as they are.
-    """
-
-    kind = "chain"
+class Composite(Bijection):
+    """A bijection made of others."""
 
     def __init__(self, parts: Iterable[Bijection]) -> None:
         super().__init__()
@@ -299,6 +293,23 @@ class Chain(Bijection):
     @property
     def fitted(self) -> bool:
         return all(part.fitted for part in self.parts)
+
+    def config(self) -> dict[str, Any]:
+        return {"kind": self.kind, "parts": [part.config() for part in self.parts]}
+
+    @classmethod
+    def _from_config(cls, config: Mapping[str, Any]) -> Self:
+        return cls(from_config(part) for part in config["parts"])
+
+
+class Chain(Composite):
+    """Bijections one after the other, the first one nearest to the events.
+
+    Its fit passes the events through and fits each part to what reaches it; parts that are fitted already,
+    such as a :class:`UnitBox` with given limits, stay as they are.
+    """
+
+    kind = "chain"
 
     def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
         sample = as_sample(events, weights)
@@ -322,13 +333,6 @@ class Chain(Bijection):
             u, log_jacobian = part.inverse(u)
             total = total + log_jacobian
         return u, total
-
-    def config(self) -> dict[str, Any]:
-        return {"kind": self.kind, "parts": [part.config() for part in self.parts]}
-
-    @classmethod
-    def _from_config(cls, config: Mapping[str, Any]) -> Self:
-        return cls(from_config(part) for part in config["parts"])
 
 
 def from_config(config: Mapping[str, Any]) -> Bijection:
