@@ -201,7 +201,8 @@ def compare(
     posterior: pg.Posterior, truth: pg.EventSample, evaluation: dict[str, Any], procedure: str = "a"
 ) -> list[HistogramPanel]:
     """The six distributions: the held-out events as histograms, the posterior's bands in the same bins."""
-    observables = lepton_pair_observables()
+    lepton = truth.names[0].removeprefix("px_").removesuffix("+")
+    observables = lepton_pair_observables(lepton={"mu": r"\mu", "l": r"\ell"}.get(lepton, lepton))
     books = {}
     for name in FIGURES:
         observable = observables[name]
