@@ -121,7 +121,7 @@ def main() -> None:
         "weights": model.weights,
         "seconds_training": float(posterior.history["seconds"][-1]),
         "seconds_all": time.monotonic() - started,
-        "median_uncertainty": float(np.median(pg.events.read(path).uncertainties)),  # type: ignore[arg-type]
+        "median_uncertainty": float(np.median(generated.uncertainties)),  # type: ignore[arg-type]
         "loss": {name: float(posterior.history[name][-1]) for name in ("nll", "kl")},
         "settings": posterior.info["settings"],
     }

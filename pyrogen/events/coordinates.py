@@ -57,9 +57,7 @@ class LeptonPair(Bijection):
     def __init__(self, coordinates: str = "mass", lepton_mass: float = 0.0) -> None:
         super().__init__()
         require(coordinates in ("mass", "log-pt"), "coordinates", coordinates, '"mass" or "log-pt"')
-        good = is_number(lepton_mass) and 0 <= lepton_mass < math.inf
-        require(good, "lepton_mass", lepton_mass, "zero or a mass in GeV")
-        self.coordinates, self.lepton_mass = coordinates, float(lepton_mass)
+        self.coordinates, self.lepton_mass = coordinates, _checked_mass(lepton_mass)
 
     def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
         return self
@@ -120,9 +118,7 @@ class RecoilingPair(Bijection):
 
     def __init__(self, lepton_mass: float = 0.0) -> None:
         super().__init__()
-        good = is_number(lepton_mass) and 0 <= lepton_mass < math.inf
-        require(good, "lepton_mass", lepton_mass, "zero or a mass in GeV")
-        self.lepton_mass = float(lepton_mass)
+        self.lepton_mass = _checked_mass(lepton_mass)
 
     def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
         return self
@@ -177,6 +173,12 @@ def _log_recoil(mt: Sequence[Tensor], rapidities: Sequence[Tensor], qt: Tensor, 
     """log(E+ E- p* qT^2 / cosh^2 eta*) with cosh eta* = p* / pT."""
     energies = sum(t.log() + torch.cosh(y).log() for t, y in zip(mt, rapidities, strict=True))
     return energies + 2 * qt.log() + 2 * pt.log() - p_star.log()
+
+
+def _checked_mass(lepton_mass: float) -> float:
+    good = is_number(lepton_mass) and 0 <= lepton_mass < math.inf
+    require(good, "lepton_mass", lepton_mass, "zero or a mass in GeV")
+    return float(lepton_mass)
 
 
 def _log_energies(mt: Tensor, y_plus: Tensor, y_minus: Tensor) -> Tensor:

@@ -58,8 +58,7 @@ def lepton_pair(
     if lepton_mass is not None:
         _check_mass(p, plus, lepton_mass)
         _check_mass(q, minus, lepton_mass)
-    imbalance = torch.hypot(p[:, 0] + q[:, 0], p[:, 1] + q[:, 1])
-    balanced = imbalance <= BALANCE * (p[:, 3] + q[:, 3])
+    imbalance, balanced = _balance(p, q)
     if recoil:
         _check_recoil(balanced)
     elif not balanced.all():
@@ -81,8 +80,7 @@ def lepton_balance(sample: EventSample, plus: str | None = None, minus: str | No
     plus, minus = _names(sample, plus, minus)
     if f"px_{minus}" not in sample.names:
         return np.ones(len(sample), dtype=bool)  # four columns, of a pair that balances
-    p, q = momenta(sample, plus), momenta(sample, minus)
-    return (torch.hypot(p[:, 0] + q[:, 0], p[:, 1] + q[:, 1]) <= BALANCE * (p[:, 3] + q[:, 3])).numpy()
+    return _balance(momenta(sample, plus), momenta(sample, minus))[1].numpy()
 
 
 def collision_energy(sample: EventSample) -> float | None:
@@ -115,6 +113,12 @@ def four_vectors(sample: EventSample, lepton_mass: float = 0.0) -> EventSample:
         sample.provenance,
         log_weights=sample.log_weights,
     )
+
+
+def _balance(p: torch.Tensor, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Transverse momentum of the pairs in GeV, and whether it is none."""
+    imbalance = torch.hypot(p[:, 0] + q[:, 0], p[:, 1] + q[:, 1])
+    return imbalance, imbalance <= BALANCE * (p[:, 3] + q[:, 3])
 
 
 def _columns(sample: EventSample, names: list[str]) -> EventSample:

@@ -7,6 +7,7 @@ import operator
 import numpy as np
 from tqdm import tqdm
 
+from .kinematics import PAIR_COLUMNS
 from .sample import EventSample
 
 SETTINGS = (
@@ -21,9 +22,6 @@ SETTINGS = (
     "HadronLevel:all = off",
 )
 """The physics settings; the seed is added to them."""
-
-COLUMNS = ("px_e+", "py_e+", "pz_e+", "pz_e-")
-"""What is left of two massless electrons with balanced transverse momenta: four numbers."""
 
 _MAX_SEED = 900_000_000  # Pythia's own; 0 would take the clock
 _MAX_FAILURES = 100  # in a row; Pythia fails on single events at times
@@ -89,7 +87,7 @@ def drell_yan(n: int, seed: int = 1, progress: bool = True) -> EventSample:
         "cross_section_pb": info.sigmaGen() * 1e9,  # Pythia counts in mb
         "cross_section_error_pb": info.sigmaErr() * 1e9,
     }
-    return EventSample(values, COLUMNS, ("GeV",) * 4, provenance=provenance)
+    return EventSample(values, PAIR_COLUMNS, ("GeV",) * 4, provenance=provenance)
 
 
 def _momenta(record: object) -> tuple[float, float, float, float]:

@@ -86,10 +86,9 @@ def _survival(
     x: Tensor, low: Tensor, location: Tensor, width: Tensor, fraction: Tensor, power: Tensor
 ) -> tuple[Tensor, Tensor]:
     """P(mass > x) and the density -dP/dx."""
-    unit = 2 * location / (power * width)
+    unit, whole = _peak_scales(low, location, width, power)
     ratio = x / location
     t = torch.expm1(power * ratio.log()) * unit
-    whole = torch.atan2(torch.ones_like(unit), torch.expm1(power * (low / location).log()) * unit)
     peak = torch.atan2(torch.ones_like(t), t) / whole
     tail = (low / x) ** power
     slope = 2 * ratio ** (power - 1) / width  # dt/dx
@@ -97,12 +96,17 @@ def _survival(
     return fraction * peak + (1 - fraction) * tail, density
 
 
+def _peak_scales(low: Tensor, location: Tensor, width: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
+    """The factor of t, and A(low)."""
+    unit = 2 * location / (power * width)
+    return unit, torch.atan2(torch.ones_like(unit), torch.expm1(power * (low / location).log()) * unit)
+
+
 def _invert(u: Tensor, *constants: Tensor) -> Tensor:
     """Where P(mass > x) is u in (0, 1]: Newton steps in log x, halving the bracket where they leave it."""
     low, location, width, _, power = constants
     # The answer lies between those of the two channels alone.
-    unit = 2 * location / (power * width)
-    whole = torch.atan2(torch.ones_like(unit), torch.expm1(power * (low / location).log()) * unit)
+    unit, whole = _peak_scales(low, location, width, power)
     peak = location.log() + torch.log1p((1 / torch.tan(u * whole) / unit).clamp(min=-1 + 1e-12)) / power
     channels = torch.stack([low.log() - u.log() / power, torch.maximum(peak, low.log())])
     a, b = channels.amin(0) - 1e-12, channels.amax(0) + 1e-12

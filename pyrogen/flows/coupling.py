@@ -267,17 +267,18 @@ class CouplingFlow(nn.Module):
         """Circles from [0, 1] to the box of their splines."""
         if not self._wide:
             return values
-        mask = torch.zeros(self.features, dtype=torch.bool, device=values.device)
-        mask[circles] = True
-        return torch.where(mask, self._box * (2 * values - 1), values)
+        return torch.where(self._mask(circles, values), self._box * (2 * values - 1), values)
 
     def _from_box(self, values: Tensor, circles: list[int]) -> Tensor:
         """Circles from the box of their splines to [0, 1]."""
         if not self._wide:
             return values
+        return torch.where(self._mask(circles, values), (values / self._box + 1) / 2, values)
+
+    def _mask(self, circles: list[int], values: Tensor) -> Tensor:
         mask = torch.zeros(self.features, dtype=torch.bool, device=values.device)
         mask[circles] = True
-        return torch.where(mask, (values / self._box + 1) / 2, values)
+        return mask
 
     def _mix(self, values: Tensor, block: int, inverse: bool) -> Tensor:
         if self.mixing == "random":
@@ -334,17 +335,12 @@ class CouplingFlow(nn.Module):
 
     def _base_log_prob(self, z: Tensor) -> Tensor:
         if self.on_unit_box:
-            # What rounding alone puts beyond an edge is inside, as generated events are.
-            rounding = 8 * torch.finfo(z.dtype).eps
-            inside = ((z >= -rounding) & (z <= 1 + rounding)).all(-1)
-            return torch.where(inside, 0.0, -math.inf).to(z.dtype)
+            return torch.where(_in_box(z), 0.0, -math.inf).to(z.dtype)
         if not self._circles:
             return -0.5 * (z**2).sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
         circles, line = z[..., self._latent_circles], z[..., self._latent_line]
-        rounding = 8 * torch.finfo(z.dtype).eps
-        inside = ((circles >= -rounding) & (circles <= 1 + rounding)).all(-1)
         normal = -0.5 * (line**2).sum(-1) - 0.5 * len(self._latent_line) * math.log(2 * math.pi)
-        return torch.where(inside, normal, -math.inf)
+        return torch.where(_in_box(circles), normal, -math.inf)
 
     def _check(self, values: Tensor, context: Tensor | None) -> Tensor | None:
         if values.ndim < 1 or values.shape[-1] != self.features:
@@ -358,6 +354,12 @@ class CouplingFlow(nn.Module):
             got = None if context is None else list(context.shape)
             raise ValueError(f"context of shape {got}; this flow needs {expected} for events {list(values.shape)}")
         return context
+
+
+def _in_box(values: Tensor) -> Tensor:
+    """Which rows lie in the unit box; what rounding alone puts beyond an edge is inside, as generated events are."""
+    rounding = 8 * torch.finfo(values.dtype).eps
+    return ((values >= -rounding) & (values <= 1 + rounding)).all(-1)
 
 
 def _affine(*, clamp: float, **_: Any) -> Transform:

@@ -84,12 +84,9 @@ def sample_histograms(
         if part.log_weights is None or part.weights is not None:
             wrong = "no log-weights" if part.log_weights is None else "event weights besides their log-weights"
             raise ValueError(f"the events have {wrong}; make them with posterior.generate(n, log_weights=True)")
-        weights = np.exp(part.log_weights)
+        weights, events = np.exp(part.log_weights), part.tensor(torch.float64)
         for name, (observable, *_) in observables.items():
-            if callable(observable):
-                values = observable_values(observable, part.tensor(torch.float64))
-            else:
-                values = part.column(observable)
+            values = observable_values(observable, events) if callable(observable) else part.column(observable)
             bins = np.searchsorted(edges[name], values, side="right") - 1
             bins[values == edges[name][-1]] -= 1  # the last bin has both its edges, as in numpy
             rows = np.flatnonzero((bins >= 0) & (bins < len(edges[name]) - 1))
