@@ -27,8 +27,8 @@ from pyro.ops.integrator import potential_grad
 from torch import Tensor
 
 import pyrogen as pg
-from pyrogen.inference.data import TrainingData
-from pyrogen.inference.potential import Potential, independent_starts
+from pyrogen.inference.run.data import TrainingData
+from pyrogen.inference.run.potential import Potential, independent_starts
 
 CHAINS = (1, 2, 4, 8)
 

@@ -21,7 +21,7 @@ from backends import EVENTS, NAMES, RING_BOX, make_backend, make_small_model
 import pyrogen as pg
 from pyrogen.diagnostics import Comparison, compare
 from pyrogen.files import write_bytes
-from pyrogen.inference.data import TrainingData
+from pyrogen.inference.run.data import TrainingData
 from pyrogen.plotting import plot_backends, save_figure
 
 MODES: dict[str, dict[str, Any]] = {

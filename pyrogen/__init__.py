@@ -24,17 +24,13 @@ from pyrogen.inference import (
     SVI,
     AdamMCMC,
     CheckpointMismatchError,
-    DensityEstimate,
     Ensemble,
-    HistogramBand,
     Laplace,
-    Posterior,
     SamplingError,
     SamplingWarning,
     TrainingDivergedError,
-    load,
-    sample_histograms,
 )
+from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, load, sample_histograms
 
 __version__ = "0.1.0"
 

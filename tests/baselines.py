@@ -5,7 +5,7 @@ import torch
 from known import Location
 
 import pyrogen as pg
-from pyrogen.inference import descent
+from pyrogen.inference.modes import descent
 
 
 class Fragile(Location):

@@ -10,7 +10,7 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.diagnostics import advise
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.posterior.weights import WeightPosterior
 
 EVENTS = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
 

@@ -10,11 +10,11 @@ from baselines import EVENTS, PRIOR, WEIGHTS, Fragile, kill_at_save, location, s
 from known import Line, Location
 
 import pyrogen as pg
-from pyrogen.inference import descent, laplace
-from pyrogen.inference.curvature import Curvature
-from pyrogen.inference.data import TrainingData
-from pyrogen.inference.potential import Potential
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.inference.modes import descent, laplace
+from pyrogen.inference.modes.curvature import Curvature
+from pyrogen.inference.run.data import TrainingData
+from pyrogen.inference.run.potential import Potential
+from pyrogen.posterior.weights import WeightPosterior
 
 
 class Looping(Location):
@@ -133,7 +133,7 @@ def test_fisher_is_the_sum_of_squared_gradients(wedge, monkeypatch):
     log_prob = potential.model.log_prob(leaf, potential.events)
     rows = torch.stack([torch.autograd.grad(one, leaf, retain_graph=True)[0] for one in log_prob]) * scale
     expected = rows.T @ (potential.weights[:, None] * rows)
-    monkeypatch.setattr("pyrogen.inference.curvature.NUMBERS", 104 * 128)  # chunks of 128 events
+    monkeypatch.setattr("pyrogen.inference.modes.curvature.NUMBERS", 104 * 128)  # chunks of 128 events
     curvature = Curvature(potential, theta, "fisher")
     vectors = torch.randn(5, len(theta)).double()
     tolerance = 1e-9 * float(expected.abs().max())

@@ -18,7 +18,7 @@ from pyrogen.diagnostics import (
 )
 from pyrogen.diagnostics.calibration import ONE_SIGMA
 from pyrogen.diagnostics.quantile_bins import QuantileBinResult, fit_amplification, quantile_bins
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.posterior.weights import WeightPosterior
 
 R, K, B = 400, 60, 5
 

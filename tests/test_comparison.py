@@ -23,8 +23,8 @@ from pyrogen.diagnostics import (
     total_variation,
     wasserstein,
 )
-from pyrogen.inference.weights import WeightPosterior
 from pyrogen.plotting import plot_backends
+from pyrogen.posterior.weights import WeightPosterior
 
 FAR = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])  # here log p is linear in the mean, so it mixes as the mean does
 GRID = ((-6.0, 6.0), (-6.0, 6.0))
@@ -133,7 +133,7 @@ def test_draws_are_evaluated_in_their_order_whatever_the_chunks(monkeypatch):
     expected = np.array([[[log_normal(x, m) for x in points] for m in torch.tensor(c)] for c in means])
     whole = function_space(chains(means), points)
     np.testing.assert_allclose(whole.log_prob, expected)
-    monkeypatch.setattr("pyrogen.diagnostics.chains.CHUNK", 20)  # three draws at a time
+    monkeypatch.setattr("pyrogen.diagnostics.stored_draws.CHUNK", 20)  # three draws at a time
     pieces = function_space(chains(means), points)
     np.testing.assert_array_equal(pieces.log_prob, whole.log_prob)
     np.testing.assert_array_equal(pieces.rhat, whole.rhat)

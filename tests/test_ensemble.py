@@ -6,7 +6,7 @@ import torch
 from baselines import EVENTS, PRIOR, WEIGHTS, Fragile, kill_at_save, location, same_bits, wedge_model
 
 import pyrogen as pg
-from pyrogen.inference import ensemble
+from pyrogen.inference.modes import ensemble
 
 
 def fit_ensemble(model, events, weights=None, **kwargs):

@@ -15,7 +15,7 @@ from known import Line, Location
 import pyrogen as pg
 from pyrogen.diagnostics import make_inference_data, read_inference_data, write_inference_data
 from pyrogen.diagnostics.arviz_io import import_arviz
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.posterior.weights import WeightPosterior
 
 az = import_arviz()
 NEW = types.SimpleNamespace(__version__="1.0.0")  # stands for ArviZ 1, of which only the version counts
@@ -93,7 +93,7 @@ def test_generated_events_are_those_of_their_draw(events):
 def test_blocks_of_few_draws_give_the_same(events, monkeypatch):
     posterior = sampled(events)
     whole = pg.to_inference_data(posterior, events[:5], events, generated=0)
-    monkeypatch.setattr("pyrogen.diagnostics.chains.CHUNK", 24)  # three draws at a time
+    monkeypatch.setattr("pyrogen.diagnostics.stored_draws.CHUNK", 24)  # three draws at a time
     pieces = pg.to_inference_data(posterior, events[:5], events, generated=2)
     np.testing.assert_array_equal(whole.log_likelihood["events"], pieces.log_likelihood["events"])
     assert "posterior_predictive" not in whole.groups()

@@ -9,9 +9,9 @@ from matplotlib import pyplot
 from matplotlib.patches import StepPatch
 
 import pyrogen as pg
-from pyrogen.inference.hists import edges_and_counts, label_of
-from pyrogen.inference.predictions import make_edges, multinomial_noise
 from pyrogen.plotting import HistogramPanel, plot_histograms, plot_kinematics, plot_uncertainties, save_figure
+from pyrogen.posterior.bands import make_edges, multinomial_noise
+from pyrogen.posterior.uhi import edges_and_counts, label_of
 
 hist = pytest.importorskip("hist")
 boost_histogram = pytest.importorskip("boost_histogram")

@@ -13,9 +13,9 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.diagnostics.maps import UncertaintyMap, uncertainty_map
-from pyrogen.inference.weights import WeightPosterior
 from pyrogen.plotting import save_figure
 from pyrogen.plotting.maps import plot_map
+from pyrogen.posterior.weights import WeightPosterior
 
 SPREAD = 0.2
 WEST, EAST, SOUTH, NORTH = -2.0, 3.0, -1.5, 1.0  # four different numbers: no cell takes the place of another

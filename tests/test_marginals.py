@@ -11,8 +11,8 @@ from torch import nn
 import pyrogen as pg
 from pyrogen.diagnostics import density_along_lines
 from pyrogen.diagnostics.marginals import MarginalResult, marginal
-from pyrogen.inference.weights import WeightPosterior
 from pyrogen.plotting.maps import plot_correlation, plot_marginal_sigma
+from pyrogen.posterior.weights import WeightPosterior
 
 SLOPE, ERROR = 1.0, 0.15
 EDGES = np.array([0.0, 0.1, 0.3, 0.5, 0.6, 0.8, 1.0])  # of two widths, none around 1/2

@@ -11,11 +11,11 @@ from pyro.infer import MCMC
 from pyro.ops.stats import effective_sample_size
 
 import pyrogen as pg
-from pyrogen.inference import nuts
-from pyrogen.inference.data import TrainingData
-from pyrogen.inference.draws import ChainStore
-from pyrogen.inference.potential import Potential, Whitened
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.inference.mcmc import nuts
+from pyrogen.inference.run.data import TrainingData
+from pyrogen.inference.run.draw_store import ChainStore
+from pyrogen.inference.run.potential import Potential, Whitened
+from pyrogen.posterior.weights import WeightPosterior
 
 QUIET = {"progress": False, "start": "initial"}
 

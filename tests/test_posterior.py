@@ -10,7 +10,7 @@ import torch
 from known import Location
 
 import pyrogen as pg
-from pyrogen.inference import WeightPosterior
+from pyrogen.posterior import WeightPosterior
 
 
 def location_posterior(mean=0.0, width=0.3, features=1, **info) -> pg.Posterior:
@@ -151,7 +151,7 @@ def test_context_for_a_flow_without_conditions():
 
 
 def test_replicates_are_those_of_each_draw_and_leave_the_random_state_alone(monkeypatch):
-    monkeypatch.setattr("pyrogen.inference.posterior.ROWS", 100)  # parts of 400 events
+    monkeypatch.setattr("pyrogen.posterior.posterior.ROWS", 100)  # parts of 400 events
     draws = torch.arange(6.0).reshape(1, 3, 2)
     posterior = pg.Posterior(
         pg.BayesianFlow(Location(2), preprocessing=None), WeightPosterior("draws", {"draws": draws})
@@ -244,7 +244,7 @@ def test_histogram_counts_what_lies_outside_in_the_normalisation():
 def test_chunks_change_nothing(monkeypatch):
     posterior, x = location_posterior(), torch.randn(100, 1)
     whole = posterior.density(x, 10), posterior.log_prob(x, 10)
-    monkeypatch.setattr("pyrogen.inference.posterior.ROWS", 7)
+    monkeypatch.setattr("pyrogen.posterior.posterior.ROWS", 7)
     chunked = posterior.density(x, 10), posterior.log_prob(x, 10)
     # Not to the bit: vectorised loops treat the last few numbers of a block differently.
     assert torch.allclose(whole[0].std, chunked[0].std) and torch.allclose(whole[1], chunked[1])

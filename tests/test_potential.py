@@ -8,9 +8,9 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.events import Standardise
-from pyrogen.inference import potential as potential_module
-from pyrogen.inference.data import TrainingData
-from pyrogen.inference.potential import Potential, Whitened, independent_starts
+from pyrogen.inference.run import potential as potential_module
+from pyrogen.inference.run.data import TrainingData
+from pyrogen.inference.run.potential import Potential, Whitened, independent_starts
 
 CHAINS, EVENTS = 3, 60
 FLOWS = {

@@ -10,7 +10,7 @@ from test_comparison import Shift, chains, log_normal
 
 import pyrogen as pg
 from pyrogen.diagnostics import effective_parameters, elpd, guide_pareto_k
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.posterior.weights import WeightPosterior
 
 
 def test_elpd_is_that_of_the_mean_density(monkeypatch):
@@ -21,7 +21,7 @@ def test_elpd_is_that_of_the_mean_density(monkeypatch):
     np.testing.assert_allclose(found.pointwise, densities.log())
     assert found.mean == pytest.approx(float(densities.log().mean()))
     assert found.error == pytest.approx(float(densities.log().std()) / math.sqrt(500))
-    monkeypatch.setattr("pyrogen.inference.posterior.NUMBERS", 64)
+    monkeypatch.setattr("pyrogen.posterior.posterior.NUMBERS", 64)
     np.testing.assert_allclose(elpd(chains(means), events).pointwise, found.pointwise)
     far = elpd(chains(means), torch.cat([events, torch.full((1, 2), 1e200, dtype=torch.float64)]))
     assert far.mean == -math.inf and math.isnan(far.error)

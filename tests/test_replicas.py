@@ -10,7 +10,7 @@ from known import Location
 from pyro.infer.autoguide import AutoLowRankMultivariateNormal
 
 import pyrogen as pg
-from pyrogen.inference import svi_replicas
+from pyrogen.inference.vi import svi_replicas
 
 SAMPLES = torch.randn(5, 60, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64) + torch.arange(
     5.0

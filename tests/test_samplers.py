@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen.inference import adam_mcmc, sgmcmc
-from pyrogen.inference.hmc import _windows
+from pyrogen.inference.mcmc import adam_mcmc, sgmcmc
+from pyrogen.inference.mcmc.hmc import _windows
 
 DTYPE = torch.float64
 

@@ -15,8 +15,8 @@ from known import Line
 
 import pyrogen as pg
 from pyrogen.files import FileFormatError
-from pyrogen.inference.chains import draws_path, find_problems
-from pyrogen.inference.draws import DrawStore
+from pyrogen.inference.mcmc.chains import draws_path, find_problems
+from pyrogen.inference.run.draw_store import DrawStore
 
 N, PRIOR = 400, 0.5
 GENERATOR = torch.Generator().manual_seed(4)

@@ -12,7 +12,7 @@ from pyro.infer.autoguide import AutoDelta, AutoLowRankMultivariateNormal, AutoM
 from torch import nn
 
 import pyrogen as pg
-from pyrogen.inference.schedules import SCHEDULES, learning_rate_factor
+from pyrogen.schedules import SCHEDULES, learning_rate_factor
 
 
 class Linear(nn.Module):

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from pyro.distributions import MultivariateStudentT
 from torch import Tensor
 
+from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import whole_number
-from pyrogen.diagnostics.chains import capped_draws
 from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
+from pyrogen.diagnostics.stored_draws import capped_draws
 from pyrogen.events import EventSample, check_events
-from pyrogen.inference.data import as_tensor
-from pyrogen.inference.posterior import DRAWS, Posterior
+from pyrogen.posterior.posterior import DRAWS, Posterior
 
 Array = NDArray[np.float64]
 LARGEST_RHAT = 1.05

@@ -18,11 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyrogen.checks import whole_number
-from pyrogen.diagnostics.chains import capped_draws
 from pyrogen.diagnostics.convergence import diagnose, has_chains
 from pyrogen.diagnostics.lines import HasLines, points_on_lines
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.runs import stream
+from pyrogen.diagnostics.stored_draws import capped_draws
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.seeds import stream
 
 Array = NDArray[np.float64]
 ONE_SIGMA = math.erf(1 / math.sqrt(2))  # 68.3 %

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from tqdm import tqdm
 
+from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import fraction, is_number, positive, require, whole_number
 from pyrogen.diagnostics.roc import roc_auc
 from pyrogen.events import EventSample, check_events
-from pyrogen.inference.data import as_tensor
-from pyrogen.inference.runs import stream
-from pyrogen.inference.schedules import learning_rate_factor
-from pyrogen.inference.training import TrainingDivergedError
+from pyrogen.inference.vi.training import TrainingDivergedError
+from pyrogen.schedules import learning_rate_factor
+from pyrogen.seeds import stream
 
 Array = NDArray[np.float64]
 Features = Callable[[Tensor], Tensor]

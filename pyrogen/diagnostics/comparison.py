@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyrogen.checks import whole_number
-from pyrogen.diagnostics.chains import capped_draws
 from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
 from pyrogen.diagnostics.distances import Range, event_table, grid_centres, grid_density, total_variation, wasserstein
 from pyrogen.diagnostics.lines import LineResult, density_along_lines
 from pyrogen.diagnostics.predictive import elpd, guide_pareto_k
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.diagnostics.stored_draws import capped_draws
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.weights import WeightPosterior
 
 Array = NDArray[np.float64]
 LEVELS = (1.0, 2.0)  # numbers of sigma at which coverage is counted

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.arviz_io import import_arviz
-from pyrogen.diagnostics.chains import Rows, blocks, spaced_rows
+from pyrogen.diagnostics.stored_draws import Rows, blocks, spaced_rows
 from pyrogen.events import EventSample
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.runs import stream
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.seeds import stream
 
 Array = NDArray[np.float64]
 PROBE_STREAM = 29

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyrogen.checks import whole_number
-from pyrogen.diagnostics.chains import capped_draws
+from pyrogen.diagnostics.stored_draws import capped_draws
 from pyrogen.events import EventSample
-from pyrogen.inference.posterior import Posterior
+from pyrogen.posterior.posterior import Posterior
 
 Array = NDArray[np.float64]
 Range = tuple[tuple[float, float], tuple[float, float]]

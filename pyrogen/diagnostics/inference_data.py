@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.arviz_io import make_inference_data
-from pyrogen.diagnostics.chains import Rows, as_chains, blocks, spaced_rows
 from pyrogen.diagnostics.convergence import log_prob_of_chains, probe_points
+from pyrogen.diagnostics.stored_draws import Rows, as_chains, blocks, spaced_rows
 from pyrogen.events import EventSample, check_events
-from pyrogen.inference.data import as_tensor
-from pyrogen.inference.histograms import observable_values
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.predictions import make_edges
+from pyrogen.posterior.bands import make_edges
+from pyrogen.posterior.histograms import observable_values
+from pyrogen.posterior.posterior import Posterior
 
 Array = NDArray[np.float64]
 Arrays = dict[str, tuple[tuple[str, ...], Any]]

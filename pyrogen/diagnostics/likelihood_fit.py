@@ -17,10 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.func import jacfwd
 
+from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import require_extra
 from pyrogen.diagnostics.lines import _as_vector
 from pyrogen.events import EventSample, check_events
-from pyrogen.inference.data import as_tensor
 
 Array = NDArray[np.float64]
 INSIDE = 0.1  # a parameter starts at least this fraction of its range away from a limit

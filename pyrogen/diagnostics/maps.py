@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyrogen.checks import whole_number
-from pyrogen.inference.posterior import Posterior
+from pyrogen.posterior.posterior import Posterior
 
 Array = NDArray[np.float64]
 Axis = tuple[str | int, float, float]

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyrogen.diagnostics.lines import LineResult
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.predictions import HistogramBand, make_edges
+from pyrogen.posterior.bands import HistogramBand, make_edges
+from pyrogen.posterior.posterior import Posterior
 
 Array = NDArray[np.float64]
 PROCEDURES = ("a", "b")

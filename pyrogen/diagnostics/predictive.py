@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.arviz_io import pareto_smooth
-from pyrogen.diagnostics.chains import capped_draws
 from pyrogen.diagnostics.distances import event_table
-from pyrogen.inference.posterior import Posterior
+from pyrogen.diagnostics.stored_draws import capped_draws
+from pyrogen.posterior.posterior import Posterior
 
 Array = NDArray[np.float64]
 GOOD_K = 0.7  # above, a mean over importance weights is not to be trusted (arXiv:1507.02646)

@@ -15,7 +15,7 @@ from torch import Tensor
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.distances import positive_weights
 from pyrogen.events import EventSample, check_events, check_weights
-from pyrogen.inference.runs import stream
+from pyrogen.seeds import stream
 
 Array = NDArray[np.float64]
 

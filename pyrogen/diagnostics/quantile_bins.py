@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.calibration import Calibration, calibration_of
-from pyrogen.diagnostics.chains import capped_draws
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.runs import stream
+from pyrogen.diagnostics.stored_draws import capped_draws
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.seeds import stream
 from pyrogen.targets.base import Target
 
 Array = NDArray[np.float64]

@@ -18,8 +18,8 @@ from torch import Tensor
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.calibration import Calibration, calibrate
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.runs import stream
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.seeds import stream
 
 Array = NDArray[np.float64]
 

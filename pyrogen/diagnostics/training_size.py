@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyrogen.checks import require_extra
-from pyrogen.diagnostics.chains import capped_draws
 from pyrogen.diagnostics.fit_shape import ShapeFit, fit_shape
 from pyrogen.diagnostics.likelihood_fit import LikelihoodFit
 from pyrogen.diagnostics.lines import LineResult, density_along_lines
-from pyrogen.inference.posterior import Posterior
+from pyrogen.diagnostics.stored_draws import capped_draws
+from pyrogen.posterior.posterior import Posterior
 
 Array = NDArray[np.float64]
 

@@ -1,20 +1,15 @@
-"""Backends, checkpoints, and the posterior that every backend returns."""
+"""Backends: what turns a model and events into a posterior."""
 
-from pyrogen.inference.adam_mcmc import AdamMCMC
-from pyrogen.inference.chains import SamplingError, SamplingWarning
-from pyrogen.inference.checkpoint import CheckpointMismatchError
-from pyrogen.inference.ensemble import Ensemble
-from pyrogen.inference.histograms import sample_histograms
-from pyrogen.inference.hmc import HMC
-from pyrogen.inference.laplace import Laplace
-from pyrogen.inference.nuts import NUTS
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.predictions import DensityEstimate, HistogramBand
-from pyrogen.inference.saved import load
-from pyrogen.inference.sgmcmc import SGHMC, SGLD
-from pyrogen.inference.svi import SVI
-from pyrogen.inference.training import TrainingDivergedError
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.inference.mcmc.adam_mcmc import AdamMCMC
+from pyrogen.inference.mcmc.chains import SamplingError, SamplingWarning
+from pyrogen.inference.mcmc.hmc import HMC
+from pyrogen.inference.mcmc.nuts import NUTS
+from pyrogen.inference.mcmc.sgmcmc import SGHMC, SGLD
+from pyrogen.inference.modes.ensemble import Ensemble
+from pyrogen.inference.modes.laplace import Laplace
+from pyrogen.inference.run.checkpoint import CheckpointMismatchError
+from pyrogen.inference.vi.svi import SVI
+from pyrogen.inference.vi.training import TrainingDivergedError
 
 __all__ = [
     "AdamMCMC",
@@ -24,15 +19,9 @@ __all__ = [
     "SGLD",
     "SVI",
     "CheckpointMismatchError",
-    "DensityEstimate",
     "Ensemble",
-    "HistogramBand",
     "Laplace",
-    "Posterior",
     "SamplingError",
     "SamplingWarning",
     "TrainingDivergedError",
-    "WeightPosterior",
-    "load",
-    "sample_histograms",
 ]

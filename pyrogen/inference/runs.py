@@ -1,16 +1,15 @@
-"""What the runs of all backends share: checked settings and data, seeds, and what a result tells of its making."""
+"""What the runs of all backends share: checked settings and data, and what a result tells of its making."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
 import torch
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import require
-from pyrogen.inference.data import TrainingData, check_on_support
+from pyrogen.inference.run.data import TrainingData, check_on_support
 
 
 def check_dtype(settings: Any) -> None:
@@ -52,11 +51,3 @@ def run_info(settings: Any, data: TrainingData) -> dict[str, Any]:
         "names": data.names,
         "units": data.units,
     }
-
-
-def stream(seed: int, *name: int) -> int:
-    """The seed of one of the independent streams of random numbers that belong to ``seed``.
-
-    A name of several numbers must not end in zero: its sequence would be that of the shorter name.
-    """
-    return int(np.random.SeedSequence([seed, *name]).generate_state(1, np.uint64)[0] >> np.uint64(1))

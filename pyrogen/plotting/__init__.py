@@ -6,12 +6,12 @@ The figures belong to the caller alone: pyplot, with its list of open figures, i
 
 from .backends import plot_backends
 from .calibration import plot_amplification, plot_calibration
-from .chains import plot_chains
 from .histograms import HistogramPanel, plot_histogram, plot_histograms
 from .kinematics import plot_kinematics, plot_uncertainties
 from .lines import plot_lines
 from .maps import plot_correlation, plot_map, plot_marginal_sigma
 from .style import save_figure
+from .traces import plot_chains
 from .training import plot_training
 from .training_size import plot_training_size
 

@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from pyrogen.inference.hists import edges_and_counts, is_histogram, label_of
+from pyrogen.posterior.uhi import edges_and_counts, is_histogram, label_of
 
 from .style import BANDS, PREDICTION, TRUTH, new_figure, ratio_axis, styled, with_unit
 
 if TYPE_CHECKING:
-    from pyrogen.inference import HistogramBand
+    from pyrogen.posterior import HistogramBand
 
 COLUMNS = 3  # panels side by side at most
 

@@ -19,7 +19,7 @@ from .histograms import COLUMNS, HistogramPanel
 from .style import BANDS, PREDICTION, TRUTH, new_figure, styled, with_unit
 
 if TYPE_CHECKING:
-    from pyrogen.inference import HistogramBand
+    from pyrogen.posterior import HistogramBand
 
 SIDEWAYS = 13.5  # font size of y labels: the longest is as long as its axis
 HATCHES: dict[str, Any] = {"facecolor": "none", "edgecolor": "#404040", "hatch": "//////", "linewidth": 0, "alpha": 0.7}

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from pyrogen.diagnostics import LineResult
 from pyrogen.diagnostics.maps import UncertaintyMap
 from pyrogen.diagnostics.marginals import MarginalResult
-from pyrogen.inference import HistogramBand
+from pyrogen.posterior import HistogramBand
 
 from .style import FIT, PREDICTION, TRUTH, VALIDATION, new_figure, ratio_axis, styled, with_unit
 

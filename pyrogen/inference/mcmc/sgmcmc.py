@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.checks import positive, require, whole_number
-from pyrogen.inference.chains import State
-from pyrogen.inference.potential import Whitened
-from pyrogen.inference.sampler import Sampler, normal
+from pyrogen.inference.mcmc.chains import State
+from pyrogen.inference.mcmc.sampler import Sampler, normal
+from pyrogen.inference.run.potential import Whitened
 
 LARGEST_EXCESS = 0.3  # of the temperature, before a warning
 REMEMBERED = 0.98  # decay of the running averages in the warm-up
@@ -45,7 +45,7 @@ class StochasticGradient(Sampler):
             its gradient's root mean square. It is learned in the warm-up and fixed afterwards; so it needs no
             correction for its own changes, which pSGLD leaves out.
         temperature: T of the density exp(-U/T) that is sampled; 1 is the posterior, anything else a tempered one.
-        The other arguments: see :class:`~pyrogen.inference.sampler.Sampler`.
+        The other arguments: see :class:`~pyrogen.inference.mcmc.sampler.Sampler`.
     """
 
     thinning: int = 20
@@ -220,7 +220,7 @@ class SGLD(StochasticGradient):
     ``theta <- theta - (eps^2 / 2) A grad U~ + eps sqrt(T A) xi``, with U~ the mini-batch estimate of U scaled to the
     whole sample, A the preconditioner and xi standard normal. For a Gaussian of curvature h the variance comes out
     ``1 / (1 - eps^2 A h / 4)`` times too large, plus ``eps^2 A V / 4`` for gradients of variance V.
-    Arguments: see :class:`~pyrogen.inference.sgmcmc.StochasticGradient`.
+    Arguments: see :class:`~pyrogen.inference.mcmc.sgmcmc.StochasticGradient`.
     """
 
     def _extend(self, state: State, generator: torch.Generator) -> None:
@@ -252,7 +252,7 @@ class SGHMC(StochasticGradient):
     Args:
         friction: gamma, in inverse units of the time in which an HMC trajectory of pi/2 decorrelates weights of unit
             width.
-        The other arguments: see :class:`~pyrogen.inference.sgmcmc.StochasticGradient`.
+        The other arguments: see :class:`~pyrogen.inference.mcmc.sgmcmc.StochasticGradient`.
     """
 
     friction: float = 1.0

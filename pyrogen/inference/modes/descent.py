@@ -17,14 +17,14 @@ from tqdm import tqdm
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import positive, whole_number
 from pyrogen.files import check_writable
-from pyrogen.inference.chains import State
-from pyrogen.inference.checkpoint import load_checkpoint, run_identity, save_checkpoint
-from pyrogen.inference.data import TrainingData
-from pyrogen.inference.optimise import Adam
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.potential import Potential, Whitened
-from pyrogen.inference.replicas import fit_one_by_one
+from pyrogen.inference.mcmc.chains import State
+from pyrogen.inference.mcmc.many import fit_one_by_one
+from pyrogen.inference.run.adam import Adam
+from pyrogen.inference.run.checkpoint import load_checkpoint, run_identity, save_checkpoint
+from pyrogen.inference.run.data import TrainingData
+from pyrogen.inference.run.potential import Potential, Whitened
 from pyrogen.inference.runs import check_dtype, describe, prepare, run_info
+from pyrogen.posterior.posterior import Posterior
 
 RECORDS = 200  # points of a training curve
 

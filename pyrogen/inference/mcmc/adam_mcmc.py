@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pyrogen.checks import fraction, is_number, positive, require, whole_number
-from pyrogen.inference.chains import State
-from pyrogen.inference.potential import Whitened
-from pyrogen.inference.sampler import DualAveraging, Sampler, metropolis, normal
+from pyrogen.inference.mcmc.chains import State
+from pyrogen.inference.mcmc.sampler import DualAveraging, Sampler, metropolis, normal
+from pyrogen.inference.run.potential import Whitened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class AdamMCMC(Sampler):
         elongation: width of the noise along d, in units of the step along d.
         temperature: T of the density exp(-U/T) that is sampled; 1 is the posterior. On mini-batches a T below one
             weighs against the noise of the test; nothing says which T is right.
-        The other arguments: see :class:`~pyrogen.inference.sampler.Sampler`.
+        The other arguments: see :class:`~pyrogen.inference.mcmc.sampler.Sampler`.
     """
 
     thinning: int = 20

@@ -15,12 +15,12 @@ from torch import Tensor
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import positive, require, whole_number
 from pyrogen.files import check_writable
-from pyrogen.inference.chains import SamplingRun, State, draws_path
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.potential import Whitened
-from pyrogen.inference.pyro_kernel import PyroKernel
-from pyrogen.inference.replicas import sample_many
+from pyrogen.inference.mcmc.chains import SamplingRun, State, draws_path
+from pyrogen.inference.mcmc.many import sample_many
+from pyrogen.inference.mcmc.pyro_kernel import PyroKernel
+from pyrogen.inference.run.potential import Whitened
 from pyrogen.inference.runs import check_dtype, describe, prepare
+from pyrogen.posterior.posterior import Posterior
 
 STARTS = ("initial", "prior", "map")
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
-from pyrogen.inference.data import TrainingData
+from pyrogen.inference.run.data import TrainingData
 
 NUMBERS = 1 << 15  # events times chains evaluated at once: what bounds the memory of a gradient
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.checks import is_number, require, whole_number
-from pyrogen.inference.hists import edges_of, is_axis, is_histogram, the_axis, weighted_hist
+from pyrogen.posterior.uhi import edges_of, is_axis, is_histogram, the_axis, weighted_hist
 
 if TYPE_CHECKING:
     import hist

@@ -14,10 +14,10 @@ from pyrogen.bayes.model import BayesianFlow
 from pyrogen.events.preprocessing import from_config
 from pyrogen.files import FileFormatError, open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.flows import CouplingFlow
-from pyrogen.inference.weights import FAMILIES, WeightPosterior
+from pyrogen.posterior.weights import FAMILIES, WeightPosterior
 
 if TYPE_CHECKING:
-    from pyrogen.inference.posterior import Posterior
+    from pyrogen.posterior.posterior import Posterior
 
 KIND, VERSION = "posterior", 1
 
@@ -52,7 +52,7 @@ def load(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Posteri
         FileNotFoundError: no such file.
         FileFormatError: not a posterior, truncated, damaged, of a newer version, or not fitting ``flow``.
     """
-    from pyrogen.inference.posterior import Posterior  # which saves itself by way of this module
+    from pyrogen.posterior.posterior import Posterior  # which saves itself by way of this module
 
     with open_hdf5(path, KIND, VERSION) as file:
         description = read_json(file, "model")

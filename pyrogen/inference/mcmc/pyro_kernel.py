@@ -12,11 +12,11 @@ from torch import Tensor
 
 from pyrogen.bayes.model import THETA, BayesianFlow
 from pyrogen.checks import require
-from pyrogen.inference.chains import SamplingRun, State
-from pyrogen.inference.runs import stream
+from pyrogen.inference.mcmc.chains import SamplingRun, State
+from pyrogen.seeds import stream
 
 if TYPE_CHECKING:
-    from pyrogen.inference.sampler import Sampler
+    from pyrogen.inference.mcmc.sampler import Sampler
 
 
 class PyroKernel(MCMCKernel):
@@ -84,7 +84,7 @@ class PyroKernel(MCMCKernel):
 
         Args:
             warmup_steps: transitions in which the sampler adapts itself.
-            events, weights, context: as in :meth:`~pyrogen.inference.sampler.Sampler.fit`.
+            events, weights, context: as in :meth:`~pyrogen.inference.mcmc.sampler.Sampler.fit`.
 
         Raises:
             ValueError: data that cannot be sampled from, or initial parameters of a wrong shape.

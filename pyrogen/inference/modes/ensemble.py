@@ -10,13 +10,13 @@ from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import require, whole_number
-from pyrogen.inference.chains import SamplingError, SamplingWarning
-from pyrogen.inference.data import TrainingData
-from pyrogen.inference.descent import Descent, Optimised
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.potential import independent_starts
-from pyrogen.inference.runs import stream
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.inference.mcmc.chains import SamplingError, SamplingWarning
+from pyrogen.inference.modes.descent import Descent, Optimised
+from pyrogen.inference.run.data import TrainingData
+from pyrogen.inference.run.potential import independent_starts
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.seeds import stream
 
 OBJECTIVES = ("map", "likelihood")
 FAR = 0.05  # nats per event above the median member that count as far, and
@@ -35,7 +35,7 @@ class Ensemble(Optimised):
     Args:
         members: number of networks.
         objective: ``"map"``: the loss has the prior's term ``-log prior(theta)``; ``"likelihood"``: the events' alone.
-        The other arguments: see :class:`~pyrogen.inference.descent.Optimised`.
+        The other arguments: see :class:`~pyrogen.inference.modes.descent.Optimised`.
     """
 
     members: int = 10

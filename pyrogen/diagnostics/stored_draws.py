@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from pyrogen.checks import whole_number
-from pyrogen.inference.posterior import DRAWS, Posterior
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.posterior.posterior import DRAWS, Posterior
+from pyrogen.posterior.weights import WeightPosterior
 
 CHUNK = 1 << 22  # largest number of weights held at once, in the chunks of draws that are evaluated
 Rows = NDArray[np.int64]

@@ -16,11 +16,11 @@ from pyrogen.bayes.guide import AutoNormal
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import is_number, require, whole_number
 from pyrogen.files import check_writable
-from pyrogen.inference.posterior import Posterior
 from pyrogen.inference.runs import check_dtype, describe, prepare
-from pyrogen.inference.schedules import SCHEDULES
-from pyrogen.inference.svi_replicas import train_many
-from pyrogen.inference.training import Training
+from pyrogen.inference.vi.svi_replicas import train_many
+from pyrogen.inference.vi.training import Training
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.schedules import SCHEDULES
 
 
 @dataclass(frozen=True, kw_only=True)

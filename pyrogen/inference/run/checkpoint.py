@@ -18,7 +18,7 @@ from pyrogen.files import open_hdf5, read_json, write_array, write_hdf5, write_j
 
 if TYPE_CHECKING:
     from pyrogen.bayes.model import BayesianFlow
-    from pyrogen.inference.data import TrainingData
+    from pyrogen.inference.run.data import TrainingData
 
 KIND, VERSION = "checkpoint", 1
 

@@ -18,14 +18,14 @@ from tqdm import trange
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.events import EventSample
-from pyrogen.inference.chains import SamplingRun
-from pyrogen.inference.data import TrainingData, check_on_support
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.potential import Potential, independent_starts
-from pyrogen.inference.runs import stream
+from pyrogen.inference.mcmc.chains import SamplingRun
+from pyrogen.inference.run.data import TrainingData, check_on_support
+from pyrogen.inference.run.potential import Potential, independent_starts
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.seeds import stream
 
 if TYPE_CHECKING:
-    from pyrogen.inference.sampler import Sampler
+    from pyrogen.inference.mcmc.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class ReplicaRun(SamplingRun):
 
 
 def sample_many(sampler: Sampler, model: BayesianFlow, samples: Any) -> list[Posterior]:
-    """What :meth:`~pyrogen.inference.sampler.Sampler.fit_many` does."""
+    """What :meth:`~pyrogen.inference.mcmc.sampler.Sampler.fit_many` does."""
     reason = obstacle(samples)
     if sampler.loop is not SamplingRun:
         reason = f"{type(sampler).__name__} runs one chain after another"

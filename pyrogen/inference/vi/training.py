@@ -18,15 +18,16 @@ from tqdm import tqdm
 
 from pyrogen.bayes.guide import ELBO, AutoNormal, start_at_initial_weights
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
-from pyrogen.inference.checkpoint import digest, load_checkpoint, run_identity, save_checkpoint
-from pyrogen.inference.data import TrainingData
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.runs import run_info, stream
-from pyrogen.inference.schedules import learning_rate_factor
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.inference.run.checkpoint import digest, load_checkpoint, run_identity, save_checkpoint
+from pyrogen.inference.run.data import TrainingData
+from pyrogen.inference.runs import run_info
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.schedules import learning_rate_factor
+from pyrogen.seeds import stream
 
 if TYPE_CHECKING:
-    from pyrogen.inference.svi import SVI
+    from pyrogen.inference.vi.svi import SVI
 
 HISTORY = ("loss", "nll", "kl", "validation_nll", "learning_rate", "skipped_steps", "seconds")
 MOST_SKIPPED = 20  # steps in a row without a finite gradient, before the training is given up

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pyrogen.inference.potential import Potential
+from pyrogen.inference.run.potential import Potential
 
 ROWS = 1024  # events whose graph of second derivatives is held at once
 VECTORS = 16  # vectors multiplied at once: with ROWS, what bounds the memory

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.checks import fraction, is_number, positive, require, whole_number
-from pyrogen.inference.chains import State
-from pyrogen.inference.potential import Whitened
-from pyrogen.inference.sampler import DualAveraging, Sampler, metropolis, normal
+from pyrogen.inference.mcmc.chains import State
+from pyrogen.inference.mcmc.sampler import DualAveraging, Sampler, metropolis, normal
+from pyrogen.inference.run.potential import Whitened
 
 DIVERGENCE = 1000.0  # error of the energy above which a trajectory counts as divergent, as in Stan
 
@@ -35,7 +35,7 @@ class HMC(Sampler):
         mass: ``"diagonal"`` or ``"unit"`` (the prior's or the guide's widths alone).
         step_size: initial step size; None: found by doubling and halving. It is adapted in the warm-up.
         max_steps: most leapfrog steps in a trajectory.
-        The other arguments: see :class:`~pyrogen.inference.sampler.Sampler`.
+        The other arguments: see :class:`~pyrogen.inference.mcmc.sampler.Sampler`.
     """
 
     trajectory: float = 1.6

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from pyrogen.bayes.inputs import as_tensor, check_context
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import whole_number
 from pyrogen.events import EventSample, check_events
-from pyrogen.inference.data import as_tensor, check_context
-from pyrogen.inference.generation import CHUNK, generate_sample, generate_to_file
-from pyrogen.inference.histograms import own_events, weighted_events
-from pyrogen.inference.predictions import DensityEstimate, HistogramBand, make_edges
-from pyrogen.inference.saved import save
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.posterior.bands import DensityEstimate, HistogramBand, make_edges
+from pyrogen.posterior.files import save
+from pyrogen.posterior.generation import CHUNK, generate_sample, generate_to_file
+from pyrogen.posterior.histograms import own_events, weighted_events
+from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.seeds import seeded, stream
 
 ROWS = 4096  # events evaluated at once: the fastest chunk on a CPU, and what bounds the memory
 NUMBERS = 1 << 22  # largest number of densities [draws, rows] held at once
@@ -123,7 +124,7 @@ class Posterior:
         n = whole_number("n", n, 1)
         draws = min(self._draws(draws), n)
         context = self._context(context, n)
-        with _seeded(seed if part is None else _stream(seed, part), self.model.device):
+        with seeded(seed if part is None else stream(seed, part), self.model.device):
             order = torch.randperm(n)
             pieces = []
             with self._bar(n, "sample", "event") as bar:
@@ -156,7 +157,7 @@ class Posterior:
             for k, theta in enumerate(self.weights.draws(draws, seed)):
                 for rows in torch.arange(n).split(4 * ROWS):
                     # Seeded part by part: between them the caller must find the global random state as it left it.
-                    with _seeded(_stream(seed, k, int(rows[0])), self.model.device):
+                    with seeded(stream(seed, k, int(rows[0])), self.model.device):
                         events = self._generate(theta, len(rows), None if context is None else context[rows])
                     yield k, events
                     bar.update(len(rows))
@@ -359,23 +360,3 @@ class Posterior:
             f"Posterior({self.info.get('backend', 'unknown backend')}, {self.weights.family}, "
             f"{self.weights.size} weights, {self.info.get('training_events', '?')} training events)"
         )
-
-
-def _stream(*key: int) -> int:
-    """A seed of its own for each key."""
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-class _seeded:
-    """Runs a block on a seeded random state and puts the global one back."""
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self.seed = seed
-        self.fork = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-    def __enter__(self) -> None:
-        self.fork.__enter__()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *error: Any) -> None:
-        self.fork.__exit__(*error)

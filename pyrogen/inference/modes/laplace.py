@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import require, whole_number
-from pyrogen.inference.chains import SamplingError, SamplingWarning
-from pyrogen.inference.curvature import Curvature
-from pyrogen.inference.data import TrainingData
-from pyrogen.inference.descent import Descent, Optimised
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.potential import Potential, Whitened
-from pyrogen.inference.runs import stream
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.inference.mcmc.chains import SamplingError, SamplingWarning
+from pyrogen.inference.modes.curvature import Curvature
+from pyrogen.inference.modes.descent import Descent, Optimised
+from pyrogen.inference.run.data import TrainingData
+from pyrogen.inference.run.potential import Potential, Whitened
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.seeds import stream
 
 STRUCTURES = ("auto", "full", "low_rank", "diagonal")
 CURVATURES = ("auto", "hessian", "fisher")
@@ -36,8 +36,8 @@ class Laplace(Optimised):
 
     Adam from the flow's own weights, then L-BFGS on the whole sample find the maximum; the inverse covariance is the
     curvature there, ``(1 + H) / s^2`` with prior widths s and the curvature H of the log-likelihood in units of them
-    (:class:`~pyrogen.inference.curvature.Curvature`). Where H has negative eigenvalues (a network is no convex problem,
-    and event weights may be negative) they are set to zero: the Gaussian is nowhere wider than the prior.
+    (:class:`~pyrogen.inference.modes.curvature.Curvature`). Where H has negative eigenvalues (a network is no convex
+    problem, and event weights may be negative) they are set to zero: the Gaussian is nowhere wider than the prior.
     ``info["negative_eigenvalues"]`` counts those among the computed ones.
 
     Args:
@@ -49,8 +49,8 @@ class Laplace(Optimised):
             but the Fisher matrix for the diagonal of more than 1,500 weights, which would take P products of it.
         rank: number of eigenvalues for ``"low_rank"``; at most P are there.
         polish: most iterations of L-BFGS; 0: none.
-        The other arguments: see :class:`~pyrogen.inference.descent.Optimised`. The checkpoint holds the way to the
-        maximum; the curvature there, which takes no decisions, is computed again.
+        The other arguments: see :class:`~pyrogen.inference.modes.descent.Optimised`. The checkpoint holds the way to
+        the maximum; the curvature there, which takes no decisions, is computed again.
     """
 
     structure: str = "auto"

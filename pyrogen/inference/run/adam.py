@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
-from pyrogen.inference.potential import Whitened
+from pyrogen.inference.run.potential import Whitened
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pyrogen.events import EventSample, EventWriter, read
 from pyrogen.files import write_bytes
 
 if TYPE_CHECKING:
-    from pyrogen.inference.posterior import Posterior
+    from pyrogen.posterior.posterior import Posterior
 
 CHUNK = 50_000  # events generated, and saved for a resumed run, at a time
 Finish = Callable[[EventSample], EventSample]

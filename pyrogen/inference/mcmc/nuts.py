@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from pyrogen.bayes.model import THETA
 from pyrogen.checks import fraction, require, whole_number
-from pyrogen.inference.chains import SamplingRun, State
-from pyrogen.inference.draws import ChainStore, DrawStore
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.potential import Whitened
-from pyrogen.inference.runs import stream
-from pyrogen.inference.sampler import Sampler
+from pyrogen.inference.mcmc.chains import SamplingRun, State
+from pyrogen.inference.mcmc.sampler import Sampler
+from pyrogen.inference.run.draw_store import ChainStore, DrawStore
+from pyrogen.inference.run.potential import Whitened
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.seeds import stream
 
 
 class _Energy(torch.autograd.Function):
@@ -181,7 +181,7 @@ class NUTS(Sampler):
         max_tree_depth: a trajectory has at most ``2^max_tree_depth - 1`` steps.
         mass: ``"diagonal"``, ``"dense"`` (which needs ``P^2`` numbers) or ``"unit"`` (the prior's or the guide's widths
             alone).
-        The other arguments: see :class:`~pyrogen.inference.sampler.Sampler`.
+        The other arguments: see :class:`~pyrogen.inference.mcmc.sampler.Sampler`.
 
     Of its history, ``"steps"`` counts the leapfrog steps, each of them one gradient; ``"energy"`` is that of the draw
     with its momentum; ``"step_size"`` that of the transition. ``info["gradients"]`` counts, as for the other samplers,

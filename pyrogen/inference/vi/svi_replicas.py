@@ -16,17 +16,18 @@ from tqdm import tqdm
 
 from pyrogen.bayes.guide import AutoNormal
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.inference.checkpoint import load_checkpoint, run_identity, save_checkpoint
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.potential import independent_starts
-from pyrogen.inference.replicas import ReplicaData, fit_one_by_one, obstacle, prepare_replicas
-from pyrogen.inference.runs import run_info, stream
-from pyrogen.inference.schedules import learning_rate_factor
-from pyrogen.inference.training import MOST_SKIPPED, TrainingDivergedError
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.inference.mcmc.many import ReplicaData, fit_one_by_one, obstacle, prepare_replicas
+from pyrogen.inference.run.checkpoint import load_checkpoint, run_identity, save_checkpoint
+from pyrogen.inference.run.potential import independent_starts
+from pyrogen.inference.runs import run_info
+from pyrogen.inference.vi.training import MOST_SKIPPED, TrainingDivergedError
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.schedules import learning_rate_factor
+from pyrogen.seeds import stream
 
 if TYPE_CHECKING:
-    from pyrogen.inference.svi import SVI
+    from pyrogen.inference.vi.svi import SVI
 
 HISTORY = ("loss", "nll", "kl", "skipped_steps", "learning_rate", "seconds")
 

@@ -17,17 +17,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.inference.checkpoint import digest, load_checkpoint, run_identity, save_checkpoint
-from pyrogen.inference.data import TrainingData
-from pyrogen.inference.draws import DrawStore
-from pyrogen.inference.optimise import Adam
-from pyrogen.inference.posterior import Posterior
-from pyrogen.inference.potential import Potential, Whitened, independent_starts
-from pyrogen.inference.runs import run_info, stream
-from pyrogen.inference.weights import WeightPosterior
+from pyrogen.inference.run.adam import Adam
+from pyrogen.inference.run.checkpoint import digest, load_checkpoint, run_identity, save_checkpoint
+from pyrogen.inference.run.data import TrainingData
+from pyrogen.inference.run.draw_store import DrawStore
+from pyrogen.inference.run.potential import Potential, Whitened, independent_starts
+from pyrogen.inference.runs import run_info
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.seeds import stream
 
 if TYPE_CHECKING:
-    from pyrogen.inference.sampler import Sampler
+    from pyrogen.inference.mcmc.sampler import Sampler
 
 State = dict[str, Tensor]
 FEWEST = 20  # draws per chain from which on they are asked to agree
@@ -45,7 +46,7 @@ class SamplingError(RuntimeError):
 
 @dataclass
 class SamplingRun:
-    """One run of a :class:`~pyrogen.inference.sampler.Sampler`."""
+    """One run of a :class:`~pyrogen.inference.mcmc.sampler.Sampler`."""
 
     sampler: Sampler
     model: BayesianFlow
@@ -139,7 +140,7 @@ class SamplingRun:
         return row | {"potential": value.double()}
 
     def advance(self, state: State, step: int, warmup_steps: int) -> dict[str, Tensor]:
-        """One step of the kernel, as :meth:`~pyrogen.inference.sampler.Sampler.advance`."""
+        """One step of the kernel, as :meth:`~pyrogen.inference.mcmc.sampler.Sampler.advance`."""
         return self.sampler.advance(self.target, state, step, warmup_steps, self.generator)
 
     def _check(self, state: State) -> None:

@@ -13,10 +13,10 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from pyrogen.events import EventSample, stream
-from pyrogen.inference.predictions import HistogramBand, make_edges, multinomial_noise, weighted_noise
+from pyrogen.posterior.bands import HistogramBand, make_edges, multinomial_noise, weighted_noise
 
 if TYPE_CHECKING:
-    from pyrogen.inference.posterior import Posterior
+    from pyrogen.posterior.posterior import Posterior
 
 Functions = Mapping[str, Callable[[Tensor], Tensor]]
 Edges = Mapping[str, NDArray[np.float64]]

@@ -1,0 +1,1 @@
+"""Markov chains: the contract of a kernel, the loop around it, and the samplers."""

@@ -1,0 +1,1 @@
+"""Backends that follow Adam to a mode of the posterior: ensembles and Laplace's approximation."""

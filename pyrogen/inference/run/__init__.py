@@ -1,0 +1,1 @@
+"""What every run needs: checked data, a potential and its minimiser, checkpoints, a store for draws."""

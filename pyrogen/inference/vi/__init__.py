@@ -1,0 +1,1 @@
+"""Variational inference: objectives, and the loop that trains them."""
