@@ -174,6 +174,7 @@ def test_choices_that_a_format_has_no_use_for(tmp_path):
     for choice in ({"particles": [11]}, {"others": "skip"}, {"missing": "skip"}):
         with pytest.raises(ValueError, match=rf"a\.h5 is no LHE file; leave out {next(iter(choice))}="):
             events.read(path, **choice)
+    events.read(path, missing="error", others=None)  # asks for nothing
     with pytest.raises(ValueError, match="chunk is 0; it must be a whole number of at least 1"):
         events.stream(path, chunk=0)
     for columns in ("pT", []):
@@ -284,14 +285,14 @@ def test_an_error_that_was_caught_does_not_pass_for_success(tmp_path, monkeypatc
 def test_writer_arguments(tmp_path):
     for name, arguments, message in (
         ("a.npy", {}, "part by part: .npy has its size at its beginning; write .h5"),
-        ("a.root", {"append": True}, "no HDF5 file; leave out layout and append"),
-        ("a.root", {"layout": "rows"}, "no HDF5 file; leave out layout and append"),
+        ("a.root", {"append": True}, "a.root is no HDF5 file; leave out append=True"),
+        ("a.root", {"layout": "rows"}, "a.root is no HDF5 file; leave out layout='rows'; .* writing ROOT files: none"),
         ("a.h5", {"layout": "flat"}, 'layout is \'flat\'; it must be "columns" or "rows"'),
         ("a.txt", {}, "unknown suffix '.txt'"),
     ):
         with pytest.raises(ValueError, match=message):
             EventWriter(tmp_path / name, **arguments)
-    with pytest.raises(ValueError, match="layout is 'rows'; it must be left out for .npy"):
+    with pytest.raises(ValueError, match="a.npy is no HDF5 file; leave out layout='rows'"):
         events.write(make_sample(weighted=False), tmp_path / "a.npy", layout="rows")
     with pytest.raises(FileNotFoundError, match="does not exist; create it first"):
         EventWriter(tmp_path / "no" / "a.h5")

@@ -187,7 +187,11 @@ def test_content_that_does_not_match(lhe, ids, choices, message):
         ({"particles": {"l": (11, 13), "m": 13}}, ValueError, "mu- is in several groups that differ"),
         ({"others": "drop"}, ValueError, "others is 'drop'; it must be"),
         ({"missing": "keep"}, ValueError, "missing is 'keep'; it must be"),
-        ({"dataset": "events"}, ValueError, "has no datasets; leave out dataset='events'"),
+        (
+            {"dataset": "events"},
+            ValueError,
+            "is no HDF5 or ROOT file; leave out dataset='events'; .*: particles, others, missing",
+        ),
     ],
 )
 def test_choices_that_are_none(lhe, choices, error, message):

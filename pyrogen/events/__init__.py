@@ -1,6 +1,10 @@
 """Events: samples with names, weights and provenance, their files, preprocessing, Drell-Yan from Pythia 8."""
 
-from .checks import check_events, check_weights
+# Each of these registers its format.
+from . import hdf5 as hdf5
+from . import lhe as lhe
+from . import npy as npy
+from . import root as root
 from .coordinates import (
     PERIODIC,
     BeamLimit,
@@ -9,14 +13,17 @@ from .coordinates import (
     lepton_pair_coordinates,
 )
 from .elementwise import Columns, Probit, Squash
-from .formats import EventWriter, append, read, stream, write
+from .format import Format, PartWriter
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .particles import JETS
 from .preprocessing import Bijection, Chain, Identity, Standardise, UnitBox
 from .pythia import drell_yan
+from .reading import read, stream
 from .resonance import Resonance
-from .sample import EventSample
+from .sample import EventSample, EventsLike
+from .validation import check_events, check_weights
+from .writing import EventWriter, append, write
 
 __all__ = [
     "JETS",
@@ -44,6 +51,9 @@ __all__ = [
     "Bijection",
     "Chain",
     "EventSample",
+    "EventsLike",
+    "Format",
+    "PartWriter",
     "Identity",
     "Standardise",
     "UnitBox",

@@ -18,13 +18,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pyrogen.checks import is_number, require
-
+from ..checks import is_number, require
 from .elementwise import Columns, Probit, Squash
 from .kinematics import PAIR_COLUMNS
 from .leptons import RECOIL_COLUMNS
-from .preprocessing import Bijection, Chain, Events, FittedConstants, Standardise, UnitBox, as_sample
+from .preprocessing import Bijection, Chain, FittedConstants, Standardise, UnitBox, as_sample
 from .resonance import Resonance, beyond
+from .sample import EventsLike
 
 COORDINATES = {
     "mass": ("M", "y", "eta*", "phi"),
@@ -59,7 +59,7 @@ class LeptonPair(Bijection):
         require(coordinates in ("mass", "log-pt"), "coordinates", coordinates, '"mass" or "log-pt"')
         self.coordinates, self.lepton_mass = coordinates, _checked_mass(lepton_mass)
 
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,7 +120,7 @@ class RecoilingPair(Bijection):
         super().__init__()
         self.lepton_mass = _checked_mass(lepton_mass)
 
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,7 +222,7 @@ class BeamLimit(FittedConstants):
         if energy is not None:
             self._set([float(energy)])
 
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         values = as_sample(events, weights).values
         if not (values[:, 0] > 0).all():
             raise ValueError(f"masses must be positive; the smallest is {values[:, 0].min():.6g}")

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .preprocessing import Bijection, Composite, Events, FittedConstants, Standardise, as_sample
+from .preprocessing import Bijection, Composite, FittedConstants, Standardise, as_sample
+from .sample import EventsLike
 
 
 class Columns(Composite):
@@ -22,7 +23,7 @@ class Columns(Composite):
 
     kind = "columns"
 
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         sample = as_sample(events, weights)
         self._check(sample.values)
         for i, part in enumerate(self.parts):
@@ -67,7 +68,7 @@ class Squash(FittedConstants):
         elif (location is None) != (scale is None):
             raise ValueError(f"give both location and scale, or none; got location={location!r}, scale={scale!r}")
 
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         standard = Standardise().fit(events, weights)
         self._set([standard.mean.numpy(), standard.std.numpy() * math.sqrt(3) / math.pi])
         return self
@@ -97,7 +98,7 @@ class Probit(Bijection):
     kind = "probit"
     fitted = True
 
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,16 +1,18 @@
-"""Events in HDF5: pyrogen's own files and any table of a user's; :mod:`pyrogen.events.formats` describes them."""
+"""Events in HDF5: pyrogen's own files, and any table of a user's."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from ..checks import require
 from ..files import (
     FileFormatError,
     damage_named,
@@ -21,55 +23,118 @@ from ..files import (
     read_json,
     write_json,
 )
+from .format import Continuation, Format, PartWriter
 from .sample import PER_EVENT, EventSample
-from .tables import UNCERTAINTIES, WEIGHTS, Choices, from_columns, from_records, part, to_columns
+from .tables import UNCERTAINTIES, WEIGHTS, from_columns, from_records, part, to_columns
 
 KIND = "events"
 VERSIONS = {"columns": 1, "rows": 2}
 """The format version of each layout: a pyrogen that knows no rows says so, and reads the other as ever."""
 
 _LABELS = ("names", "units", "provenance")
-_ROWS = "events"
-_CHUNK_ROWS = 16_384
-_CHUNK_BYTES = 2**19  # two fit into HDF5's cache, so that adding a few events doesn't compress a chunk again
+_TABLE = "events"  # the one dataset of the layout "rows"
+_EVENTS_PER_CHUNK = 16_384
+_BYTES_PER_CHUNK = 2**19  # two fit into HDF5's cache, so that adding a few events doesn't compress a chunk again
 
 Content = Callable[[slice], dict[str, Any]]
 
 
-def parts(path: Path, choices: Choices) -> Iterator[EventSample]:
-    """The events of a file, of pyrogen or not, in parts."""
-    with open_any_hdf5(path) as file, damage_named(path):
-        if kind_of(file) is None:
-            yield from _slices(path, choices, *_foreign(file, path, choices.dataset))
-            return
-    if choices.dataset is not None:
-        raise ValueError(f"{path} is a pyrogen file with one sample; leave out dataset={choices.dataset!r}")
-    with open_hdf5(path, KIND, max(VERSIONS.values())) as file:
-        yield from _slices(path, choices, *_own(file, path))
+@dataclass(frozen=True)
+class _Reading:
+    dataset: str | None = None
 
 
-def _slices(path: Path, choices: Choices, n: int, content: Content) -> Iterator[EventSample]:
-    for first in range(0, max(n, 1), choices.chunk):  # of no event at least one, for the error
-        yield part(path, first, choices.columns, content(slice(first, first + choices.chunk)))
+@dataclass(frozen=True)
+class _Writing:
+    layout: str | None = None
+
+    def __post_init__(self) -> None:
+        require(self.layout in (None, *VERSIONS), "layout", self.layout, '"columns" or "rows"')
+
+
+class Hdf5(Format, suffixes=(".h5", ".hdf5")):
+    """HDF5 files, ``.h5`` and ``.hdf5``: pyrogen's own keep everything that a sample has; a user's own are read.
+
+    Options of reading:
+
+    * ``dataset``: the table of a user's own file that holds several.
+
+    Options of writing:
+
+    * ``layout``: ``"columns"`` (the default) or ``"rows"``; of a file that is appended to, its own.
+
+    Layout ``"columns"`` of pyrogen's own file, kind ``"events"``, version 1 (root attributes as in
+    :mod:`pyrogen.files`); all datasets grow, chunked, with gzip and fletcher32 checksums::
+
+        values          [N, d] float64
+        weights         [N] float64, where the sample has weights
+        uncertainties   [N] float64, relative, where the sample has them
+        log_weights     [N, K] float64, of K posterior draws, where the sample has them
+        names           JSON (UTF-8 bytes), a list of d strings
+        units           JSON (UTF-8 bytes), a list of d strings
+        provenance      JSON (UTF-8 bytes), an object
+
+    Layout ``"rows"``, version 2, has one table in place of the first four, which pandas reads with
+    ``pandas.DataFrame(file["events"][:])``::
+
+        events          [N] records of float64: the columns, then weight, uncertainty, log_weight_0, log_weight_1, ...
+
+    A user's own file is read where it holds exactly one table, anywhere in it:
+
+    * a two-dimensional numeric dataset ``[N, d]`` of any name: its columns are called ``x0, x1, ...``;
+    * a one-dimensional dataset of records with numeric fields, as pandas, PyTables and many ntuple dumps write:
+      the fields are the columns, a field of several numbers gives ``name[0], name[1], ...``;
+    * failing these, a group with one-dimensional numeric datasets of one length: their names, sorted, are the
+      columns.
+
+    A dataset, field or branch called ``weight`` or ``weights`` next to the columns holds the event weights,
+    ``uncertainty`` or ``uncertainties`` the relative uncertainties and ``log_weight_0, ...`` or ``log_weights[0], ...``
+    the log weights; among columns one called ``index`` (the row numbers of pandas) is left out.
+    """
+
+    label = "HDF5"
+    reading = _Reading
+    writing = _Writing
+
+    def parts(self, chunk: int, columns: tuple[str, ...] | None, options: _Reading) -> Iterator[EventSample]:
+        path = self.path
+        with open_any_hdf5(path) as file, damage_named(path):
+            if kind_of(file) is None:
+                yield from _slices(path, chunk, columns, *_foreign(file, path, options.dataset))
+                return
+        if options.dataset is not None:
+            raise ValueError(f"{path} is a pyrogen file with one sample; leave out dataset={options.dataset!r}")
+        with open_hdf5(path, KIND, max(VERSIONS.values())) as file:
+            yield from _slices(path, chunk, columns, *_own(file, path))
+
+    def writer(self, temporary: Path, first: EventSample, options: _Writing) -> PartWriter:
+        return _Writer(temporary, first, options.layout or "columns")
+
+    def resume(self, options: _Writing) -> Continuation:
+        layout = _layout_of(self.path)
+        require(options.layout in (None, layout), "layout", options.layout, f"that of {self.path}, {layout!r}")
+        first = next(self.parts(1, None, _Reading()))
+        return Continuation(first, lambda temporary: _Writer(temporary, first, layout, self))
+
+
+def _slices(path: Path, chunk: int, columns: tuple[str, ...] | None, n: int, content: Content) -> Iterator[EventSample]:
+    for first in range(0, max(n, 1), chunk):  # of no event at least one, for the error
+        yield part(path, first, columns, content(slice(first, first + chunk)))
 
 
 # --- pyrogen's own ------------------------------------------------------------------------------------------
 
 
-def layout_of(path: Path) -> str:
-    """The layout of a file of pyrogen's.
-
-    Raises:
-        FileFormatError: it is none, or damaged.
-    """
+def _layout_of(path: Path) -> str:
+    """The layout of a file of pyrogen's."""
     with open_hdf5(path, KIND, max(VERSIONS.values())) as file:
-        return "rows" if _ROWS in file else "columns"
+        return "rows" if _TABLE in file else "columns"
 
 
 def _own(file: h5py.File, path: Path) -> tuple[int, Content]:
     labels = {name: read_json(file, name) for name in _LABELS}
-    if _ROWS in file:
-        records = file[_ROWS]
+    if _TABLE in file:
+        records = file[_TABLE]
         return len(records), lambda rows: from_records(records[rows]) | labels
     if "values" not in file:
         raise FileFormatError(f"{path} is damaged or incomplete: it has no dataset 'values'")
@@ -86,7 +151,7 @@ def _common_length(path: Path, arrays: dict[str, h5py.Dataset]) -> int:
     return next(iter(lengths.values()))
 
 
-class Writer:
+class _Writer(PartWriter):
     """Writes samples into a file of pyrogen's, one behind the other.
 
     Args:
@@ -100,25 +165,25 @@ class Writer:
         OSError: the disk is full or read-only.
     """
 
-    def __init__(self, temporary: Path, first: EventSample, layout: str, old: Path | None = None) -> None:
+    def __init__(self, temporary: Path, first: EventSample, layout: str, old: Hdf5 | None = None) -> None:
         self._rows = layout == "rows"
         self._stack = contextlib.ExitStack()
-        copied = old is not None and _can_grow(old)
-        if copied:
-            shutil.copyfile(old, temporary)  # type: ignore[arg-type]
+        copied = old is not None and _can_grow(old.path)
+        if old is not None and copied:
+            shutil.copyfile(old.path, temporary)
         opened = growing_hdf5(temporary) if copied else growing_hdf5(temporary, KIND, VERSIONS[layout])
         self._file, self._check = self._stack.enter_context(opened)
         if not copied:
             try:
                 self._create(first)
-                for events in parts(old, Choices(chunk=_CHUNK_ROWS)) if old is not None else ():
-                    self.write(events)
+                if old is not None:
+                    for events in old.parts(_EVENTS_PER_CHUNK, None, _Reading()):
+                        self.write(events)
             except BaseException:
                 self.close()
                 raise
 
     def write(self, sample: EventSample) -> None:
-        """Add events; they are not checked against those before."""
         try:
             for name, array in self._arrays(sample).items():
                 dataset, n = self._file[name], len(array)
@@ -128,13 +193,12 @@ class Writer:
             self._check()  # the disk's own error, before what HDF5 says of its consequences
 
     def close(self) -> None:
-        """Finish the file."""
         self._stack.close()
 
     def _create(self, first: EventSample) -> None:
         for name, array in self._arrays(first).items():
             row = array.dtype.itemsize * int(np.prod(array.shape[1:]))
-            rows = max(64, min(_CHUNK_ROWS, _CHUNK_BYTES // row))
+            rows = max(64, min(_EVENTS_PER_CHUNK, _BYTES_PER_CHUNK // row))
             self._file.create_dataset(
                 name,
                 (0, *array.shape[1:]),
@@ -156,13 +220,13 @@ class Writer:
         records = np.empty(len(sample), [(name, np.float64) for name in columns])
         for name, column in columns.items():
             records[name] = column
-        return {_ROWS: records}
+        return {_TABLE: records}
 
 
 def _can_grow(path: Path) -> bool:
     """Whether the datasets of a file have no last length; those of early files have."""
     with open_hdf5(path, KIND, max(VERSIONS.values())) as file:
-        return file[_ROWS if _ROWS in file else "values"].maxshape[0] is None
+        return file[_TABLE if _TABLE in file else "values"].maxshape[0] is None
 
 
 # --- a user's own -------------------------------------------------------------------------------------------

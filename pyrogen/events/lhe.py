@@ -12,44 +12,93 @@ import re
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from ..checks import require_extra
+from ..checks import require, require_extra
 from ..files import FileFormatError
+from .format import Format, NoOptions, PartWriter
 from .particles import COMPONENTS, Content, id_of, in_words
 from .sample import EventSample
-from .tables import Choices, part
+from .tables import part
 
-_AT_ONCE = 256  # events; so often pylhe's warnings are turned into errors, which takes as long as half an event
+_EVENTS_PER_BLOCK = 256  # so often pylhe's warnings are turned into errors, which takes as long as half an event
 _FINAL = 1
 _BROKEN = (ValueError, IndexError, OverflowError, KeyError, AttributeError, RuntimeWarning)
 _UNWEIGHTED, _MEAN_IS_CROSS_SECTION = 3, -4  # IDWTUP of the Les Houches accord
 
 
-def parts(path: Path, choices: Choices) -> Iterator[EventSample]:
-    """The events of a file in parts; weights are always kept, as they carry the cross section."""
-    require_extra("pylhe", "lhc", "reading LHE files")
-    import pylhe
+@dataclass(frozen=True)
+class _Reading:
+    particles: Mapping[str, int | Sequence[int]] | Sequence[int] | None = None
+    others: str | None = None
+    missing: str = "error"
 
-    if choices.dataset is not None:
-        raise ValueError(f"{path} has no datasets; leave out dataset={choices.dataset!r}")
-    if path.stat().st_size == 0:
-        raise FileFormatError(f"{path} is empty; expected an LHE file")
-    with _decompressed(path) as stream:
-        try:
-            with _parse_errors():
-                file = pylhe.LHEFile.frombuffer(_Kept(stream), with_attributes=False)  # type: ignore[arg-type]
-        except (*_BROKEN, OSError, EOFError, zlib.error, StopIteration) as error:
-            raise FileFormatError(
-                f"{path} does not begin like an LHE file (<LesHouchesEvents>, an optional <header>, <init>), or is "
-                f"truncated there: {error}"
-            ) from error
-        selection = _Selection(path, choices, _provenance(path, file.init))
-        yield from selection.parts(_events(path, file, stream))
+    def __post_init__(self) -> None:
+        require(self.others in (None, "keep", "skip", "error"), "others", self.others, '"keep", "skip" or "error"')
+        require(self.missing in ("error", "skip"), "missing", self.missing, '"error" or "skip"')
+
+
+class Lhe(Format, suffixes=(".lhe", ".lhe.gz")):
+    """Les Houches files, ``.lhe`` and ``.lhe.gz``; they need the packages of ``pip install "pyrogen[lhc]"``.
+
+    Momenta (GeV) and weights of chosen particles of the final state are read: columns ``px_<name>, py_<name>,
+    pz_<name>, E_<name>``. Weights are always kept, equal ones too: they carry the cross section, so that samples of
+    several processes can be put together. Only where every weight is 1 does :func:`~pyrogen.events.read` leave them
+    out. The cross sections of the ``<init>`` block (pb) and the number of events left out are in the provenance, of a
+    stream in that of its last part. Weights of variations (``<rwgt>``) are not read.
+
+    Options of reading:
+
+    * ``particles``: PDG ids by name, such as ``{"l+": (-11, -13), "l-": (11, 13)}``, or a sequence of ids, which are
+      then called ``e+, g, ...``. An event must have exactly one particle (of status 1) for each name; names with the
+      same ids, such as ``{"j1": pg.events.JETS, "j2": pg.events.JETS}``, take theirs in order of falling pT. If left
+      out, those of the first event, which all events must share.
+    * ``others``: what to do with events that have final-state particles besides: ``"keep"`` them and ignore the
+      particles (the default where ``particles`` is given), ``"skip"`` them, or ``"error"``.
+    * ``missing``: what to do with events that lack one of the particles or have one too many: ``"error"`` or
+      ``"skip"``.
+
+    Samples of such columns, of particles with a known PDG id, can be written, with weights and nothing else for each
+    event. Masses follow from energy and momentum, and are 0 where rounding makes the square negative. There are no
+    incoming particles, mothers or colours: the file is for analyses, not for a parton shower. There are no options of
+    writing.
+    """
+
+    label = "LHE"
+    reading = _Reading
+
+    def parts(self, chunk: int, columns: tuple[str, ...] | None, options: _Reading) -> Iterator[EventSample]:
+        require_extra("pylhe", "lhc", "reading LHE files")
+        import pylhe
+
+        path = self.path
+        if path.stat().st_size == 0:
+            raise FileFormatError(f"{path} is empty; expected an LHE file")
+        with _decompressed(path) as stream:
+            try:
+                with _parse_errors():
+                    file = pylhe.LHEFile.frombuffer(_Kept(stream), with_attributes=False)  # type: ignore[arg-type]
+            except (*_BROKEN, OSError, EOFError, zlib.error, StopIteration) as error:
+                raise FileFormatError(
+                    f"{path} does not begin like an LHE file (<LesHouchesEvents>, an optional <header>, <init>), or is "
+                    f"truncated there: {error}"
+                ) from error
+            selection = _Selection(path, columns, options, _provenance(path, file.init))
+            yield from selection.parts(_events(path, file, stream), chunk)
+
+    def finish(self, sample: EventSample) -> EventSample:
+        """The sample without weights that say nothing, all of them 1."""
+        if np.all(sample.weights == 1):
+            return EventSample(sample.values, sample.names, sample.units, provenance=sample.provenance)
+        return sample
+
+    def writer(self, temporary: Path, first: EventSample, options: NoOptions) -> PartWriter:
+        return _Writer(temporary, first, zipped=self.path.name.lower().endswith(".gz"))
 
 
 def _events(path: Path, file: Any, stream: IO[bytes]) -> Iterator[Any]:
@@ -61,7 +110,7 @@ def _events(path: Path, file: Any, stream: IO[bytes]) -> Iterator[Any]:
         block = []
         try:
             with _parse_errors():
-                for event in itertools.islice(events, _AT_ONCE):
+                for event in itertools.islice(events, _EVENTS_PER_BLOCK):
                     block.append(event)
                 if not block:
                     while stream.read(2**20):  # pylhe stops at the closing tag; the checksum of gzip comes later
@@ -95,14 +144,16 @@ def _events(path: Path, file: Any, stream: IO[bytes]) -> Iterator[Any]:
 class _Selection:
     """Which events are taken, and what of them."""
 
-    def __init__(self, path: Path, choices: Choices, provenance: dict[str, Any]) -> None:
-        self._path, self._choices = path, choices
-        self._content = None if choices.particles is None else Content(choices.particles)
-        self._others = choices.others or ("keep" if choices.particles is not None else "error")
+    def __init__(
+        self, path: Path, columns: tuple[str, ...] | None, options: _Reading, provenance: dict[str, Any]
+    ) -> None:
+        self._path, self._columns, self._options = path, columns, options
+        self._content = None if options.particles is None else Content(options.particles)
+        self._others = options.others or ("keep" if options.particles is not None else "error")
         self._skipped: Counter[str] = Counter()
         self._provenance = provenance
 
-    def parts(self, events: Iterator[Any]) -> Iterator[EventSample]:
+    def parts(self, events: Iterator[Any], chunk: int) -> Iterator[EventSample]:
         """The samples, each with its provenance so far; the last is given at the end, so that it tells all."""
         rows: list[list[float]] = []
         numbers: list[int] = []
@@ -111,7 +162,7 @@ class _Selection:
             row = self._row(event, number)
             if row is None:
                 continue
-            if len(rows) == self._choices.chunk:
+            if len(rows) == chunk:
                 yield self._sample(rows, numbers, first)
                 first += len(rows)
                 rows, numbers = [], []
@@ -138,7 +189,7 @@ class _Selection:
             self._content = Content(ids)
         row, others = self._content.row(final)
         if row is None:
-            if self._choices.missing == "error":
+            if self._options.missing == "error":
                 raise self._mismatch(final, number, 'missing="skip" to leave such events out')
             self._skipped["without the particles wanted"] += 1
             return None
@@ -154,7 +205,7 @@ class _Selection:
 
     def _mismatch(self, final: list[Any], number: int, cure: str) -> FileFormatError:
         wanted = ", ".join(self._content.names) if self._content is not None else ""
-        asks = "the first event has" if self._choices.particles is None else "particles asks for one each of"
+        asks = "the first event has" if self._options.particles is None else "particles asks for one each of"
         return FileFormatError(
             f"{self._path}: event {number} (counted from 0) has the final state "
             f"{in_words(particle.id for particle in final)}, and {asks} {wanted}; choose particles="
@@ -173,7 +224,7 @@ class _Selection:
         names = self._content.columns()
         provenance = self._provenance | ({"left_out": dict(self._skipped)} if self._skipped else {})
         content = {"values": table[:, :-1], "names": names, "units": ("GeV",) * len(names), "weights": table[:, -1]}
-        return part(self._path, first, self._choices.columns, content | {"provenance": provenance})
+        return part(self._path, first, self._columns, content | {"provenance": provenance})
 
 
 def _provenance(path: Path, init: Any) -> dict[str, Any]:
@@ -225,12 +276,8 @@ class _Kept:
         pass
 
 
-class Writer:
+class _Writer(PartWriter):
     """Writes samples of momenta as LHE events, one behind the other: their final-state particles alone.
-
-    Columns must be ``px_<name>, py_<name>, pz_<name>, E_<name>`` of particles with a known PDG id. Masses follow
-    from energy and momentum, and are 0 where rounding makes the square negative. There are no incoming particles,
-    mothers or colours: the file is for analyses, not for a parton shower.
 
     Args:
         temporary: the file to write.
@@ -260,7 +307,6 @@ class Writer:
         pylhe.LHEFile(init=init).write(_WithoutEnd(self._stream), lheformat=self._format)
 
     def write(self, sample: EventSample) -> None:
-        """Add events; they are not checked against those before."""
         import pylhe
 
         momenta = sample.select([f"{c}_{name}" for name in self._ids for c in COMPONENTS]).values
@@ -276,7 +322,6 @@ class Writer:
             self._stream.write(pylhe.LHEEvent(info, particles).tolhe(self._format) + "\n")
 
     def close(self) -> None:
-        """Finish the file."""
         self._stream.write("</LesHouchesEvents>\n")
         self._stream.close()
 

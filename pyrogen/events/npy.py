@@ -8,35 +8,38 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import FileFormatError, write_bytes
+from ..files import FileFormatError
+from .format import Format, NoOptions
 from .sample import PER_EVENT, EventSample
-from .tables import Choices, from_records, part
+from .tables import from_records, part
 
 
-def parts(path: Path, choices: Choices) -> Iterator[EventSample]:
-    """The events of a file in parts."""
-    if choices.dataset is not None:
-        raise ValueError(f"{path} holds one array; leave out dataset={choices.dataset!r}")
-    n = len(_mapped(path))
-    for first in range(0, max(n, 1), choices.chunk):
-        # Mapped anew for each part: a mapping keeps all that was read of it in memory.
-        rows = _mapped(path)[first : first + choices.chunk]
-        content = from_records(rows) if rows.dtype.names else {"values": rows}
-        yield part(path, first, choices.columns, content | {"provenance": {"file": path.name}})
+class Npy(Format, suffixes=(".npy",)):
+    """Files ``.npy`` of one numpy array: values ``[N, d]`` or ``[N]``, or records with named fields.
 
-
-def write(sample: EventSample, path: Path) -> None:
-    """Write the values, in one piece.
-
-    Raises:
-        ValueError: the sample has more than values.
+    The fields of records are the columns; some names mean weights and their kin, as in
+    :class:`~pyrogen.events.hdf5.Hdf5`. Only the values of a sample can be written, and only as a whole. There are no
+    options. Nothing is ever unpickled.
     """
-    lost = [name for name in PER_EVENT if getattr(sample, name) is not None]
-    if lost:
-        raise ValueError(f"cannot write {path}: .npy would lose the {' and '.join(lost)}; write .h5 instead")
-    stream = io.BytesIO()
-    np.lib.format.write_array(stream, sample.values, allow_pickle=False)
-    write_bytes(path, stream.getvalue())
+
+    label = "npy"
+    why_whole = ".npy has its size at its beginning"
+
+    def parts(self, chunk: int, columns: tuple[str, ...] | None, options: NoOptions) -> Iterator[EventSample]:
+        n = len(_mapped(self.path))
+        for first in range(0, max(n, 1), chunk):
+            # Mapped anew for each part: a mapping keeps all that was read of it in memory.
+            rows = _mapped(self.path)[first : first + chunk]
+            content = from_records(rows) if rows.dtype.names else {"values": rows}
+            yield part(self.path, first, columns, content | {"provenance": {"file": self.path.name}})
+
+    def write(self, sample: EventSample, temporary: Path, options: NoOptions) -> None:
+        lost = [name for name in PER_EVENT if getattr(sample, name) is not None]
+        if lost:
+            raise ValueError(f"cannot write {self.path}: .npy would lose the {' and '.join(lost)}; write .h5 instead")
+        stream = io.BytesIO()  # numpy's own writing to a file does not say why the disk refuses it
+        np.lib.format.write_array(stream, sample.values, allow_pickle=False)
+        temporary.write_bytes(stream.getvalue())
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -16,10 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from .sample import EventSample
-
-Events = EventSample | ArrayLike | Tensor
-
+from .sample import EventSample, EventsLike
 
 _KINDS: dict[str, type[Bijection]] = {}  # by the name in their configuration
 
@@ -44,7 +41,7 @@ class Bijection(nn.Module, ABC):
         """Whether the constants are set, by :meth:`fit` or by hand. Survives saving and loading."""
 
     @abstractmethod
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         """Set the constants from events, replacing those there were.
 
         Args:
@@ -89,7 +86,7 @@ class Identity(Bijection):
     kind = "identity"
     fitted = True
 
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,7 +208,7 @@ class Standardise(_Affine):
     mean: Tensor
     std: Tensor
 
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         sample = as_sample(events, weights)
         _check_spread(sample)
         mean = np.average(sample.values, axis=0, weights=sample.weights)
@@ -261,7 +258,7 @@ class UnitBox(_Affine):
         if low is not None and high is not None:
             self._set(np.broadcast_arrays(low, high))
 
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         sample = as_sample(events, weights)
         _check_spread(sample)
         low, high = sample.values.min(axis=0), sample.values.max(axis=0)
@@ -311,7 +308,7 @@ class Chain(Composite):
 
     kind = "chain"
 
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         sample = as_sample(events, weights)
         x = torch.tensor(sample.values, device=next((buffer.device for buffer in self.buffers()), None))
         for part in self.parts:
@@ -350,7 +347,7 @@ def from_config(config: Mapping[str, Any]) -> Bijection:
         raise ValueError(f"the configuration of preprocessing {kind!r} lacks {error}") from error
 
 
-def as_sample(events: Events, weights: ArrayLike | Tensor | None) -> EventSample:
+def as_sample(events: EventsLike, weights: ArrayLike | Tensor | None) -> EventSample:
     """Events and weights, checked and in float64."""
     if isinstance(events, EventSample):
         if weights is None:

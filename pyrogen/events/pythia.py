@@ -5,8 +5,8 @@ from __future__ import annotations
 import operator
 
 import numpy as np
-from tqdm import tqdm
 
+from ..progress import bar
 from .kinematics import PAIR_COLUMNS
 from .sample import EventSample
 
@@ -68,13 +68,15 @@ def drell_yan(n: int, seed: int = 1, progress: bool = True) -> EventSample:
         raise RuntimeError("Pythia did not start with these settings: " + "; ".join(settings))
 
     values = np.empty((n, 4))
-    for row in tqdm(values, desc="Drell-Yan", unit=" events", disable=not progress):
-        failures = 0
-        while not generator.next():
-            failures += 1
-            if failures == _MAX_FAILURES:
-                raise RuntimeError(f"Pythia failed on {failures} events in a row")
-        row[:] = _momenta(generator.process)
+    with bar(n, "Drell-Yan", " events", show=progress) as shown:
+        for row in values:
+            failures = 0
+            while not generator.next():
+                failures += 1
+                if failures == _MAX_FAILURES:
+                    raise RuntimeError(f"Pythia failed on {failures} events in a row")
+            row[:] = _momenta(generator.process)
+            shown.update()
 
     info = generator.infoPython()  # a snapshot, so taken at the end
     provenance = {

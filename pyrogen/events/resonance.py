@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from .preprocessing import Events, FittedConstants, as_sample
+from .preprocessing import FittedConstants, as_sample
+from .sample import EventsLike
 
 FIT_EVENTS = 200_000  # the constants need no more
 GAP = 20.0  # a fitted limit lies this many mean distances of the outermost values beyond the last one
@@ -49,7 +50,7 @@ class Resonance(FittedConstants):
             raise ValueError(f"low is {low}; it must be a positive mass, or None")
         self.given_low = low
 
-    def fit(self, events: Events, weights: ArrayLike | Tensor | None = None) -> Self:
+    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         sample = as_sample(events, weights)
         columns = []
         for column, name in zip(sample.values.T, sample.names, strict=True):

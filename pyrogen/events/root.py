@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +13,77 @@ import numpy as np
 
 from ..checks import require_extra
 from ..files import FileFormatError
+from .format import Format, NoOptions, PartWriter
 from .sample import EventSample
-from .tables import Choices, expand, from_columns, is_reserved, part, to_columns
+from .tables import expand, from_columns, is_reserved, part, to_columns
 
 _TREE = "events"
 _LABELS = "pyrogen"
 _TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
-_NUMBERS = {"bool", "float", "double", *(f"std::{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+_NUMBER_TYPES = {
+    "bool",
+    "float",
+    "double",
+    *(f"std::{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+}
 
 
-def parts(path: Path, choices: Choices) -> Iterator[EventSample]:
-    """The events of a file in parts."""
-    require_extra("uproot", "lhc", "reading ROOT files")
-    import uproot
+@dataclass(frozen=True)
+class _Reading:
+    dataset: str | None = None
 
-    try:
-        file = uproot.open({str(path): None})  # a plain string would be split at a colon
-    except Exception as error:  # uproot has no class of its own for this
-        raise FileFormatError(f"{path} is not a whole ROOT file: {error}") from error
-    with file:
-        there = path.stat().st_size
-        if there < file.file.fEND:  # uproot reads what is left without a word
-            raise FileFormatError(
-                f"{path} is not a whole ROOT file: it should have {file.file.fEND} bytes and has {there}; "
-                "copy or make it again"
-            )
-        name = _tree_name(path, file, choices.dataset)
-        tree = file[name]
-        units: dict[str, str] = {}
-        provenance: dict[str, Any] = {"file": path.name, "dataset": name}
-        if name == _TREE and file.classnames(cycle=False).get(_LABELS) == "TObjString":
-            units, provenance = _own_labels(path, str(file[_LABELS]))
-        wanted = _wanted(path, tree, name, choices.columns)
-        for first, columns in _chunks(path, tree, wanted, choices.chunk):
-            content = from_columns(columns) | {"provenance": provenance}
-            content["units"] = [units.get(column, "") for column in content["names"]]
-            yield part(path, first, choices.columns, content)
+
+class Root(Format, suffixes=(".root",)):
+    """Files ``.root``; they need the packages of ``pip install "pyrogen[lhc]"``.
+
+    A file of pyrogen's keeps everything that a sample has. Its tree ``events`` has the columns as branches of float64,
+    then ``weight``, ``uncertainty``, ``log_weight_0``, ``log_weight_1``, ...; names, units and provenance are JSON in a
+    TObjString ``pyrogen``.
+
+    Of other files the flat branches of one TTree or RNTuple are read: one number for each event, or as many in each,
+    which are called ``name[0], name[1], ...``. Some names mean weights and their kin, as in
+    :class:`~pyrogen.events.hdf5.Hdf5`.
+
+    Options of reading:
+
+    * ``dataset``: the tree, of a file that holds several.
+
+    There are no options of writing.
+    """
+
+    label = "ROOT"
+    reading = _Reading
+
+    def parts(self, chunk: int, columns: tuple[str, ...] | None, options: _Reading) -> Iterator[EventSample]:
+        require_extra("uproot", "lhc", "reading ROOT files")
+        import uproot
+
+        path = self.path
+        try:
+            file = uproot.open({str(path): None})  # a plain string would be split at a colon
+        except Exception as error:  # uproot has no class of its own for this
+            raise FileFormatError(f"{path} is not a whole ROOT file: {error}") from error
+        with file:
+            there = path.stat().st_size
+            if there < file.file.fEND:  # uproot reads what is left without a word
+                raise FileFormatError(
+                    f"{path} is not a whole ROOT file: it should have {file.file.fEND} bytes and has {there}; "
+                    "copy or make it again"
+                )
+            name = _tree_name(path, file, options.dataset)
+            tree = file[name]
+            units: dict[str, str] = {}
+            provenance: dict[str, Any] = {"file": path.name, "dataset": name}
+            if name == _TREE and file.classnames(cycle=False).get(_LABELS) == "TObjString":
+                units, provenance = _own_labels(path, str(file[_LABELS]))
+            wanted = _wanted(path, tree, name, columns)
+            for first, arrays in _arrays(path, tree, wanted, chunk):
+                content = from_columns(arrays) | {"provenance": provenance}
+                content["units"] = [units.get(column, "") for column in content["names"]]
+                yield part(path, first, columns, content)
+
+    def writer(self, temporary: Path, first: EventSample, options: NoOptions) -> PartWriter:
+        return _Writer(temporary, first)
 
 
 def _own_labels(path: Path, text: str) -> tuple[dict[str, str], dict[str, Any]]:
@@ -115,14 +151,14 @@ def _numbers_per_event(branch: Any) -> tuple[int, ...] | None:
     if not hasattr(branch, "interpretation"):  # a field of an RNTuple
         array = re.fullmatch(r"std::array<(.+),\s*(\d+)>", branch.typename)
         number = array[1] if array else branch.typename
-        return None if number not in _NUMBERS else (int(array[2]),) if array else ()
+        return None if number not in _NUMBER_TYPES else (int(array[2]),) if array else ()
     kind = branch.interpretation
     if not isinstance(kind, uproot.AsDtype) or kind.to_dtype.base.kind not in "biuf":
         return None
     return kind.to_dtype.shape
 
 
-def _chunks(path: Path, tree: Any, wanted: set[str], chunk: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+def _arrays(path: Path, tree: Any, wanted: set[str], chunk: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Columns of the events from the first on, ``chunk`` at a time."""
     # By a function: names may have characters that mean something in uproot's expressions.
     arrays = tree.iterate(filter_name=lambda name: name in wanted, step_size=chunk, library="np")
@@ -141,7 +177,7 @@ def _chunks(path: Path, tree: Any, wanted: set[str], chunk: int) -> Iterator[tup
         raise FileFormatError(f"{path} holds no sample of events: its tree is empty")
 
 
-class Writer:
+class _Writer(PartWriter):
     """Writes samples into the tree ``events`` of a new ROOT file, one behind the other.
 
     Args:
@@ -165,10 +201,8 @@ class Writer:
         self._file[_LABELS] = json.dumps(labels, sort_keys=True)
 
     def write(self, sample: EventSample) -> None:
-        """Add events; they are not checked against those before."""
         self._tree.extend({name: np.ascontiguousarray(column) for name, column in to_columns(sample).items()})
 
     def close(self) -> None:
-        """Finish the file."""
         with self._disk:
             self._file.close()

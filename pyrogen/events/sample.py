@@ -6,23 +6,21 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from .checks import (
+from .validation import (
     as_numpy,
     check_dimensions,
-    check_events,
     check_finite_rows,
     check_log_weights,
     check_uncertainties,
     check_weights,
 )
-
-__all__ = ["PER_EVENT", "EventSample", "check_events", "check_weights"]
+from .writing import write
 
 PER_EVENT = ("weights", "uncertainties", "log_weights")
 """What a sample may have for each event besides its values."""
@@ -220,11 +218,9 @@ class EventSample:
         """The values as a new tensor ``[N, d]``, by default of torch's default dtype."""
         return torch.tensor(self.values, dtype=dtype or torch.get_default_dtype(), device=device)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], **options: Any) -> None:
         """Write to a file in the format of its suffix; see :func:`pyrogen.events.write`."""
-        from .formats import write  # formats is built on this module
-
-        write(self, path)
+        write(self, path, **options)
 
     def summary(self) -> str:
         """A short table as text: the size, and (unweighted) mean, spread and range of each column."""
@@ -250,6 +246,10 @@ class EventSample:
 
     def _labels_with_units(self) -> list[str]:
         return [f"{name} [{unit}]" if unit else name for name, unit in zip(self.names, self.units, strict=True)]
+
+
+EventsLike: TypeAlias = EventSample | ArrayLike | torch.Tensor
+"""What every function of events takes: a sample, or its values ``[N, d]`` as a tensor, an array or nested lists."""
 
 
 def _frozen_copy(values: ArrayLike | torch.Tensor) -> np.ndarray:

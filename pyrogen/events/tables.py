@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,6 @@ WEIGHTS = ("weight", "weights")
 UNCERTAINTIES = ("uncertainty", "uncertainties")
 INDEX = "index"  # the row numbers of pandas
 _LOG_WEIGHT = re.compile(r"log_weight_(\d+)|log_weights\[(\d+)\]")
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What :func:`pyrogen.events.stream` was asked for; its docstring says what each is."""
-
-    chunk: int
-    dataset: str | None = None
-    columns: tuple[str, ...] | None = None
-    particles: Any = None
-    others: str | None = None
-    missing: str = "error"
 
 
 def part(path: Path, first: int, columns: Sequence[str] | None, content: dict[str, Any]) -> EventSample:
