@@ -1,6 +1,22 @@
 """Normalizing flows in plain torch: no Pyro, no Bayes."""
 
-from pyrogen.flows.coupling import Conditioner, CouplingBlock, CouplingFlow
-from pyrogen.flows.transforms import Affine, Bernstein, RationalQuadraticSpline
+from pyrogen.flows.conditioner import Conditioner
+from pyrogen.flows.coupling import CouplingBlock, CouplingFlow
+from pyrogen.flows.mixings import Alternate, Mixing, Permutation, Rotation, upgrade_buffers
+from pyrogen.flows.transforms import Affine, Bernstein, RationalQuadraticSpline, Transform, TransformOptions
 
-__all__ = ["Affine", "Bernstein", "Conditioner", "CouplingBlock", "CouplingFlow", "RationalQuadraticSpline"]
+__all__ = [
+    "Affine",
+    "Alternate",
+    "Bernstein",
+    "Conditioner",
+    "CouplingBlock",
+    "CouplingFlow",
+    "Mixing",
+    "Permutation",
+    "RationalQuadraticSpline",
+    "Rotation",
+    "Transform",
+    "TransformOptions",
+    "upgrade_buffers",
+]

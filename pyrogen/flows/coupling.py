@@ -9,46 +9,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyrogen.checks import whole_number
-from pyrogen.flows.transforms import Affine, Bernstein, RationalQuadraticSpline, Transform
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "elu": nn.ELU, "tanh": nn.Tanh}
-MIXINGS = ("alternate", "random", "rotation")
-
-
-class Conditioner(nn.Module):
-    """A multilayer perceptron with torch's usual initial weights.
-
-    (A last layer that starts at zero makes every block the identity, which is a saddle point for affine blocks: one
-    block alone cannot improve on a Gaussian, and a deep flow stays there for hundreds of steps.)
-
-    Args:
-        inputs: number of inputs; with none, the network sees a constant 1 and predicts free parameters.
-        hidden: units of each hidden layer.
-        outputs: number of outputs.
-        activation: a name in :data:`ACTIVATIONS`.
-    """
-
-    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: str = "relu") -> None:
-        super().__init__()
-        self.constant_input = inputs == 0
-        sizes = [max(inputs, 1), *hidden, outputs]
-        layers: list[nn.Module] = []
-        for width_in, width_out in zip(sizes, sizes[1:], strict=False):
-            layers += [nn.Linear(width_in, width_out), ACTIVATIONS[activation]()]
-        self.layers = nn.Sequential(*layers[:-1])
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map inputs ``[..., inputs]`` to ``[..., outputs]``."""
-        if self.constant_input:
-            inputs = inputs.new_ones(*inputs.shape[:-1], 1)
-        return self.layers(inputs)
+from pyrogen.flows.conditioner import ACTIVATIONS, Conditioner
+from pyrogen.flows.mixings import Mixing, upgrade_buffers
+from pyrogen.flows.registry import check_choice
+from pyrogen.flows.spaces import Angles, Latent
+from pyrogen.flows.transforms import Transform, TransformOptions
+from pyrogen.seeds import seeded
 
 
 class CouplingBlock(nn.Module):
@@ -64,6 +37,9 @@ class CouplingBlock(nn.Module):
         circles: which of the kept features are periodic; the conditioner sees their sine and cosine.
     """
 
+    circles: Tensor | None
+    lines: Tensor | None
+
     def __init__(
         self,
         features: int,
@@ -77,33 +53,26 @@ class CouplingBlock(nn.Module):
         super().__init__()
         self.transform = transform
         self.first = first
-        self.transformed = features - features // 2  # with an odd number the larger half moves
-        self._circles = [i for i, circle in enumerate(circles) if circle]
-        # radians per unit: a circle takes the whole box of its spline
-        self._turn = 2 * math.pi / (transform.high - transform.low) if self._circles else 0.0  # type: ignore[attr-defined]
-        self._plain = [i for i in range(features // 2) if i not in self._circles]
+        self.kept = features // 2
+        self.transformed = features - self.kept
+        on_circle = [i for i, circle in enumerate(circles) if circle]
+        on_line = [i for i in range(self.kept) if i not in on_circle]
+        self.register_buffer("circles", torch.tensor(on_circle) if on_circle else None, persistent=False)
+        self.register_buffer("lines", torch.tensor(on_line, dtype=torch.long) if on_circle else None, persistent=False)
+        self._turn = 2 * math.pi / (transform.high - transform.low)  # radians per unit: a circle is the whole box
         outputs = self.transformed * transform.parameters_per_feature
-        inputs = features // 2 + len(self._circles) + context
+        inputs = self.kept + len(on_circle) + context
         self.conditioner = Conditioner(inputs, hidden, outputs, activation)
 
-    def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The half that is kept and the half that is transformed."""
-        kept = values.shape[-1] - self.transformed
-        if self.first:
-            moved, still = values.split([self.transformed, kept], -1)
-        else:
-            still, moved = values.split([kept, self.transformed], -1)
-        return still, moved
-
     def _predict(self, kept: Tensor, context: Tensor | None) -> Tensor:
-        if self._circles:
-            angle = self._turn * kept[..., self._circles]
-            kept = torch.cat([kept[..., self._plain], torch.cos(angle), torch.sin(angle)], -1)
+        if self.circles is not None:
+            angle = self._turn * kept[..., self.circles]
+            kept = torch.cat([kept[..., self.lines], torch.cos(angle), torch.sin(angle)], -1)
         inputs = kept if context is None else torch.cat([kept, context], -1)
         return self.conditioner(inputs).unflatten(-1, (self.transformed, -1))
 
     def _apply_transform(self, inverse: bool, values: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        kept, moved = self._split(values)
+        kept, moved = _halves(values, self.first)
         parameters = self._predict(kept, context)
         moved, log_derivative = (self.transform.inverse if inverse else self.transform.forward)(moved, parameters)
         halves = [moved, kept] if self.first else [kept, moved]
@@ -117,9 +86,13 @@ class CouplingBlock(nn.Module):
         """``x [..., features]`` to latent ``z`` and log|det dz/dx| ``[...]``."""
         return self._apply_transform(True, x, context)
 
+    def extra_repr(self) -> str:
+        angles = "" if self.circles is None else f", {len(self.circles)} of the others on circles"
+        return f"moves {self.transformed} of {self.transformed + self.kept} features{angles}"
+
 
 class CouplingFlow(nn.Module):
-    """A normalizing flow of affine, rational-quadratic-spline or Bernstein-polynomial coupling blocks.
+    """A normalizing flow of coupling blocks: affine, rational-quadratic splines, Bernstein polynomials or your own.
 
     Trains by maximum likelihood in plain torch (``-flow.log_prob(x).mean()``) and is the deterministic network that
     :class:`~pyrogen.BayesianFlow` lifts.
@@ -129,7 +102,8 @@ class CouplingFlow(nn.Module):
         blocks: number of coupling blocks (20 in [A] table 1).
         hidden: units of each hidden layer of a block's network (32, 32, 32 in [A] table 1).
         transform: ``"affine"`` (RealNVP with softly clamped scale), ``"rqs"`` (rational-quadratic spline), or
-            ``"bernstein"`` (smooth polynomial on the unit box, the one that samplers mix best with).
+            ``"bernstein"`` (smooth polynomial on the unit box, the one that samplers mix best with); or the name of
+            a :class:`~pyrogen.flows.Transform` of yours.
         context: number of conditions per event; 0 for an unconditional flow.
         base: ``"normal"``: standard normal latent space, all of R^features; ``"uniform"``: the unit box with a
             uniform latent density, for ``"rqs"`` and ``"bernstein"``: densities with hard edges, such as the ramps.
@@ -152,9 +126,6 @@ class CouplingFlow(nn.Module):
     Raises:
         ValueError: an argument out of range, with what would be right.
     """
-
-    orders: Tensor
-    rotations: Tensor
 
     def __init__(
         self,
@@ -180,33 +151,14 @@ class CouplingFlow(nn.Module):
         context = whole_number("context", context, 0)
         hidden = tuple(whole_number("every entry of hidden", units, 1) for units in hidden)
         seed = whole_number("seed", seed, 0)
-        _check_choice("transform", transform, tuple(TRANSFORMS))
-        _check_choice("base", base, ("normal", "uniform"))
+        kind = Transform.named(transform)
+        check_choice("base", base, ("normal", "uniform"))
         if mixing is None:
-            mixing = "rotation" if transform == "affine" and features > 1 else "alternate"
-        _check_choice("mixing", mixing, MIXINGS)
-        _check_choice("activation", activation, tuple(ACTIVATIONS))
-        if base == "uniform" and (transform == "affine" or mixing == "rotation"):
-            raise ValueError(
-                'base="uniform" is the unit box, which only transform="rqs" or "bernstein" with mixing "alternate" or '
-                f'"random" maps onto itself; got transform={transform!r}, mixing={mixing!r}'
-            )
-        if transform == "bernstein" and base != "uniform":
-            raise ValueError(
-                'transform="bernstein" is a polynomial on the unit box; give base="uniform", and for events that do '
-                "not live there preprocessing=pg.events.UnitBox(low, high)"
-            )
+            mixing = kind.default_mixing if features > 1 else "alternate"
+        mixing_kind = Mixing.named(mixing)
+        check_choice("activation", activation, ACTIVATIONS)
         periodic = sorted({whole_number("every entry of periodic", index, 0) for index in periodic})
-        if periodic and (transform != "rqs" or mixing == "rotation" or periodic[-1] >= features):
-            raise ValueError(
-                f'periodic={periodic} needs transform="rqs", no rotations, and indices below the {features} features; '
-                f"got transform={transform!r}, mixing={mixing!r}"
-            )
-        if features == 1 and transform == "affine" and context == 0:
-            warnings.warn(
-                'an affine flow of one feature can only learn a Gaussian; transform="rqs" is not so limited',
-                stacklevel=2,
-            )
+        _check_fit(kind, mixing_kind, base, features, context, periodic)
         self.features, self.context, self.base = features, context, base
         self.config: dict[str, Any] = {
             "features": features,
@@ -224,38 +176,29 @@ class CouplingFlow(nn.Module):
             **({"periodic": periodic} if periodic else {}),
             "dtype": str(dtype).removeprefix("torch."),
         }
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            if mixing == "random":
-                orders = torch.stack([torch.randperm(features) for _ in range(blocks)])
-                self.register_buffer("orders", orders)
-            self.blocks = nn.ModuleList()
-            moved = features - features // 2
-            circles = torch.zeros(features, dtype=torch.bool)
-            circles[periodic] = True
-            # Which features are periodic in the order of every block: the last one sees that of the events, the first
-            # one that of latent space after its permutation.
-            seen = [circles]
-            for i in reversed(range(blocks)):
-                seen.append(seen[-1][self.orders[i].argsort()] if mixing == "random" else seen[-1])
-            latent = seen.pop()
-            for i, circles in enumerate(reversed(seen)):
-                first = i % 2 == 1
-                halves = circles.split([moved, features - moved] if first else [features - moved, moved])
-                mine, kept = halves if first else reversed(halves)
-                part = TRANSFORMS[transform](base=base, bins=bins, bound=bound, clamp=clamp, periodic=mine.tolist())
-                self.blocks.append(CouplingBlock(features, part, hidden, context, activation, first, kept.tolist()))
-            if mixing == "rotation":
-                # in float64, so that they are orthogonal to the precision of either type
-                self.register_buffer(
-                    "rotations", torch.linalg.qr(torch.randn(blocks, features, features, dtype=torch.float64)).Q
-                )
         self.mixing = mixing
-        # Angles, from 0 to 1 for the user, take the whole box of their splines inside: the two Jacobians cancel.
-        self._wide = base == "normal" and bool(periodic)
-        self._box = float(bound)
-        self._circles, self._latent_circles = periodic, latent.nonzero()[:, 0].tolist()
-        self._latent_line = (~latent).nonzero()[:, 0].tolist()
+        events = torch.zeros(features, dtype=torch.bool)
+        events[periodic] = True
+        with seeded(seed):
+            mixings = mixing_kind.chain(features, blocks)
+            # Which features are angles in latent space, and for every block: the last one sees those of the events.
+            circles = [events]
+            for step in reversed(mixings):
+                circles.insert(0, step.carry(circles[0]))
+            latent, *seen = circles
+            parts = []
+            for i, mask in enumerate(seen):
+                first = i % 2 == 1
+                kept, moved = _halves(mask, first)
+                part = kind.from_options(TransformOptions(base, bins, bound, clamp, tuple(moved.tolist())))
+                parts.append(CouplingBlock(features, part, hidden, context, activation, first, kept.tolist()))
+            mixing_kind.draw(mixings)
+        self.latent = Latent(base, latent)
+        # Angles, from 0 to 1 for the user, take the whole box of their splines inside.
+        wide = base == "normal" and bool(periodic)
+        self.latent_angles = Angles(latent, float(bound)) if wide else None
+        self.event_angles = Angles(events, float(bound)) if wide else None
+        self.mixings, self.blocks = nn.ModuleList(mixings), nn.ModuleList(parts)
         self.to(dtype)
 
     @property
@@ -263,52 +206,32 @@ class CouplingFlow(nn.Module):
         """True where the flow's events live in the unit box."""
         return self.base == "uniform"
 
-    def _to_box(self, values: Tensor, circles: list[int]) -> Tensor:
-        """Circles from [0, 1] to the box of their splines."""
-        if not self._wide:
-            return values
-        return torch.where(self._mask(circles, values), self._box * (2 * values - 1), values)
-
-    def _from_box(self, values: Tensor, circles: list[int]) -> Tensor:
-        """Circles from the box of their splines to [0, 1]."""
-        if not self._wide:
-            return values
-        return torch.where(self._mask(circles, values), (values / self._box + 1) / 2, values)
-
-    def _mask(self, circles: list[int], values: Tensor) -> Tensor:
-        mask = torch.zeros(self.features, dtype=torch.bool, device=values.device)
-        mask[circles] = True
-        return mask
-
-    def _mix(self, values: Tensor, block: int, inverse: bool) -> Tensor:
-        if self.mixing == "random":
-            order = self.orders[block]
-            return values[..., order.argsort() if inverse else order]
-        if self.mixing == "rotation":
-            rotation = self.rotations[block]
-            return values @ (rotation if inverse else rotation.T)
-        return values
+    def _steps(self) -> list[tuple[Mixing, CouplingBlock]]:
+        """The mixing and the block of every step, from latent space to the events."""
+        return list(zip(self.mixings, self.blocks, strict=True))  # type: ignore[arg-type]
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Generate: latent ``z [..., features]`` to events ``x`` and log|det dx/dz| ``[...]``."""
         context = self._check(z, context)
         log_det = z.new_zeros(z.shape[:-1])
-        z = self._to_box(z, self._latent_circles)
-        for i, block in enumerate(self.blocks):
-            z, contribution = block(self._mix(z, i, False), context)
+        if self.latent_angles is not None:
+            z = self.latent_angles.to_box(z)
+        for mixing, block in self._steps():
+            z, contribution = block(mixing(z), context)
             log_det = log_det + contribution
-        return self._from_box(z, self._circles), log_det
+        return z if self.event_angles is None else self.event_angles.from_box(z), log_det
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Normalise: events ``x [..., features]`` to latent ``z`` and log|det dz/dx| ``[...]``."""
         context = self._check(x, context)
         log_det = x.new_zeros(x.shape[:-1])
-        x = self._to_box(x, self._circles)
-        for i in reversed(range(len(self.blocks))):
-            x, contribution = self.blocks[i].inverse(x, context)  # type: ignore[operator]
-            x = self._mix(x, i, True)
+        if self.event_angles is not None:
+            x = self.event_angles.to_box(x)
+        for mixing, block in reversed(self._steps()):
+            x, contribution = block.inverse(x, context)
+            x = mixing.inverse(x)
             log_det = log_det + contribution
-        return self._from_box(x, self._latent_circles), log_det
+        return x if self.latent_angles is None else self.latent_angles.from_box(x), log_det
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log density of events, ``log p_z(f^-1(x)) + log|det df^-1/dx|`` [A eq. 3].
@@ -321,26 +244,20 @@ class CouplingFlow(nn.Module):
             ``[...]`` in nats; -inf outside the unit box of a uniform base.
         """
         z, log_det = self.inverse(x, context)
-        return self._base_log_prob(z) + log_det
+        return self.latent.log_prob(z) + log_det
 
     def sample(self, n: int, context: Tensor | None = None) -> Tensor:
         """``n`` events ``[n, features]`` through torch's global random state; ``context [n, context]``."""
         n = whole_number("n", n, 0)
-        parameter = next(self.parameters())
-        draw = torch.rand if self.on_unit_box else torch.randn
-        z = draw(n, self.features, dtype=parameter.dtype, device=parameter.device)
-        if self._wide:
-            z[:, self._latent_circles] = torch.rand(n, len(self._circles), dtype=z.dtype, device=z.device)
+        z = self.latent.sample(n, next(self.parameters()))
         return self.forward(z, context)[0]
 
-    def _base_log_prob(self, z: Tensor) -> Tensor:
-        if self.on_unit_box:
-            return torch.where(_in_box(z), 0.0, -math.inf).to(z.dtype)
-        if not self._circles:
-            return -0.5 * (z**2).sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
-        circles, line = z[..., self._latent_circles], z[..., self._latent_line]
-        normal = -0.5 * (line**2).sum(-1) - 0.5 * len(self._latent_line) * math.log(2 * math.pi)
-        return torch.where(_in_box(circles), normal, -math.inf)
+    def extra_repr(self) -> str:
+        weights, dtype = sum(p.numel() for p in self.parameters()), next(self.parameters()).dtype
+        return (
+            f'features={self.features}, context={self.context}, base="{self.base}", blocks={len(self.blocks)}, '
+            f"weights={weights:,}, dtype={str(dtype).removeprefix('torch.')}"
+        )
 
     def _check(self, values: Tensor, context: Tensor | None) -> Tensor | None:
         if values.ndim < 1 or values.shape[-1] != self.features:
@@ -355,35 +272,63 @@ class CouplingFlow(nn.Module):
             raise ValueError(f"context of shape {got}; this flow needs {expected} for events {list(values.shape)}")
         return context
 
-
-def _in_box(values: Tensor) -> Tensor:
-    """Which rows lie in the unit box; what rounding alone puts beyond an edge is inside, as generated events are."""
-    rounding = 8 * torch.finfo(values.dtype).eps
-    return ((values >= -rounding) & (values <= 1 + rounding)).all(-1)
-
-
-def _affine(*, clamp: float, **_: Any) -> Transform:
-    return Affine(clamp)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Earlier versions kept the mixings of all blocks in one array; the modules of the mixings load after this one.
+        old = {name: state_dict.pop(prefix + name) for name in ("orders", "rotations") if prefix + name in state_dict}
+        state_dict |= {prefix + name: array for name, array in upgrade_buffers(old).items()}
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _spline(*, base: str, bins: int, bound: float, periodic: Sequence[bool], **_: Any) -> Transform:
-    if base == "uniform":
-        return RationalQuadraticSpline(bins, 0.0, 1.0, free_edges=True, periodic=periodic)
-    return RationalQuadraticSpline(bins, -bound, bound, periodic=periodic)
+def _halves(values: Tensor, first: bool) -> tuple[Tensor, Tensor]:
+    """The half of ``values [..., features]`` that a block keeps, and the half, with an odd number the larger, it moves.
+
+    With ``first`` the first half moves, otherwise the second.
+    """
+    kept = values.shape[-1] // 2
+    if first:
+        moved, still = values.split([values.shape[-1] - kept, kept], -1)
+    else:
+        still, moved = values.split([kept, values.shape[-1] - kept], -1)
+    return still, moved
 
 
-def _bernstein(*, bins: int, **_: Any) -> Transform:
-    return Bernstein(bins)
+def _check_fit(
+    transform: type[Transform], mixing: type[Mixing], base: str, features: int, context: int, periodic: Sequence[int]
+) -> None:
+    """Raise a ValueError where transform, mixing, base and angles do not go together; warn where little can come."""
+    got = f"got transform={transform.name!r}, mixing={mixing.name!r}"
+    if base == "uniform" and not (transform.fits_unit_box and mixing.keeps_features):
+        fitting = [cls for cls in Transform.registry.values() if cls.fits_unit_box]
+        keeping = [name for name, cls in sorted(Mixing.registry.items()) if cls.keeps_features]
+        raise ValueError(
+            f'base="uniform" is the unit box, which only transform={_names(fitting)} with mixing '
+            f"{_either(keeping)} maps onto itself; {got}"
+        )
+    if transform.needs_unit_box and base != "uniform":
+        raise ValueError(
+            f'transform="{transform.name}" is a map of the unit box; give base="uniform", and for events that do not '
+            "live there preprocessing=pg.events.UnitBox(low, high)"
+        )
+    if periodic and not (transform.can_be_periodic and mixing.keeps_features and periodic[-1] < features):
+        able = [cls for cls in Transform.registry.values() if cls.can_be_periodic]
+        turning = [f"{name}s" for name, cls in sorted(Mixing.registry.items()) if not cls.keeps_features]
+        raise ValueError(
+            f"periodic={periodic} needs transform={_names(able)}, no {' or '.join(turning)}, and indices below the "
+            f"{features} features; {got}"
+        )
+    if features == 1 and transform.only_gaussian and context == 0:
+        free = [cls for cls in Transform.registry.values() if not (cls.only_gaussian or cls.needs_unit_box)]
+        warnings.warn(
+            f'a flow of one feature with transform="{transform.name}" can only learn a Gaussian; '
+            f"transform={_names(free)} is not so limited",
+            stacklevel=3,
+        )
 
 
-#: Constructors by name: what ``CouplingFlow(transform=...)`` accepts.
-TRANSFORMS: dict[str, Callable[..., Transform]] = {
-    "affine": _affine,
-    "bernstein": _bernstein,
-    "rqs": _spline,
-}
+def _names(transforms: Sequence[type[Transform]]) -> str:
+    """Names of transforms for a message, those that fit any base first."""
+    return _either([cls.name for cls in sorted(transforms, key=lambda cls: (cls.needs_unit_box, cls.name))])
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(map(repr, choices))}")
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(f'"{name}"' for name in names)
