@@ -26,11 +26,11 @@ from pyrogen.plotting import plot_backends, save_figure
 
 MODES: dict[str, dict[str, Any]] = {
     "default": {
-        "evaluation": {"draws": 200, "cells": 60, "probes": 100, "held_out": 10_000, "generated": 20_000},
+        "evaluation": {"cells": 60, "probes": 100, "held_out": 10_000, "generated": 20_000},
         "points": 41,
     },
     "quick": {
-        "evaluation": {"draws": 10, "cells": 25, "probes": 10, "held_out": 300, "generated": 300},
+        "evaluation": {"cells": 25, "probes": 10, "held_out": 300, "generated": 300},
         "points": 21,
     },
 }
@@ -102,7 +102,7 @@ def fit(name: str, mode: str, seed: int, model: pg.BayesianFlow, events: torch.T
         prepared = model.prepare(events)
         digest = TrainingData.check(model, events, None, None, prepared.dtype, "cpu").digest
         wanted = json.loads(json.dumps([backend.describe(), digest, prepared.describe()]))
-        found = [posterior.info["settings"], posterior.info["data_sha256"], posterior.model.describe()]
+        found = [posterior.info.settings, posterior.info.data_sha256, posterior.model.describe()]
         if json.loads(json.dumps(found)) != wanted:
             raise FileExistsError(f"{path} holds a posterior of other settings, events or model; delete it to fit anew")
         print(f"{name}: from {path}", flush=True)
@@ -139,10 +139,10 @@ def report(
         "truth": comparison.lines[reference].truth.tolist(),
         "density": {name: lines.density.tolist() for name, lines in comparison.lines.items()},
         "sigma": {name: lines.sigma.tolist() for name, lines in comparison.lines.items()},
-        "warnings": {name: posterior.info.get("warnings", []) for name, posterior in posteriors.items()},
-        "settings": {name: posterior.info["settings"] for name, posterior in posteriors.items()},
+        "warnings": {name: posterior.info.warnings for name, posterior in posteriors.items()},
+        "settings": {name: posterior.info.settings for name, posterior in posteriors.items()},
         "mode": mode,
-        "events": next(iter(posteriors.values())).info["training_events"],
+        "events": next(iter(posteriors.values())).info.training_events,
         "seed": args.seed,
     }
     write_bytes(folder / "summary.json", json.dumps(summary, indent=1).encode())

@@ -104,16 +104,15 @@ def run(argv: list[str] | None = None) -> None:
         parser.exit(1, f"{error}\nOr give another --out.\n")
 
     result: dict[str, Any] = {"target": args.target, "backend": args.backend, "sets": sets, "events": n}
-    result |= {"settings": posteriors[0].info["settings"], "mode": mode, "seed": args.seed}
+    result |= {"settings": posteriors[0].info.settings, "mode": mode, "seed": args.seed}
+    draws = min(posterior.weights.at_most(MODES[mode]["draws"]) for posterior in posteriors)
     if ring:
-        found, told = ring_results(posteriors, mode, args)
+        found, told = ring_results(posteriors, mode, draws, args.seed)
     else:
         first, last = (0.01, 0.99) if args.target != "ring" else target.line_range
         t = torch.linspace(first, last, MODES[mode]["points"], dtype=torch.float64)
-        found, told = calibration_along_lines(posteriors, target, t, draws=MODES[mode]["draws"], seed=args.seed), {}
-    result |= (
-        told | numbers(found) | {"effective_parameters": p_waic(posteriors, target, MODES[mode]["draws"], args.seed)}
-    )
+        found, told = calibration_along_lines(posteriors, target, t, draws=draws, seed=args.seed), {}
+    result |= told | numbers(found) | {"effective_parameters": p_waic(posteriors, target, draws, args.seed)}
     write_bytes(folder / f"{name}.json", json.dumps(result, indent=1).encode())
     print("\n" + found.text())
     print(f"effective parameters (p_WAIC) of {model.weights:,} weights: {result['effective_parameters']:.1f}")
@@ -126,11 +125,12 @@ def bootstrap(
 ) -> None:
     """Calibration without the truth: one sample is fitted, and networks of its posterior generate the others."""
     first = replace(backend, checkpoint=path.with_name(f"{path.name}_first_checkpoint.h5")).fit(model, events)
-    found = bootstrap_calibration(backend, first, len(events), sets, draws=draws, seed=seed)
+    count = first.weights.at_most(draws)  # the others will hold as many
+    found = bootstrap_calibration(backend, first, len(events), sets, draws=count, seed=seed)
     result = numbers(found) | {
         "bootstrap": True,
         "bias_over_sigma": None,
-        "settings": first.info["settings"],
+        "settings": first.info.settings,
         "seed": seed,
     }
     written = path.with_name(f"{path.name}.json")
@@ -184,7 +184,9 @@ def numbers(found: Calibration) -> dict[str, Any]:
     }
 
 
-def ring_results(posteriors: list[pg.Posterior], mode: str, args: Any) -> tuple[Calibration, dict[str, Any]]:
+def ring_results(
+    posteriors: list[pg.Posterior], mode: str, draws: int, seed: int
+) -> tuple[Calibration, dict[str, Any]]:
     """Calibration in 7 x 7 bins (quick: 3 x 3), calibration scores and the amplification for all numbers of bins."""
     settings = GAMMA_RING[mode]
     results = quantile_bins(
@@ -192,8 +194,8 @@ def ring_results(posteriors: list[pg.Posterior], mode: str, args: Any) -> tuple[
         TARGETS["gamma-ring"],
         settings["bins"],
         events=settings["generated"],
-        draws=MODES[mode]["draws"],
-        seed=args.seed,
+        draws=draws,
+        seed=seed,
     )
     seen, gains, errors, scores = {}, [], [], []
     for n, result in results.items():

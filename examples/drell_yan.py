@@ -123,7 +123,7 @@ def main() -> None:
         "seconds_all": time.monotonic() - started,
         "median_uncertainty": float(np.median(generated.uncertainties)),  # type: ignore[arg-type]
         "loss": {name: float(posterior.history[name][-1]) for name in ("nll", "kl")},
-        "settings": posterior.info["settings"],
+        "settings": posterior.info.settings,
     }
     write_bytes(out / "summary.json", json.dumps(summary, indent=1).encode())
     print(

@@ -94,7 +94,7 @@ def main() -> None:
     print_table(rows)
     advice = advise(posterior, sample[training], draws=draws, seed=args.seed)
     print(f"\n{advice.text()}")
-    summary = {"columns": rows, "seconds": time.monotonic() - started, "settings": posterior.info["settings"]}
+    summary = {"columns": rows, "seconds": time.monotonic() - started, "settings": posterior.info.settings}
     summary["advice"] = [vars(finding) for finding in advice.findings]
     write_bytes(out / "summary.json", json.dumps(summary, indent=1).encode())
     median = float(np.median(generated.uncertainties))  # type: ignore[arg-type]

@@ -128,7 +128,8 @@ def run(
     posterior.save(out / "posterior.h5")
     written = [out / "posterior.h5"]
 
-    evaluation = MODES[mode]["evaluation"] | ({"draws": args.draws} if args.draws else {})
+    evaluation = dict(MODES[mode]["evaluation"])
+    evaluation["draws"] = args.draws or posterior.weights.at_most(evaluation["draws"])  # an ensemble may hold fewer
     first, last = (0.01, 0.99) if on_box else target.line_range  # nothing needs cutting away where edges are exact
     t = torch.linspace(first, last, evaluation["points"], dtype=torch.float64)
     lines = density_along_lines(posterior, target, t, draws=evaluation["draws"], seed=args.seed)
@@ -162,9 +163,9 @@ def run(
             "transform": transform,
             "draws": evaluation["draws"],
             "backend": args.backend,
-            args.backend.replace("-", "_"): posterior.info["settings"],
+            args.backend.replace("-", "_"): posterior.info.settings,
         },
-        "warnings": posterior.info.get("warnings", []),
+        "warnings": posterior.info.warnings,
         "history": last_values(posterior.history),
     }
     print_summary(summary, lines.label)

@@ -29,7 +29,6 @@ MODES: dict[str, dict[str, Any]] = {
         "svi": {"batch_size": 1024, "lr": 5e-3, "lr_widths": 5e-2, "widths_after": 0.3},
         "steps": 6000,
         "members": 8,
-        "draws": 50,
     },
     "quick": {
         "sizes": (1_000, 4_000),
@@ -37,7 +36,6 @@ MODES: dict[str, dict[str, Any]] = {
         "svi": {"batch_size": 200, "lr": 1e-2, "lr_widths": 1e-1, "widths_after": 0.3},
         "steps": 300,
         "members": 3,
-        "draws": 20,
     },
 }
 
@@ -79,9 +77,7 @@ def run(argv: list[str] | None = None) -> None:
         parser.exit(1, f"{error}\nOr give another --out.\n")
     except ImportError as error:
         parser.exit(1, f"{error}\n")
-    scan = scan_training_size(
-        posteriors, target, ensembles=ensembles, references=references, draws=settings["draws"], seed=args.seed
-    )
+    scan = scan_training_size(posteriors, target, ensembles=ensembles, references=references, seed=args.seed)
     print("\n" + scan.text())
     write_bytes(folder / "summary.json", json.dumps(summary(scan, args, mode, steps), indent=1).encode())
     save_figure(plot_training_size(scan), folder / "training_size.png")

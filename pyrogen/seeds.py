@@ -24,7 +24,7 @@ def untouched(device: torch.device | str = "cpu") -> Iterator[None]:
     if device.type == "cpu":
         fork = torch.random.fork_rng(devices=[])
     else:
-        fork = torch.random.fork_rng(devices=[device.index or 0], device_type=device.type)
+        fork = torch.random.fork_rng(devices=[device], device_type=device.type)
     with fork:
         yield
 

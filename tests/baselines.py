@@ -1,5 +1,7 @@
 """What the tests of ensembles and of Laplace share."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from known import Location
@@ -32,8 +34,9 @@ def wedge_model():
     return pg.BayesianFlow(flow, prior_scale="fan-in")
 
 
-def kill_at_save(monkeypatch, moment):
-    saves, save = [], descent.save_checkpoint
+def kill_at_save(monkeypatch, moment, module=descent):
+    """Interrupt the run of a module after so many checkpoints."""
+    saves, save = [], module.save_checkpoint
 
     def killed(*arguments):
         saves.append(1)
@@ -41,11 +44,11 @@ def kill_at_save(monkeypatch, moment):
         if len(saves) == moment:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(descent, "save_checkpoint", killed)
+    monkeypatch.setattr(module, "save_checkpoint", killed)
 
 
 def same_bits(a, b):
     """Weights and curve the same; times aside."""
     arrays = (torch.equal(a.weights.arrays[name], b.weights.arrays[name]) for name in a.weights.arrays)
     curves = (np.array_equal(a.history[name], b.history[name], equal_nan=True) for name in a.history)
-    return all(arrays) and all(curves) and a.info | {"seconds": 0} == b.info | {"seconds": 0}
+    return all(arrays) and all(curves) and replace(a.info, seconds=0.0) == replace(b.info, seconds=0.0)

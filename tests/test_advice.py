@@ -10,7 +10,7 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.diagnostics import advise
-from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.posterior import Finding, MeanField, Point, RunInfo, StoredDraws
 
 EVENTS = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
 
@@ -22,7 +22,7 @@ def model(flow=None, **kwargs):
 def guide(scale=0.04, history=None, flow=None, **info):
     arrays = {"loc": torch.zeros(2), "scale": torch.full((2,), scale)}
     info = {"backend": "SVI", "epochs_done": 0, "settings": {"init_scale": 1e-3, "kl_weight": 1.0}} | info
-    return pg.Posterior(model(flow), WeightPosterior("mean_field", arrays), history, info)
+    return pg.Posterior(model(flow), MeanField(**arrays), history, RunInfo(**info))
 
 
 def sampled(shift=0.0, chains=4, draws=200, correlated=False, **info):
@@ -31,7 +31,7 @@ def sampled(shift=0.0, chains=4, draws=200, correlated=False, **info):
         noise = np.cumsum(noise, 1) / np.sqrt(draws)
     noise += shift * np.arange(chains)[:, None, None]
     draws = torch.from_numpy(0.04 * noise).float()
-    return pg.Posterior(model(), WeightPosterior("draws", {"draws": draws}), info={"backend": "HMC"} | info)
+    return pg.Posterior(model(), StoredDraws(draws), info=RunInfo(**{"backend": "HMC"} | info))
 
 
 def problems(found):
@@ -63,12 +63,16 @@ def test_a_healthy_guide_gets_only_the_note_on_mean_field():
         (sampled(correlated=True), "few effective draws", "at the worst of 100 probe points"),
         (sampled(chains=1), "one chain", "chains=4"),
         (sampled(chains=2, draws=4), "few draws", "8 networks"),
-        (sampled(warnings=["the chains disagree: split R-hat. Try a longer warmup"]), "warning of the run", "disagree"),
+        (
+            sampled(findings=(Finding("the chains disagree", "split R-hat is 2", "Try a longer warmup"),)),
+            "the chains disagree",
+            "split R-hat is 2",
+        ),
         (guide(1e-3), "guide collapsed to its initial width", "100% of the widths"),
         (guide(tempered=True, settings={"kl_weight": 0.1}), "tempered", "weighted by 0.1"),
         (guide(history={"skipped_steps": np.array([0.0, 3.0])}), "steps left out", "3 steps"),
-        (pg.Posterior(model(), WeightPosterior("point", {"loc": torch.zeros(2)})), "no posterior", "single networks"),
-        (sampled(chains=12, draws=1, backend="Ensemble"), "no posterior", "spread of an ensemble"),
+        (pg.Posterior(model(), Point(loc=torch.zeros(2))), "no posterior", "single networks"),
+        (sampled(chains=12, draws=1, backend="Ensemble", is_posterior=False), "no posterior", "spread of an ensemble"),
     ],
 )
 def test_every_illness_is_named(posterior, problem, words):
@@ -192,7 +196,7 @@ def test_events_outside_are_counted():
 
 def test_events_without_density_are_counted():
     box = model(pg.CouplingFlow(2, 2, (4,), transform="bernstein", base="uniform", bins=3))
-    weights = WeightPosterior("draws", {"draws": 0.1 * torch.randn(4, 50, box.weights)})
+    weights = StoredDraws(0.1 * torch.randn(4, 50, box.weights))
     events = torch.rand(50, 2)
     events[7] = 1.5
     found = advise(pg.Posterior(box, weights), events)
@@ -203,7 +207,7 @@ def test_events_without_density_are_counted():
 
 def test_conditional_flows_are_looked_at_as_far_as_it_goes():
     conditional = pg.BayesianFlow(Line(), preprocessing=None)
-    weights = WeightPosterior("draws", {"draws": torch.randn(2, 50, 3)})
+    weights = StoredDraws(torch.randn(2, 50, 3))
     found = advise(pg.Posterior(conditional, weights), torch.randn(40, 1), context=torch.randn(40, 3))
     assert "density at the events" in found.checked and "normalisation (the flow is conditional)" in found.unchecked
     with pytest.raises(ValueError, match="shape"):

@@ -118,12 +118,12 @@ def test_densities_are_per_unit_of_the_events_own_variables():
 
 def test_prepare_leaves_the_model_alone_and_keeps_fitted_constants():
     model = small_model()
-    assert not model._preprocessing.fitted
+    assert not model.preprocessing.fitted
     prepared = model.prepare(5 + torch.randn(100, 2), dtype=torch.float64)
-    assert not model._preprocessing.fitted and model.dtype == torch.float32
-    assert prepared._preprocessing.fitted and prepared.dtype == torch.float64
+    assert not model.preprocessing.fitted and model.dtype == torch.float32
+    assert prepared.preprocessing.fitted and prepared.dtype == torch.float64
     again = prepared.prepare(torch.randn(100, 2))
-    assert again._preprocessing.config() == prepared._preprocessing.config()
+    assert again.preprocessing.config() == prepared.preprocessing.config()
 
 
 # --- Guide and ELBO ---------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from pyrogen.diagnostics import (
 )
 from pyrogen.diagnostics.calibration import ONE_SIGMA
 from pyrogen.diagnostics.quantile_bins import QuantileBinResult, fit_amplification, quantile_bins
-from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.posterior import MeanField, StoredDraws
 
 R, K, B = 400, 60, 5
 
@@ -110,10 +110,7 @@ def test_few_effective_draws_are_mentioned():
     for k in range(1, 100):
         slow[:, k] = 0.9 * slow[:, k - 1] + math.sqrt(1 - 0.81) * noise[:, k]
     for draws, few in ((noise, False), (slow, True)):
-        posteriors = [
-            pg.Posterior(location(), WeightPosterior("draws", {"draws": torch.from_numpy(its[None]).float()}))
-            for its in 0.1 * draws
-        ]
+        posteriors = [pg.Posterior(location(), StoredDraws(torch.from_numpy(its[None]).float())) for its in 0.1 * draws]
         found = calibration_along_lines(posteriors, Truth(), [1.0, 2.0], draws=100)
         assert ("independent draws" in found.text()) == few
         assert (found.effective_draws < 30) == few
@@ -196,7 +193,7 @@ def known_posteriors(scale, trainings=200, n=100):
     model = location(prior_scale=100.0)
     means = torch.randn(trainings, 2, generator=torch.Generator().manual_seed(5)) / math.sqrt(n)
     width = torch.full((2,), scale / math.sqrt(n))
-    return [pg.Posterior(model, WeightPosterior("mean_field", {"loc": m, "scale": width})) for m in means]
+    return [pg.Posterior(model, MeanField(loc=m, scale=width)) for m in means]
 
 
 @pytest.mark.parametrize(("scale", "verdict"), [(1.0, "calibrated"), (0.5, "too narrow")])
@@ -226,7 +223,7 @@ class Conjugate:
         precision = samples.shape[1] + 1.0
         means, width = samples.sum(1) / precision, torch.full((2,), self.scale / math.sqrt(precision))
         return [
-            pg.Posterior(model, WeightPosterior("mean_field", {"loc": mean, "scale": width}), info={"sample": r})
+            pg.Posterior(model, MeanField(loc=mean, scale=width), info=pg.posterior.RunInfo(sample=r))
             for r, mean in enumerate(means)
         ]
 
@@ -242,8 +239,8 @@ def test_simulation_based_calibration_of_an_exact_backend():
 @pytest.mark.parametrize(("scale", "verdict"), [(1.0, "calibrated"), (0.4, "too narrow"), (2.5, "too wide")])
 def test_bootstrap_finds_a_wrong_sigma_without_knowing_the_truth(scale, verdict):
     model = location(prior_scale=1.0)
-    weights = WeightPosterior("mean_field", {"loc": torch.tensor([0.3, -0.2]), "scale": torch.full((2,), 0.1)})
-    posterior = pg.Posterior(model, weights, info={"training_events": 100})
+    weights = MeanField(loc=torch.tensor([0.3, -0.2]), scale=torch.full((2,), 0.1))
+    posterior = pg.Posterior(model, weights, info=pg.posterior.RunInfo(training_events=100))
     found = bootstrap_calibration(Conjugate(scale), posterior, trainings=200, probes=10, draws=50)
     assert found.trainings == 200 and found.ranks.shape == (200, 11)
     assert found.verdict == verdict, found.text()
@@ -359,8 +356,8 @@ def test_quantile_bins_of_a_posterior():
             return target.sample((n,))
 
     model = pg.BayesianFlow(Perfect(), preprocessing=None)
-    weights = WeightPosterior("mean_field", {"loc": torch.zeros(1), "scale": torch.ones(1)})
-    posteriors = [pg.Posterior(model, weights, info={"training_events": 500})] * 2
+    weights = MeanField(loc=torch.zeros(1), scale=torch.ones(1))
+    posteriors = [pg.Posterior(model, weights, info=pg.posterior.RunInfo(training_events=500))] * 2
     state = torch.get_rng_state()
     found = quantile_bins(posteriors, target, (2, 4), events=2000, draws=40)
     assert torch.equal(state, torch.get_rng_state())

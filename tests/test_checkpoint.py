@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
 import h5py
@@ -45,6 +46,9 @@ def content(path):
     arrays = {}
     with h5py.File(path) as file:
         file.visititems(lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    info = json.loads(arrays.pop("info").tobytes())
+    assert info.pop("seconds") > 0
+    arrays |= {"info": np.frombuffer(json.dumps(info, sort_keys=True).encode(), np.uint8)}
     return {name: value for name, value in arrays.items() if name not in ("history/seconds", "package_versions")}
 
 
@@ -141,9 +145,9 @@ def test_settings_in_numpy_types_and_early_stops_resume(tmp_path):
     torch.manual_seed(0)
     events = torch.randn(60, 2)
     first = svi(tmp_path, **settings, **stop).fit(model(), events)
-    assert first.info["epochs_done"] < 100
+    assert first.info.epochs_done < 100
     again = svi(tmp_path, **settings, **stop).fit(model(), events)
-    assert again.info == first.info
+    assert replace(again.info, seconds=0.0) == replace(first.info, seconds=0.0)
     assert torch.equal(first.weights.arrays["loc"], again.weights.arrays["loc"])
 
 
@@ -196,7 +200,7 @@ def test_missing_content(saved):
 def test_newer_version(saved):
     with h5py.File(saved, "r+") as file:
         file.attrs["pyrogen_format_version"] = 99
-    with pytest.raises(pg.FileFormatError, match="posterior format version 99; this pyrogen reads versions 1 to 1"):
+    with pytest.raises(pg.FileFormatError, match="posterior format version 99; this pyrogen reads versions 1 to 2"):
         pg.load(saved)
 
 

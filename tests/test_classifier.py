@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 from pyrogen import EventSample
 from pyrogen.diagnostics import Classifier, classifier_test, roc_auc, train_classifier
 from pyrogen.diagnostics.classifier import LARGEST_LOG_RATIO, _split
-from pyrogen.inference.vi.training import TrainingDivergedError
+from pyrogen.inference import TrainingDivergedError
 
 QUICK = {"epochs": 10, "lr": 3e-3, "hidden": (32, 32), "progress": False}
 

@@ -24,7 +24,7 @@ def test_all_backends_on_the_wedge(tmp_path):
     assert summary["reference"] == "HMC"
     for row, name in zip(rows, FILES, strict=True):
         posterior = pg.load(out / f"{name}.h5")
-        assert posterior.info["training_events"] == summary["events"] == 300
+        assert posterior.info.training_events == summary["events"] == 300
         # Rough, but no guess: a flat density has a total variation of 1/4.
         assert row["tv_truth"] < 0.2
         assert row["mean"] == pytest.approx(row["truth"], abs=0.2)

@@ -24,7 +24,7 @@ from pyrogen.diagnostics import (
     wasserstein,
 )
 from pyrogen.plotting import plot_backends
-from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.posterior import Finding, MeanField, RunInfo, StoredDraws
 
 FAR = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])  # here log p is linear in the mean, so it mixes as the mean does
 GRID = ((-6.0, 6.0), (-6.0, 6.0))
@@ -71,7 +71,7 @@ class Gaussian:
 def chains(means, **kwargs):
     """A posterior with stored means ``[chains, draws, 2]``."""
     model = pg.BayesianFlow(Shift(), preprocessing=None)
-    return pg.Posterior(model, WeightPosterior("draws", {"draws": torch.as_tensor(means)}), **kwargs)
+    return pg.Posterior(model, StoredDraws(torch.as_tensor(means)), **kwargs)
 
 
 def shifted(x, spread=0.0, draws=50):
@@ -133,7 +133,7 @@ def test_draws_are_evaluated_in_their_order_whatever_the_chunks(monkeypatch):
     expected = np.array([[[log_normal(x, m) for x in points] for m in torch.tensor(c)] for c in means])
     whole = function_space(chains(means), points)
     np.testing.assert_allclose(whole.log_prob, expected)
-    monkeypatch.setattr("pyrogen.diagnostics.stored_draws.CHUNK", 20)  # three draws at a time
+    monkeypatch.setattr("pyrogen.diagnostics.stored_draws.WEIGHTS_AT_ONCE", 20)  # three draws at a time
     pieces = function_space(chains(means), points)
     np.testing.assert_array_equal(pieces.log_prob, whole.log_prob)
     np.testing.assert_array_equal(pieces.rhat, whole.rhat)
@@ -148,7 +148,7 @@ def test_chains_that_never_moved_do_not_count_as_converged():
 
 
 def test_what_cannot_be_judged_is_named():
-    guide = WeightPosterior("mean_field", {"loc": torch.zeros(2), "scale": torch.ones(2)})
+    guide = MeanField(loc=torch.zeros(2), scale=torch.ones(2))
     model = pg.BayesianFlow(Shift(), preprocessing=None)
     with pytest.raises(ValueError, match="mean_field distribution without stored chains"):
         function_space(pg.Posterior(model, guide), FAR)
@@ -249,15 +249,15 @@ def posteriors():
     """The reference, one with half its width, one that is off by half a unit."""
     model = pg.BayesianFlow(Shift(), preprocessing=None)
     half = {"loc": torch.zeros(2).double(), "scale": torch.full((2,), 0.05).double()}
-    info = {"epochs_done": 7, "settings": {"num_particles": 2}}
-    svi = pg.Posterior(model, WeightPosterior("mean_field", half), {"seconds": np.array([1.0, 3.0])}, info)
+    info = RunInfo(epochs_done=7, gradients=14.0, seconds=3.0)
+    svi = pg.Posterior(model, MeanField(**half), {"seconds": np.array([1.0, 3.0])}, info)
     hmc = shifted(0.0, 0.1, 250)
-    hmc.info |= {"gradients": 1234.0, "seconds": 5.0, "warnings": ["divergent"]}
+    hmc.info = RunInfo(gradients=1234.0, seconds=5.0, findings=(Finding("divergent", "1 %", "Try more"),))
     return {"SVI": svi, "HMC": hmc, "Ensemble": chains(np.array([[[0.5, 0.1]], [[0.5, -0.1]]]))}
 
 
 def test_the_table_of_backends(posteriors):
-    settings = {"grid_range": GRID, "cells": 50, "draws": 200, "held_out": 2000, "generated": 4000}
+    settings = {"grid_range": GRID, "cells": 50, "held_out": 2000, "generated": 4000}  # 200 draws where there are
     settings["trained_on"] = torch.randn(100, 2)
     found = compare(posteriors, Gaussian(), **settings)
     rows = {row["backend"]: row for row in json.loads(json.dumps(found.rows, allow_nan=False))}
@@ -299,11 +299,13 @@ def test_the_table_of_backends(posteriors):
     assert again.rows[1]["tv_reference"] is None
     with pytest.raises(ValueError, match="reference is 'NUTS'; it must be one of 'SVI', 'HMC', 'Ensemble'"):
         compare(posteriors, Gaussian(), "NUTS", grid_range=GRID)
+    with pytest.raises(ValueError, match="draws is 200, but this posterior holds 2 stored weight draws"):
+        compare(posteriors, Gaussian(), draws=200, **settings)
 
 
 def test_one_backend_that_went_wrong_does_not_cost_the_others_their_numbers(posteriors):
     far = chains(np.array([[[50.0, 0.1]], [[50.0, -0.1]]]))  # outside the grid: its density sums to nothing
-    settings = {"grid_range": GRID, "cells": 30, "draws": 50, "held_out": 100, "generated": 200}
+    settings = {"grid_range": GRID, "cells": 30, "held_out": 100, "generated": 200}
     with pytest.warns(UserWarning, match="Ensemble: "):
         found = compare(posteriors | {"Ensemble": far}, Gaussian(), **settings)
     rows = {row["backend"]: row for row in found.rows}

@@ -222,7 +222,7 @@ def test_saved_with_the_posterior(tmp_path):
     loaded = pg.load(tmp_path / "p.h5")
     assert torch.equal(loaded.log_prob(events, 3), posterior.log_prob(events, 3))
     assert torch.equal(loaded.sample(50, 2), posterior.sample(50, 2))
-    config = posterior.model._preprocessing.config()
+    config = posterior.model.preprocessing.config()
     assert from_config(config).config() == config and config["parts"][2]["parts"][0]["parts"][0]["fitted"]
 
 

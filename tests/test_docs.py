@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from matplotlib import pyplot
 
+from pyrogen.events import format as format_module
+from pyrogen.flows import Transform
+
 ROOT = Path(__file__).parent.parent
 BLOCKS = [
     pytest.param(block, id=f"{page.name}-{i}")
@@ -17,6 +20,8 @@ BLOCKS = [
 @pytest.mark.parametrize("block", BLOCKS)
 def test_block_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Transform, "registry", dict(Transform.registry))  # what a block registers, it takes with it
+    monkeypatch.setattr(format_module, "_FORMATS", dict(format_module._FORMATS))
     exec(compile(block, "documentation", "exec"), {})
     pyplot.close("all")  # those of ArviZ
 

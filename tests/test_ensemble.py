@@ -31,14 +31,14 @@ def test_ensemble_of_a_location_ends_at_the_maximum(objective, weighting):
     assert posterior.history["final_loss"] == pytest.approx(loss, abs=1e-5)
     assert posterior.history["loss"].shape == (3, 200)
     assert posterior.history["loss"][:, -1] == pytest.approx(loss, abs=1e-4)
-    assert posterior.info["warnings"] == [] and posterior.info["exact"] is False
-    assert posterior.info["gradients"] == 300 and posterior.info["settings"]["objective"] == objective
+    assert posterior.info.warnings == () and posterior.info.exact is False
+    assert posterior.info.gradients == 300 and posterior.info.settings["objective"] == objective
 
 
 def test_ensemble_members_of_a_flow_differ_and_come_from_the_seed(wedge, tmp_path):
     settings = {"steps": 60, "lr": 0.01, "batch_size": 100}
     posterior = fit_ensemble(wedge_model(), wedge, **settings)
-    assert posterior.info["gradients"] == pytest.approx(60 * 100 / 500)
+    assert posterior.info.gradients == pytest.approx(60 * 100 / 500)
     assert len({float(u) for u in posterior.history["final_loss"]}) == 3
     assert posterior.history["loss"].shape == (3, 60) and list(posterior.history["step"]) == list(range(1, 61))
     assert (posterior.history["loss"][:, -10:].mean(1) < posterior.history["loss"][:, :10].mean(1)).all()
@@ -64,7 +64,7 @@ def test_ensemble_resumes_with_the_same_bits(wedge, tmp_path, monkeypatch):
         fit_ensemble(wedge_model(), wedge, checkpoint=tmp_path / "run.h5", members=4, **settings)
 
 
-@pytest.mark.filterwarnings("ignore:member")
+@pytest.mark.filterwarnings("ignore:training got stuck. member")
 def test_the_curve_has_the_mean_of_the_steps_between_its_points():
     """450 steps in 200 records of two or three: a constant rate of zero makes every mean the potential itself."""
     posterior = fit_ensemble(location(), EVENTS, steps=450, lr=1e-12)
@@ -84,7 +84,7 @@ def test_a_member_with_nan_is_named(monkeypatch):
     starts_at(monkeypatch, 0.0, 6.0, 0.0)
     with pytest.warns(pg.SamplingWarning, match=r"member 1 \(of 3\) ends with a loss of nan") as caught:
         posterior = fit_ensemble(pg.BayesianFlow(Fragile(3), preprocessing=None), EVENTS, dtype=torch.float64)
-    assert posterior.info["warnings"] == [str(caught[0].message)]
+    assert posterior.info.warnings == (str(caught[0].message),)
     assert np.isnan(posterior.history["loss"][1]).all() and np.isfinite(posterior.history["loss"][[0, 2]]).all()
     starts_at(monkeypatch, 6.0, 6.0, 6.0)
     with pytest.raises(pg.SamplingError, match="the loss of all 3 members is NaN or infinite after 300 steps"):
@@ -96,10 +96,9 @@ def test_members_left_behind_or_with_skipped_steps_are_named():
     skipped = torch.tensor([0.0, 3.0, 0.0, 0.0, 0.0])
     problems = ensemble.find_problems(final, skipped)
     assert len(problems) == 2
-    assert "the loss of member 1 (of 5) was NaN or infinite in 3 steps" in problems[0]
-    assert (
-        "member 3 (of 5) ends at a loss of 1.3000 nats per event, far above the others' median of 1.0010" in problems[1]
-    )
+    assert "the loss of member 1 (of 5) was NaN or infinite in 3 steps" in str(problems[0])
+    far = "member 3 (of 5) ends at a loss of 1.3000 nats per event, far above the others' median of 1.0010"
+    assert far in str(problems[1])
     wide = torch.linspace(0.0, 1.0, 7).double()  # members that all differ: none of them is far
     assert ensemble.find_problems(wide, torch.zeros(7)) == []
     assert ensemble.find_problems(torch.tensor([2.0]).double(), torch.zeros(1)) == []

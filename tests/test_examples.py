@@ -57,7 +57,7 @@ def test_quick_toys(script, tmp_path):
     out = tmp_path / "made" / script
     for name in ("lines", "map", "marginals", "marginal_sigma", "correlation", "training"):
         assert is_png(out / f"{name}.png")
-    assert pg.load(out / "posterior.h5").info["training_events"] == 20_000
+    assert pg.load(out / "posterior.h5").info.training_events == 20_000
 
     summary = json.loads((out / "summary.json").read_text())
     assert all(map(math.isfinite, numbers(summary)))
@@ -89,10 +89,10 @@ def test_another_backend_in_the_same_script(script, backend, tmp_path):
     for name in names:
         assert is_png(tmp_path / f"{name}.png")
     posterior = pg.load(tmp_path / "posterior.h5")
-    assert posterior.info["backend"].lower() == backend
+    assert posterior.info.backend.lower() == backend
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["settings"]["backend"] == backend
-    assert summary["settings"]["events"] == posterior.info["training_events"] == 300
+    assert summary["settings"]["events"] == posterior.info.training_events == 300
     assert "rms bias" in printed
 
 
@@ -148,7 +148,7 @@ def check_own(out, columns, events):
         assert row["std_generated"] == pytest.approx(row["std_truth"], rel=0.5)
         assert row["chi2"] / row["bins"] < 5
     posterior = pg.load(out / "posterior.h5")
-    assert posterior.info["names"] == columns
+    assert list(posterior.info.names) == columns
     generated = pg.events.read(out / "generated.h5")
     assert len(generated) == events
     assert list(generated.names) == columns

@@ -15,7 +15,7 @@ from known import Line, Location
 import pyrogen as pg
 from pyrogen.diagnostics import make_inference_data, read_inference_data, write_inference_data
 from pyrogen.diagnostics.arviz_io import import_arviz
-from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.posterior import RunInfo, StoredDraws
 
 az = import_arviz()
 NEW = types.SimpleNamespace(__version__="1.0.0")  # stands for ArviZ 1, of which only the version counts
@@ -38,8 +38,8 @@ def sampled(events, chains=4, draws=100, **info):
     energy = np.random.default_rng(1).normal(size=(chains, draws))
     history = {"potential": energy, "energy": energy + 1, "diverging": np.zeros((chains, draws)), "acceptance": energy}
     history |= {"warmup_energy": np.zeros((chains, 7))}
-    info = {"backend": "HMC", "names": ["px", "py"], "units": ["GeV", ""], "training_events": n, **info}
-    return pg.Posterior(location(), WeightPosterior("draws", {"draws": theta}), history, info)
+    info = {"backend": "HMC", "names": ("px", "py"), "units": ("GeV", ""), "training_events": n, **info}
+    return pg.Posterior(location(), StoredDraws(theta), history, RunInfo(**info))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_chains_and_draws_keep_their_place(events):
 def test_generated_events_are_those_of_their_draw(events):
     """Every draw generates around its own location: 4 x 3 means of 2,000 events, each known to 1 / sqrt(2000)."""
     far = torch.arange(24.0).reshape(4, 3, 2).double()
-    posterior = pg.Posterior(location(), WeightPosterior("draws", {"draws": far}))
+    posterior = pg.Posterior(location(), StoredDraws(far))
     state = torch.get_rng_state()
     found = pg.to_inference_data(posterior, generated=2000, histograms={"sum": (lambda x: x.sum(-1), 3, (-50, 100))})
     assert torch.equal(state, torch.get_rng_state())
@@ -93,7 +93,7 @@ def test_generated_events_are_those_of_their_draw(events):
 def test_blocks_of_few_draws_give_the_same(events, monkeypatch):
     posterior = sampled(events)
     whole = pg.to_inference_data(posterior, events[:5], events, generated=0)
-    monkeypatch.setattr("pyrogen.diagnostics.stored_draws.CHUNK", 24)  # three draws at a time
+    monkeypatch.setattr("pyrogen.diagnostics.stored_draws.WEIGHTS_AT_ONCE", 24)  # three draws at a time
     pieces = pg.to_inference_data(posterior, events[:5], events, generated=2)
     np.testing.assert_array_equal(whole.log_likelihood["events"], pieces.log_likelihood["events"])
     assert "posterior_predictive" not in whole.groups()
@@ -235,7 +235,7 @@ def test_what_arviz_cannot_know_is_refused(events, monkeypatch):
     with pytest.raises(ValueError, match="shape"):
         pg.to_inference_data(posterior, probes=torch.zeros(3, 5))
     box = pg.BayesianFlow(pg.CouplingFlow(2, 2, (4,), transform="bernstein", base="uniform"), preprocessing=None)
-    inside = pg.Posterior(box, WeightPosterior("draws", {"draws": torch.zeros(2, 3, box.weights)}))
+    inside = pg.Posterior(box, StoredDraws(torch.zeros(2, 3, box.weights)))
     with pytest.raises(ValueError, match="observed event 1 in draw 0 of chain 0"):
         pg.to_inference_data(inside, observed=torch.tensor([[0.5, 0.5], [1.5, 0.5]]))
 
@@ -248,7 +248,7 @@ def test_labels_of_equal_points_differ(events):
 def test_conditional_flows_need_their_conditions():
     model = pg.BayesianFlow(Line(), preprocessing=None)
     draws = torch.randn(2, 10, 3, generator=torch.Generator().manual_seed(0))
-    posterior = pg.Posterior(model, WeightPosterior("draws", {"draws": draws}))
+    posterior = pg.Posterior(model, StoredDraws(draws))
     x, context = torch.randn(30, 1), torch.randn(30, 3)
     found = pg.to_inference_data(posterior, observed=x, context=context)
     expected = log_normal(x[None], (draws.reshape(-1, 3) @ context.T)[..., None])

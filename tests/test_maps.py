@@ -15,7 +15,7 @@ import pyrogen as pg
 from pyrogen.diagnostics.maps import UncertaintyMap, uncertainty_map
 from pyrogen.plotting import save_figure
 from pyrogen.plotting.maps import plot_map
-from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.posterior import MeanField, RunInfo
 
 SPREAD = 0.2
 WEST, EAST, SOUTH, NORTH = -2.0, 3.0, -1.5, 1.0  # four different numbers: no cell takes the place of another
@@ -25,7 +25,7 @@ def location(at=(0.3, -0.5), spread=SPREAD, **info):
     """Events ~ N(location, 1), the location itself ~ N(at, spread^2)."""
     weights = {"loc": torch.tensor(at), "scale": torch.full((len(at),), spread)}
     model = pg.BayesianFlow(Location(len(at)), preprocessing=None)
-    return pg.Posterior(model, WeightPosterior("mean_field", weights), info=info)
+    return pg.Posterior(model, MeanField(**weights), info=RunInfo(**info))
 
 
 def normal(x, variance):
@@ -148,7 +148,7 @@ class Shifted(nn.Module):
 
 
 def test_one_condition_holds_for_the_whole_plane():
-    weights = WeightPosterior("mean_field", {"loc": torch.tensor([1.0, -2.0]), "scale": torch.full((2,), 0.1)})
+    weights = MeanField(loc=torch.tensor([1.0, -2.0]), scale=torch.full((2,), 0.1))
     posterior = pg.Posterior(pg.BayesianFlow(Shifted(), preprocessing=None), weights)
     plane = ("x", WEST, EAST), ("y", SOUTH, NORTH), 5
     found = uncertainty_map(posterior, *plane, context=[0.5])

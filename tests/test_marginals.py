@@ -12,7 +12,7 @@ import pyrogen as pg
 from pyrogen.diagnostics import density_along_lines
 from pyrogen.diagnostics.marginals import MarginalResult, marginal
 from pyrogen.plotting.maps import plot_correlation, plot_marginal_sigma
-from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.posterior import MeanField, RunInfo
 
 SLOPE, ERROR = 1.0, 0.15
 EDGES = np.array([0.0, 0.1, 0.3, 0.5, 0.6, 0.8, 1.0])  # of two widths, none around 1/2
@@ -41,8 +41,8 @@ class Ramps(nn.Module):
 
 def ramps(error=ERROR, y_error=0.0, **info):
     loc, scale = (torch.tensor(its, dtype=torch.float64) for its in ([SLOPE, 0.0], [error, y_error]))
-    weights = WeightPosterior("mean_field", {"loc": loc, "scale": scale})
-    return pg.Posterior(pg.BayesianFlow(Ramps(), preprocessing=None), weights, info=info)
+    weights = MeanField(loc=loc, scale=scale)
+    return pg.Posterior(pg.BayesianFlow(Ramps(), preprocessing=None), weights, info=RunInfo(**info))
 
 
 def slopes(posterior, draws, seed=0):

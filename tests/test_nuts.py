@@ -15,7 +15,7 @@ from pyrogen.inference.mcmc import nuts
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.run.draw_store import ChainStore
 from pyrogen.inference.run.potential import Potential, Whitened
-from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.posterior import MeanField, Point
 
 QUIET = {"progress": False, "start": "initial"}
 
@@ -76,12 +76,12 @@ def test_history(located, events):
     kinetic = history["energy"] - history["potential"]
     assert (kinetic >= -1e-9).all()
     assert abs(kinetic.mean() - 1) < 4 / math.sqrt(200)
-    assert located.info["backend"] == "NUTS"
-    assert located.info["exact"]
-    assert located.info["warnings"] == []
+    assert located.info.backend == "NUTS"
+    assert located.info.exact
+    assert located.info.warnings == ()
     # Every leapfrog step is a gradient; finding first step sizes takes some more.
     steps = (history["steps"].sum() + history["warmup_steps"].sum()) / 2
-    assert steps < located.info["gradients"] < steps + 60
+    assert steps < located.info.gradients < steps + 60
     last = located.weights.arrays["draws"][:, -1]
     expected = Potential(located.model, checked(located.model, events)).value(last)
     assert history["potential"][:, -1] == pytest.approx(expected.numpy(), rel=1e-5)
@@ -108,7 +108,7 @@ def test_energy_has_the_gradient_of_the_potential(events):
 def test_mass_and_whitening(events, mass):
     n = len(events) + 1
     lifted = model()
-    guide = WeightPosterior("mean_field", {"loc": events.sum(0) / n, "scale": torch.full((2,), n**-0.5)})
+    guide = MeanField(loc=events.sum(0) / n, scale=torch.full((2,), n**-0.5))
     start = pg.Posterior(lifted.prepare(events), guide)
     sampler = pg.NUTS(
         chains=1, warmup=40, draws=120, thinning=2, mass=mass, start=start, whiten=True, seed=2, progress=False
@@ -161,11 +161,11 @@ def test_interrupted_run_resumes_to_the_same_bits(events, tmp_path, monkeypatch)
     for posterior in (resumed, again):
         assert torch.equal(whole.weights.arrays["draws"], posterior.weights.arrays["draws"])
         assert all((values == posterior.history[name]).all() for name, values in whole.history.items())
-        assert posterior.info["gradients"] == whole.info["gradients"]
+        assert posterior.info.gradients == whole.info.gradients
 
 
 def test_chains_from_one_point_differ(events):
-    start = pg.Posterior(model().prepare(events), WeightPosterior("point", {"loc": events.mean(0)}))
+    start = pg.Posterior(model().prepare(events), Point(loc=events.mean(0)))
     posterior = pg.NUTS(chains=2, warmup=4, draws=3, start=start, progress=False).fit(model(), events)
     first, second = posterior.weights.arrays["draws"]
     assert not torch.equal(first, second)

@@ -71,8 +71,8 @@ def test_saved_and_refused(tmp_path):
     model = pg.BayesianFlow(pg.CouplingFlow(2, 2, (4,), "rqs", base="uniform", periodic=[1]))
     posterior = pg.SVI(epochs=1, batch_size=50, progress=False).fit(model, torch.rand(100, 2))
     posterior.save(tmp_path / "p.h5")
-    assert pg.load(tmp_path / "p.h5").model._flow.config["periodic"] == [1]
-    assert posterior.info["local_reparameterization"]
+    assert pg.load(tmp_path / "p.h5").model.flow.config["periodic"] == [1]
+    assert posterior.info.local_reparameterization
     with pytest.raises(ValueError, match="periodic=\\[2\\] needs .* indices below the 2 features"):
         pg.CouplingFlow(2, transform="rqs", base="uniform", periodic=(2,))
     with pytest.raises(ValueError, match='periodic=\\[0\\] needs transform="rqs"'):

@@ -10,15 +10,14 @@ import torch
 from known import Location
 
 import pyrogen as pg
-from pyrogen.posterior import WeightPosterior
+from pyrogen.posterior import MeanField, RunInfo, StoredDraws
+from pyrogen.posterior.weights import make_weights
 
 
 def location_posterior(mean=0.0, width=0.3, features=1, **info) -> pg.Posterior:
     """A posterior known in closed form: location ~ N(mean, width^2)."""
-    weights = WeightPosterior(
-        "mean_field", {"loc": torch.full((features,), mean), "scale": torch.full((features,), width)}
-    )
-    return pg.Posterior(pg.BayesianFlow(Location(features), preprocessing=None), weights, info=info)
+    weights = MeanField(loc=torch.full((features,), mean), scale=torch.full((features,), width))
+    return pg.Posterior(pg.BayesianFlow(Location(features), preprocessing=None), weights, info=RunInfo(**info))
 
 
 def flow_posterior(**flow) -> pg.Posterior:
@@ -115,7 +114,7 @@ def gaussian(family):
 @pytest.mark.parametrize("family", GAUSSIANS)
 def test_weight_draws_have_the_covariance_of_their_family(family):
     arrays, expected = gaussian(family)
-    draws = torch.stack(list(WeightPosterior(family, arrays).draws(20_000, 0)))
+    draws = torch.stack(list(make_weights(family, arrays).draws(20_000, 0)))
     # Standard error of a covariance of n draws: at most variance * sqrt(2 / n); five of the largest.
     error = 5 * float(expected.diagonal().max()) * math.sqrt(2 / 20_000)
     assert (draws.T.cov() - expected).abs().max() < error
@@ -128,18 +127,18 @@ def test_the_density_of_weights_is_that_of_their_gaussian(family):
     normal = torch.distributions.MultivariateNormal(arrays["loc"].double(), covariance.double())
     for theta in torch.randn(5, 3):
         expected = float(normal.log_prob(theta.double()))
-        assert WeightPosterior(family, arrays).log_prob(theta) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+        assert make_weights(family, arrays).log_prob(theta) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 def test_families_without_a_density_say_so():
     for family, arrays in (("point", {"loc": torch.zeros(3)}), ("draws", {"draws": torch.zeros(1, 2, 3)})):
         with pytest.raises(ValueError, match=f"'{family}' has no density"):
-            WeightPosterior(family, arrays).log_prob(torch.zeros(3))
+            make_weights(family, arrays).log_prob(torch.zeros(3))
 
 
 def test_stored_draws_are_thinned_evenly_and_not_exceeded():
     stored = torch.arange(20.0).reshape(2, 10, 1)
-    weights = WeightPosterior("draws", {"draws": stored})
+    weights = StoredDraws(stored)
     assert [float(t) for t in weights.draws(3, 0)] == [0.0, 10.0, 19.0]
     with pytest.raises(ValueError, match="holds 20 stored weight draws"):
         list(weights.draws(21, 0))
@@ -151,11 +150,9 @@ def test_context_for_a_flow_without_conditions():
 
 
 def test_replicates_are_those_of_each_draw_and_leave_the_random_state_alone(monkeypatch):
-    monkeypatch.setattr("pyrogen.posterior.posterior.ROWS", 100)  # parts of 400 events
+    monkeypatch.setattr("pyrogen.posterior.predictor.GENERATED_AT_ONCE", 400)
     draws = torch.arange(6.0).reshape(1, 3, 2)
-    posterior = pg.Posterior(
-        pg.BayesianFlow(Location(2), preprocessing=None), WeightPosterior("draws", {"draws": draws})
-    )
+    posterior = pg.Posterior(pg.BayesianFlow(Location(2), preprocessing=None), StoredDraws(draws))
     state = torch.get_rng_state()
     found = {}
     for k, events in posterior.replicates(900, seed=1):
@@ -244,7 +241,7 @@ def test_histogram_counts_what_lies_outside_in_the_normalisation():
 def test_chunks_change_nothing(monkeypatch):
     posterior, x = location_posterior(), torch.randn(100, 1)
     whole = posterior.density(x, 10), posterior.log_prob(x, 10)
-    monkeypatch.setattr("pyrogen.posterior.posterior.ROWS", 7)
+    monkeypatch.setattr("pyrogen.posterior.predictor.EVENTS_AT_ONCE", 7)
     chunked = posterior.density(x, 10), posterior.log_prob(x, 10)
     # Not to the bit: vectorised loops treat the last few numbers of a block differently.
     assert torch.allclose(whole[0].std, chunked[0].std) and torch.allclose(whole[1], chunked[1])
@@ -306,7 +303,7 @@ def test_loaded_posterior_predicts_the_same_bits(tmp_path, flow):
 )
 def test_every_family_survives_its_file(tmp_path, family, arrays):
     model = pg.BayesianFlow(Location(2), preprocessing=pg.events.UnitBox([0, 0], [2, 3]))
-    posterior, x = pg.Posterior(model, WeightPosterior(family, arrays)), torch.rand(4, 2)
+    posterior, x = pg.Posterior(model, make_weights(family, arrays)), torch.rand(4, 2)
     posterior.save(tmp_path / "p.h5")
     loaded = pg.load(tmp_path / "p.h5", flow=Location(2))
     assert loaded.weights.family == family and torch.equal(loaded.log_prob(x, 4), posterior.log_prob(x, 4))

@@ -84,11 +84,11 @@ def check(found, wanted):
         assert (one - other).abs().max() < 1e-10 * other.abs().max()
 
 
-@pytest.mark.parametrize("numbers", [potential_module.NUMBERS, 50], ids=["whole", "in chunks"])
+@pytest.mark.parametrize("numbers", [potential_module.EVENTS_TIMES_CHAINS, 50], ids=["whole", "in chunks"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
 @pytest.mark.parametrize("name", [*FLOWS, "foreign"])
 def test_batch_of_chains_is_every_chain_by_itself(name, weighted, numbers, monkeypatch):
-    monkeypatch.setattr(potential_module, "NUMBERS", numbers)
+    monkeypatch.setattr(potential_module, "EVENTS_TIMES_CHAINS", numbers)
     potential, data, theta = make(name, weighted=weighted)
     assert potential.batched == (name != "foreign")
     wanted = expected(potential, data, theta)
@@ -104,8 +104,8 @@ def test_jacobian_of_the_preprocessing_counts():
     potential, data, theta = make(preprocessing=Standardise())
     check(potential.value_and_gradient(theta), expected(potential, data, theta))
     # By hand: the density of the standardised events, per unit of the events themselves.
-    mean, std = (getattr(potential.model._preprocessing, name) for name in Standardise.constants)
-    flow = potential.model._flow
+    mean, std = (getattr(potential.model.preprocessing, name) for name in Standardise.constants)
+    flow = potential.model.flow
     wanted = []
     for c in range(CHAINS):
         nn.utils.vector_to_parameters(theta[c], flow.parameters())

@@ -1,6 +1,7 @@
 """Log predictive densities, differences between them, leave-one-out and Pareto k, where the answer is known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from test_comparison import Shift, chains, log_normal
 
 import pyrogen as pg
 from pyrogen.diagnostics import effective_parameters, elpd, guide_pareto_k
-from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.posterior import MeanField
 
 
 def test_elpd_is_that_of_the_mean_density(monkeypatch):
@@ -21,7 +22,7 @@ def test_elpd_is_that_of_the_mean_density(monkeypatch):
     np.testing.assert_allclose(found.pointwise, densities.log())
     assert found.mean == pytest.approx(float(densities.log().mean()))
     assert found.error == pytest.approx(float(densities.log().std()) / math.sqrt(500))
-    monkeypatch.setattr("pyrogen.posterior.posterior.NUMBERS", 64)
+    monkeypatch.setattr("pyrogen.posterior.predictor.DENSITIES_AT_ONCE", 64)
     np.testing.assert_allclose(elpd(chains(means), events).pointwise, found.pointwise)
     far = elpd(chains(means), torch.cat([events, torch.full((1, 2), 1e200, dtype=torch.float64)]))
     assert far.mean == -math.inf and math.isnan(far.error)
@@ -68,7 +69,7 @@ def test_pareto_k_of_a_guide(scale):
     model = pg.BayesianFlow(Shift(), prior_scale=2.0, preprocessing=None)
     precision = n + 0.25
     arrays = {"loc": events.sum(0) / precision, "scale": torch.full((2,), scale * precision**-0.5).double()}
-    k = guide_pareto_k(pg.Posterior(model, WeightPosterior("mean_field", arrays)), events, draws=4000)
+    k = guide_pareto_k(pg.Posterior(model, MeanField(**arrays)), events, draws=4000)
     if scale == 1:
         assert k < 0.5  # ratios are constant to rounding errors
     else:
@@ -78,15 +79,15 @@ def test_pareto_k_of_a_guide(scale):
     with pytest.raises(ValueError, match="'draws' has no density"):
         guide_pareto_k(chains(np.zeros((2, 50, 2))), events)
     with pytest.raises(ValueError, match="at least 50"):
-        guide_pareto_k(pg.Posterior(model, WeightPosterior("mean_field", arrays)), events, draws=10)
+        guide_pareto_k(pg.Posterior(model, MeanField(**arrays)), events, draws=10)
 
 
 def test_effective_parameters_of_a_conjugate_model():
     """log p = const - |x - mean|^2 / 2: its variance at x is |x - m|^2 s^2 + s^4, so N E var = 2 for N s^2 = 1."""
     model = pg.BayesianFlow(Location(2), prior_scale=100.0, preprocessing=None)
     n = 400
-    weights = WeightPosterior("mean_field", {"loc": torch.zeros(2), "scale": torch.full((2,), n**-0.5)})
-    posterior = pg.Posterior(model, weights, info={"training_events": n})
+    weights = MeanField(loc=torch.zeros(2), scale=torch.full((2,), n**-0.5))
+    posterior = pg.Posterior(model, weights, info=pg.posterior.RunInfo(training_events=n))
     events = torch.randn(4000, 2)
     # The variance over 400 draws of two numbers is known to sqrt(2 / (2 * 399)); that over events adds less.
     assert effective_parameters(posterior, events, 400) == pytest.approx(2, rel=4 * math.sqrt(1 / 399))
@@ -97,12 +98,12 @@ def test_effective_parameters_of_a_conjugate_model():
 def test_weights_are_not_silently_ignored():
     weighted = pg.EventSample(torch.randn(20, 2), weights=torch.rand(20) + 0.1)
     posterior = chains(np.zeros((1, 60, 2)))
-    posterior.info["training_events"] = 20
+    posterior.info = replace(posterior.info, training_events=20)
     for call in (elpd, guide_pareto_k, effective_parameters):
         with pytest.raises(ValueError, match="events has weights"):
             call(posterior, weighted)
     arrays = {"loc": torch.zeros(2).double(), "scale": torch.ones(2).double()}
     model = pg.BayesianFlow(Shift(), preprocessing=None)
-    guide = pg.Posterior(model, WeightPosterior("mean_field", arrays), info={"training_events": 30})
+    guide = pg.Posterior(model, MeanField(**arrays), info=pg.posterior.RunInfo(training_events=30))
     with pytest.raises(ValueError, match="20 events, the posterior was trained on 30"):
         guide_pareto_k(guide, torch.randn(20, 2))

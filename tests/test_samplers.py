@@ -7,7 +7,7 @@ import torch
 
 import pyrogen as pg
 from pyrogen.inference.mcmc import adam_mcmc, sgmcmc
-from pyrogen.inference.mcmc.hmc import _windows
+from pyrogen.inference.mcmc.adaptation import mass_windows
 
 DTYPE = torch.float64
 
@@ -130,7 +130,7 @@ def test_hmc_without_its_metropolis_test_is_seen(monkeypatch):
 
 def test_windows_cover_the_warmup():
     for warmup in (0, 1, 5, 20, 100, 500, 2000):
-        ends = _windows(warmup)
+        ends = mass_windows(warmup)
         assert ends == sorted(ends) and ends[0] >= 0 and ends[-1] <= warmup
         assert warmup < 20 or len(ends) > 1
 

@@ -65,7 +65,7 @@ def test_recovers_the_closed_form_posterior_of_a_location(weighting):
     assert posterior.weights.arrays["scale"].numpy() == pytest.approx(float(width), rel=0.05)
     # The mean to a tenth of the posterior's own width: one noisy gradient moves it by a few per cent of that.
     assert posterior.weights.arrays["loc"].numpy() == pytest.approx(mean.numpy(), abs=0.1 * float(width))
-    assert posterior.info["effective_size"] == pytest.approx(float(w.sum()), rel=1e-5)
+    assert posterior.info.effective_size == pytest.approx(float(w.sum()), rel=1e-5)
 
 
 def test_recovers_the_closed_form_posterior_with_local_reparameterization():
@@ -76,7 +76,7 @@ def test_recovers_the_closed_form_posterior_with_local_reparameterization():
     posterior = svi(epochs=800, batch_size=n, lr=0.02, lr_widths=0.02, widths_after=0.0).fit(
         pg.BayesianFlow(Linear(), preprocessing=None), events
     )
-    assert posterior.info["local_reparameterization"]
+    assert posterior.info.local_reparameterization
     assert posterior.weights.arrays["scale"].numpy() == pytest.approx(1 / math.sqrt(n + 1), rel=0.05)
     total = posterior.weights.arrays["loc"].reshape(2, 2).sum(0)
     assert total.numpy() == pytest.approx((events.sum(0) / (n + 0.5)).numpy(), abs=0.01)
@@ -115,7 +115,7 @@ def test_training_lowers_the_loss_and_reports_it_in_nats_per_event():
     # 3,000 training events fix the mean of -log p to its standard deviation (0.5) / sqrt(3000); four of them.
     assert entropy - 0.04 < history["validation_nll"][-1] < entropy + 0.08
     assert history["nll"][-1] == pytest.approx(history["validation_nll"][-1], abs=0.06)
-    assert posterior.info["training_events"] == 3000 and posterior.info["validation_events"] == 1000
+    assert posterior.info.training_events == 3000 and posterior.info.validation_events == 1000
 
 
 def test_same_seed_same_bits_and_other_seed_other_bits():
@@ -135,7 +135,7 @@ def test_fit_leaves_the_model_the_random_state_and_pyros_parameters_alone():
     state, before = torch.get_rng_state(), model.initial_theta.clone()
     svi().fit(model, events)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(model.initial_theta, before) and not model._preprocessing.fitted
+    assert torch.equal(model.initial_theta, before) and not model.preprocessing.fitted
     assert list(pyro.get_param_store().keys()) == ["mine"]
 
 
@@ -182,7 +182,7 @@ def test_other_guides(guide, family):
     posterior = svi(guide=guide).fit(small_model(), torch.randn(300, 2))
     assert posterior.weights.family == family
     assert posterior.log_prob(torch.randn(5, 2), 3).shape == (3, 5)
-    assert posterior.info["local_reparameterization"] == (family == "mean_field")
+    assert posterior.info.local_reparameterization == (family == "mean_field")
 
 
 def test_full_covariance_guide_finds_the_correlation_that_mean_field_misses():
@@ -203,7 +203,7 @@ def test_early_stopping_keeps_the_best_epoch_after_the_widths_have_moved():
     torch.manual_seed(0)
     fit = svi(epochs=100, batch_size=10, lr=0.02, lr_widths=0.05, validation=0.5, patience=3, widths_after=0.1)
     posterior = fit.fit(small_model(), torch.randn(60, 2))
-    done, kept = posterior.info["epochs_done"], posterior.info["kept_epoch"]
+    done, kept = posterior.info.epochs_done, posterior.info.kept_epoch
     losses = (posterior.history["validation_nll"] + posterior.history["kl"])[10:]
     assert kept > 10 and kept == 10 + np.argmin(losses) + 1 and done == min(kept + 3, 100)
     assert not torch.allclose(posterior.weights.arrays["scale"], torch.tensor(1e-3), rtol=0.1)
@@ -257,7 +257,6 @@ def broken(rows, value):
         (broken([4], math.inf), None, "1 of 300 rows hold NaN or infinity; the first is row 4"),
         (torch.randn(300, 3), None, "events must have 2 columns; got 3"),
         (torch.zeros(0, 2), None, "empty sample"),
-        (torch.randn(20, 2), None, "20 training events are fewer than a batch of 50"),
         (GOOD, torch.ones(299), r"weights must hold one number per event, shape \[300\]"),
         (GOOD, torch.zeros(300), "the sum of the weights must be positive; it is 0"),
         (GOOD, -torch.ones(300), "the sum of the weights must be positive; it is -300"),
@@ -271,6 +270,18 @@ def test_bad_events(events, weights, message):
         svi().fit(small_model(), events, weights)
 
 
+def test_a_batch_larger_than_the_sample_takes_all_events():
+    """To the same bits as a batch of all events; the default settings learn from 300 events too."""
+    few = GOOD[:20]
+    whole, larger = (svi(batch_size=size).fit(small_model(), few) for size in (20, 50))
+    assert all(torch.equal(whole.weights.arrays[name], larger.weights.arrays[name]) for name in ("loc", "scale"))
+    for name in ("loss", "nll", "kl"):
+        assert np.array_equal(whole.history[name], larger.history[name]) and np.isfinite(larger.history[name]).all()
+    default = pg.SVI(epochs=1, progress=False)
+    assert default.batch_size > len(GOOD)
+    assert default.fit(small_model(), GOOD).info.training_events == 300
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -280,7 +291,7 @@ def test_bad_events(events, weights, message):
         ({"lr": 0.0}, "lr is 0.0; it must be positive"),
         ({"lr_widths": math.nan}, "lr_widths is nan"),
         ({"schedule": "step"}, "schedule is 'step'; it must be one of cosine"),
-        ({"warmup": 1.0}, "warmup is 1.0"),
+        ({"lr_warmup": 1.0}, "lr_warmup is 1.0"),
         ({"widths_after": -0.1}, "widths_after is -0.1"),
         ({"clip": 0.0}, "clip is 0.0"),
         ({"validation": 1.0}, "validation is 1.0"),

@@ -110,5 +110,7 @@ def test_real_posteriors_carry_their_size():
     found = {n: pg.SVI(**settings).fit(pg.BayesianFlow(flow), target.sample((n,))) for n in (100, 200)}
     members = pg.Ensemble(members=3, objective="likelihood", steps=5, batch_size=50, progress=False)
     ensemble = {100: members.fit(pg.BayesianFlow(flow), target.sample((100,)))}
-    scan = scan_training_size(found, target, ensembles=ensemble, draws=10)
+    with pytest.raises(ValueError, match="draws is 10, but this posterior holds 3 stored weight draws"):
+        scan_training_size(found, target, ensembles=ensemble, draws=10)
+    scan = scan_training_size(found, target, ensembles=ensemble)
     assert np.isfinite(scan.ensemble_ratio()[0][0]) and np.isfinite(scan.structure()).all()

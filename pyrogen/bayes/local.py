@@ -92,7 +92,8 @@ class LocalFlow:
             for name, value in values.items():
                 layer, _, parameter = name.rpartition(".")
                 arrays[f"module.{layer}.{kind}_{parameter}"] = value
-        return torch.func.functional_call(self._methods, arrays, (method, *args))
+        # Tied parameters are refused above; looking for them at every call would take as long as a small network.
+        return torch.func.functional_call(self._methods, arrays, (method, *args), tie_weights=False)
 
     def check_calls(self, run: Callable[[], Any]) -> None:
         """Check that ``run()`` calls every layer exactly once.

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
-from pyrogen.events.preprocessing import Bijection, Identity, Standardise
+from pyrogen.events.preprocessing import Bijection, Identity, Standardise, from_config
 from pyrogen.flows import CouplingFlow
+from pyrogen.seeds import untouched
 
 THETA = "theta"  #: name of the sample site that holds all weights
 EVENTS = "events"  #: name of the observed site
@@ -71,14 +72,14 @@ class BayesianFlow(PyroModule):
             preprocessing = Identity()
         elif isinstance(preprocessing, str):
             raise ValueError(f'unknown preprocessing {preprocessing!r}; give "auto", None or a bijection')
-        self.flow = copy.deepcopy(flow).requires_grad_(False)
-        self.preprocessing = copy.deepcopy(preprocessing)
+        self.flow = copy.deepcopy(flow).requires_grad_(False)  # type: ignore[misc]
+        self.preprocessing = copy.deepcopy(preprocessing)  # type: ignore[misc]
         self.prior_scale: float | str | dict[str, float]
         if isinstance(prior_scale, Mapping):
             self.prior_scale = {pattern: float(width) for pattern, width in prior_scale.items()}
         else:
             self.prior_scale = prior_scale if isinstance(prior_scale, str) else float(prior_scale)
-        self.packing = WeightPacking(self._flow)
+        self.packing = WeightPacking(self.flow)
         self._local: LocalFlow | None = None
         self._local_obstacle: str | None = None
         self._features: int | None = getattr(flow, "features", None)
@@ -86,15 +87,27 @@ class BayesianFlow(PyroModule):
         self.register_buffer("_initial_theta", theta)
         self.register_buffer("_prior_scales", self.packing.scales(prior_scale).to(theta))
 
-    # Pyro's attribute access would register the plain weights of a submodule as Pyro parameters, which they are not:
-    # their values come from the sample site.
+    # Properties, as Pyro's own attribute access would register the plain weights of a submodule as Pyro parameters,
+    # which they are not: their values come from the sample site.
     @property
-    def _flow(self) -> nn.Module:
+    def flow(self) -> nn.Module:
+        """The flow; its own weights are those that it had when it was lifted, and predict nothing."""
         return self._modules["flow"]  # type: ignore[return-value]
 
     @property
-    def _preprocessing(self) -> Bijection:
+    def preprocessing(self) -> Bijection:
+        """The bijection from the events' units to the flow's."""
         return self._modules["preprocessing"]  # type: ignore[return-value]
+
+    @property
+    def prior_scales(self) -> Tensor:
+        """Width of the prior of every weight, ``[P]``."""
+        return self._buffers["_prior_scales"]  # type: ignore[return-value]
+
+    @property
+    def on_unit_box(self) -> bool:
+        """Whether the flow has a density on the unit box alone."""
+        return getattr(self.flow, "on_unit_box", False)
 
     @property
     def initial_theta(self) -> Tensor:
@@ -114,7 +127,7 @@ class BayesianFlow(PyroModule):
     @property
     def context(self) -> int | None:
         """Number of conditions per event; None where the flow does not tell."""
-        return getattr(self._flow, "context", None)
+        return getattr(self.flow, "context", None)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -128,8 +141,7 @@ class BayesianFlow(PyroModule):
 
     def prior(self) -> TorchDistribution:
         """The prior over ``theta [P]``, independent Gaussians around zero."""
-        scales: Tensor = self._buffers["_prior_scales"]  # type: ignore[assignment]
-        return dist.Normal(torch.zeros_like(scales), scales, validate_args=False).to_event(1)
+        return dist.Normal(torch.zeros_like(self.prior_scales), self.prior_scales, validate_args=False).to_event(1)
 
     def prepare(
         self,
@@ -146,20 +158,20 @@ class BayesianFlow(PyroModule):
         """
         prepared = copy.deepcopy(self)
         prepared._features = events.shape[-1]
-        if not prepared._preprocessing.fitted:
-            prepared._preprocessing.fit(events, weights)
-        prepared._preprocessing.to(device=device)  # its constants stay in float64
-        prepared._flow.to(device=device, dtype=dtype)
+        if not prepared.preprocessing.fitted:
+            prepared.preprocessing.fit(events, weights)
+        prepared.preprocessing.to(device=device)  # its constants stay in float64
+        prepared.flow.to(device=device, dtype=dtype)
         for name, buffer in prepared._buffers.items():
             if buffer is not None:
                 prepared._buffers[name] = buffer.to(device=device, dtype=dtype)
         # These refer to the flow, so a copied model needs its own.
-        prepared.packing, prepared._local = WeightPacking(prepared._flow), None
+        prepared.packing, prepared._local = WeightPacking(prepared.flow), None
         return prepared
 
     def describe(self) -> dict[str, Any]:
         """What the model is, in JSON types: enough to rebuild it around a flow that has a ``config``."""
-        flow = self._flow
+        flow = self.flow
         return {
             "flow": type(flow).__name__,
             "flow_config": flow.config if isinstance(flow, CouplingFlow) else None,
@@ -169,9 +181,66 @@ class BayesianFlow(PyroModule):
                 [name, list(shape)] for name, shape in zip(self.packing.names, self.packing.shapes, strict=True)
             ],
             "prior_scale": self.prior_scale,
-            "preprocessing": self._preprocessing.config(),
+            "preprocessing": self.preprocessing.config(),
             "dtype": str(self.dtype).removeprefix("torch."),
         }
+
+    @classmethod
+    def from_description(
+        cls,
+        description: Mapping[str, Any],
+        initial_theta: Tensor,
+        buffers: Mapping[str, Tensor],
+        flow: nn.Module | None = None,
+    ) -> BayesianFlow:
+        """The model that :meth:`describe` described.
+
+        Args:
+            description: what :meth:`describe` told.
+            initial_theta: the weights ``[P]`` that the flow had when it was lifted.
+            buffers: the flow's buffers by name, as :meth:`flow_buffers` has them.
+            flow: the flow, where it is not a :class:`~pyrogen.CouplingFlow`; it is copied.
+
+        Raises:
+            ValueError: a flow that has to be given, or one that does not fit.
+        """
+        dtype = {"float32": torch.float32, "float64": torch.float64}
+        if flow is None:
+            if description["flow"] != CouplingFlow.__name__:
+                raise ValueError(
+                    f"holds a posterior over a {description['flow']}; give pg.load(path, flow=...) such a flow"
+                )
+            config = dict(description["flow_config"])
+            flow = CouplingFlow(**config | {"dtype": dtype[config["dtype"]]})
+        flow = copy.deepcopy(flow).to(dtype[description["dtype"]])  # the caller's module stays as it is
+        model = cls(flow, description["prior_scale"], from_config(description["preprocessing"]))
+        model._features = description["features"]
+        if model.describe()["parameters"] != description["parameters"]:
+            raise ValueError("the parameters of the flow given differ in name or shape from those saved")
+        model._load_flow_buffers(buffers)
+        model.initial_theta.copy_(initial_theta)
+        return model
+
+    def _load_flow_buffers(self, buffers: Mapping[str, Tensor]) -> None:
+        flow, known = self.flow, dict(self.flow.named_buffers())
+        try:
+            # The flow's own loading: it knows the names of its earlier versions.
+            found = flow.load_state_dict(dict(buffers), strict=False)
+        except RuntimeError as error:
+            raise ValueError(f"the buffers saved do not fit the flow: {error}") from error
+        missing = [name for name in found.missing_keys if name in known]
+        foreign = [name for name in found.unexpected_keys if name not in known]
+        if missing or foreign:
+            raise ValueError(
+                f"the buffers saved do not fit the flow: it lacks {foreign or 'none'} of them, and misses "
+                f"{missing or 'none'}"
+            )
+
+    def flow_buffers(self) -> dict[str, Tensor]:
+        """The flow's persistent buffers by name: what of it is neither a weight nor an argument."""
+        parameters = dict(self.flow.named_parameters())
+        state = self.flow.state_dict(keep_vars=True)
+        return {name: value for name, value in state.items() if name not in parameters and isinstance(value, Tensor)}
 
     def forward(
         self,
@@ -211,21 +280,21 @@ class BayesianFlow(PyroModule):
 
     def log_prob(self, theta: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log density ``[N]`` of events ``x [N, d]`` for one weight vector ``theta [P]``, in the events' units."""
-        inner, log_jacobian = self._preprocessing(x)
+        inner, log_jacobian = self.preprocessing(x)
         return self.packing.call(theta, "log_prob", inner, *_given(context)) + log_jacobian
 
     def local_log_prob(self, mean: Tensor, scale: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log density ``[N]`` with activations drawn per event for weights ~ N(mean [P], scale [P]^2); for training."""
         if self._local is None:
             self._local = self._checked_local()
-        inner, log_jacobian = self._preprocessing(x)
+        inner, log_jacobian = self.preprocessing(x)
         means, variances = self.packing.unpack(mean), self.packing.unpack(scale * scale)
         return self._local.call(means, variances, "log_prob", inner, *_given(context)) + log_jacobian
 
     def sample_events(self, theta: Tensor, n: int, context: Tensor | None = None) -> Tensor:
         """``n`` events ``[n, d]`` of the network with weights ``theta [P]``, in the events' units."""
         inner = self.packing.call(theta, "sample", n, *_given(context))
-        return self._preprocessing.inverse(inner)[0]
+        return self.preprocessing.inverse(inner)[0]
 
     def local_obstacle(self) -> str | None:
         """Why the flow's layers do not allow local reparameterization; None where they do."""
@@ -237,11 +306,11 @@ class BayesianFlow(PyroModule):
         return self._local_obstacle
 
     def _checked_local(self) -> LocalFlow:
-        local = LocalFlow(self._flow)
+        local = LocalFlow(self.flow)
         context = torch.zeros(2, self.context).to(self.initial_theta) if self.context else None
         means = self.packing.unpack(self.initial_theta)
         variances = self.packing.unpack(torch.zeros_like(self.initial_theta))
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with untouched(self.device), torch.no_grad():
             example = self.packing.call(self.initial_theta, "sample", 2, *_given(context))
             local.check_calls(lambda: local.call(means, variances, "log_prob", example, *_given(context)))
         return local

@@ -40,6 +40,8 @@ class WeightPacking:
         self.shapes = [p.shape for p in parameters.values()]
         self.sizes = [p.numel() for p in parameters.values()]
         self.size = sum(self.sizes)
+        # Looking for tied parameters at every call takes as long as a small network; mostly there are none.
+        self._tied = len(list(module.named_parameters(remove_duplicate=False))) > len(parameters)
         self._methods = Methods(module)
 
     def pack(self) -> Tensor:
@@ -59,7 +61,7 @@ class WeightPacking:
     def call(self, theta: Tensor, method: str, *args: Any) -> Any:
         """Call ``module.method(*args)`` with the weights ``theta [P]`` in place of the module's own."""
         weights = {f"module.{name}": value for name, value in self.unpack(theta).items()}
-        return torch.func.functional_call(self._methods, weights, (method, *args))
+        return torch.func.functional_call(self._methods, weights, (method, *args), tie_weights=self._tied)
 
     def scales(self, widths: float | str | Mapping[str, float]) -> Tensor:
         """A prior width per weight ``[P]``, from one number or from widths by parameter-name pattern.

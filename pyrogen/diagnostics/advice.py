@@ -17,9 +17,11 @@ from torch import Tensor
 from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
-from pyrogen.diagnostics.stored_draws import capped_draws
-from pyrogen.events import EventSample, check_events
-from pyrogen.posterior.posterior import DRAWS, Posterior
+from pyrogen.events import EventSample, EventsLike, check_events
+from pyrogen.posterior.info import Finding
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.weights import DRAWS
+from pyrogen.seeds import untouched
 
 Array = NDArray[np.float64]
 LARGEST_RHAT = 1.05
@@ -38,28 +40,11 @@ FREEDOM = 5.0  # degrees of freedom of their distribution
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something that is wrong with a posterior, or that one has to know of it.
-
-    Attributes:
-        problem: what, in a few words.
-        found: the figures.
-        advice: what to try.
-        serious: whether the uncertainty is not to be used as it is.
-    """
-
-    problem: str
-    found: str
-    advice: str
-    serious: bool = True
-
-
-@dataclass(frozen=True)
 class Advice:
     """What :func:`advise` found.
 
     Attributes:
-        findings: problems, the serious ones first.
+        findings: problems, the serious ones first; those that the run itself noted among them.
         checked: what was looked at.
         unchecked: what was not, and why.
     """
@@ -82,7 +67,7 @@ class Advice:
         for finding in self.findings:
             mark = "!" if finding.serious else "-"
             lines += textwrap.wrap(
-                f"{mark} {finding.problem}: {finding.found}. {finding.advice}.",
+                f"{mark} {finding}",
                 100,
                 subsequent_indent="  ",
                 break_on_hyphens=False,
@@ -97,7 +82,7 @@ class Advice:
 
 def advise(
     posterior: Posterior,
-    events: Any = None,
+    events: EventsLike | None = None,
     *,
     support: Any = None,
     generated: int = 10_000,
@@ -114,7 +99,7 @@ def advise(
         support: where events can be: a target of :mod:`pyrogen.targets`, or a function of events ``[n, d]`` that tells
             which are inside, ``[n]``. None: the range of ``events`` in every column.
         generated: number of events generated to be held against that range.
-        draws: weight draws of density and generated events (at most all stored); None: 50.
+        draws: weight draws of density and generated events; None: 50, or all where fewer are stored.
         context: conditions ``[N, k]`` of the events of a conditional flow.
         seed: seeds everything drawn.
 
@@ -128,7 +113,7 @@ def advise(
         check_events(events.values if isinstance(events, EventSample) else events, posterior.model.features)
         events = as_tensor(events, torch.float64)
     if support is not None and not posterior.model.context:
-        some = posterior.sample(2, min(2, capped_draws(posterior, draws)), seed=seed) if events is None else events[:2]
+        some = posterior.sample(2, draws, seed=seed) if events is None else events[:2]
         _inside(support, some.double().cpu())
     look = _Look(posterior, events, support, whole_number("generated", generated, 1), draws, context, seed)
     findings, checked, unchecked = [], [], []
@@ -158,18 +143,16 @@ class _Look:
 
     def checks(self) -> dict[str, Callable[[], Iterator[Finding]]]:
         found: dict[str, Callable[[], Iterator[Finding]]] = {"warnings of the run": self.recorded, "kind": self.kind}
-        if "epochs_done" in self.posterior.info:
+        if self.posterior.info.epochs_done is not None:
             found |= {"end of the training": self.curve, "widths": self.widths, "balance of the widths": self.balance}
-        if self.posterior.weights.family == "draws":
+        if self.posterior.weights.stored is not None:
             found |= {"number of draws": self.number, "chains": self.chains}
         if self.events is not None:
             found["density at the events"] = self.density
         return found | {"normalisation": self.normalisation, "range of generated events": self.range}
 
     def recorded(self) -> Iterator[Finding]:
-        for warning in self.posterior.info.get("warnings", []):
-            found, _, advice = warning.partition(". ")
-            yield Finding("warning of the run", found, advice.rstrip(".") or "See the page on sampling in the docs")
+        yield from self.posterior.info.findings
         skipped = float(np.sum(self.posterior.history.get("skipped_steps", 0.0)))
         if skipped:
             yield Finding(
@@ -180,21 +163,23 @@ class _Look:
             )
 
     def kind(self) -> Iterator[Finding]:
-        info, family = self.posterior.info, self.posterior.weights.family
-        if info.get("tempered"):
+        info, weights = self.posterior.info, self.posterior.weights
+        if info.tempered:
+            power = info.settings.get("kl_weight", info.settings.get("temperature"))
+            what = "the KL was weighted by" if "kl_weight" in info.settings else "the temperature was"
             yield Finding(
                 "tempered",
-                f"the KL was weighted by {info.get('settings', {}).get('kl_weight')}: no posterior of these events",
+                f"{what} {power}: no posterior of these events",
                 "Its sigma is to be calibrated (bootstrap_calibration), and to be labelled as tempered wherever shown",
                 serious=False,
             )
-        if family == "point" or info.get("backend") == "Ensemble":
+        if not (info.is_posterior and weights.has_spread):
             yield Finding(
                 "no posterior",
                 "single networks do not follow a posterior, and their spread is not its sigma",
                 "Use SVI or a sampler; show the spread of an ensemble as what trainings differ by",
             )
-        if family == "mean_field" and not info.get("tempered"):
+        if weights.independent and not info.tempered:
             yield Finding(
                 "mean field",
                 "independent weights cannot follow the ridges of a posterior; in the study of the docs (calibration) "
@@ -225,8 +210,8 @@ class _Look:
 
     def widths(self) -> Iterator[Finding]:
         weights, info = self.posterior.weights, self.posterior.info
-        initial = info.get("settings", {}).get("init_scale")
-        if weights.family != "mean_field" or not initial:
+        initial = info.settings.get("init_scale")
+        if not weights.independent or not initial:
             raise _NotCheckedError("only a mean-field guide has one width per weight")
         moved = (weights.arrays["scale"] / initial).log().abs() > COLLAPSED
         share = 1 - float(moved.double().mean())
@@ -240,22 +225,20 @@ class _Look:
     def balance(self) -> Iterator[Finding]:
         """At the maximum of the ELBO, prior and data pull a common factor on all widths with the same force:
         ``sum_i (1 - sigma_i^2 / s_i^2)`` and ``N d/dlog(factor) E_q[-log p]``."""
-        weights, model, size = self.posterior.weights, self.posterior.model, self.posterior.info.get("effective_size")
-        if weights.family != "mean_field" or self.events is None or size is None or model.context:
+        weights, model, info = self.posterior.weights, self.posterior.model, self.posterior.info
+        if not weights.independent or self.events is None or info.effective_size is None or model.context:
             raise _NotCheckedError("it takes an unconditional mean-field posterior and its training events")
-        if size != self.posterior.info.get("training_events", size):
+        if info.is_weighted:
             raise _NotCheckedError("the training events were weighted")
         location, scale = weights.arrays["loc"], weights.arrays["scale"]
-        prior: Tensor = model._buffers["_prior_scales"]  # type: ignore[assignment]
-        kl_weight = self.posterior.info.get("settings", {}).get("kl_weight", 1.0)
-        outward = kl_weight * float((1 - (scale / prior).square()).sum())
+        outward = info.settings.get("kl_weight", 1.0) * float((1 - (scale / model.prior_scales).square()).sum())
         events = probe_points(self.events, min(BALANCED, len(self.events)), self.seed).to(model.dtype)
         forces = []
         with torch.no_grad():
             for theta in weights.draws(DRAWS, self.seed + 3):
                 offset = theta - location  # the same noise for both, so that the difference is known well
                 nll = [-model.log_prob(location + f * offset, events).double().mean() for f in (0.9, 1.1)]
-                forces.append(size * float(nll[1] - nll[0]) / 0.2)
+                forces.append(info.effective_size * float(nll[1] - nll[0]) / 0.2)
         inward, error = float(np.mean(forces)), float(np.std(forces, ddof=1)) / math.sqrt(len(forces))
         if not math.isfinite(inward + error):
             raise _NotCheckedError("log p is not finite at some events")
@@ -263,7 +246,7 @@ class _Look:
             yield Finding(
                 "widths still growing",
                 f"when the training ended the data held a common factor on all widths back with {inward:.4g} +- "
-                f"{error:.2g}, the prior pulled with {outward:.4g}; at the end of their way both are the same",
+                f"{error:.2g}, and the prior pulled with {outward:.4g}; in a finished training the two are equal",
                 "Train for more epochs, with a larger lr_widths, or let the widths start earlier (widths_after): until "
                 "then sigma is a matter of the settings",
             )
@@ -280,7 +263,7 @@ class _Look:
 
     def chains(self) -> Iterator[Finding]:
         stored = self.posterior.weights.arrays["draws"]
-        if self.posterior.info.get("backend") == "Ensemble" or not has_chains(self.posterior):
+        if not self.posterior.info.is_posterior or not has_chains(self.posterior):
             raise _NotCheckedError(f"{len(stored)} x {stored.shape[1]} draws are no chains that could converge")
         if self.posterior.model.context:
             raise _NotCheckedError("the flow is conditional; use function_space at conditions of your choice")
@@ -312,7 +295,7 @@ class _Look:
         assert self.events is not None
         rows = torch.arange(len(self.events))[: self.generated]
         context = None if self.context is None else as_tensor(self.context, self.posterior.model.dtype)[rows]
-        draws = capped_draws(self.posterior, self.draws)
+        draws = self.posterior.weights.count(self.draws)
         log_prob = self.posterior.log_prob(self.events[rows], draws, context=context, seed=self.seed)
         bad = (~log_prob.isfinite()).double().mean(0)
         if (bad > 0).any():
@@ -334,10 +317,10 @@ class _Look:
     def normalisation(self) -> Iterator[Finding]:
         if self.posterior.model.context:
             raise _NotCheckedError("the flow is conditional")
-        draws = min(20, capped_draws(self.posterior, self.draws))
+        draws = min(20, self.posterior.weights.count(self.draws))
         if draws < 2:
             raise _NotCheckedError("a single draw")
-        with torch.random.fork_rng(devices=[]):
+        with untouched():
             proposal = self._proposal(draws)
             torch.manual_seed(self.seed + 2)
             points = proposal.sample((PROPOSED,))
@@ -361,7 +344,7 @@ class _Look:
             raise _NotCheckedError("the flow is conditional")
         if self.support is None and self.events is None:
             raise _NotCheckedError("give events or support")
-        draws = min(capped_draws(self.posterior, self.draws), self.generated)
+        draws = self.posterior.weights.count(self.draws)
         sample = self.posterior.sample(self.generated, draws, seed=self.seed).double().cpu()
         if self.support is not None:
             outside = ~_inside(self.support, sample)

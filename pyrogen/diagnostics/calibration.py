@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from pyrogen.checks import whole_number
 from pyrogen.diagnostics.convergence import diagnose, has_chains
 from pyrogen.diagnostics.lines import HasLines, points_on_lines
-from pyrogen.diagnostics.stored_draws import capped_draws
 from pyrogen.posterior.posterior import Posterior
+from pyrogen.progress import bar
 from pyrogen.seeds import stream
 
 Array = NDArray[np.float64]
@@ -29,6 +27,7 @@ ONE_SIGMA = math.erf(1 / math.sqrt(2))  # 68.3 %
 TWO_SIGMA = math.erf(math.sqrt(2))  # 95.4 %
 LEVELS = tuple(np.linspace(0.05, 0.95, 19).round(2).tolist())
 FEW_EFFECTIVE = 50
+DRAWS = 100  # weight draws where none are asked for
 JUDGED = 20  # quantities of which the effective number of draws is found
 TOLERANCE = 3.0  # standard errors by which a coverage may miss its level
 VAGUE = 0.05  # error of the coverage from which on three of them allow nearly everything
@@ -277,7 +276,7 @@ def calibration_along_lines(
     target: HasLines,
     t: ArrayLike | Tensor | None = None,
     positions: Sequence[float] | None = None,
-    draws: int = 100,
+    draws: int | None = None,
     seed: int = 0,
 ) -> Calibration:
     """Calibration of the density along lines of a target, as in :func:`~pyrogen.diagnostics.density_along_lines`.
@@ -287,7 +286,7 @@ def calibration_along_lines(
         target: the truth.
         t: points ``[n]`` along the lines; by default 33 on ``target.line_range``.
         positions: constant coordinates of the L lines; by default ``target.line_positions``.
-        draws: weight draws (at most all stored).
+        draws: weight draws; None: 100, or all where fewer are stored.
         seed: seeds the weight draws, which are others for every training.
 
     Returns:
@@ -310,7 +309,7 @@ def calibrate(
     posteriors: Sequence[Posterior],
     quantities: Callable[[Posterior, int, int], Array],
     truth: Array,
-    draws: int,
+    draws: int | None,
     at: ArrayLike,
     label: str,
     seed: int,
@@ -322,12 +321,11 @@ def calibrate(
     """
     if not len(posteriors):
         raise ValueError("posteriors is empty; give those of several independent trainings")
-    whole_number("draws", draws, 2)
-    count = min(capped_draws(posterior, draws) for posterior in posteriors)
+    count = min(posterior.weights.count(draws, DRAWS, least=2) for posterior in posteriors)
     true = np.broadcast_to(truth, (len(posteriors), truth.shape[-1]))
     rows, effective = [], []
-    bar = tqdm(posteriors, desc="calibration", unit="training", delay=3)
-    for r, (posterior, own) in enumerate(zip(bar, true, strict=True)):
+    shown = bar(len(posteriors), "calibration", "training", show=posteriors[0].progress, brief=True)
+    for r, (posterior, own) in enumerate(zip(posteriors, true, strict=True)):
         values = quantities(posterior, count, stream(seed, r, 1))
         rows.append((_rank(values, own), values.mean(0), values.std(0, ddof=1)))
         if has_chains(posterior):
@@ -335,6 +333,8 @@ def calibrate(
             chains = chains if count % chains == 0 and count >= 4 * chains else 1
             some = np.linspace(0, values.shape[1] - 1, min(JUDGED, values.shape[1])).round().astype(int)
             effective += [diagnose(values[:, i].reshape(chains, -1))[1] for i in some]
+        shown.update()
+    shown.close()
     found = _calibration(rows, truth, count, at, label)
     return replace(found, effective_draws=float(np.median(effective))) if effective else found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import softplus
-from tqdm import tqdm
 
 from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import fraction, is_number, positive, require, whole_number
 from pyrogen.diagnostics.roc import roc_auc
-from pyrogen.events import EventSample, check_events
-from pyrogen.inference.vi.training import TrainingDivergedError
+from pyrogen.events import EventSample, EventsLike, check_events
+from pyrogen.inference.problems import TrainingDivergedError
+from pyrogen.progress import bar
 from pyrogen.schedules import learning_rate_factor
-from pyrogen.seeds import stream
+from pyrogen.seeds import seeded, stream
 
 Array = NDArray[np.float64]
 Features = Callable[[Tensor], Tensor]
@@ -31,7 +30,7 @@ LARGEST_LOG_RATIO = 15.0  # a factor of 3e6: more than samples of millions of ev
 SMALLEST_PART = 10  # events of each class in each part of a split
 MIN_EPOCHS, MIN_STEPS = 20, 3_000  # of a training, where the epochs are not given
 VALIDATION = 0.2  # fraction of the training events that choose the epoch
-CHUNK = 65_536
+SCORED_AT_ONCE = 65_536  # events
 
 
 class Classifier(nn.Module):
@@ -85,11 +84,11 @@ class Classifier(nn.Module):
         return self.logit(self.standardise(events))
 
     @torch.no_grad()
-    def log_ratio(self, events: Any) -> Tensor:
+    def log_ratio(self, events: EventsLike) -> Tensor:
         """log p_truth(x) / p_generated(x), ``[N]`` in float64, at events ``[N, d]`` of any kind."""
         check_events(events.values if isinstance(events, EventSample) else events)
         x = as_tensor(events, torch.float64, self.centre.device)
-        return torch.cat([self(chunk).double() for chunk in x.split(CHUNK)])
+        return torch.cat([self(chunk).double() for chunk in x.split(SCORED_AT_ONCE)])
 
     def _scaled(self, seen: Tensor) -> Tensor:
         return torch.asinh((seen - self.centre) / self.scale).to(next(self.network.parameters()).dtype)
@@ -145,11 +144,11 @@ class ClassifierResult:
         """
         return float(np.sqrt(np.mean(self.error**2)))
 
-    def log_ratio(self, events: Any) -> Tensor:
+    def log_ratio(self, events: EventsLike) -> Tensor:
         """log p_truth(x) / p_generated(x), ``[N]``: mean over the classifiers."""
         return torch.stack([classifier.log_ratio(events) for classifier in self.classifiers]).mean(0)
 
-    def weights(self, events: Any) -> Tensor:
+    def weights(self, events: EventsLike) -> Tensor:
         """``w = C / (1 - C) = p_truth / p_generated`` at each event, ``[N]``; weights of the events do not enter.
 
         Each classifier knows those events of the test that it was trained on: histograms of w are for other ones.
@@ -294,8 +293,7 @@ class _Training:
 
     def run(self, truth: EventSample, generated: EventSample, seed: int, label: str | None) -> Classifier:
         """Train on checked events; ``label`` is that of the progress bar, None for none."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream(seed, 1))
+        with seeded(stream(seed, 1)):
             samples = {"truth": truth, "generated": generated}
             splits = [_split(name, sample, self.validation, "validation") for name, sample in samples.items()]
             seen = [_seen(name, sample, self.features) for name, sample in samples.items()]
@@ -315,8 +313,7 @@ class _Training:
         optimizer = torch.optim.Adam(classifier.network.parameters(), lr=self.lr)
         history: dict[str, list[float]] = {"loss": [], "validation_loss": []}
         best, best_loss = classifier.network.state_dict(), math.inf
-        pace = 0.5 if sys.stderr.isatty() else 30  # a log file gets a line now and then
-        with tqdm(total=total, desc=label, unit="step", disable=label is None, delay=3, mininterval=pace) as bar:
+        with bar(total, label or "", "step", show=label is not None, brief=True) as shown:
             for epoch in range(epochs):
                 loss_sum = 0.0
                 for i, rows in enumerate(torch.randperm(size).tensor_split(steps)):
@@ -327,7 +324,7 @@ class _Training:
                     loss.backward()
                     optimizer.step()
                     loss_sum += float(loss.detach())
-                    bar.update()
+                    shown.update()
                 with torch.no_grad():
                     latest = float(validation.loss(classifier))
                 if not math.isfinite(latest + loss_sum):
@@ -337,7 +334,7 @@ class _Training:
                     )
                 history["loss"].append(loss_sum / steps)
                 history["validation_loss"].append(latest)
-                bar.set_postfix_str(f"epoch {epoch + 1}/{epochs}, validation loss {latest:.4f}", refresh=False)
+                shown.set_postfix_str(f"epoch {epoch + 1}/{epochs}, validation loss {latest:.4f}", refresh=False)
                 if latest < best_loss:
                     best_loss, classifier.kept_epoch = latest, epoch + 1
                     best = {name: value.clone() for name, value in classifier.network.state_dict().items()}

@@ -19,7 +19,7 @@ from pyrogen.diagnostics.arviz_io import import_arviz
 from pyrogen.diagnostics.stored_draws import Rows, blocks, spaced_rows
 from pyrogen.events import EventSample
 from pyrogen.posterior.posterior import Posterior
-from pyrogen.seeds import stream
+from pyrogen.seeds import seeded, stream
 
 Array = NDArray[np.float64]
 PROBE_STREAM = 29
@@ -128,9 +128,8 @@ def probe_points(source: Any, n: int = 100, seed: int = 0) -> Tensor:
         ValueError: n is no positive whole number, or more than the events given.
     """
     n = whole_number("n", n, 1)
-    with torch.random.fork_rng(devices=[]):
-        # Not the seed itself: whoever drew training events after torch.manual_seed(seed) would meet them again here.
-        torch.manual_seed(stream(seed, PROBE_STREAM))
+    # Not the seed itself: whoever drew training events after torch.manual_seed(seed) would meet them again here.
+    with seeded(stream(seed, PROBE_STREAM)):
         if hasattr(source, "sample"):
             return source.sample((n,))
         values = source.values if isinstance(source, EventSample) else source
@@ -165,7 +164,7 @@ def diagnose(values: Array) -> tuple[float, float, float]:
 def _stored(posterior: Posterior) -> Tensor:
     """The draws ``[chains, draws, P]`` of a posterior, checked."""
     weights = posterior.weights
-    if weights.family != "draws":
+    if weights.stored is None:
         raise ValueError(
             f"the posterior is a {weights.family} distribution without stored chains; only posteriors of sampled "
             "backends (pg.HMC and the like) have chains that can converge"

@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyrogen.checks import whole_number
-from pyrogen.diagnostics.stored_draws import capped_draws
-from pyrogen.events import EventSample
+from pyrogen.events import EventSample, EventsLike
 from pyrogen.posterior.posterior import Posterior
 
 Array = NDArray[np.float64]
@@ -66,7 +65,7 @@ def predictive_distance(
         posterior_b: the other one.
         grid_range: ``((x_low, x_high), (y_low, y_high))`` of the grid.
         cells: cells along each direction; densities are taken at their centres.
-        draws: weight draws of each predictive density (at most all stored); None: 50.
+        draws: weight draws of each predictive density; None: 50, or all where fewer are stored.
         seed: seeds the weight draws.
 
     Raises:
@@ -77,7 +76,7 @@ def predictive_distance(
     return total_variation(a, b, cell)
 
 
-def wasserstein(a_events: Any, b_events: Any) -> Array:
+def wasserstein(a_events: EventsLike, b_events: EventsLike) -> Array:
     """Wasserstein-1 distance of each column's distribution, ``[d]`` in the unit of the column.
 
     Two samples of n events of one distribution still are of the order of its width / sqrt(n) apart.
@@ -101,7 +100,7 @@ def wasserstein(a_events: Any, b_events: Any) -> Array:
     return np.array([wasserstein_distance(a[:, i], b[:, i], *weights) for i in range(a.shape[1])])
 
 
-def positive_weights(name: str, events: Any) -> Array | None:
+def positive_weights(name: str, events: EventsLike) -> Array | None:
     """The weights of a sample, checked not to be negative."""
     weights = events.weights if isinstance(events, EventSample) else None
     if weights is not None and (weights < 0).any():
@@ -113,7 +112,7 @@ def grid_density(posterior: Posterior, points: Tensor, draws: int | None, seed: 
     """Predictive density ``[n]`` at points ``[n, 2]``."""
     if posterior.model.features != 2:
         raise ValueError(f"the posterior is over {posterior.model.features} features; a grid has two")
-    return posterior.density(points, capped_draws(posterior, draws), seed=seed).mean.cpu().numpy()
+    return posterior.density(points, draws, seed=seed).mean.cpu().numpy()
 
 
 def grid_centres(grid_range: Range, cells: int) -> tuple[Tensor, float]:
@@ -131,7 +130,7 @@ def _array(values: Any) -> Array:
     return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
 
 
-def event_table(name: str, events: Any) -> Array:
+def event_table(name: str, events: EventsLike) -> Array:
     """Checked events ``[N, d]`` of any kind, without weights."""
     if isinstance(events, EventSample) and events.weights is not None:
         raise ValueError(f"{name} has weights, which would not be counted; give unweighted events")

@@ -17,7 +17,7 @@ from pyrogen.checks import whole_number
 from pyrogen.diagnostics.arviz_io import make_inference_data
 from pyrogen.diagnostics.convergence import log_prob_of_chains, probe_points
 from pyrogen.diagnostics.stored_draws import Rows, as_chains, blocks, spaced_rows
-from pyrogen.events import EventSample, check_events
+from pyrogen.events import EventSample, EventsLike, check_events
 from pyrogen.posterior.bands import make_edges
 from pyrogen.posterior.histograms import observable_values
 from pyrogen.posterior.posterior import Posterior
@@ -34,7 +34,7 @@ NAMES = {"acceptance": "acceptance_rate", "steps": "n_steps"}  # what ArviZ call
 def to_inference_data(
     posterior: Posterior,
     probes: Any = None,
-    observed: Any = None,
+    observed: EventsLike | None = None,
     *,
     draws: int | None = None,
     weights: bool = False,
@@ -117,12 +117,12 @@ def to_inference_data(
     if weights:
         coords["weight"] = _weight_names(posterior)
     groups["sample_stats"] = _statistics(posterior, rows, stored.shape[:2])
-    if "training_events" in posterior.info:
-        groups["constant_data"]["training_events"] = ((), posterior.info["training_events"])
+    if posterior.info.training_events is not None:
+        groups["constant_data"]["training_events"] = ((), posterior.info.training_events)
     return make_inference_data(groups, coords, _attributes(posterior))
 
 
-def _observed(observed: Any, posterior: Posterior) -> Tensor | None:
+def _observed(observed: EventsLike | None, posterior: Posterior) -> Tensor | None:
     if observed is None:
         return None
     if isinstance(observed, EventSample) and observed.weights is not None:
@@ -183,7 +183,7 @@ def _histograms(
     coords = {}
     for name, wanted in histograms.items():
         edges = make_edges(*wanted[1:])
-        dim, function = f"bin_{name}", posterior.observable(wanted[0])
+        dim, function = f"bin_{name}", posterior.predictor.observable(wanted[0])
 
         def fill(sample: Tensor, edges: Array = edges, function: Any = function) -> Array:
             return np.histogram(observable_values(function, sample), edges)[0] / len(sample)
@@ -204,7 +204,7 @@ def _histograms(
 def _statistics(posterior: Posterior, rows: Rows, shape: Sequence[int]) -> Arrays:
     """What a sampler recorded of its draws, or the training curve."""
     found: Arrays = {}
-    epochs = posterior.info.get("epochs_done")
+    epochs = posterior.info.epochs_done
     for name, values in posterior.history.items():
         if values.shape == (epochs,):
             found[name] = (("epoch",), values)
@@ -214,9 +214,9 @@ def _statistics(posterior: Posterior, rows: Rows, shape: Sequence[int]) -> Array
         found["diverging"] = (SAMPLE, found["diverging"][1] > 0)
     if "potential" in found:
         found["lp"] = (SAMPLE, -found.pop("potential")[1])
-    if {"nll", "kl"} <= found.keys() and "effective_size" in posterior.info:
+    if {"nll", "kl"} <= found.keys() and posterior.info.effective_size is not None:
         total = found["nll"][1] + found["kl"][1]
-        found["elbo"] = (("epoch",), -posterior.info["effective_size"] * total)
+        found["elbo"] = (("epoch",), -posterior.info.effective_size * total)
     return found
 
 
@@ -234,11 +234,11 @@ def _attributes(posterior: Posterior) -> dict[str, Any]:
     units = {name: unit for name, unit in zip(posterior.names, posterior.units, strict=True) if unit}
     return {
         "inference_library": "pyrogen",
-        "backend": str(info.get("backend", "unknown")),
+        "backend": info.backend,
         "weight_posterior": posterior.weights.family,
         "weights": posterior.weights.size,
-        "tempered": int(bool(info.get("tempered", False))),
-        "settings": json.dumps(info.get("settings", {})),
+        "tempered": int(info.tempered),
+        "settings": json.dumps(dict(info.settings)),
         "units": json.dumps(units),
-        "warnings": json.dumps(info.get("warnings", [])),
+        "warnings": json.dumps(info.warnings),
     }

@@ -20,7 +20,7 @@ from torch.func import jacfwd
 from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import require_extra
 from pyrogen.diagnostics.lines import _as_vector
-from pyrogen.events import EventSample, check_events
+from pyrogen.events import EventSample, EventsLike, check_events
 
 Array = NDArray[np.float64]
 INSIDE = 0.1  # a parameter starts at least this fraction of its range away from a limit
@@ -105,7 +105,7 @@ class LikelihoodFit:
         return f"maximum-likelihood fit of the true form to {self.events:,} events: " + "; ".join(told)
 
 
-def likelihood_fit(target: HasParameters, events: Any) -> LikelihoodFit:
+def likelihood_fit(target: HasParameters, events: EventsLike) -> LikelihoodFit:
     """Fit the true functional form of a target to events, unbinned [A sec. 3; its eqs. 18, 21, 25, 30].
 
     Maximises ``sum_n log p(t_n | parameters)`` over the regular parameters. Their covariance is the inverse of the
@@ -187,7 +187,7 @@ def likelihood_fit(target: HasParameters, events: Any) -> LikelihoodFit:
     )
 
 
-def _coordinates(target: Any, events: Any) -> Tensor:
+def _coordinates(target: Any, events: EventsLike) -> Tensor:
     """The coordinate t ``[N]`` of checked events, in double precision."""
     if not hasattr(target, "parametric_density"):
         raise ValueError(f"target is {target!r}; it must have a parametric form, as Wedge, Kicker and GaussianRing do")

@@ -137,7 +137,7 @@ def density_along_lines(
     target: HasLines,
     t: ArrayLike | Tensor | None = None,
     positions: Sequence[float] | None = None,
-    draws: int = 50,
+    draws: int | None = None,
     seed: int = 0,
 ) -> LineResult:
     """Evaluate a posterior along lines of a target [A sec. 3.1-3.3].
@@ -149,7 +149,7 @@ def density_along_lines(
         target: the truth, with the attributes of :class:`HasLines`.
         t: points ``[n]`` along the lines; by default 33 equally spaced ones on ``target.line_range``.
         positions: constant coordinate of each of the L lines; by default ``target.line_positions``.
-        draws: number of weight draws.
+        draws: weight draws; None: 50, or all where fewer are stored.
         seed: seeds the weight draws.
 
     Raises:

@@ -75,7 +75,7 @@ def uncertainty_map(
         cells: number of cells along each direction.
         at: values of all other features, by name or index.
         target: the truth, with ``log_prob``; None: not known.
-        draws: weight draws (at most all stored); None: 50.
+        draws: weight draws; None: 50, or all where fewer are stored.
         context: one row of conditions ``[k]`` of a conditional flow, for all points.
         seed: seeds the weight draws.
 
@@ -88,7 +88,7 @@ def uncertainty_map(
         raise ValueError(f"the posterior's features are {features}; a map needs two")
     names, units = list(posterior.names), posterior.units
     known = {name: i for i, name in enumerate(names)}
-    if features == 2 and not posterior.info.get("names"):
+    if features == 2 and not posterior.info.names:
         names = ["x", "y"]  # to be read on a figure; x0 and x1, as elsewhere, are understood too
         known |= {"x": 0, "y": 1}
     where = [_index(axis[0], known) for axis in (x, y)]

@@ -104,7 +104,7 @@ def marginal(
         bins: increasing edges ``[B + 1]``, or a number of equal bins on ``range``.
         range: lowest and highest edge for a number of bins.
         n: number of events, per draw (a) and in all (b).
-        draws: weight draws K (at most all stored); None: 50.
+        draws: weight draws K; None: 50, or all where fewer are stored.
         truth: true density in the bins, ``[B]``.
         label: name of the observable; by default that of the column.
         unit: its unit; by default that of the column.

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.arviz_io import pareto_smooth
 from pyrogen.diagnostics.distances import event_table
-from pyrogen.diagnostics.stored_draws import capped_draws
+from pyrogen.events import EventsLike
 from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.weights import DRAWS
 
 Array = NDArray[np.float64]
+DRAWS_IF_TRAINED = 400  # weight draws where none are asked for, of events that have to be forgotten first
+DRAWS_OF_VARIANCE = 100
 GOOD_K = 0.7  # above, a mean over importance weights is not to be trusted (arXiv:1507.02646)
 
 
@@ -71,7 +74,7 @@ class Elpd:
 
 def elpd(
     posterior: Posterior,
-    events: Any,
+    events: EventsLike,
     *,
     trained: bool = False,
     draws: int | None = None,
@@ -88,7 +91,7 @@ def elpd(
         posterior: the posterior.
         events: events ``[N, d]``, at least two.
         trained: whether these are the events that the posterior was trained on.
-        draws: weight draws (at most all stored); None: 50, for training events all that are stored or 400.
+        draws: weight draws; None: 50, or all where fewer are stored; for training events 400, or all that are stored.
         context: conditions ``[N, k]`` of a conditional flow.
         seed: seeds the weight draws.
 
@@ -99,11 +102,10 @@ def elpd(
     values = event_table("events", events)
     if len(values) < 2:
         raise ValueError(f"events holds {len(values)} event; a standard error needs at least two")
-    if trained and draws is None:
-        draws = posterior.weights.stored or 400
-    draws = capped_draws(posterior, draws)
+    default = DRAWS if not trained else posterior.weights.stored or DRAWS_IF_TRAINED
+    draws = posterior.weights.count(draws, default)
     pointwise, shapes = [], []
-    for _, block in posterior.log_prob_blocks(values, context, draws, seed, "log predictive density"):
+    for _, block in posterior.predictor.log_prob_blocks(values, context, draws, seed, "log predictive density"):
         log_density = block.double()
         if not trained:
             pointwise.append((torch.logsumexp(log_density, 0) - math.log(draws)).cpu().numpy())
@@ -117,7 +119,9 @@ def elpd(
     return Elpd(np.concatenate(pointwise), np.concatenate(shapes) if trained else None)
 
 
-def guide_pareto_k(posterior: Posterior, events: Any, *, draws: int = 400, context: Any = None, seed: int = 0) -> float:
+def guide_pareto_k(
+    posterior: Posterior, events: EventsLike, *, draws: int = 400, context: Any = None, seed: int = 0
+) -> float:
     """How far a Gaussian over the weights is from the posterior it stands for (Yao et al., arXiv:1802.02538).
 
     The shape k of the tail of the importance ratios ``p(events|theta) prior(theta) / q(theta)``. Below 0.5 the guide is
@@ -137,23 +141,24 @@ def guide_pareto_k(posterior: Posterior, events: Any, *, draws: int = 400, conte
             trained on, by their number; fewer than 50 draws.
     """
     values = event_table("events", events)
-    trained = posterior.info.get("training_events", len(values))
-    if trained != len(values) or posterior.info.get("effective_size", trained) != trained:
+    info = posterior.info
+    trained = len(values) if info.training_events is None else info.training_events
+    if trained != len(values) or info.is_weighted:
         raise ValueError(
             f"events holds {len(values)} events, the posterior was trained on {trained} (effectively "
-            f"{posterior.info.get('effective_size', trained):g}); give all of them, unweighted"
+            f"{trained if info.size is None else info.size:g}); give all of them, unweighted"
         )
     draws, prior, weights = whole_number("draws", draws, 50), posterior.model.prior(), posterior.weights
     weights.log_prob(posterior.model.initial_theta)  # refuses before any work is done
     ratios = [float(prior.log_prob(theta).sum()) - weights.log_prob(theta) for theta in weights.draws(draws, seed)]
     total = torch.tensor(ratios, dtype=torch.float64)
-    for _, block in posterior.log_prob_blocks(values, context, draws, seed, "importance ratios"):
+    for _, block in posterior.predictor.log_prob_blocks(values, context, draws, seed, "importance ratios"):
         total += block.double().sum(1).cpu()
     return float(pareto_smooth(total.numpy())[1][0])
 
 
 def effective_parameters(
-    posterior: Posterior, events: Any, draws: int = 100, *, context: Any = None, seed: int = 0
+    posterior: Posterior, events: EventsLike, draws: int | None = None, *, context: Any = None, seed: int = 0
 ) -> float:
     """Effective number of parameters p_WAIC (Watanabe 2010; Gelman et al., arXiv:1307.5928).
 
@@ -163,17 +168,17 @@ def effective_parameters(
     Args:
         posterior: the posterior, whose ``info`` tells the number of its training events.
         events: events ``[n, d]`` distributed as the training events, those themselves or new ones, of any number.
-        draws: weight draws (at most all stored).
+        draws: weight draws; None: 100, or all where fewer are stored.
         context: conditions ``[n, k]`` of a conditional flow.
         seed: seeds the weight draws.
 
     Raises:
         ValueError: an unknown number of training events, weighted events, or a draw without density at an event.
     """
-    size = posterior.info.get("effective_size", posterior.info.get("training_events"))
+    size = posterior.info.size
     if size is None:
         raise ValueError("the posterior does not tell how many events it was trained on")
-    count = capped_draws(posterior, whole_number("draws", draws, 2))
+    count = posterior.weights.count(draws, DRAWS_OF_VARIANCE, least=2)
     log_prob = posterior.log_prob(event_table("events", events), count, context=context, seed=seed).double()
     if not log_prob.isfinite().all():
         raise ValueError(f"log p is not finite in {int((~log_prob.isfinite()).sum())} of {log_prob.numel()} cases")

@@ -13,18 +13,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from tqdm import tqdm
 
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.calibration import Calibration, calibration_of
-from pyrogen.diagnostics.stored_draws import capped_draws
 from pyrogen.posterior.posterior import Posterior
-from pyrogen.seeds import stream
+from pyrogen.progress import bar
+from pyrogen.seeds import seeded, stream
 from pyrogen.targets.base import Target
 
 Array = NDArray[np.float64]
 MOST_NOISE = 0.8  # of the variance of a bin over the draws
-CHUNK = 16_384  # events generated at once
+FILLED_AT_ONCE = 16_384  # events generated and filled
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def quantile_bins(
     bins: Sequence[int] = (5, 10, 20),
     *,
     events: int = 20_000,
-    draws: int = 50,
+    draws: int | None = None,
     seed: int = 0,
 ) -> dict[int, QuantileBinResult]:
     """Fill quantile bins of the truth with the events of every weight draw.
@@ -143,7 +142,7 @@ def quantile_bins(
         target: the truth, whose ``quantile_bins`` are filled.
         bins: numbers n of bins along each coordinate; all are filled with the same events.
         events: events per weight draw.
-        draws: weight draws per posterior (at most all stored).
+        draws: weight draws per posterior; None: 50, or all where fewer are stored.
         seed: seeds the weight draws and the events.
 
     Returns:
@@ -155,21 +154,21 @@ def quantile_bins(
     if not len(posteriors):
         raise ValueError("posteriors is empty; give those of several independent trainings")
     events = whole_number("events", events, 2)
-    whole_number("draws", draws, 2)
-    count = min(capped_draws(posterior, draws) for posterior in posteriors)
+    count = min(posterior.weights.count(draws, least=2) for posterior in posteriors)
     cells = {n: target.quantile_bins(n) for n in bins}
     counts = {n: np.zeros((len(posteriors), count, cells[n].n_bins), dtype=np.int64) for n in bins}
-    sizes = {int(p.info.get("training_events", 0)) for p in posteriors}
+    sizes = {p.info.training_events or 0 for p in posteriors}
     if len(sizes) > 1:
         raise ValueError(f"the posteriors were trained on samples of {sorted(sizes)} events; they must be of one size")
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(stream(seed, 2))
-        for r, posterior in enumerate(tqdm(posteriors, desc="quantile bins", unit="training", delay=3)):
+    shown = bar(len(posteriors), "quantile bins", "training", show=posteriors[0].progress, brief=True)
+    with seeded(stream(seed, 2), posteriors[0].model.device), torch.no_grad(), shown:
+        for r, posterior in enumerate(posteriors):
             for k, theta in enumerate(posterior.weights.draws(count, stream(seed, r, 1))):
-                for start in range(0, events, CHUNK):
-                    x = posterior.model.sample_events(theta, min(CHUNK, events - start)).double()
+                for start in range(0, events, FILLED_AT_ONCE):
+                    x = posterior.model.sample_events(theta, min(FILLED_AT_ONCE, events - start)).double()
                     for n, cell in cells.items():
                         counts[n][r, k] += cell.counts(x).numpy()
+            shown.update()
     return {n: QuantileBinResult(counts[n], events, max(sizes)) for n in bins}
 
 

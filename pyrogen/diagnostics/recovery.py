@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,19 +19,27 @@ from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.calibration import Calibration, calibrate
 from pyrogen.posterior.posterior import Posterior
-from pyrogen.seeds import stream
+from pyrogen.seeds import seeded, stream
 
 Array = NDArray[np.float64]
 
 
+class Learner(Protocol):
+    """What learns networks back: any backend."""
+
+    def fit_many(self, model: BayesianFlow, samples: Any) -> list[Posterior]:
+        """Posteriors of R samples ``[R, N, d]``."""
+        ...
+
+
 def simulation_based_calibration(
-    backend: Any,
+    backend: Learner,
     model: BayesianFlow,
     size: int,
     trainings: int = 40,
     *,
     probes: int = 20,
-    draws: int = 100,
+    draws: int | None = None,
     seed: int = 0,
 ) -> Calibration:
     """Simulation-based calibration (Talts et al., arXiv:1804.06788): is the backend's posterior that of the model?
@@ -47,7 +55,7 @@ def simulation_based_calibration(
         size: events per sample.
         trainings: number R of samples.
         probes: number of probe points, drawn from the prior predictive density.
-        draws: weight draws (at most all stored).
+        draws: weight draws; None: 100, or all where fewer are stored.
         seed: seeds weights, events and probe points.
 
     Raises:
@@ -55,13 +63,12 @@ def simulation_based_calibration(
             conditional flow, or numbers out of range.
     """
     whole_number("trainings", trainings, 2)
-    if not model._preprocessing.fitted:
+    if not model.preprocessing.fitted:
         raise ValueError(
             "the model's preprocessing is not fitted, so that every fit would change the model; give "
             "BayesianFlow(preprocessing=None), or a bijection with its constants"
         )
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(stream(seed, 1))
+    with seeded(stream(seed, 1), model.device), torch.no_grad():
         thetas = [model.prior().sample() for _ in range(trainings)]
         points = torch.cat(
             [_generate(model, model.prior().sample(), 1) for _ in range(whole_number("probes", probes, 1))]
@@ -70,13 +77,13 @@ def simulation_based_calibration(
 
 
 def bootstrap_calibration(
-    backend: Any,
+    backend: Learner,
     posterior: Posterior,
     size: int | None = None,
     trainings: int = 20,
     *,
     probes: int = 100,
-    draws: int = 100,
+    draws: int | None = None,
     seed: int = 0,
 ) -> Calibration:
     """Is sigma right for events like mine, whose truth nobody knows? A parametric bootstrap (Efron 1979).
@@ -94,18 +101,18 @@ def bootstrap_calibration(
         trainings: number R of samples.
         probes: number of probe points, drawn from the posterior predictive density; log p there are the quantities,
             and the log-likelihood of the sample (the last one).
-        draws: weight draws (at most all stored).
+        draws: weight draws; None: 100, or all where fewer are stored.
         seed: seeds weight draws, events and probe points.
 
     Raises:
         ValueError: a conditional flow, or numbers out of range.
     """
-    size = posterior.info.get("effective_size", posterior.info.get("training_events")) if size is None else size
-    if size is None:
+    trained = posterior.info.size if size is None else size
+    if trained is None:
         raise ValueError("size is None, and the posterior does not tell how many events it was trained on; give size")
-    size = round(size)
+    size = round(trained)
     whole_number("trainings", trainings, 2)
-    count = min(trainings, posterior.weights.stored or trainings)
+    count = posterior.weights.at_most(trainings)
     if count < trainings:
         raise ValueError(
             f"trainings is {trainings}, but the posterior holds {count} weight draws; give at most as many"
@@ -116,12 +123,12 @@ def bootstrap_calibration(
 
 
 def _recovery(
-    backend: Any, model: BayesianFlow, thetas: list[Tensor], size: Any, points: Tensor, draws: int, seed: int
+    backend: Learner, model: BayesianFlow, thetas: list[Tensor], size: Any, points: Tensor, draws: int | None, seed: int
 ) -> Calibration:
     """How well a backend recovers log p of known networks from their own events."""
     size = whole_number("size", size, 1)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(stream(seed, 3))  # not the noise that the weights were drawn with
+    # Not the noise that the weights were drawn with.
+    with seeded(stream(seed, 3), model.device), torch.no_grad():
         samples = torch.stack([_generate(model, theta, size) for theta in thetas])
 
         def quantities(log_prob: Callable[[Tensor], Tensor], r: int) -> Array:
@@ -133,7 +140,7 @@ def _recovery(
     posteriors = backend.fit_many(model, samples)
 
     def values(posterior: Posterior, count: int, own: int) -> Array:
-        return quantities(lambda x: posterior.log_prob(x, count, seed=own), posterior.info["sample"])
+        return quantities(lambda x: posterior.log_prob(x, count, seed=own), posterior.info.sample or 0)
 
     at = np.arange(len(points) + 1)
     return calibrate(posteriors, values, truth, draws, at, "probe point", stream(seed, 4))

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pyrogen.checks import whole_number
-from pyrogen.posterior.posterior import DRAWS, Posterior
-from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.weights import StoredDraws
 
-CHUNK = 1 << 22  # largest number of weights held at once, in the chunks of draws that are evaluated
+WEIGHTS_AT_ONCE = 1 << 22  # largest number of weights held, in the parts of the draws that are evaluated
 Rows = NDArray[np.int64]
 
 
@@ -27,20 +28,13 @@ def as_chains(posterior: Posterior, draws: int | None = None, seed: int = 0) -> 
         seed: seeds them.
     """
     weights = posterior.weights
-    if weights.family != "draws":
-        count = DRAWS if draws is None else whole_number("draws", draws, 1)
-        stored = torch.stack(list(weights.draws(count, seed)))[None]
+    if weights.stored is None:
+        stored = torch.stack(list(weights.draws(weights.count(draws), seed)))[None]
     elif weights.arrays["draws"].shape[1] == 1:
         stored = weights.arrays["draws"].transpose(0, 1)
     else:
         return posterior
-    return Posterior(posterior.model, WeightPosterior("draws", {"draws": stored}), posterior.history, posterior.info)
-
-
-def capped_draws(posterior: Posterior, draws: int | None) -> int:
-    """A number of weight draws, at most as many as the posterior holds; None: 50."""
-    draws = DRAWS if draws is None else whole_number("draws", draws, 1)
-    return min(draws, posterior.weights.stored or draws)
+    return _over(posterior, stored)
 
 
 def spaced_rows(length: int, draws: int | None) -> Rows:
@@ -63,7 +57,14 @@ def blocks(posterior: Posterior, rows: Rows) -> Iterator[tuple[int, Posterior]]:
         evaluates them all, in the order of chains and draws.
     """
     stored = posterior.weights.arrays["draws"]
-    step = max(1, CHUNK // (len(stored) * stored.shape[2]))
+    step = max(1, WEIGHTS_AT_ONCE // (len(stored) * stored.shape[2]))
     for start in range(0, len(rows), step):
         part = stored[:, torch.from_numpy(rows[start : start + step])]
-        yield start, Posterior(posterior.model, WeightPosterior("draws", {"draws": part}), info=posterior.info)
+        yield start, _over(posterior, part)
+
+
+def _over(posterior: Posterior, draws: Tensor) -> Posterior:
+    """The posterior over these draws ``[chains, draws, P]`` of it alone."""
+    return Posterior(
+        posterior.model, StoredDraws(draws), posterior.history, posterior.info, progress=posterior.progress
+    )

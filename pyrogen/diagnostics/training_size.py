@@ -15,7 +15,6 @@ from pyrogen.checks import require_extra
 from pyrogen.diagnostics.fit_shape import ShapeFit, fit_shape
 from pyrogen.diagnostics.likelihood_fit import LikelihoodFit
 from pyrogen.diagnostics.lines import LineResult, density_along_lines
-from pyrogen.diagnostics.stored_draws import capped_draws
 from pyrogen.posterior.posterior import Posterior
 
 Array = NDArray[np.float64]
@@ -130,7 +129,7 @@ def scan_training_size(
         t: points along the lines; by default those of :func:`~pyrogen.diagnostics.density_along_lines`.
         ensembles: ensembles of deterministic networks (``pg.Ensemble(objective="likelihood")``), by the same numbers.
         references: what :func:`~pyrogen.diagnostics.likelihood_fit` makes of the same events.
-        draws: weight draws of every prediction (at most all stored); None: 50.
+        draws: weight draws of every prediction; None: 50, or all where fewer are stored.
         seed: seeds the weight draws.
 
     Raises:
@@ -144,12 +143,12 @@ def scan_training_size(
     def evaluate(some: Mapping[int, Posterior], what: str) -> dict[int, LineResult]:
         found = {}
         for n in sorted(some):
-            trained = some[n].info.get("training_events", n)
+            trained = some[n].info.training_events or n
             if trained != n:
                 raise ValueError(f"the {what} for {n} events was trained on {trained}; give it under that number")
             if n not in posteriors:
                 raise ValueError(f"there is a {what} for {n} events, but no posterior")
-            found[n] = density_along_lines(some[n], target, t, draws=capped_draws(some[n], draws), seed=seed)
+            found[n] = density_along_lines(some[n], target, t, draws=draws, seed=seed)
         return found
 
     lines = evaluate(posteriors, "posterior")

@@ -1,9 +1,34 @@
 """The posterior over networks, and what it predicts: densities, events and histograms, each with its uncertainty."""
 
 from pyrogen.posterior.bands import DensityEstimate, HistogramBand
-from pyrogen.posterior.files import load
 from pyrogen.posterior.histograms import sample_histograms
-from pyrogen.posterior.posterior import Posterior
-from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.posterior.info import Finding, RunInfo
+from pyrogen.posterior.posterior import Posterior, load
+from pyrogen.posterior.predictor import Predictor
+from pyrogen.posterior.weights import (
+    LowRank,
+    LowRankPrecision,
+    MeanField,
+    Multivariate,
+    Point,
+    StoredDraws,
+    WeightPosterior,
+)
 
-__all__ = ["DensityEstimate", "HistogramBand", "Posterior", "WeightPosterior", "load", "sample_histograms"]
+__all__ = [
+    "DensityEstimate",
+    "Finding",
+    "HistogramBand",
+    "LowRank",
+    "LowRankPrecision",
+    "MeanField",
+    "Multivariate",
+    "Point",
+    "Posterior",
+    "Predictor",
+    "RunInfo",
+    "StoredDraws",
+    "WeightPosterior",
+    "load",
+    "sample_histograms",
+]

@@ -2,83 +2,73 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 import h5py
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.events.preprocessing import from_config
 from pyrogen.files import FileFormatError, open_hdf5, read_json, write_array, write_hdf5, write_json
-from pyrogen.flows import CouplingFlow
-from pyrogen.posterior.weights import FAMILIES, WeightPosterior
+from pyrogen.posterior.info import RunInfo
+from pyrogen.posterior.weights import FAMILIES, WeightPosterior, make_weights
 
-if TYPE_CHECKING:
-    from pyrogen.posterior.posterior import Posterior
+KIND, VERSION = "posterior", 2
 
-KIND, VERSION = "posterior", 1
+Content = tuple[BayesianFlow, WeightPosterior, dict[str, NDArray[np.float64]], RunInfo]
 
 
-def save(posterior: Posterior, path: str | os.PathLike[str]) -> None:
-    """The work of :meth:`Posterior.save`."""
+def write(
+    path: str | os.PathLike[str],
+    model: BayesianFlow,
+    weights: WeightPosterior,
+    history: Mapping[str, NDArray[np.float64]],
+    info: RunInfo,
+) -> None:
+    """The work of :meth:`~pyrogen.Posterior.save`."""
 
     def fill(file: h5py.File) -> None:
-        write_json(file, "model", posterior.model.describe())
-        write_json(file, "info", posterior.info)
-        file.attrs["family"] = posterior.weights.family
-        for name, array in posterior.weights.arrays.items():
+        write_json(file, "model", model.describe())
+        write_json(file, "info", info.to_json())
+        file.attrs["family"] = weights.family
+        for name, array in weights.arrays.items():
             write_array(file, f"weights/{name}", array.cpu().numpy())
-        write_array(file, "initial_weights", posterior.model.initial_theta.cpu().numpy())
-        for name, buffer in posterior.model._flow.named_buffers():
+        write_array(file, "initial_weights", model.initial_theta.cpu().numpy())
+        for name, buffer in model.flow_buffers().items():
             write_array(file, f"flow_buffers/{name}", buffer.cpu().numpy())
-        for name, values in posterior.history.items():
+        for name, values in history.items():
             write_array(file, f"history/{name}", values)
 
     write_hdf5(path, KIND, VERSION, fill)
 
 
-def load(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Posterior:
-    """Load a posterior that :meth:`Posterior.save` wrote; it predicts bit for bit the same.
-
-    Args:
-        path: the HDF5 file.
-        flow: the flow, for a posterior over a flow that is not a :class:`~pyrogen.CouplingFlow` (files hold numbers,
-            never code); its parameters must have the names and shapes of the saved one.
-
-    Raises:
-        FileNotFoundError: no such file.
-        FileFormatError: not a posterior, truncated, damaged, of a newer version, or not fitting ``flow``.
-    """
-    from pyrogen.posterior.posterior import Posterior  # which saves itself by way of this module
-
+def read(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Content:
+    """The work of :func:`pyrogen.load`: what a :class:`~pyrogen.Posterior` is made of."""
     with open_hdf5(path, KIND, VERSION) as file:
-        description = read_json(file, "model")
-        if flow is None:
-            if description["flow"] != CouplingFlow.__name__:
-                raise FileFormatError(
-                    f"{path} holds a posterior over a {description['flow']}; give pg.load(path, flow=...) such a flow"
-                )
-            config = dict(description["flow_config"])
-            flow = CouplingFlow(**config | {"dtype": _dtype(config["dtype"])})
-        flow = copy.deepcopy(flow).to(_dtype(description["dtype"]))  # the caller's module stays as it is
-        model = BayesianFlow(flow, description["prior_scale"], from_config(description["preprocessing"]))
-        model._features = description["features"]
-        if model.describe()["parameters"] != description["parameters"]:
-            raise FileFormatError(
-                f"the parameters of the flow given differ in name or shape from those saved in {path}"
+        try:
+            buffers = _arrays(file, "flow_buffers")
+            model = BayesianFlow.from_description(
+                read_json(file, "model"), torch.from_numpy(file["initial_weights"][()]), buffers, flow
             )
-        with torch.no_grad():
-            for name, buffer in model._flow.named_buffers():
-                buffer.copy_(torch.from_numpy(file["flow_buffers"][name][()]))
-            model.initial_theta.copy_(torch.from_numpy(file["initial_weights"][()]))
-        family = str(file.attrs["family"])
-        arrays = {name: torch.from_numpy(file["weights"][name][()]) for name in FAMILIES[family]}
-        history = {name: data[()] for name, data in file["history"].items()} if "history" in file else {}
-        return Posterior(model, WeightPosterior(family, arrays), history, read_json(file, "info"))
+            family = str(file.attrs["family"])
+            arrays = {name: torch.from_numpy(file["weights"][name][()]) for name in FAMILIES[family].names}
+        except ValueError as error:
+            raise FileFormatError(f"{path}: {error}") from error
+        history: dict[str, Any] = {name: array.numpy() for name, array in _arrays(file, "history").items()}
+        return model, make_weights(family, arrays), history, RunInfo.from_json(read_json(file, "info"))
 
 
-def _dtype(name: str) -> torch.dtype:
-    return {"float32": torch.float32, "float64": torch.float64}[name]
+def _arrays(file: h5py.File, group: str) -> dict[str, Tensor]:
+    """All arrays of a group, single numbers among them."""
+    found: dict[str, Tensor] = {}
+    if group in file:
+        file[group].visititems(
+            lambda name, item: (
+                found.update({name: torch.from_numpy(np.asarray(item[()]))}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return found

@@ -8,30 +8,37 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from pyrogen.checks import whole_number
 from pyrogen.events import EventSample, EventWriter, read
 from pyrogen.files import write_bytes
+from pyrogen.posterior.info import RunInfo
+from pyrogen.posterior.predictor import Predictor
+from pyrogen.progress import bar
 
-if TYPE_CHECKING:
-    from pyrogen.posterior.posterior import Posterior
-
-CHUNK = 50_000  # events generated, and saved for a resumed run, at a time
+EVENTS_PER_PART = 50_000  # events generated, and saved for a resumed run, at a time
 Finish = Callable[[EventSample], EventSample]
 
 
 def generate_sample(
-    posterior: Posterior, n: int, draws: int, context: Any, seed: int, log_weights: bool, part: int | None = None
+    predictor: Predictor,
+    info: RunInfo,
+    n: int,
+    draws: int,
+    context: Any,
+    seed: int,
+    log_weights: bool,
+    part: int | None = None,
 ) -> EventSample:
     """``n`` events of ``draws`` networks in equal shares, with ``sigma(x)/p(x)`` and, on request, the log-weights.
 
     Args:
-        posterior: what generates.
+        predictor: what generates.
+        info: how the posterior came about: names, units and provenance of the events.
         n: number of events.
         draws: number of weight draws, at least 2.
         context: conditions ``[n, k]``.
@@ -39,9 +46,9 @@ def generate_sample(
         log_weights: keep ``log p(x|theta_k) / p(x)`` of every draw.
         part: number of the part of a larger run; parts differ in their events, not in their weight draws.
     """
-    events = posterior.sample(n, draws, context=context, seed=seed, part=part)
+    events = predictor.sample(n, draws, context, seed, part)
     uncertainties, kept = np.empty(n), np.empty((n, draws)) if log_weights else None
-    for rows, block in posterior.log_prob_blocks(events, context, draws, seed, "density"):
+    for rows, block in predictor.log_prob_blocks(events, context, draws, seed, "density"):
         # The predictive density is the mean over the draws: their weights p(x|theta_k) / p(x) have the mean one.
         relative = torch.log_softmax(block.double(), 0) + np.log(draws)
         uncertainties[rows] = relative.exp().std(0).cpu().numpy()
@@ -49,22 +56,23 @@ def generate_sample(
             kept[rows] = relative.T.cpu().numpy()
     return EventSample(
         events.double().cpu().numpy(),
-        names=posterior.info.get("names"),
-        units=posterior.info.get("units"),
+        names=info.names,
+        units=info.units,
         uncertainties=uncertainties,
         log_weights=kept,
         provenance={
             "generator": "pyrogen posterior",
-            "backend": posterior.info.get("backend", "unknown"),
+            "backend": info.backend,
             "draws": draws,
             "seed": seed,
-            "training_data_sha256": posterior.info.get("data_sha256", "unknown"),
+            "training_data_sha256": info.data_sha256 or "unknown",
         },
     )
 
 
 def generate_to_file(
-    posterior: Posterior,
+    predictor: Predictor,
+    info: RunInfo,
     path: str | os.PathLike[str],
     n: int,
     draws: int,
@@ -85,7 +93,7 @@ def generate_to_file(
     parts = -(-n // whole_number("chunk", chunk, draws))
     bounds = np.linspace(0, n, parts + 1).round().astype(int)
     job = {
-        "posterior": _digest(posterior),
+        "posterior": _digest(predictor, info),
         "n": n,
         "draws": draws,
         "seed": seed,
@@ -96,16 +104,16 @@ def generate_to_file(
     }
     folder = path.with_name(f"{path.name}.parts")
     _open_folder(folder, job)
-    with tqdm(
-        total=n, desc=f"generate {path.name}", unit=" events", unit_scale=True, disable=not progress, delay=3
-    ) as bar:
+    with bar(n, f"generate {path.name}", " events", show=progress, scaled=True) as shown:
         for i in range(parts):
             rows, part = slice(bounds[i], bounds[i + 1]), folder / f"{i:06d}.h5"
             if not part.exists():
                 given = None if context is None else context[rows]
-                sample = generate_sample(posterior, rows.stop - rows.start, draws, given, seed, log_weights, part=i)
+                sample = generate_sample(
+                    predictor, info, rows.stop - rows.start, draws, given, seed, log_weights, part=i
+                )
                 (sample if finish is None else finish(sample)).save(part)
-            bar.update(rows.stop - rows.start)
+            shown.update(rows.stop - rows.start)
     with writer:
         for i in range(parts):
             writer.write(read(folder / f"{i:06d}.h5"))
@@ -128,9 +136,9 @@ def _open_folder(folder: Path, job: dict[str, Any]) -> None:
     write_bytes(label, json.dumps(job).encode())
 
 
-def _digest(posterior: Posterior) -> str:
-    digest = hashlib.sha256(json.dumps([posterior.model.describe(), posterior.info], sort_keys=True).encode())
-    for name, array in sorted(posterior.weights.arrays.items()):
+def _digest(predictor: Predictor, info: RunInfo) -> str:
+    digest = hashlib.sha256(json.dumps([predictor.model.describe(), info.to_json()], sort_keys=True).encode())
+    for name, array in sorted(predictor.weights.arrays.items()):
         digest.update(name.encode())
         digest.update(array.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

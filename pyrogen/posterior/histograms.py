@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,20 +14,18 @@ from torch import Tensor
 
 from pyrogen.events import EventSample, stream
 from pyrogen.posterior.bands import HistogramBand, make_edges, multinomial_noise, weighted_noise
-
-if TYPE_CHECKING:
-    from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.predictor import Predictor
 
 Functions = Mapping[str, Callable[[Tensor], Tensor]]
 Edges = Mapping[str, NDArray[np.float64]]
 
 
 def own_events(
-    posterior: Posterior, functions: Functions, edges: Edges, n: int, draws: int, context: Any, seed: int
+    predictor: Predictor, functions: Functions, edges: Edges, n: int, draws: int, context: Any, seed: int
 ) -> dict[str, HistogramBand]:
     """Procedure (a): every weight draw generates ``n`` events and fills its own histogram."""
     counts = {name: np.zeros((draws, len(its) - 1)) for name, its in edges.items()}
-    for k, events in posterior.replicates(n, draws, context=context, seed=seed, what="histogram"):
+    for k, events in predictor.replicates(n, draws, context, seed, "histogram"):
         for name, function in functions.items():
             counts[name][k] += np.histogram(observable_values(function, events), edges[name])[0]
     return {
@@ -37,13 +35,13 @@ def own_events(
 
 
 def weighted_events(
-    posterior: Posterior, functions: Functions, edges: Edges, n: int, draws: int, context: Any, seed: int
+    predictor: Predictor, functions: Functions, edges: Edges, n: int, draws: int, context: Any, seed: int
 ) -> dict[str, HistogramBand]:
     """Procedure (b): the same ``n`` events for all draws, weighted by each draw's density."""
-    events = posterior.sample(n, draws, context=context, seed=seed)
+    events = predictor.sample(n, draws, context, seed)
     sums = {name: np.zeros((draws, len(its) - 1)) for name, its in edges.items()}
     squares = {name: np.zeros(len(its) - 1) for name, its in edges.items()}
-    for rows, block in posterior.log_prob_blocks(events, context, draws, seed, "histogram"):
+    for rows, block in predictor.log_prob_blocks(events, context, draws, seed, "histogram"):
         # The events come from the mixture of the same draws: their density is the mean over the draws.
         weights = torch.softmax(block.double(), 0).mul(draws).cpu().numpy()
         spread = np.square(weights - 1).mean(0)

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
 
-from pyrogen.bayes.inputs import as_tensor, check_context
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import whole_number
-from pyrogen.events import EventSample, check_events
+from pyrogen.events import EventSample, EventsLike
+from pyrogen.posterior import files
 from pyrogen.posterior.bands import DensityEstimate, HistogramBand, make_edges
-from pyrogen.posterior.files import save
-from pyrogen.posterior.generation import CHUNK, generate_sample, generate_to_file
+from pyrogen.posterior.generation import EVENTS_PER_PART, generate_sample, generate_to_file
 from pyrogen.posterior.histograms import own_events, weighted_events
+from pyrogen.posterior.info import RunInfo
+from pyrogen.posterior.predictor import Predictor
 from pyrogen.posterior.weights import WeightPosterior
-from pyrogen.seeds import seeded, stream
-
-ROWS = 4096  # events evaluated at once: the fastest chunk on a CPU, and what bounds the memory
-NUMBERS = 1 << 22  # largest number of densities [draws, rows] held at once
-DRAWS = 50  # weight draws of a prediction, as in [A] sec. 4
 
 
 class Posterior:
@@ -40,7 +33,11 @@ class Posterior:
         model: the prepared Bayesian flow.
         weights: the distribution of its weights.
         history: training curve, one array per quantity.
-        info: how the posterior came about, in JSON types.
+        info: how the posterior came about.
+        progress: show progress bars.
+
+    Attributes:
+        predictor: what evaluates and samples its networks, for diagnostics of one's own.
     """
 
     def __init__(
@@ -48,25 +45,34 @@ class Posterior:
         model: BayesianFlow,
         weights: WeightPosterior,
         history: dict[str, NDArray[np.float64]] | None = None,
-        info: dict[str, Any] | None = None,
+        info: RunInfo | None = None,
+        *,
+        progress: bool = True,
     ) -> None:
-        if weights.size != model.packing.size:
-            raise ValueError(f"a posterior over {weights.size} weights does not fit a model of {model.packing.size}")
         self.model, self.weights = model, weights
-        self.history = history or {}
-        self.info: dict[str, Any] = json.loads(json.dumps(info or {}))
+        self.history, self.info = history or {}, info or RunInfo()
+        self.predictor = Predictor(model, weights, self.info.names, progress)
+
+    @property
+    def progress(self) -> bool:
+        """The switch of the progress bars of all predictions."""
+        return self.predictor.progress
+
+    @progress.setter
+    def progress(self, show: bool) -> None:
+        self.predictor.progress = show
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the columns, as the training events had them; ``x0, x1, ...`` where they had none."""
-        return tuple(self.info.get("names") or (f"x{i}" for i in range(self.model.features or 0)))
+        return self.predictor.names
 
     @property
     def units(self) -> tuple[str, ...]:
         """Units of the columns; ``""`` each where the training events had none."""
-        return tuple(self.info.get("units") or ("",) * len(self.names))
+        return self.info.units or ("",) * len(self.names)
 
-    def log_prob(self, x: Any, draws: int | None = None, *, context: Any = None, seed: int = 0) -> Tensor:
+    def log_prob(self, x: EventsLike, draws: int | None = None, *, context: Any = None, seed: int = 0) -> Tensor:
         """Log density of every weight draw.
 
         Args:
@@ -81,11 +87,11 @@ class Posterior:
         Raises:
             ValueError: NaN or infinite events, wrong shapes, or draws that are not a positive whole number.
         """
-        draws = self._draws(draws)
-        chunks = [block for _, block in self.log_prob_blocks(x, context, draws, seed, "log density")]
-        return torch.cat(chunks, 1)
+        return self.predictor.log_prob(x, draws, context, seed)
 
-    def density(self, x: Any, draws: int | None = None, *, context: Any = None, seed: int = 0) -> DensityEstimate:
+    def density(
+        self, x: EventsLike, draws: int | None = None, *, context: Any = None, seed: int = 0
+    ) -> DensityEstimate:
         """Predictive density and uncertainty at ``x [N, d]`` [A sec. 2.1]; arguments as in :meth:`log_prob`.
 
         Returns:
@@ -94,17 +100,7 @@ class Posterior:
         Raises:
             ValueError: as in :meth:`log_prob`, and fewer than two draws.
         """
-        draws = self._several(draws)
-        means, stds, relatives = [], [], []
-        for _, block in self.log_prob_blocks(x, context, draws, seed, "density"):
-            log_density = block.double()
-            largest = log_density.max(0).values
-            scaled = (log_density - torch.where(largest.isfinite(), largest, 0.0)).exp()
-            mean, std = scaled.mean(0), scaled.std(0)
-            means.append(mean * largest.exp())
-            stds.append(std * largest.exp())
-            relatives.append(torch.where(mean > 0, std / mean, torch.inf))
-        return DensityEstimate(torch.cat(means), torch.cat(stds), torch.cat(relatives))
+        return self.predictor.density(x, draws, context, seed)
 
     def sample(
         self, n: int, draws: int | None = None, *, context: Any = None, seed: int = 0, part: int | None = None
@@ -121,19 +117,7 @@ class Posterior:
         Returns:
             ``[n, d]`` in the units of the training events.
         """
-        n = whole_number("n", n, 1)
-        draws = min(self._draws(draws), n)
-        context = self._context(context, n)
-        with seeded(seed if part is None else stream(seed, part), self.model.device):
-            order = torch.randperm(n)
-            pieces = []
-            with self._bar(n, "sample", "event") as bar:
-                for theta, mine in zip(self.weights.draws(draws, seed), order.tensor_split(draws), strict=True):
-                    for rows in mine.split(4 * ROWS):
-                        pieces.append(self._generate(theta, len(rows), None if context is None else context[rows]))
-                        bar.update(len(rows))
-        events = torch.cat(pieces)
-        return events[order.argsort().to(events.device)]
+        return self.predictor.sample(n, draws, context, seed, part)
 
     def replicates(
         self, n: int, draws: int | None = None, *, context: Any = None, seed: int = 0, what: str = "replicates"
@@ -151,16 +135,7 @@ class Posterior:
             ``(k, events)``: the number of the draw, and a part ``[m, d]`` of its n events; the parts of a draw follow
             each other, so that memory is bounded.
         """
-        n, draws = whole_number("n", n, 1), self._draws(draws)
-        context = self._context(context, n)
-        with self._bar(draws * n, what, "event") as bar:
-            for k, theta in enumerate(self.weights.draws(draws, seed)):
-                for rows in torch.arange(n).split(4 * ROWS):
-                    # Seeded part by part: between them the caller must find the global random state as it left it.
-                    with seeded(stream(seed, k, int(rows[0])), self.model.device):
-                        events = self._generate(theta, len(rows), None if context is None else context[rows])
-                    yield k, events
-                    bar.update(len(rows))
+        return self.predictor.replicates(n, draws, context, seed, what)
 
     def generate(
         self, n: int, draws: int | None = None, *, context: Any = None, seed: int = 0, log_weights: bool = False
@@ -178,7 +153,8 @@ class Posterior:
         Returns:
             An :class:`~pyrogen.EventSample` with ``uncertainties``, and the column names and units of the training.
         """
-        return generate_sample(self, whole_number("n", n, 1), self._several(draws), context, seed, log_weights)
+        draws = self.weights.count(draws, least=2)
+        return generate_sample(self.predictor, self.info, whole_number("n", n, 1), draws, context, seed, log_weights)
 
     def generate_to(
         self,
@@ -190,8 +166,8 @@ class Posterior:
         seed: int = 0,
         log_weights: bool = False,
         finish: Callable[[EventSample], EventSample] | None = None,
-        chunk: int = CHUNK,
-        progress: bool = True,
+        chunk: int = EVENTS_PER_PART,
+        progress: bool | None = None,
         **layout: Any,
     ) -> Path:
         """:meth:`generate` to a file, in memory for one chunk only. A killed run goes on when it is repeated.
@@ -209,17 +185,19 @@ class Posterior:
             finish: what is done with every chunk before it is written, such as
                 :func:`pyrogen.events.four_vectors`.
             chunk: events generated at a time, at least ``draws``.
-            progress: show a progress bar.
+            progress: show a progress bar; None: as the posterior's own switch says.
             **layout: for :class:`~pyrogen.events.EventWriter`, such as ``layout="rows"``.
 
         Raises:
             ValueError: as :meth:`generate`, or the folder of parts belongs to another run.
             OSError: the file cannot be written.
         """
-        draws = self._several(draws)
+        draws = self.weights.count(draws, least=2)
         n = whole_number("n", n, draws)
-        context = self._context(context, n)
-        return generate_to_file(self, path, n, draws, context, seed, log_weights, finish, chunk, progress, **layout)
+        show = self.progress if progress is None else progress
+        return generate_to_file(
+            self.predictor, self.info, path, n, draws, context, seed, log_weights, finish, chunk, show, **layout
+        )
 
     def histogram(
         self,
@@ -280,14 +258,14 @@ class Posterior:
         """
         if not observables:
             raise ValueError("observables is empty; give at least one")
-        functions = {name: self.observable(wanted[0]) for name, wanted in observables.items()}
+        functions = {name: self.predictor.observable(wanted[0]) for name, wanted in observables.items()}
         edges = {name: make_edges(*wanted[1:]) for name, wanted in observables.items()}
-        draws = self._several(draws)
+        draws = self.weights.count(draws, least=2)
         n = whole_number("n", n, draws if procedure == "b" else 1)  # (b): every draw contributes events
         if procedure not in ("a", "b"):
             raise ValueError(f'procedure is {procedure!r}; it must be "a" (own events) or "b" (weighted events)')
         fill = own_events if procedure == "a" else weighted_events
-        return fill(self, functions, edges, n, draws, context, seed)
+        return fill(self.predictor, functions, edges, n, draws, context, seed)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the posterior to an HDF5 file (format in ``docs/files.md``), in one piece.
@@ -295,68 +273,26 @@ class Posterior:
         Raises:
             OSError: the file cannot be written; an old file at ``path`` is left as it was.
         """
-        save(self, path)
-
-    def log_prob_blocks(self, x: Any, context: Any, draws: int, seed: int, what: str) -> Iterator[tuple[slice, Tensor]]:
-        """Log densities in blocks: yields ``(rows, [draws, len(rows)])``, so that no array holds draws x N numbers."""
-        if isinstance(x, EventSample):
-            self._check_names(x)
-        check_events(x.values if isinstance(x, EventSample) else x, self.model.features)
-        points = as_tensor(x, self.model.dtype, self.model.device)
-        context = self._context(context, len(points))
-        step = max(1, min(ROWS, NUMBERS // max(draws, 1)))
-        with torch.no_grad(), self._bar(draws * len(points), what, "density") as bar:
-            for start in np.arange(0, len(points), step):
-                rows = slice(int(start), int(start) + step)
-                given = None if context is None else context[rows]
-                block = []
-                for theta in self.weights.draws(draws, seed):
-                    block.append(self.model.log_prob(theta, points[rows], given))
-                    bar.update(len(block[-1]))
-                yield rows, torch.stack(block)
-
-    def _check_names(self, sample: EventSample) -> None:
-        trained, default = self.info.get("names"), tuple(f"x{i}" for i in np.arange(sample.features))
-        if trained is not None and sample.names not in (tuple(trained), default):
-            raise ValueError(f"the columns are {sample.names}, but the posterior was trained on {tuple(trained)}")
-
-    @torch.no_grad()
-    def _generate(self, theta: Tensor, n: int, context: Tensor | None) -> Tensor:
-        return self.model.sample_events(theta, n, context)
-
-    def _context(self, context: Any, n: int) -> Tensor | None:
-        check_context(context, self.model.context, n)
-        return None if context is None else as_tensor(context, self.model.dtype, self.model.device)
-
-    def observable(self, observable: Callable[[Tensor], Tensor] | str | int) -> Callable[[Tensor], Tensor]:
-        """A function of events ``[m, d]`` to values ``[m]``: itself, or that of a column's name or index.
-
-        Raises:
-            ValueError: an unknown column.
-        """
-        if callable(observable):
-            return observable
-        names = self.names
-        index = names.index(observable) if observable in names else observable
-        if isinstance(index, (str, bool)) or not -len(names) <= index < len(names):
-            raise ValueError(f"unknown column {observable!r}; give a function of the events or one of {list(names)}")
-        return lambda events: events[:, index]
-
-    def _draws(self, draws: int | None) -> int:
-        return min(DRAWS, self.weights.stored or DRAWS) if draws is None else whole_number("draws", draws, 1)
-
-    def _several(self, draws: int | None) -> int:
-        draws = self._draws(draws)
-        if draws < 2:
-            raise ValueError("draws is 1; an uncertainty needs at least two weight draws (30 or more to be trusted)")
-        return draws
-
-    @staticmethod
-    def _bar(total: int, what: str, unit: str) -> tqdm[Any]:
-        return tqdm(total=total, desc=what, unit=unit, unit_scale=True, delay=3, leave=False)
+        files.write(path, self.model, self.weights, self.history, self.info)
 
     def __repr__(self) -> str:
+        trained = "?" if self.info.training_events is None else self.info.training_events
         return (
-            f"Posterior({self.info.get('backend', 'unknown backend')}, {self.weights.family}, "
-            f"{self.weights.size} weights, {self.info.get('training_events', '?')} training events)"
+            f"Posterior({self.info.backend}, {self.weights.family}, {self.weights.size} weights, "
+            f"{trained} training events)"
         )
+
+
+def load(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Posterior:
+    """Load a posterior that :meth:`Posterior.save` wrote; it predicts bit for bit the same.
+
+    Args:
+        path: the HDF5 file.
+        flow: the flow, for a posterior over a flow that is not a :class:`~pyrogen.CouplingFlow` (files hold numbers,
+            never code); its parameters must have the names and shapes of the saved one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        FileFormatError: not a posterior, truncated, damaged, of a newer version, or not fitting ``flow``.
+    """
+    return Posterior(*files.read(path, flow))

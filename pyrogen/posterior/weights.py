@@ -3,159 +3,250 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
-import pyro
-import pyro.distributions as dist
 import torch
-from pyro.infer.autoguide import AutoContinuous, AutoDelta
-from pyro.infer.autoguide import AutoNormal as PyroAutoNormal
 from torch import Tensor
 
-from pyrogen.bayes.model import THETA
 from pyrogen.checks import whole_number
 
-#: The arrays that each family is made of.
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "mean_field": ("loc", "scale"),
-    "low_rank": ("loc", "cov_factor", "cov_diag"),
-    "low_rank_precision": ("loc", "scale", "vectors", "shrink"),
-    "multivariate": ("loc", "scale_tril"),
-    "point": ("loc",),
-    "draws": ("draws",),
-}
+DRAWS = 50  # weight draws of a prediction, as in [A] sec. 4
+
+#: Weight posteriors by the name of their family, which files know them by.
+FAMILIES: dict[str, type[WeightPosterior]] = {}
 
 
-class WeightPosterior:
-    """A distribution over ``theta [P]``, one of :data:`FAMILIES`, that gives reproducible draws.
+class WeightPosterior(ABC):
+    """A distribution over the weights ``theta [P]`` that gives reproducible draws.
 
-    ``"low_rank_precision"`` is a Gaussian that is narrower than independent ``N(loc, scale^2)`` along r orthonormal
-    directions V (in units of ``scale``) by factors ``shrink``: its covariance is ``S (1 - V (1 - shrink^2) V^T) S``
-    with ``S = diag(scale)``, a draw ``loc + scale * (xi - V (1 - shrink) V^T xi)`` with ``xi ~ N(0, 1)``.
+    A family is a subclass with the names of its arrays and how it makes a draw out of them.
 
     Args:
-        family: a name in :data:`FAMILIES`.
-        arrays: its arrays: ``loc [P]``, ``scale [P]``, ``cov_factor [P, r]``, ``cov_diag [P]``, ``vectors [P, r]``,
-            ``shrink [r]``, ``scale_tril [P, P]``, or stored draws ``draws [chains, draws, P]``.
+        **arrays: the arrays of the family, by the names in :attr:`names`.
+
+    Raises:
+        ValueError: other arrays.
     """
 
-    def __init__(self, family: str, arrays: dict[str, Tensor]) -> None:
-        if family not in FAMILIES:
-            raise ValueError(f"unknown family {family!r} of weight posteriors; known: {', '.join(FAMILIES)}")
-        if set(arrays) != set(FAMILIES[family]):
-            raise ValueError(f"a {family} posterior is made of {FAMILIES[family]}; got {tuple(arrays)}")
-        self.family = family
-        # Stored draws may be many and lie in a file: they are used as they are, not copied.
-        self.arrays = {
-            name: array.detach() if family == "draws" else array.detach().clone() for name, array in arrays.items()
-        }
+    family: ClassVar[str]
+    """Its name in files and messages."""
+    names: ClassVar[tuple[str, ...]]
+    """Names of its arrays; the first has the number of weights as its last dimension."""
+    has_density: ClassVar[bool] = True
+    """Whether :meth:`log_prob` is known."""
+    has_spread: ClassVar[bool] = True
+    """Whether draws differ from each other."""
+    independent: ClassVar[bool] = False
+    """Whether the weights are independent Gaussians ``N(loc, scale^2)``."""
+    stored: int | None = None
+    """Number of stored draws, of all chains together; None for a distribution, which has any number."""
 
-    @classmethod
-    def from_guide(cls, guide: Any, stored_draws: int = 200, seed: int = 0) -> WeightPosterior:
-        """The posterior of a trained Pyro autoguide.
+    def __init_subclass__(cls) -> None:
+        FAMILIES[cls.family] = cls
 
-        Gaussian guides (mean field, low rank, full covariance) and point estimates keep their parameters; any other
-        guide is kept as ``stored_draws`` seeded draws.
-        """
-        with torch.no_grad(), pyro.get_param_store().scope():
-            if isinstance(guide, PyroAutoNormal):
-                loc, scale = guide._get_loc_and_scale(THETA)
-                return cls("mean_field", {"loc": loc, "scale": scale})
-            if isinstance(guide, AutoDelta):
-                return cls("point", {"loc": guide.median()[THETA]})
-            if isinstance(guide, AutoContinuous):
-                q = guide.get_posterior()
-                if isinstance(q, torch.distributions.Independent) and isinstance(q.base_dist, dist.Normal):
-                    return cls("mean_field", {"loc": q.base_dist.loc, "scale": q.base_dist.scale})
-                if isinstance(q, dist.LowRankMultivariateNormal):
-                    return cls(
-                        "low_rank",
-                        {
-                            "loc": q.loc,
-                            "cov_factor": q._unbroadcasted_cov_factor,
-                            "cov_diag": q._unbroadcasted_cov_diag,
-                        },
-                    )
-                if isinstance(q, dist.MultivariateNormal):
-                    return cls("multivariate", {"loc": q.loc, "scale_tril": q._unbroadcasted_scale_tril})
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                draws = torch.stack([guide()[THETA] for _ in range(stored_draws)])
-            return cls("draws", {"draws": draws[None]})
+    def __init__(self, **arrays: Tensor) -> None:
+        if set(arrays) != set(self.names):
+            raise ValueError(f"a {self.family} posterior is made of {self.names}; got {tuple(arrays)}")
+        self.arrays = {name: self._owned(array.detach()) for name, array in arrays.items()}
+
+    @staticmethod
+    def _owned(array: Tensor) -> Tensor:
+        """A copy, which nobody else changes."""
+        return array.clone()
 
     @property
     def size(self) -> int:
         """Number of weights P."""
-        return next(iter(self.arrays.values())).shape[0 if self.family != "draws" else -1]
-
-    @property
-    def stored(self) -> int | None:
-        """Number of stored draws, of all chains together; None for a distribution, which has any number."""
-        return self.arrays["draws"].shape[:2].numel() if self.family == "draws" else None
+        return self.arrays[self.names[0]].shape[-1]
 
     def log_prob(self, theta: Tensor) -> float:
         """Log density of weights ``theta [P]``, in double precision.
 
         Raises:
-            ValueError: stored draws or a single point, which have no density.
+            ValueError: a family without a density over the weights: stored draws, or a single point.
         """
-        if self.family in ("draws", "point"):
+        if not self.has_density:
             raise ValueError(f"a posterior of the family {self.family!r} has no density over the weights")
-        a = {name: array.double() for name, array in self.arrays.items()}
-        offset = theta.double() - a["loc"]
-        normal: torch.distributions.Distribution
-        if self.family == "low_rank":
-            normal = torch.distributions.LowRankMultivariateNormal(a["loc"], a["cov_factor"], a["cov_diag"])
-            return float(normal.log_prob(theta.double()))
-        if self.family == "multivariate":
-            normal = torch.distributions.MultivariateNormal(a["loc"], scale_tril=a["scale_tril"])
-            return float(normal.log_prob(theta.double()))
-        # In units of the scale: narrower by the factors shrink along the vectors, where there are any.
-        offset = offset / a["scale"]
-        square, log_volume = offset.square().sum(), a["scale"].log().sum()
-        if self.family == "low_rank_precision":
-            square = square + ((a["shrink"] ** -2 - 1) * (a["vectors"].T @ offset).square()).sum()
-            log_volume = log_volume + a["shrink"].log().sum()
-        return float(-0.5 * (square + len(offset) * math.log(2 * math.pi)) - log_volume)
+        return self._log_prob({name: array.double() for name, array in self.arrays.items()}, theta.double())
+
+    def _log_prob(self, arrays: dict[str, Tensor], theta: Tensor) -> float:
+        raise ValueError(f"the family {self.family!r} has no log_prob")
 
     def draws(self, n: int, seed: int) -> Iterator[Tensor]:
         """``n`` weight vectors ``[P]``, one after another, the same for the same seed.
 
-        Of a distribution, a longer run starts with the draws of a shorter one. Stored draws have no seed: they are
-        taken evenly from their chains.
+        Of a distribution, a longer run starts with the draws of a shorter one.
 
         Raises:
             ValueError: n is not a positive whole number, or exceeds the stored draws.
         """
-        n = whole_number("draws", n, 1)
-        if self.family == "draws":
-            stored = self.arrays["draws"]
-            total = stored.shape[:2].numel()
-            if n > total:
-                raise ValueError(f"draws is {n}, but this posterior holds {total} stored weight draws")
-            for i in np.linspace(0, total - 1, n).round().astype(int):
-                yield stored[divmod(int(i), stored.shape[1])]  # one by one: stored draws may be more than memory holds
-            return
-        a = self.arrays
-        loc = a["loc"]
+        n = self.count(n)
+        device = self.arrays[self.names[0]].device
         seeds = np.random.SeedSequence(seed).generate_state(n, np.uint64)
-        for i in range(n):
+        for own in seeds:
             # A generator per draw: no draw depends on how many were asked for or on what ran between them.
-            generator = torch.Generator(loc.device).manual_seed(int(seeds[i] >> np.uint64(1)))
+            yield self._draw(torch.Generator(device).manual_seed(int(own >> np.uint64(1))))
 
-            def noise(size: int, generator: torch.Generator = generator) -> Tensor:
-                return torch.randn(size, generator=generator, dtype=loc.dtype, device=loc.device)
+    @abstractmethod
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        """One weight vector ``[P]``."""
 
-            if self.family == "mean_field":
-                yield loc + a["scale"] * noise(len(loc))
-            elif self.family == "low_rank":
-                yield loc + a["cov_factor"] @ noise(a["cov_factor"].shape[1]) + a["cov_diag"].sqrt() * noise(len(loc))
-            elif self.family == "low_rank_precision":
-                xi = noise(len(loc))
-                yield loc + a["scale"] * (xi - a["vectors"] @ ((1 - a["shrink"]) * (a["vectors"].T @ xi)))
-            elif self.family == "multivariate":
-                yield loc + a["scale_tril"] @ noise(len(loc))
-            else:
-                yield loc.clone()
+    def count(self, draws: int | None, default: int = DRAWS, least: int = 1) -> int:
+        """The number of weight draws of a prediction: the one policy of all of them.
+
+        Args:
+            draws: what was asked for; None: ``default``, or all where fewer are stored.
+            default: number of draws where none was asked for.
+            least: the fewest that make sense.
+
+        Raises:
+            ValueError: no whole number, fewer than ``least``, or more than are stored.
+        """
+        if draws is None:
+            found = self.at_most(default)
+        else:
+            found = whole_number("draws", draws, 1)
+            if self.stored is not None and found > self.stored:
+                raise ValueError(f"draws is {found}, but this posterior holds {self.stored} stored weight draws")
+        if found < least:
+            what = f"draws is {found}" if draws is not None else f"this posterior holds {found} weight draw"
+            raise ValueError(f"{what}; an uncertainty needs at least two weight draws (30 or more to be trusted)")
+        return found
+
+    def at_most(self, draws: int) -> int:
+        """``draws``, or the number of stored draws where that is smaller."""
+        return draws if self.stored is None else min(draws, self.stored)
+
+
+def make_weights(family: str, arrays: dict[str, Tensor]) -> WeightPosterior:
+    """The weight posterior of a family by its name in a file.
+
+    Raises:
+        ValueError: an unknown family, or arrays of another one.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family {family!r} of weight posteriors; known: {', '.join(FAMILIES)}")
+    return FAMILIES[family](**arrays)
+
+
+def _noise(like: Tensor, generator: torch.Generator, size: int | None = None) -> Tensor:
+    """Standard normal numbers of the type of ``like``."""
+    return torch.randn(
+        like.shape[-1] if size is None else size, generator=generator, dtype=like.dtype, device=like.device
+    )
+
+
+class MeanField(WeightPosterior):
+    """Independent Gaussians: ``loc [P]``, ``scale [P]``."""
+
+    family, names, independent = "mean_field", ("loc", "scale"), True
+
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        loc = self.arrays["loc"]
+        return loc + self.arrays["scale"] * _noise(loc, generator)
+
+    def _log_prob(self, arrays: dict[str, Tensor], theta: Tensor) -> float:
+        offset = (theta - arrays["loc"]) / arrays["scale"]
+        return _standard_log_prob(offset.square().sum(), len(offset), arrays["scale"].log().sum())
+
+
+class LowRank(WeightPosterior):
+    """A Gaussian of covariance ``F F^T + diag(cov_diag)``: ``loc [P]``, ``cov_factor [P, r]``, ``cov_diag [P]``."""
+
+    family, names = "low_rank", ("loc", "cov_factor", "cov_diag")
+
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        loc, factor, diagonal = (self.arrays[name] for name in self.names)
+        return loc + factor @ _noise(loc, generator, factor.shape[1]) + diagonal.sqrt() * _noise(loc, generator)
+
+    def _log_prob(self, arrays: dict[str, Tensor], theta: Tensor) -> float:
+        normal = torch.distributions.LowRankMultivariateNormal(arrays["loc"], arrays["cov_factor"], arrays["cov_diag"])
+        return float(normal.log_prob(theta))
+
+
+class LowRankPrecision(WeightPosterior):
+    """A Gaussian narrower than independent ``N(loc, scale^2)`` along r orthonormal directions V (in units of scale).
+
+    Its covariance is ``S (1 - V (1 - shrink^2) V^T) S`` with ``S = diag(scale)``, a draw
+    ``loc + scale * (xi - V (1 - shrink) V^T xi)`` with ``xi ~ N(0, 1)``. Arrays: ``loc [P]``, ``scale [P]``,
+    ``vectors [P, r]``, ``shrink [r]``.
+    """
+
+    family, names = "low_rank_precision", ("loc", "scale", "vectors", "shrink")
+
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        loc, scale, vectors, shrink = (self.arrays[name] for name in self.names)
+        xi = _noise(loc, generator)
+        return loc + scale * (xi - vectors @ ((1 - shrink) * (vectors.T @ xi)))
+
+    def _log_prob(self, arrays: dict[str, Tensor], theta: Tensor) -> float:
+        offset = (theta - arrays["loc"]) / arrays["scale"]
+        square, shrink = offset.square().sum(), arrays["shrink"]
+        square = square + ((shrink**-2 - 1) * (arrays["vectors"].T @ offset).square()).sum()
+        return _standard_log_prob(square, len(offset), arrays["scale"].log().sum() + shrink.log().sum())
+
+
+class Multivariate(WeightPosterior):
+    """A Gaussian of full covariance ``L L^T``: ``loc [P]``, ``scale_tril [P, P]``."""
+
+    family, names = "multivariate", ("loc", "scale_tril")
+
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        loc = self.arrays["loc"]
+        return loc + self.arrays["scale_tril"] @ _noise(loc, generator)
+
+    def _log_prob(self, arrays: dict[str, Tensor], theta: Tensor) -> float:
+        normal = torch.distributions.MultivariateNormal(arrays["loc"], scale_tril=arrays["scale_tril"])
+        return float(normal.log_prob(theta))
+
+
+class Point(WeightPosterior):
+    """A single network: ``loc [P]``."""
+
+    family, names, has_density, has_spread = "point", ("loc",), False, False
+
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        return self.arrays["loc"].clone()
+
+
+class StoredDraws(WeightPosterior):
+    """Stored draws ``[chains, draws, P]``. They may be many and lie in a file, so they are not copied."""
+
+    family, names, has_density = "draws", ("draws",), False
+
+    def __init__(self, draws: Tensor) -> None:
+        super().__init__(draws=draws)
+
+    @staticmethod
+    def _owned(array: Tensor) -> Tensor:
+        return array
+
+    @property
+    def stored(self) -> int:  # type: ignore[override]
+        """Number of stored draws, of all chains together."""
+        return self.arrays["draws"].shape[:2].numel()
+
+    def draws(self, n: int, seed: int = 0) -> Iterator[Tensor]:
+        """``n`` of the draws ``[P]``, taken evenly from their chains: they have no seed.
+
+        Raises:
+            ValueError: n is not a positive whole number, or exceeds the stored draws.
+        """
+        for i in np.linspace(0, self.stored - 1, self.count(n)).round().astype(int):
+            yield self[int(i)]  # one by one: stored draws may be more than memory holds
+
+    def __getitem__(self, i: int) -> Tensor:
+        """The draw number ``i`` ``[P]``, counted through chain after chain."""
+        stored = self.arrays["draws"]
+        return stored[divmod(i, stored.shape[1])]
+
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        return self[int(torch.randint(self.stored, (), generator=generator))]
+
+
+def _standard_log_prob(square: Tensor, size: int, log_volume: Tensor) -> float:
+    """Log density of a Gaussian from the squared length in units of its widths and the logarithm of their product."""
+    return float(-0.5 * (square + size * math.log(2 * math.pi)) - log_volume)

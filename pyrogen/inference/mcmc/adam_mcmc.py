@@ -9,9 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pyrogen.checks import fraction, is_number, positive, require, whole_number
-from pyrogen.inference.mcmc.chains import State
-from pyrogen.inference.mcmc.sampler import DualAveraging, Sampler, metropolis, normal
+from pyrogen.checks import fraction, is_number, positive, require
+from pyrogen.inference.mcmc.adaptation import DualAveraging
+from pyrogen.inference.mcmc.contract import State
+from pyrogen.inference.mcmc.sampler import Sampler
+from pyrogen.inference.mcmc.steps import metropolis, normal
 from pyrogen.inference.run.potential import Whitened
 
 
@@ -41,7 +43,6 @@ class AdamMCMC(Sampler):
         elongation: width of the noise along d, in units of the step along d.
         temperature: T of the density exp(-U/T) that is sampled; 1 is the posterior. On mini-batches a T below one
             weighs against the noise of the test; nothing says which T is right.
-        The other arguments: see :class:`~pyrogen.inference.mcmc.sampler.Sampler`.
     """
 
     thinning: int = 20
@@ -57,7 +58,7 @@ class AdamMCMC(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.batch_size is not None:
-            object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, 1))
+            self._whole_numbers(batch_size=1)
         positive(self, "temperature", *([] if self.step_size is None else ["step_size"]))
         fraction(self, "target_acceptance")
         elongated = is_number(self.elongation) and 0 <= self.elongation < math.inf

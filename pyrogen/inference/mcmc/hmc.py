@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.checks import fraction, is_number, positive, require, whole_number
-from pyrogen.inference.mcmc.chains import State
-from pyrogen.inference.mcmc.sampler import DualAveraging, Sampler, metropolis, normal
+from pyrogen.checks import fraction, is_number, positive, require
+from pyrogen.inference.mcmc.adaptation import DualAveraging, mass_windows
+from pyrogen.inference.mcmc.contract import State, Statistics
+from pyrogen.inference.mcmc.sampler import Sampler
+from pyrogen.inference.mcmc.steps import metropolis, normal
 from pyrogen.inference.run.potential import Whitened
+from pyrogen.posterior.info import Finding
 
 DIVERGENCE = 1000.0  # error of the energy above which a trajectory counts as divergent, as in Stan
 
@@ -35,7 +38,6 @@ class HMC(Sampler):
         mass: ``"diagonal"`` or ``"unit"`` (the prior's or the guide's widths alone).
         step_size: initial step size; None: found by doubling and halving. It is adapted in the warm-up.
         max_steps: most leapfrog steps in a trajectory.
-        The other arguments: see :class:`~pyrogen.inference.mcmc.sampler.Sampler`.
     """
 
     trajectory: float = 1.6
@@ -53,7 +55,7 @@ class HMC(Sampler):
         fraction(self, "target_acceptance")
         require(is_number(self.jitter) and 0 <= self.jitter < 1, "jitter", self.jitter, "in [0, 1)")
         require(self.mass in ("diagonal", "unit"), "mass", self.mass, '"diagonal" or "unit"')
-        object.__setattr__(self, "max_steps", whole_number("max_steps", self.max_steps, 1))
+        self._whole_numbers(max_steps=1)
 
     def begin(self, target: Whitened, position: Tensor, generator: torch.Generator) -> State:
         value, gradient = target.value_and_gradient(position)
@@ -79,7 +81,7 @@ class HMC(Sampler):
     def advance(
         self, target: Whitened, state: State, step: int, warmup_steps: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        warming, windows = step < warmup_steps, _windows(warmup_steps)
+        warming, windows = step < warmup_steps, mass_windows(warmup_steps)
         steps = self._steps(state, generator)
         if warming and step < windows[0]:
             steps = min(steps, 32)  # the way to the typical set does not need whole trajectories
@@ -103,13 +105,16 @@ class HMC(Sampler):
             "steps": torch.full_like(step_size, steps),
         }
 
-    def problems(self, history: dict[str, NDArray[np.float64]]) -> list[str]:
+    def findings(self, history: Statistics) -> Sequence[Finding]:
         if np.mean(history["steps"] >= self.max_steps) < 0.5:
             return []
         return [
-            f"most trajectories end after max_steps={self.max_steps} steps, before their length of {self.trajectory}: "
-            "the chains take shorter ways than they should. Try a larger max_steps, or a smoother flow, whose steps "
-            "are longer"
+            Finding(
+                "trajectories cut short",
+                f"most trajectories end after max_steps={self.max_steps} steps, before their length of "
+                f"{self.trajectory}, and the chains take shorter ways than they should",
+                "Try a larger max_steps, or a smoother flow, whose steps are longer",
+            )
         ]
 
     def _steps(self, state: State, generator: torch.Generator) -> int:
@@ -167,19 +172,3 @@ class HMC(Sampler):
         state["width"] = ((n * state["squares"] / (n - 1) + 5 * 1e-3) / (n + 5)).sqrt()
         for name in ("mean", "squares", "count"):
             state[name] = torch.zeros_like(state[name])
-
-
-def _windows(warmup: int) -> list[int]:
-    """Steps at which the windows of the mass matrix begin and end: each twice as long as the one before.
-
-    Before the first, a sixth of the warm-up finds the typical set; after the last, a tenth, or where that is less 50
-    steps or a third, settles the step size for the final widths.
-    """
-    first, last = warmup // 6, warmup - max(warmup // 10, min(50, warmup // 3))
-    ends, length = [first], 25
-    while last - ends[-1] >= 3 * length:  # room for this window and the next, twice as long
-        ends.append(ends[-1] + length)
-        length *= 2
-    if last - first >= 10:
-        ends.append(last)
-    return ends

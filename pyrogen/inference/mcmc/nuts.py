@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,16 +11,17 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
-from tqdm import tqdm
 
 from pyrogen.bayes.model import THETA
-from pyrogen.checks import fraction, require, whole_number
-from pyrogen.inference.mcmc.chains import SamplingRun, State
+from pyrogen.checks import fraction, require
+from pyrogen.inference.mcmc.chains import SamplingRun
+from pyrogen.inference.mcmc.contract import State
 from pyrogen.inference.mcmc.sampler import Sampler
 from pyrogen.inference.run.draw_store import ChainStore, DrawStore
 from pyrogen.inference.run.potential import Whitened
 from pyrogen.posterior.posterior import Posterior
-from pyrogen.seeds import stream
+from pyrogen.progress import Bar
+from pyrogen.seeds import seeded, stream
 
 
 class _Energy(torch.autograd.Function):
@@ -93,25 +94,27 @@ class NutsRun(SamplingRun):
 
     def sample_chains(self) -> Tensor:
         """All transitions of one chain after another, from the first that the checkpoint does not hold."""
-        chains = self.sampler.chains
+        chains = self.kernel.chains
         store, starts = self._resume()
         finished = len(self.statistics.get("potential", []))
         before, self.done = time.monotonic() - self.seconds, 0
-        with self.bar(chains, finished) as bar:
+        with self.bar(chains, finished) as shown:
             for chain in range(finished, chains):
                 gradients = self.potential.gradients
-                rows = self._sample_chain(chain, {name: values[[chain]] for name, values in starts.items()}, store, bar)
+                rows = self._sample_chain(
+                    chain, {name: values[[chain]] for name, values in starts.items()}, store, shown
+                )
                 for name, values in rows.items():
                     self.statistics.setdefault(name, []).append(values)
                 # They are counted in units of one for every chain, and these served one chain.
                 self.potential.gradients = gradients + (self.potential.gradients - gradients) / chains
                 self.seconds = time.monotonic() - before
-                if self.sampler.checkpoint is not None:
+                if self.kernel.checkpoint is not None:
                     self._save(store, starts)
         self.statistics = {name: list(map(list, zip(*rows, strict=True))) for name, rows in self.statistics.items()}
         return store.draws
 
-    def _sample_chain(self, chain: int, state: State, store: DrawStore, bar: tqdm[Any]) -> dict[str, list[float]]:
+    def _sample_chain(self, chain: int, state: State, store: DrawStore, shown: Bar[Any]) -> dict[str, list[float]]:
         """All transitions of one chain; their statistics."""
         self.chain, self.done, self._kernel = chain, 0, None
         rows: dict[str, list[float]] = {}
@@ -119,18 +122,17 @@ class NutsRun(SamplingRun):
             row = self.transition(state)
             for name, values in row.items():
                 rows.setdefault(name, []).append(values.item())
-            if self.done >= self.sampler.warmup:
+            if self.done >= self.kernel.warmup:
                 store.append(self.target.theta(state["position"])[0])
             self.done += 1
-            bar.update()
-            bar.set_postfix_str(f"chain {chain}, {self._progress(row)}", refresh=False)
+            shown.update()
+            shown.set_postfix_str(f"chain {chain}, {self._progress(row)}", refresh=False)
         return rows
 
     def advance(self, state: State, step: int, warmup_steps: int) -> dict[str, Tensor]:
-        device = self.model.device
+        seed = stream(self.kernel.seed, 2, self.chain + 1, step + 1)
         # Pyro takes its random numbers from the global state, and would tell handlers around us of every one of them.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), poutine.block():
-            torch.manual_seed(stream(self.sampler.seed, 2, self.chain + 1, step + 1))
+        with seeded(seed, self.model.device), poutine.block():
             # In float64 the energies of a trajectory, and so its acceptance, are not those of rounding errors.
             position = {THETA: state["position"][0].double()}
             if self._kernel is None:
@@ -144,7 +146,7 @@ class NutsRun(SamplingRun):
         return self._kernel.told(step_size)
 
     def _new_kernel(self, position: dict[str, Tensor], warmup_steps: int) -> _Kernel:
-        sampler = self.sampler
+        sampler = self.kernel
         assert isinstance(sampler, NUTS)
         kernel = _Kernel(
             potential_fn=lambda params: _Energy.apply(params[THETA], self.target),
@@ -159,7 +161,7 @@ class NutsRun(SamplingRun):
 
     def posterior(self, draws: Tensor, history: dict[str, np.ndarray]) -> Posterior:
         posterior = super().posterior(draws, history)
-        posterior.info["chains_batched"] = "Pyro's kernel knows one chain: one after another"
+        posterior.info = replace(posterior.info, batching="Pyro's kernel knows one chain: one after another")
         return posterior
 
 
@@ -181,7 +183,6 @@ class NUTS(Sampler):
         max_tree_depth: a trajectory has at most ``2^max_tree_depth - 1`` steps.
         mass: ``"diagonal"``, ``"dense"`` (which needs ``P^2`` numbers) or ``"unit"`` (the prior's or the guide's widths
             alone).
-        The other arguments: see :class:`~pyrogen.inference.mcmc.sampler.Sampler`.
 
     Of its history, ``"steps"`` counts the leapfrog steps, each of them one gradient; ``"energy"`` is that of the draw
     with its momentum; ``"step_size"`` that of the transition. ``info["gradients"]`` counts, as for the other samplers,
@@ -199,7 +200,7 @@ class NUTS(Sampler):
         super().__post_init__()
         fraction(self, "target_acceptance")
         require(self.mass in ("diagonal", "dense", "unit"), "mass", self.mass, '"diagonal", "dense" or "unit"')
-        object.__setattr__(self, "max_tree_depth", whole_number("max_tree_depth", self.max_tree_depth, 1))
+        self._whole_numbers(max_tree_depth=1)
 
     def begin(self, target: Whitened, position: Tensor, generator: torch.Generator) -> State:
         return {"position": position, "potential": target.value(position)}

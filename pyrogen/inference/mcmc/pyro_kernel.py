@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
@@ -12,15 +12,14 @@ from torch import Tensor
 
 from pyrogen.bayes.model import THETA, BayesianFlow
 from pyrogen.checks import require
-from pyrogen.inference.mcmc.chains import SamplingRun, State
+from pyrogen.events import EventsLike
+from pyrogen.inference.mcmc.chains import SamplingRun
+from pyrogen.inference.mcmc.contract import Kernel, State
 from pyrogen.seeds import stream
-
-if TYPE_CHECKING:
-    from pyrogen.inference.mcmc.sampler import Sampler
 
 
 class PyroKernel(MCMCKernel):
-    """A sampler as a kernel for :class:`pyro.infer.MCMC`; :meth:`Sampler.kernel` makes it::
+    """A sampler as a kernel for :class:`pyro.infer.MCMC`; its method ``kernel`` makes it::
 
         kernel = pg.HMC(seed=0).kernel(model)
         mcmc = pyro.infer.MCMC(kernel, num_samples=500, warmup_steps=500)
@@ -46,12 +45,13 @@ class PyroKernel(MCMCKernel):
     Args:
         sampler: the settings.
         model: the Bayesian flow; as in ``fit``, it is copied, and the copy's preprocessing fitted to the events.
+        loop: what runs the sampler's transitions.
 
     Raises:
         ValueError: the sampler has a ``checkpoint``.
     """
 
-    def __init__(self, sampler: Sampler, model: BayesianFlow) -> None:
+    def __init__(self, sampler: Kernel, model: BayesianFlow, loop: type[SamplingRun] = SamplingRun) -> None:
         require(
             sampler.checkpoint is None,
             "checkpoint",
@@ -64,7 +64,7 @@ class PyroKernel(MCMCKernel):
                 f"schedule is {schedule!r}: cycles share a number of draws that Pyro's loop does not tell; "
                 'use schedule="constant", or fit()'
             )
-        self.sampler, self.model = sampler, model
+        self.sampler, self.model, self.loop = sampler, model, loop
         #: Weights are unconstrained; with this Pyro need not set the model up again to learn it.
         self.transforms: dict[str, Any] = {}
         self.cleanup()
@@ -79,12 +79,12 @@ class PyroKernel(MCMCKernel):
         self._divergences: list[int] = []
         self._step_size: float | None = None
 
-    def setup(self, warmup_steps: int, events: Any, weights: Any = None, context: Any = None) -> None:
+    def setup(self, warmup_steps: int, events: EventsLike, weights: Any = None, context: Any = None) -> None:
         """Check the data, prepare the model and find the chain's starting point, as ``fit`` does.
 
         Args:
             warmup_steps: transitions in which the sampler adapts itself.
-            events, weights, context: as in :meth:`~pyrogen.inference.mcmc.sampler.Sampler.fit`.
+            events, weights, context: as in :meth:`~pyrogen.inference.backend.Backend.fit`.
 
         Raises:
             ValueError: data that cannot be sampled from, or initial parameters of a wrong shape.
@@ -92,7 +92,7 @@ class PyroKernel(MCMCKernel):
         """
         seed = stream(self.sampler.seed, 1 + int(torch.randint(2**62, ())))
         sampler = replace(self.sampler, chains=1, warmup=warmup_steps, draws=1, seed=seed)
-        self._run = run = sampler.prepare(self.model, events, weights, context)
+        self._run = run = self.loop(sampler, *sampler.checked(self.model, events, weights, context))
         self._state = run.start(None if self._initial is None else self._check(self._initial))
         self._initial = self._theta()
 
@@ -134,13 +134,13 @@ class PyroKernel(MCMCKernel):
         if not torch.equal(params[THETA], self._theta()):
             fresh = run.start(self._check(params[THETA]))
             self._state |= {name: fresh[name] for name in ("position", "potential", "gradient") if name in fresh}
-        if run.done == run.sampler.warmup:
+        if run.done == run.kernel.warmup:
             self._acceptances = []
         row = run.transition(self._state)
         if "acceptance" in row:
             self._acceptances.append(row["acceptance"].item())
-        if run.done >= run.sampler.warmup and "diverging" in row and row["diverging"] > 0:
-            self._divergences.append(run.done - run.sampler.warmup)
+        if run.done >= run.kernel.warmup and "diverging" in row and row["diverging"] > 0:
+            self._divergences.append(run.done - run.kernel.warmup)
         self._step_size = row["step_size"].item() if "step_size" in row else None
         run.done += 1
         return {THETA: self._theta()}
@@ -158,7 +158,7 @@ class PyroKernel(MCMCKernel):
         """``"divergences"``, the numbers of the samples whose trajectory diverged, and ``"acceptance rate"``, the mean
         acceptance probability after the warm-up; each for samplers that have it."""
         assert self._run is not None
-        names = self._run.sampler.statistics
+        names = self._run.kernel.statistics
         told: dict[str, Any] = {"divergences": self._divergences} if "diverging" in names else {}
         return told | ({"acceptance rate": self._mean_acceptance()} if self._acceptances else {})
 

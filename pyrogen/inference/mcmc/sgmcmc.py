@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.checks import positive, require, whole_number
-from pyrogen.inference.mcmc.chains import State
-from pyrogen.inference.mcmc.sampler import Sampler, normal
+from pyrogen.checks import positive, require
+from pyrogen.inference.mcmc.contract import State, Statistics
+from pyrogen.inference.mcmc.sampler import Sampler
+from pyrogen.inference.mcmc.steps import normal
 from pyrogen.inference.run.potential import Whitened
+from pyrogen.posterior.info import Finding
 
 LARGEST_EXCESS = 0.3  # of the temperature, before a warning
 REMEMBERED = 0.98  # decay of the running averages in the warm-up
@@ -45,7 +46,6 @@ class StochasticGradient(Sampler):
             its gradient's root mean square. It is learned in the warm-up and fixed afterwards; so it needs no
             correction for its own changes, which pSGLD leaves out.
         temperature: T of the density exp(-U/T) that is sampled; 1 is the posterior, anything else a tempered one.
-        The other arguments: see :class:`~pyrogen.inference.mcmc.sampler.Sampler`.
     """
 
     thinning: int = 20
@@ -64,8 +64,8 @@ class StochasticGradient(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.batch_size is not None:
-            object.__setattr__(self, "batch_size", whole_number("batch_size", self.batch_size, 2))
-        object.__setattr__(self, "cycles", whole_number("cycles", self.cycles, 1))
+            self._whole_numbers(batch_size=2)
+        self._whole_numbers(cycles=1)
         positive(self, "tolerance", "temperature", *([] if self.step_size is None else ["step_size"]))
         require(self.schedule in ("constant", "cyclical"), "schedule", self.schedule, '"constant" or "cyclical"')
         require(0 <= self.exploration < 1, "exploration", self.exploration, "in [0, 1)")
@@ -130,13 +130,17 @@ class StochasticGradient(Sampler):
 
         return [factor(move) for move in moves]
 
-    def problems(self, history: dict[str, NDArray[np.float64]]) -> list[str]:
+    def findings(self, history: Statistics) -> Sequence[Finding]:
         excess = history["excess_temperature"].mean(1)
         if (excess <= max(LARGEST_EXCESS, 2 * self.tolerance)).all():
             return []
         return [
-            f"the chains are too hot: excess temperatures of {', '.join(f'{e:.2f}' for e in excess)} widen the "
-            "posterior by about half as much. Try a smaller step_size (None chooses one), or a larger batch_size"
+            Finding(
+                "chains too hot",
+                f"excess temperatures of {', '.join(f'{e:.2f}' for e in excess)} widen the posterior by about half as "
+                "much",
+                "Try a smaller step_size (None chooses one), or a larger batch_size",
+            )
         ]
 
     def _rows(self, target: Whitened, chains: int, generator: torch.Generator, part: float = 1.0) -> Tensor | None:
@@ -220,7 +224,6 @@ class SGLD(StochasticGradient):
     ``theta <- theta - (eps^2 / 2) A grad U~ + eps sqrt(T A) xi``, with U~ the mini-batch estimate of U scaled to the
     whole sample, A the preconditioner and xi standard normal. For a Gaussian of curvature h the variance comes out
     ``1 / (1 - eps^2 A h / 4)`` times too large, plus ``eps^2 A V / 4`` for gradients of variance V.
-    Arguments: see :class:`~pyrogen.inference.mcmc.sgmcmc.StochasticGradient`.
     """
 
     def _extend(self, state: State, generator: torch.Generator) -> None:
@@ -252,7 +255,6 @@ class SGHMC(StochasticGradient):
     Args:
         friction: gamma, in inverse units of the time in which an HMC trajectory of pi/2 decorrelates weights of unit
             width.
-        The other arguments: see :class:`~pyrogen.inference.mcmc.sgmcmc.StochasticGradient`.
     """
 
     friction: float = 1.0

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from pyrogen.inference.run.potential import Potential
+from pyrogen.progress import Bar, bar
 
-ROWS = 1024  # events whose graph of second derivatives is held at once
-VECTORS = 16  # vectors multiplied at once: with ROWS, what bounds the memory
-NUMBERS = 1 << 23  # largest number of per-event derivatives [rows, P] held at once
+SECOND_DERIVATIVES_AT_ONCE = 1024  # events whose graph of second derivatives is held at once
+VECTORS_AT_ONCE = 16  # vectors multiplied at once: with the events, what bounds the memory
+DERIVATIVES_AT_ONCE = 1 << 23  # largest number of per-event derivatives [rows, P] held at once
 BLOCK = 16  # directions by which the Krylov space grows
 
 
@@ -39,24 +38,24 @@ class Curvature:
 
     def products(self, vectors: Tensor) -> Tensor:
         """The curvature times vectors ``[K, P]``, in float64."""
-        with self._bar(self.potential.size * len(vectors)) as bar:
-            return self._products(vectors, bar)
+        with self._bar(self.potential.size * len(vectors)) as shown:
+            return self._products(vectors, shown)
 
-    def _products(self, vectors: Tensor, bar: tqdm[Any]) -> Tensor:
+    def _products(self, vectors: Tensor, shown: Bar[Any]) -> Tensor:
         scaled = vectors.to(self.scale) * self.scale
         result = torch.zeros_like(scaled, dtype=torch.float64)
         if self.kind == "fisher":
             for gradients, weights in self._gradients():
                 result += (weights * (scaled.double() @ gradients.T)) @ gradients
-                bar.update(len(gradients) * len(vectors))
+                shown.update(len(gradients) * len(vectors))
             return result * self.scale
-        for start in range(0, self.potential.size, ROWS):
+        for start in range(0, self.potential.size, SECOND_DERIVATIVES_AT_ONCE):
             leaf = self.theta.clone().requires_grad_()
-            rows = self.potential._rows(slice(start, start + ROWS))
+            rows = self.potential._rows(slice(start, start + SECOND_DERIVATIVES_AT_ONCE))
             gradient = torch.autograd.grad(self.potential._one(leaf, *rows), leaf, create_graph=True)[0]
-            for k in range(0, len(scaled), VECTORS):
-                result[k : k + VECTORS] += self._directional(gradient, leaf, scaled[k : k + VECTORS])
-                bar.update(len(rows[0]) * len(scaled[k : k + VECTORS]))
+            for k in range(0, len(scaled), VECTORS_AT_ONCE):
+                result[k : k + VECTORS_AT_ONCE] += self._directional(gradient, leaf, scaled[k : k + VECTORS_AT_ONCE])
+                shown.update(len(rows[0]) * len(scaled[k : k + VECTORS_AT_ONCE]))
         return result * self.scale
 
     def _directional(self, gradient: Tensor, leaf: Tensor, vectors: Tensor) -> Tensor:
@@ -71,7 +70,7 @@ class Curvature:
         def one(theta: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
             return potential.model.log_prob(theta, x[None], None if context is None else context[None])[0]
 
-        step = max(1, min(ROWS, NUMBERS // len(self.theta)))
+        step = max(1, min(SECOND_DERIVATIVES_AT_ONCE, DERIVATIVES_AT_ONCE // len(self.theta)))
         for start in range(0, potential.size, step):
             events, weights, context = potential._rows(slice(start, start + step))
             if potential.batched:
@@ -91,10 +90,10 @@ class Curvature:
             matrix = self.products(torch.eye(size, dtype=self.scale.dtype, device=self.scale.device))
             return (matrix + matrix.T) / 2
         matrix = torch.zeros(size, size, dtype=torch.float64, device=self.scale.device)
-        with self._bar(self.potential.size) as bar:
+        with self._bar(self.potential.size) as shown:
             for gradients, weights in self._gradients():
                 matrix += (weights * gradients.T) @ gradients
-                bar.update(len(gradients))
+                shown.update(len(gradients))
         return self.scale * matrix * self.scale[:, None]
 
     def diagonal(self) -> Tensor:
@@ -102,17 +101,17 @@ class Curvature:
         size = len(self.theta)
         diagonal = torch.zeros(size, dtype=torch.float64, device=self.scale.device)
         if self.kind == "hessian":
-            with self._bar(self.potential.size * size) as bar:
-                for k in range(0, size, VECTORS):
-                    rows = torch.arange(k, min(k + VECTORS, size), device=self.scale.device)
+            with self._bar(self.potential.size * size) as shown:
+                for k in range(0, size, VECTORS_AT_ONCE):
+                    rows = torch.arange(k, min(k + VECTORS_AT_ONCE, size), device=self.scale.device)
                     units = torch.zeros(len(rows), size, dtype=self.scale.dtype, device=self.scale.device)
                     units[rows - k, rows] = 1
-                    diagonal[k : k + VECTORS] = (self._products(units, bar) * units).sum(1)
+                    diagonal[k : k + VECTORS_AT_ONCE] = (self._products(units, shown) * units).sum(1)
             return diagonal
-        with self._bar(self.potential.size) as bar:
+        with self._bar(self.potential.size) as shown:
             for gradients, weights in self._gradients():
                 diagonal += weights @ gradients.square()
-                bar.update(len(gradients))
+                shown.update(len(gradients))
         return diagonal * self.scale.double().square()
 
     def leading(self, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,11 +131,11 @@ class Curvature:
         basis = torch.zeros(size, 0, dtype=torch.float64, device=self.scale.device)
         images = basis
         block = torch.randn(size, BLOCK, dtype=torch.float64, generator=generator, device=generator.device)
-        with self._bar(self.potential.size * wanted) as bar:
+        with self._bar(self.potential.size * wanted) as shown:
             while basis.shape[1] < wanted:
                 known = basis.shape[1]
                 basis = _extended(basis, block[:, : wanted - known], generator)
-                block = self._products(basis[:, known:].T, bar).T
+                block = self._products(basis[:, known:].T, shown).T
                 images = torch.cat([images, block], 1)
         projected = basis.T @ images
         values, vectors = torch.linalg.eigh((projected + projected.T) / 2)
@@ -145,15 +144,8 @@ class Curvature:
         residuals = (images @ vectors - ritz * values[: ritz.shape[1]]).norm(dim=0)
         return values, ritz, residuals
 
-    def _bar(self, total: int) -> tqdm[Any]:
-        return tqdm(
-            total=total,
-            desc=f"curvature ({self.kind})",
-            unit="event",
-            unit_scale=True,
-            disable=not self.progress,
-            mininterval=0.5 if sys.stderr.isatty() else 30,
-        )
+    def _bar(self, total: int) -> Bar[Any]:
+        return bar(total, f"curvature ({self.kind})", "event", show=self.progress, scaled=True)
 
 
 def _extended(basis: Tensor, block: Tensor, generator: torch.Generator) -> Tensor:

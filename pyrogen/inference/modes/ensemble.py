@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import require, whole_number
-from pyrogen.inference.mcmc.chains import SamplingError, SamplingWarning
+from pyrogen.checks import require
 from pyrogen.inference.modes.descent import Descent, Optimised
+from pyrogen.inference.problems import SamplingError, report
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.run.potential import independent_starts
+from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import Posterior
-from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.posterior.weights import StoredDraws
 from pyrogen.seeds import stream
 
 OBJECTIVES = ("map", "likelihood")
@@ -30,12 +30,11 @@ class Ensemble(Optimised):
     Every member starts from its own initialisation of the network's layers and sees its own mini-batches; Adam brings
     it to a maximum of the posterior or of the likelihood. The spread of the members tells of the training and of the
     modes it finds; within a mode there is none: the draws do not follow the posterior, and
-    ``info["exact"]`` is False.
+    ``info.is_posterior`` is False.
 
     Args:
         members: number of networks.
         objective: ``"map"``: the loss has the prior's term ``-log prior(theta)``; ``"likelihood"``: the events' alone.
-        The other arguments: see :class:`~pyrogen.inference.modes.descent.Optimised`.
     """
 
     members: int = 10
@@ -43,7 +42,7 @@ class Ensemble(Optimised):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "members", whole_number("members", self.members, 1))
+        self._whole_numbers(members=1)
         require(self.objective in OBJECTIVES, "objective", self.objective, f"one of {', '.join(OBJECTIVES)}")
 
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
@@ -56,38 +55,49 @@ class Ensemble(Optimised):
                 f"the loss of all {self.members} members is NaN or infinite after {self.steps} steps; try a smaller lr "
                 f"(now {self.lr}) or dtype=torch.float64, with another checkpoint file if there is one"
             )
-        problems = find_problems(final, descent.state["skipped"])
-        for problem in problems:
-            warnings.warn(problem, SamplingWarning, stacklevel=3)
-        history = descent.curve() | {"final_loss": final.cpu().numpy()}
-        return Posterior(model, WeightPosterior("draws", {"draws": theta[:, None]}), history, descent.info(problems))
+        findings = tuple(find_problems(final, descent.state["skipped"]))
+        report(findings)
+        weights = StoredDraws(theta[:, None])
+        return descent.posterior(weights, {"final_loss": final.cpu().numpy()}, is_posterior=False, findings=findings)
 
 
-def find_problems(final: Tensor, skipped: Tensor) -> list[str]:
-    """What is wrong with the members of an ensemble, in words with advice.
+def find_problems(final: Tensor, skipped: Tensor) -> list[Finding]:
+    """What is wrong with the members of an ensemble.
 
     Args:
         final: loss per event of every member at its end, ``[C]``, over the whole sample.
         skipped: steps ``[C]`` that were left out because the loss or its gradient was not finite.
     """
-    problems = []
+    found = []
     finite = final.isfinite()
     for c in (~finite).nonzero()[:, 0].tolist():
-        problems.append(
-            f"member {c} (of {len(final)}) ends with a loss of {final[c]:.6g}: it has no finite density for all "
-            "events. Leave it out, or try a smaller lr or dtype=torch.float64"
+        found.append(
+            Finding(
+                "member without a density",
+                f"member {c} (of {len(final)}) ends with a loss of {final[c]:.6g}: it has no finite density for all "
+                "events",
+                "Leave it out, or try a smaller lr or dtype=torch.float64",
+            )
         )
     for c in (finite & (skipped > 0)).nonzero()[:, 0].tolist():
-        problems.append(
-            f"the loss of member {c} (of {len(final)}) was NaN or infinite in {skipped[c]:.0f} steps, which were left "
-            f"out; it ends at {final[c]:.4f} nats per event. Try a smaller lr or dtype=torch.float64"
+        found.append(
+            Finding(
+                "steps left out",
+                f"the loss of member {c} (of {len(final)}) was NaN or infinite in {skipped[c]:.0f} steps, which were "
+                f"left out; it ends at {final[c]:.4f} nats per event",
+                "Try a smaller lr or dtype=torch.float64",
+            )
         )
     middle = final[finite].median()
     spread = 1.4826 * (final[finite] - middle).abs().median()  # the standard deviation, were the members Gaussian
     limit = middle + torch.clamp(SPREADS * spread, min=FAR)
     for c in (finite & (final > limit)).nonzero()[:, 0].tolist():
-        problems.append(
-            f"member {c} (of {len(final)}) ends at a loss of {final[c]:.4f} nats per event, far above the others' "
-            f"median of {middle:.4f}: its training got stuck. Leave it out, or try more steps or another lr"
+        found.append(
+            Finding(
+                "training got stuck",
+                f"member {c} (of {len(final)}) ends at a loss of {final[c]:.4f} nats per event, far above the others' "
+                f"median of {middle:.4f}",
+                "Leave it out, or try more steps or another lr",
+            )
         )
-    return problems
+    return found

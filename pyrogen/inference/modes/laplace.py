@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import require, whole_number
-from pyrogen.inference.mcmc.chains import SamplingError, SamplingWarning
+from pyrogen.checks import require
 from pyrogen.inference.modes.curvature import Curvature
 from pyrogen.inference.modes.descent import Descent, Optimised
+from pyrogen.inference.problems import SamplingError, report
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.run.potential import Potential, Whitened
+from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import Posterior
-from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.posterior.weights import LowRankPrecision, MeanField, Multivariate, WeightPosterior
+from pyrogen.progress import bar
 from pyrogen.seeds import stream
 
 STRUCTURES = ("auto", "full", "low_rank", "diagonal")
@@ -38,7 +37,7 @@ class Laplace(Optimised):
     curvature there, ``(1 + H) / s^2`` with prior widths s and the curvature H of the log-likelihood in units of them
     (:class:`~pyrogen.inference.modes.curvature.Curvature`). Where H has negative eigenvalues (a network is no convex
     problem, and event weights may be negative) they are set to zero: the Gaussian is nowhere wider than the prior.
-    ``info["negative_eigenvalues"]`` counts those among the computed ones.
+    ``info.details["negative_eigenvalues"]`` counts those among the computed ones.
 
     Args:
         structure: ``"full"``: the whole matrix; ``"low_rank"``: the ``rank`` largest eigenvalues and the prior's width
@@ -49,8 +48,8 @@ class Laplace(Optimised):
             but the Fisher matrix for the diagonal of more than 1,500 weights, which would take P products of it.
         rank: number of eigenvalues for ``"low_rank"``; at most P are there.
         polish: most iterations of L-BFGS; 0: none.
-        The other arguments: see :class:`~pyrogen.inference.modes.descent.Optimised`. The checkpoint holds the way to
-        the maximum; the curvature there, which takes no decisions, is computed again.
+
+    The checkpoint holds the way to the maximum; the curvature there, which takes no decisions, is computed again.
     """
 
     structure: str = "auto"
@@ -62,8 +61,7 @@ class Laplace(Optimised):
         super().__post_init__()
         require(self.structure in STRUCTURES, "structure", self.structure, f"one of {', '.join(STRUCTURES)}")
         require(self.curvature in CURVATURES, "curvature", self.curvature, f"one of {', '.join(CURVATURES)}")
-        for name, least in {"rank": 1, "polish": 0}.items():
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
+        self._whole_numbers(rank=1, polish=0)
 
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
         descent = Descent(self, model, data, model.initial_theta[None], stream(self.seed, 0))
@@ -76,11 +74,10 @@ class Laplace(Optimised):
         theta = descent.state["maximum"][0]
         weights, told, values = self._gaussian(descent.potential, theta)
         descent.seconds = time.monotonic() - before
-        problems = find_problems(told)
-        for problem in problems:
-            warnings.warn(problem, SamplingWarning, stacklevel=3)
-        history = descent.curve() | {"eigenvalues": values.cpu().numpy()}
-        return Posterior(model, weights, history, descent.info(problems) | told)
+        findings = tuple(find_problems(told))
+        report(findings)
+        history = {"eigenvalues": values.cpu().numpy()}
+        return descent.posterior(weights, history, details=told, findings=findings)
 
     def _polished(self, potential: Potential, theta: Tensor) -> Tensor:
         """The best of the weights ``[1, P]`` that L-BFGS meets on its way down the whole sample's potential."""
@@ -96,9 +93,7 @@ class Laplace(Optimised):
         if self.polish == 0:
             return target.theta(best)
         wall = lowest + abs(lowest) + 1e3 * potential.effective_size
-        with tqdm(
-            desc="L-BFGS", unit="step", disable=not self.progress, mininterval=0.5 if sys.stderr.isatty() else 30
-        ) as bar:
+        with bar(None, "L-BFGS", "step", show=self.progress) as shown:
 
             def closure() -> float:
                 nonlocal best, lowest
@@ -109,8 +104,8 @@ class Laplace(Optimised):
                     leaf.grad, found = torch.zeros_like(gradient), wall
                 elif found < lowest:
                     best, lowest = leaf.detach().clone(), found
-                bar.update()
-                bar.set_postfix_str(f"loss per event {found / potential.effective_size:.6f}", refresh=False)
+                shown.update()
+                shown.set_postfix_str(f"loss per event {found / potential.effective_size:.6f}", refresh=False)
                 return found
 
             # Tolerances below what rounding allows: the line search ends it where no step lowers the potential.
@@ -135,11 +130,11 @@ class Laplace(Optimised):
         gradient = (potential.value_and_gradient(theta[None])[1][0] * scale).double()
         told: dict[str, Any] = {"structure": structure, "curvature": kind}
         vectors = None
+        weights: WeightPosterior
         if structure == "diagonal":
             values = curvature.diagonal()
             kept = values.clamp(min=0)
-            arrays = {"loc": theta, "scale": (scale / (1 + kept).sqrt()).to(theta)}
-            weights = WeightPosterior("mean_field", arrays)
+            weights = MeanField(loc=theta, scale=(scale / (1 + kept).sqrt()).to(theta))
         elif structure == "full":
             values, vectors = torch.linalg.eigh(curvature.matrix())
             values, vectors = values.flip(0), vectors.flip(1)
@@ -148,15 +143,14 @@ class Laplace(Optimised):
             # The triangular factor of factor @ factor^T without that product, which would square its condition.
             upper = torch.linalg.qr(factor.T, mode="r").R
             tril = (upper * upper.diagonal().sign()[:, None]).T
-            weights = WeightPosterior("multivariate", {"loc": theta, "scale_tril": tril.to(theta)})
+            weights = Multivariate(loc=theta, scale_tril=tril.to(theta))
         else:
             generator = torch.Generator(theta.device).manual_seed(stream(self.seed, 2))
             values, vectors, residuals = curvature.leading(self.rank, generator)
             rank = vectors.shape[1]
             kept = values[:rank].clamp(min=0)
             shrink = 1 / (1 + kept).sqrt()
-            arrays = {"loc": theta, "scale": scale, "vectors": vectors.to(theta), "shrink": shrink.to(theta)}
-            weights = WeightPosterior("low_rank_precision", arrays)
+            weights = LowRankPrecision(loc=theta, scale=scale, vectors=vectors.to(theta), shrink=shrink.to(theta))
             told |= {
                 "rank": rank,
                 "largest_eigenvalue_left_out": float(values[rank]) if rank < size else 0.0,
@@ -177,25 +171,37 @@ class Laplace(Optimised):
         return weights, told, values
 
 
-def find_problems(told: dict[str, Any]) -> list[str]:
-    """What is wrong with a Gaussian, from the numbers in its ``info``, in words with advice."""
-    problems = []
+def find_problems(told: dict[str, Any]) -> list[Finding]:
+    """What is wrong with a Gaussian, from the numbers in the ``details`` of its ``info``."""
+    found = []
     if not told["newton_decrement"] < 1:  # also for NaN
-        problems.append(
-            f"the network is not at the maximum of the posterior: by its gradient (norm {told['gradient_norm']:.3g} in "
-            f"units of the prior's widths) and curvature that lies {told['newton_decrement']:.3g} posterior widths "
-            "away. Try more steps, a larger polish or dtype=torch.float64"
+        found.append(
+            Finding(
+                "not at the maximum",
+                f"the network is not at the maximum of the posterior: by its gradient (norm "
+                f"{told['gradient_norm']:.3g} in units of the prior's widths) and curvature that lies "
+                f"{told['newton_decrement']:.3g} posterior widths away",
+                "Try more steps, a larger polish or dtype=torch.float64",
+            )
         )
     if told["curvature"] == "hessian" and told["smallest_eigenvalue"] < -1 - 1e-3:
-        problems.append(
-            "the network sits at a saddle of the posterior, not at a maximum: the curvature has an eigenvalue of "
-            f"{told['smallest_eigenvalue']:.3g} in units of the prior's, and there the Gaussian has the prior's "
-            "width. Try more steps, another lr or another seed of the flow"
+        found.append(
+            Finding(
+                "at a saddle",
+                "the network sits at a saddle of the posterior, not at a maximum: the curvature has an eigenvalue of "
+                f"{told['smallest_eigenvalue']:.3g} in units of the prior's, and there the Gaussian has the prior's "
+                "width",
+                "Try more steps, another lr or another seed of the flow",
+            )
         )
     if told.get("largest_eigenvalue_left_out", 0.0) > 1:
-        problems.append(
-            f"rank {told['rank']} leaves out directions in which the events say more than the prior (the largest "
-            f"eigenvalue left out is {told['largest_eigenvalue_left_out']:.3g}), and the posterior is too wide there. "
-            "Try a larger rank"
+        found.append(
+            Finding(
+                "rank too small",
+                f"rank {told['rank']} leaves out directions in which the events say more than the prior (the largest "
+                f"eigenvalue left out is {told['largest_eigenvalue_left_out']:.3g}), and the posterior is too wide "
+                "there",
+                "Try a larger rank",
+            )
         )
-    return problems
+    return found

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import trange
 
 from pyrogen.inference.run.potential import Whitened
+from pyrogen.progress import bar
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Adam:
     def run(self, target: Whitened, position: Tensor, generator: torch.Generator, progress: bool = False) -> Tensor:
         """All steps from ``position [C, P]``; returns where they end."""
         state = self.begin(position)
-        for step in trange(self.steps, desc="start", unit="step", disable=not progress, leave=False, delay=3):
-            self.advance(target, state, step, generator)
+        with bar(self.steps, "start", "step", show=progress, brief=True) as shown:
+            for step in range(self.steps):
+                self.advance(target, state, step, generator)
+                shown.update()
         return state["position"]

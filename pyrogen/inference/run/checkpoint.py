@@ -7,29 +7,30 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyrogen.bayes.model import BayesianFlow
 from pyrogen.files import open_hdf5, read_json, write_array, write_hdf5, write_json
+from pyrogen.inference.run.data import TrainingData
 
-if TYPE_CHECKING:
-    from pyrogen.bayes.model import BayesianFlow
-    from pyrogen.inference.run.data import TrainingData
-
-KIND, VERSION = "checkpoint", 1
+KIND, VERSION = "checkpoint", 2
 
 
 class CheckpointMismatchError(ValueError):
     """The checkpoint at the given path belongs to another model, configuration or data set."""
 
 
-def digest(tensor: Tensor) -> str:
-    """SHA-256 of a tensor's numbers."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+def digest(*tensors: Tensor) -> str:
+    """SHA-256 of the numbers of tensors, one after another."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def run_identity(
@@ -48,10 +49,15 @@ def run_identity(
     identity = {
         "settings": settings,
         "model": model.describe() | {"initial_weights": digest(model.initial_theta)},
-        "flow_buffers": {name: digest(buffer) for name, buffer in model._flow.named_buffers()},
+        "flow_buffers": digest(*model.flow_buffers().values()),
         "data": {"events": list(data.events.shape), "sha256": data.digest},
     }
     return json.loads(json.dumps(identity | more))
+
+
+def name_of(identity: Mapping[str, Any]) -> str:
+    """A short name of a run, by which files beside its checkpoint know it."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def save_checkpoint(
@@ -82,7 +88,8 @@ def load_checkpoint(
     """Read the checkpoint at ``path`` if there is one, after checking that it belongs to this run.
 
     Returns:
-        ``(state, tensors)`` as saved, or None where the file does not exist.
+        ``(state, tensors)`` as saved, or None where the file does not exist. The state has the name that the run had
+        when it began as ``"run"``.
 
     Raises:
         CheckpointMismatchError: naming every entry of ``identity`` that differs.
@@ -91,7 +98,8 @@ def load_checkpoint(
     if not Path(path).exists():
         return None
     with open_hdf5(path, KIND, VERSION) as file:
-        found = _flatten(read_json(file, "identity"))
+        saved = read_json(file, "identity")
+        found = _flatten(_up_to_date(saved))
         wanted = _flatten(json.loads(json.dumps(identity)))
         differences = [
             f"{key}: {found.get(key, 'absent')} in the file, {wanted.get(key, 'absent')} in this run"
@@ -105,7 +113,17 @@ def load_checkpoint(
                 + "\nRepeat that run's model, settings and data to go on with it, or give another checkpoint file."
             )
         tensors = {name: torch.from_numpy(np.array(data[()])) for name, data in file["tensors"].items()}
-        return read_json(file, "state"), tensors
+        return {"run": name_of(saved)} | read_json(file, "state"), tensors
+
+
+def _up_to_date(identity: dict[str, Any]) -> dict[str, Any]:
+    """The identity of a run in today's words, from a file of any version."""
+    settings, buffers = dict(identity.get("settings", {})), identity.get("flow_buffers")
+    if "epochs" in settings and "warmup" in settings:  # of variational inference, until version 1
+        settings["lr_warmup"] = settings.pop("warmup")
+    if isinstance(buffers, Mapping):  # one digest for each, until version 1; a coupling flow had at most one buffer
+        buffers = next(iter(buffers.values())) if len(buffers) == 1 else buffers or digest()
+    return identity | {"settings": settings, "flow_buffers": buffers}
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, str]:

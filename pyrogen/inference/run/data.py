@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyrogen.bayes.inputs import as_tensor, check_context
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.events import EventSample, check_events, check_weights
+from pyrogen.events import EventSample, EventsLike, check_events, check_weights
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,25 @@ class TrainingData:
         return cls(tensors["events"], tensors.get("weights"), tensors.get("context"), names, units, digest.hexdigest())
 
 
+def prepare(
+    model: BayesianFlow, events: EventsLike, weights: Any, context: Any, dtype: torch.dtype | None, device: str
+) -> tuple[BayesianFlow, TrainingData]:
+    """The model prepared for checked data.
+
+    Raises:
+        ValueError: events, weights or context that cannot be learned from.
+    """
+    data = TrainingData.check(model, events, weights, context, dtype or model.dtype, device)
+    model = model.prepare(data.events, data.weights, dtype=dtype, device=device)
+    check_on_support(model, data.events)
+    return model, data
+
+
 def check_on_support(model: BayesianFlow, events: Tensor) -> None:
     """A flow on the unit box has no density outside: say so before the training meets an infinite loss."""
-    if not getattr(model._flow, "on_unit_box", False):
+    if not model.on_unit_box:
         return
-    inner = model._preprocessing(events)[0]
+    inner = model.preprocessing(events)[0]
     outside = ((inner < 0) | (inner > 1)).any(-1).nonzero()[:, 0]
     if len(outside):
         first = int(outside[0])
@@ -90,3 +104,85 @@ def check_on_support(model: BayesianFlow, events: Tensor) -> None:
             f"{events[first].tolist()}. Give BayesianFlow(preprocessing=pg.events.UnitBox(low, high)), or a flow with "
             'base="normal"'
         )
+
+
+@dataclass(frozen=True)
+class ManySamples(TrainingData):
+    """R checked samples of the same size: as :class:`TrainingData`, with events ``[R, N, d]`` and no weights.
+
+    Attributes:
+        digests: SHA-256 of every sample.
+    """
+
+    digests: tuple[str, ...] = ()
+
+
+def check_samples(model: BayesianFlow, samples: Any) -> None:
+    """Check that there are several samples, of a model without conditions.
+
+    Raises:
+        ValueError: a single sample, none, or a conditional flow.
+    """
+    if isinstance(samples, EventSample) or len(samples) == 0 or getattr(samples, "ndim", 3) != 3:
+        raise ValueError("samples must be several samples of events: a sequence of [N, d], or an array [R, N, d]")
+    if model.context:
+        raise ValueError("fit_many takes no conditions; fit a conditional flow to one sample after another")
+
+
+def why_apart(samples: Any) -> str | None:
+    """Why samples cannot be one batch; None where they can."""
+    sizes = {len(sample) for sample in samples}
+    if len(sizes) > 1:
+        return f"the samples have between {min(sizes)} and {max(sizes)} events"
+    if any(isinstance(sample, EventSample) and sample.weights is not None for sample in samples):
+        return "the samples have event weights"
+    return None
+
+
+def prepare_many(
+    model: BayesianFlow, samples: Any, dtype: torch.dtype | None, device: str
+) -> tuple[BayesianFlow, ManySamples]:
+    """The model prepared for R checked samples of one size.
+
+    Constants of the preprocessing that are not yet set are fitted to all samples together: there is one model.
+
+    Raises:
+        ValueError: samples that cannot be learned from, the number of the first one named.
+    """
+    parts = _checked(model, samples, dtype, device)
+    events = torch.stack([part.events for part in parts])
+    model = model.prepare(events.flatten(0, 1), dtype=dtype, device=device)
+    check_on_support(model, events.flatten(0, 1))
+    digests = tuple(part.digest for part in parts)
+    together = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return model, ManySamples(events, None, None, parts[0].names, parts[0].units, together, digests)
+
+
+def prepare_together(model: BayesianFlow, samples: Any, dtype: torch.dtype | None, device: str) -> BayesianFlow:
+    """The model prepared for all samples together, which may differ in size and have weights.
+
+    Raises:
+        ValueError: as :func:`prepare_many`, and where only some of the samples have weights.
+    """
+    parts = _checked(model, samples, dtype, device)
+    weights = [part.weights for part in parts if part.weights is not None]
+    if weights and len(weights) < len(parts):
+        raise ValueError(
+            f"{len(weights)} of {len(parts)} samples have event weights; give all of them weights, or none"
+        )
+    together = torch.cat([part.events for part in parts])
+    return model.prepare(together, torch.cat(weights) if weights else None, dtype=dtype, device=device)
+
+
+def _checked(model: BayesianFlow, samples: Any, dtype: torch.dtype | None, device: str) -> list[TrainingData]:
+    parts: list[TrainingData] = []
+    for r, sample in enumerate(samples):
+        try:
+            parts.append(TrainingData.check(model, sample, None, None, dtype or model.dtype, device))
+        except ValueError as error:
+            raise ValueError(f"sample {r}: {error}") from error
+        if parts[r].events.shape[1] != parts[0].events.shape[1]:
+            raise ValueError(
+                f"sample {r} has {parts[r].events.shape[1]} features, sample 0 has {parts[0].events.shape[1]}"
+            )
+    return parts

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
 from pyrogen.inference.run.data import TrainingData
+from pyrogen.seeds import seeded
 
-NUMBERS = 1 << 15  # events times chains evaluated at once: what bounds the memory of a gradient
+EVENTS_TIMES_CHAINS = 1 << 15  # evaluated at once: what bounds the memory of a gradient
 
 
 class Potential:
@@ -38,7 +39,7 @@ class Potential:
         self.size = len(data.events)
         self.effective_size = self.size if self.weights is None else float(self.weights.sum())
         #: Width of the prior of every weight, ``[P]``.
-        self.prior_scale: Tensor = model._buffers["_prior_scales"]  # type: ignore[assignment]
+        self.prior_scale: Tensor = model.prior_scales
         self.likelihood_only = likelihood_only
         self.obstacle = self._obstacle()
         self.batched = self.obstacle is None
@@ -91,7 +92,7 @@ class Potential:
     def _parts(self, chains: int, rows: Tensor | None) -> tuple[Iterable[Any], float]:
         """All events, or ``rows [M]`` or ``[C, M]`` of them, in chunks of bounded memory; and the factor that scales
         their log-likelihood to the whole sample."""
-        step = max(1, NUMBERS // chains)
+        step = max(1, EVENTS_TIMES_CHAINS // chains)
         if rows is None:
             return (slice(start, start + step) for start in range(0, self.size, step)), 1.0
         return rows.split(step, -1), self.size / rows.shape[-1]
@@ -142,12 +143,11 @@ def independent_starts(model: BayesianFlow, chains: int, seed: int) -> Tensor:
 
     A flow none of whose layers can be initialised anew (no ``reset_parameters``) starts from draws of the prior.
     """
-    flow = copy.deepcopy(model._flow)
+    flow = copy.deepcopy(model.flow)
     layers = [layer for layer in flow.modules() if callable(getattr(layer, "reset_parameters", None))]
     owned = sum(p.numel() for layer in layers for p in layer.parameters(recurse=False))
     starts = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, model.device):
         for _ in range(chains):
             if owned < model.weights:
                 starts.append(model.prior().sample())

@@ -6,11 +6,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from baselines import kill_at_save, same_bits
 from known import Location
 from pyro.infer.autoguide import AutoLowRankMultivariateNormal
 
 import pyrogen as pg
-from pyrogen.inference.vi import svi_replicas
+from pyrogen.inference.run.data import prepare_many
+from pyrogen.inference.vi import training as training_module
+from pyrogen.inference.vi.mean_field import ManyMeanFields
 
 SAMPLES = torch.randn(5, 60, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64) + torch.arange(
     5.0
@@ -37,7 +40,7 @@ def test_svi_finds_the_posterior_of_every_sample():
     posteriors = svi(epochs=1000).fit_many(location(), SAMPLES)
     means, width = exact()
     for r, posterior in enumerate(posteriors):
-        assert posterior.info["batched"] and posterior.info["sample"] == r
+        assert posterior.info.batched and posterior.info.sample == r
         # The noise of the last steps, at a rate that has fallen to nothing, is a few per cent of the width.
         assert torch.allclose(posterior.weights.arrays["loc"], means[r], atol=0.1 * width)
         assert torch.allclose(posterior.weights.arrays["scale"], torch.tensor(width).double(), rtol=0.1)
@@ -52,7 +55,7 @@ def test_samplers_find_the_posterior_of_every_sample(sampler):
     means, width = exact()
     for r, posterior in enumerate(posteriors):
         draws = posterior.weights.arrays["draws"]
-        assert draws.shape == (2, 400, 2) and posterior.info["chains"] == 2
+        assert draws.shape == (2, 400, 2) and posterior.info.chains == 2
         assert all(values.shape[0] == 2 for values in posterior.history.values())
         # 800 draws, of which correlations leave at least 100: means within 4 / sqrt(100) widths.
         assert torch.allclose(draws.mean((0, 1)), means[r], atol=0.4 * width)
@@ -78,17 +81,17 @@ def test_local_reparameterization_draws_noise_for_every_event_of_every_sample():
     flow = pg.CouplingFlow(2, 2, (8,), transform="bernstein", base="uniform", bins=4, activation="tanh", seed=1)
     data = torch.rand(1, 1, 2).expand(3, 50, 2)
     backend = svi(batch_size=50, init_scale=0.3)
-    model, checked = svi_replicas.prepare_replicas(backend, pg.BayesianFlow(flow), data)
-    training = svi_replicas.ReplicaTraining(backend, model, checked)
-    assert training.local and training.obstacle is None
+    model, checked = prepare_many(pg.BayesianFlow(flow), data, backend.dtype, backend.device)
+    many = ManyMeanFields(backend, model, checked)
+    assert many.local and many.local_reason == "activations drawn per event"
     noisy = torch.func.vmap(model.local_log_prob, randomness="different")
-    values = noisy(training.mean, torch.full_like(training.mean, 0.3), checked.events)
+    values = noisy(many.mean, torch.full_like(many.mean, 0.3), checked.events)
     assert len(values.flatten().unique()) == 150
 
 
 def test_kill_and_resume_gives_the_same_bits(tmp_path, monkeypatch):
     whole = svi(epochs=9).fit_many(location(), SAMPLES)
-    saves, save = [], svi_replicas.save_checkpoint
+    saves, save = [], training_module.save_checkpoint
 
     def killed(*arguments):
         save(*arguments)
@@ -96,7 +99,7 @@ def test_kill_and_resume_gives_the_same_bits(tmp_path, monkeypatch):
         if len(saves) == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(svi_replicas, "save_checkpoint", killed)
+    monkeypatch.setattr(training_module, "save_checkpoint", killed)
     backend = svi(epochs=9, checkpoint=tmp_path / "run.h5")
     with pytest.raises(KeyboardInterrupt):
         backend.fit_many(location(), SAMPLES)
@@ -107,6 +110,61 @@ def test_kill_and_resume_gives_the_same_bits(tmp_path, monkeypatch):
         assert np.array_equal(one.history["loss"], two.history["loss"])
     with pytest.raises(pg.CheckpointMismatchError, match="sha256"):
         backend.fit_many(location(), SAMPLES + 1)
+
+
+def stopping(**kwargs):
+    """A training that stops early, of networks on three samples of the wedge."""
+    torch.manual_seed(4)
+    samples = torch.stack([pg.targets.Wedge().sample((200,)) for _ in range(3)])
+    model = pg.BayesianFlow(pg.CouplingFlow(2, 2, (8,), seed=1))
+    settings = {"validation": 0.25, "patience": 2, "lr": 1e-2, "widths_after": 0.0, "epochs": 12, "batch_size": 10}
+    # Slow widths: a KL that falls all the time would let none of them stop.
+    return svi(dtype=None, lr_widths=1e-4, seed=9, **settings | kwargs).fit_many(model, samples)
+
+
+def validation_loss(posterior):
+    return posterior.history["validation_nll"] + posterior.history["kl"]
+
+
+def test_every_network_of_a_batch_stops_for_itself():
+    """Each is kept where its validation loss was lowest, and its curve ends with its patience."""
+    posteriors, without_end = stopping(), stopping(patience=None)
+    for r, posterior in enumerate(posteriors):
+        info, history = posterior.info, posterior.history
+        assert info.batched and (info.sample, info.samples) == (r, 3)
+        assert (info.training_events, info.validation_events, info.effective_size) == (150, 50, 150)
+        assert all(len(values) == info.epochs_done for values in history.values())
+        assert np.isfinite(history["validation_nll"]).all()
+        loss = validation_loss(posterior)
+        assert np.array_equal(loss, validation_loss(without_end[r])[: info.epochs_done])
+        assert info.kept_epoch == 1 + np.argmin(loss)
+        assert info.epochs_done == min(12, info.kept_epoch + 2)
+        assert info.gradients == info.epochs_done
+    # One goes on to the end, and one that stopped long before would have become better in that time.
+    assert max(posterior.info.epochs_done for posterior in posteriors) == 12
+    best = [validation_loss(posterior).min() for posterior in posteriors]
+    assert any(validation_loss(longer).min() < lowest for longer, lowest in zip(without_end, best, strict=True))
+
+
+def test_the_weights_of_a_batch_are_those_of_the_kept_epochs():
+    """A run that ends at the epoch where a network was kept, at the same rates, ends with the weights kept there."""
+    posteriors = stopping(schedule="constant", lr_warmup=0.0)
+    for r, posterior in enumerate(posteriors):
+        ended = stopping(schedule="constant", lr_warmup=0.0, epochs=posterior.info.kept_epoch, patience=None)[r]
+        assert all(torch.equal(posterior.weights.arrays[n], ended.weights.arrays[n]) for n in ("loc", "scale"))
+
+
+@pytest.mark.parametrize("moment", [2, 5, 7])
+def test_networks_that_stop_early_resume_with_the_same_bits(moment, tmp_path, monkeypatch):
+    whole = stopping()
+    kill_at_save(monkeypatch, moment, training_module)
+    with pytest.raises(KeyboardInterrupt):
+        stopping(checkpoint=tmp_path / "run.h5")
+    monkeypatch.undo()
+    for _ in range(2):  # to the end, and from the end
+        for one, two in zip(whole, stopping(checkpoint=tmp_path / "run.h5"), strict=True):
+            two.history["seconds"] = one.history["seconds"]
+            assert same_bits(one, two)
 
 
 def test_hmc_resumes_many_samples(tmp_path):
@@ -121,7 +179,7 @@ def test_hmc_resumes_many_samples(tmp_path):
 @pytest.mark.parametrize(
     ("backend", "samples", "reason"),
     [
-        (svi(epochs=2, validation=0.5), SAMPLES, "validation"),
+        (svi(epochs=2, num_particles=2), SAMPLES, "several particles"),
         (svi(epochs=2), [SAMPLES[0], SAMPLES[1][:40]], "between 40 and 60"),
         (svi(epochs=2), [pg.EventSample(SAMPLES[0].numpy(), weights=np.full(60, 2.0))] * 2, "weights"),
         (pg.NUTS(chains=1, warmup=2, draws=4, progress=False), SAMPLES[:2], "one chain after another"),
@@ -133,8 +191,8 @@ def test_what_cannot_be_batched_goes_one_by_one(backend, samples, reason, tmp_pa
         warnings.simplefilter("ignore", pg.SamplingWarning)  # so short a run is allowed to complain
         posteriors = backend.fit_many(location(), samples)
     assert len(posteriors) == len(samples)
-    assert reason in posteriors[1].info["batched_reason"] and not posteriors[1].info["batched"]
-    assert posteriors[0].info["settings"]["seed"] != posteriors[1].info["settings"]["seed"]
+    assert reason in posteriors[1].info.batched_reason and not posteriors[1].info.batched
+    assert posteriors[0].info.settings["seed"] != posteriors[1].info.settings["seed"]
 
 
 @pytest.mark.parametrize(
@@ -170,11 +228,11 @@ def test_a_lighter_kl_narrows_the_posterior():
     alone = backend.fit(location(), SAMPLES[0])
     together = backend.fit_many(location(), SAMPLES)
     for posterior in (alone, *together):
-        assert posterior.info["tempered"]
+        assert posterior.info.tempered
         assert torch.allclose(posterior.weights.arrays["scale"], torch.tensor(width).double(), rtol=0.1)
         history = posterior.history
         assert np.allclose(history["loss"], history["nll"] + weight * history["kl"])
-    assert not svi(epochs=1).fit(location(), SAMPLES[0]).info["tempered"]
+    assert not svi(epochs=1).fit(location(), SAMPLES[0]).info.tempered
 
 
 def test_one_by_one_is_prepared_as_in_one_batch():
@@ -184,7 +242,7 @@ def test_one_by_one_is_prepared_as_in_one_batch():
     together = svi(**settings).fit_many(pg.BayesianFlow(flow), SAMPLES)
     guide = partial(AutoLowRankMultivariateNormal, rank=2)
     alone = svi(**settings, guide=guide).fit_many(pg.BayesianFlow(flow), SAMPLES)
-    assert "only the mean-field guide" in alone[0].info["batched_reason"]
+    assert "only the mean-field guide" in alone[0].info.batched_reason
     constants = [str(posterior.model.describe()["preprocessing"]) for posterior in (*together, *alone)]
     assert len(set(constants)) == 1
     starts = torch.stack([posterior.weights.arrays["loc"] for posterior in alone])
@@ -201,13 +259,13 @@ def test_mixed_weights_are_refused():
 def test_a_step_that_is_not_finite_leaves_its_sample_alone():
     data = torch.rand(3, 50, 2, dtype=torch.float64)
     backend = svi(batch_size=50)
-    model, checked = svi_replicas.prepare_replicas(backend, location(), data)
-    training = svi_replicas.ReplicaTraining(backend, model, checked)
+    many = ManyMeanFields(backend, *prepare_many(location(), data, backend.dtype, backend.device))
     for bad in (False, True):
-        before = training.mean.detach().clone()
-        training.optimizer.zero_grad(set_to_none=True)
-        training._loss(torch.arange(50).expand(3, 50), False)[0].sum().backward()
+        before = many.mean.detach().clone()
+        many.optimizer.zero_grad(set_to_none=True)
+        many.losses(torch.arange(50).expand(3, 50), False)[0].sum().backward()
         finite = torch.tensor([True, not bad, True])
-        training._step(training._clip(finite))
-        moved = (training.mean.detach() - before).abs().sum(1) > 0
+        many.clip()
+        many.take(finite)
+        moved = (many.mean.detach() - before).abs().sum(1) > 0
         assert moved.tolist() == finite.tolist()

@@ -1,0 +1,214 @@
+"""What all backends are: settings, and two ways to turn a model and events into posteriors."""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyrogen.bayes.model import BayesianFlow
+from pyrogen.checks import require, whole_number
+from pyrogen.events import EventsLike
+from pyrogen.files import check_writable
+from pyrogen.inference.documented import inherit_arguments
+from pyrogen.inference.problems import NotBatchedError
+from pyrogen.inference.run.data import (
+    ManySamples,
+    TrainingData,
+    check_samples,
+    prepare,
+    prepare_many,
+    prepare_together,
+    why_apart,
+)
+from pyrogen.inference.run.potential import independent_starts
+from pyrogen.posterior.info import RunInfo
+from pyrogen.posterior.posterior import Posterior
+from pyrogen.progress import bar
+from pyrogen.seeds import stream
+
+Samples = Sequence[EventsLike] | Tensor | NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend(ABC):
+    """Turns a Bayesian flow and events into a posterior. A backend is its settings; every run starts from them.
+
+    A new one is a frozen dataclass with :meth:`_fit`, and where many samples can be one batch :meth:`_fit_many`.
+
+    Args:
+        seed: seeds everything that is drawn; the global random state is left alone. The same seed gives the same bits
+            on one thread.
+        dtype: ``torch.float32``, ``torch.float64``, or None for the flow's own.
+        device: a torch device.
+        checkpoint: HDF5 file with the state of the run. If it exists the run goes on from it, to the same bits as an
+            uninterrupted one.
+        progress: show progress bars, in the run and in the predictions of its posterior.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    seed: int = 0
+    dtype: torch.dtype | None = None
+    device: str = "cpu"
+    checkpoint: str | os.PathLike[str] | None = None
+    progress: bool = True
+
+    #: Settings that do not decide the result.
+    incidental: ClassVar[tuple[str, ...]] = ("checkpoint", "progress")
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        inherit_arguments(cls)
+
+    def __post_init__(self) -> None:
+        self._whole_numbers(seed=0)
+        require(
+            self.dtype in (None, torch.float32, torch.float64), "dtype", self.dtype, "torch.float32 or torch.float64"
+        )
+        require(isinstance(self.progress, bool), "progress", self.progress, "True or False")
+
+    def _whole_numbers(self, **least: int) -> None:
+        """Check settings that are whole numbers of at least so much, and make them Python's own."""
+        for name, smallest in least.items():
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), smallest))
+
+    def fit(self, model: BayesianFlow, events: EventsLike, weights: Any = None, context: Any = None) -> Posterior:
+        """Learn the posterior of the weights, or go on from the checkpoint.
+
+        Args:
+            model: the Bayesian flow; it is copied, so that several fits start from the same state.
+            events: ``[N, d]``, a tensor, an array or an :class:`~pyrogen.EventSample` (whose weights then count).
+            weights: event weights ``[N]`` of either sign with a positive sum.
+            context: conditions ``[N, k]`` of a conditional flow.
+
+        Returns:
+            The posterior. Its ``history`` has the curves of the run, its ``info`` how it came about, and in
+            ``info.findings`` what is wrong with it.
+
+        Raises:
+            ValueError: events, weights or context that cannot be learned from, or a foreign checkpoint.
+            TrainingDivergedError: the loss or its gradient was NaN or infinite for many steps in a row.
+            SamplingError: no chain, or no network, has a finite potential.
+            OSError: the checkpoint cannot be written.
+        """
+        self._check_files()
+        return self._fit(*self.checked(model, events, weights, context))
+
+    def fit_many(self, model: BayesianFlow, samples: Samples) -> list[Posterior]:
+        """Learn from R independent samples, such as a coverage study needs, in one batch where that is possible.
+
+        Where it is not, one sample is learned from after another, each with a seed, a start and a checkpoint of its
+        own, and ``info.batched_reason`` says why.
+
+        Args:
+            model: the Bayesian flow; it is copied. Preprocessing constants that are not yet set are fitted to all
+                samples together. Every sample starts from an initialisation of its own.
+            samples: R samples of events, ``[R, N, d]`` or a sequence of ``[N, d]``.
+
+        Returns:
+            R posteriors, as from :meth:`fit`; the ``gradients`` and ``seconds`` of a batch are those of the whole run.
+
+        Raises:
+            ValueError: samples that cannot be learned from (the first is named), or a foreign checkpoint.
+            TrainingDivergedError: as in :meth:`fit`, naming the sample.
+            SamplingError: as in :meth:`fit`.
+            OSError: the checkpoint cannot be written.
+        """
+        self._check_files()
+        check_samples(model, samples)
+        try:
+            self._check_batch(samples)
+            return self._fit_many(*prepare_many(model, samples, self.dtype, self.device))
+        except NotBatchedError as reason:
+            return self._fit_apart(model, samples, str(reason))
+
+    def checked(
+        self, model: BayesianFlow, events: EventsLike, weights: Any = None, context: Any = None
+    ) -> tuple[BayesianFlow, TrainingData]:
+        """The model prepared for checked data, in the ``dtype`` and on the ``device`` of these settings.
+
+        Raises:
+            ValueError: events, weights or context that cannot be learned from.
+        """
+        return prepare(model, events, weights, context, self.dtype, self.device)
+
+    def describe(self) -> dict[str, Any]:
+        """All settings that decide the result, in JSON types."""
+        told = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in self.incidental}
+        told["dtype"] = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        return json.loads(json.dumps(told | self._described()))
+
+    def _described(self) -> dict[str, Any]:
+        """Settings that JSON does not know, in words that it does."""
+        return {}
+
+    @abstractmethod
+    def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
+        """The posterior of a prepared model on checked data."""
+
+    def _check_batch(self, samples: Samples) -> None:
+        """Check that samples can be one batch.
+
+        Raises:
+            NotBatchedError: they cannot.
+        """
+        reason = why_apart(samples)
+        if reason is not None:
+            raise NotBatchedError(reason)
+
+    def _fit_many(self, model: BayesianFlow, data: ManySamples) -> list[Posterior]:
+        """The posteriors of a prepared model on R checked samples in one batch.
+
+        Raises:
+            NotBatchedError: they cannot be one batch.
+        """
+        raise NotBatchedError(f"{type(self).__name__} is not batched over samples")
+
+    def _fit_apart(self, model: BayesianFlow, samples: Samples, reason: str) -> list[Posterior]:
+        """A posterior for every sample, one after another."""
+        model = prepare_together(model, samples, self.dtype, self.device)
+        starts = independent_starts(model, len(samples), stream(self.seed, 2))
+        posteriors = []
+        with bar(len(samples), "samples", "sample", show=self.progress) as shown:
+            for r, sample in enumerate(samples):
+                changes: dict[str, Any] = {"seed": stream(self.seed, r, 1) % 2**31, "progress": False}
+                if self.checkpoint is not None:
+                    path = Path(self.checkpoint)
+                    changes["checkpoint"] = path.with_name(f"{path.stem}.{r}{path.suffix}")
+                model.initial_theta.copy_(starts[r])  # of this copy of the model, which fit copies again
+                posterior = replace(self, **changes).fit(model, sample)
+                posterior.info = replace(
+                    posterior.info, sample=r, samples=len(samples), batched=False, batched_reason=reason
+                )
+                posterior.progress = self.progress
+                posteriors.append(posterior)
+                shown.update()
+        return posteriors
+
+    def _check_files(self) -> None:
+        """Check before any work that the files of the run can be written."""
+        if self.checkpoint is not None:
+            check_writable(self.checkpoint)
+
+    def _posterior(
+        self, model: BayesianFlow, weights: Any, history: dict[str, Any], data: TrainingData, **entries: Any
+    ) -> Posterior:
+        """The result of a run, with what every one of them tells of how it came about."""
+        info = RunInfo(
+            backend=type(self).__name__,
+            settings=self.describe(),
+            names=data.names,
+            units=data.units,
+            **{"data_sha256": data.digest} | entries,
+        )
+        return Posterior(model, weights, history, info, progress=self.progress)

@@ -1,0 +1,41 @@
+"""What goes wrong in a run: errors that end it, and warnings that its result carries on as findings."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable
+from types import FrameType
+
+from pyrogen.posterior.info import Finding
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss or its gradient was NaN or infinite for many steps in a row."""
+
+
+class SamplingWarning(UserWarning):
+    """The result of a run is not what a posterior needs; the text says why and what to try."""
+
+
+class SamplingError(RuntimeError):
+    """A chain or a network cannot go on; the text names it and says what to try."""
+
+
+class NotBatchedError(Exception):
+    """Several samples cannot be one batch; the text says why, and each is then trained by itself."""
+
+
+def report(findings: Iterable[Finding]) -> None:
+    """Warn of every finding, in the line of the user's script that asked for the run."""
+    for finding in findings:
+        warnings.warn(str(finding), SamplingWarning, stacklevel=_frames_of_pyrogen() + 1)
+
+
+def _frames_of_pyrogen() -> int:
+    """How many frames up from the caller the first one outside of the package is."""
+    package, frame, depth = __name__.partition(".")[0], sys._getframe(1), 0
+    current: FrameType | None = frame
+    while current is not None and current.f_globals.get("__name__", "").partition(".")[0] == package:
+        current, depth = current.f_back, depth + 1
+    return depth

@@ -1,0 +1,109 @@
+"""Settings of variational inference, checked: what objectives and the training loop know of the backend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+from pyrogen.bayes.guide import AutoNormal
+from pyrogen.checks import is_number, require
+from pyrogen.inference.backend import Backend
+from pyrogen.schedules import SCHEDULES
+
+
+@dataclass(frozen=True, kw_only=True)
+class SVISettings(Backend):
+    """What a training of variational inference is asked for.
+
+    Args:
+        epochs: passes over the training events.
+        batch_size: events per step, or all training events where there are no more; the incomplete last batch of an
+            epoch is left out (events are shuffled anew).
+        lr: Adam's learning rate for posterior means.
+        lr_widths: learning rate for posterior widths, which travel from ``init_scale`` to as far as the prior.
+        schedule: ``"cosine"``, ``"constant"`` or ``"exponential"`` (to a hundredth).
+        lr_warmup: fraction of all steps over which the rates rise linearly from zero.
+        widths_after: fraction of all steps before the posterior widths move. First the means find the density, with
+            one weight draw per batch (the widths are tiny, and such a step costs half), then the widths grow to what
+            the data allow. The loss is the same throughout. Widths that grow from the first step hide the gradient of
+            the means: the same number of steps then ends at a worse fit (``benchmarks/head_start.py``).
+        betas: Adam's decay rates.
+        clip: largest norm of the gradient of the loss per event, or None.
+        guide: :class:`~pyrogen.AutoNormal` or any Pyro autoguide class or factory ``model -> guide``.
+        init_scale: initial posterior width of every weight, for guides that take one.
+        local_reparameterization: draw activations per event instead of weights per batch, where guide and layers
+            allow; ``posterior.info.local_reparameterization`` says what was done, ``..._reason`` why not.
+        num_particles: draws averaged per step.
+        kl_weight: factor on the KL. Any other than 1 is no Bayesian posterior of these events, and
+            ``posterior.info.tempered`` says so: with ``kl_weight=T`` every event counts ``1/T`` times, and the
+            widths of weights that the data determine shrink by ``sqrt(T)``.
+        validation: fraction of the events held out; their negative log-likelihood per event joins the curve.
+        patience: stop after this many epochs without a better validation loss, and keep the best; None: never.
+        checkpoint: HDF5 file with the state of the run, replaced after every ``checkpoint_every`` epochs. If the file
+            exists the run goes on from it, to the same bits as an uninterrupted one.
+        checkpoint_every: epochs between two checkpoints.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    epochs: int = 300
+    batch_size: int = 512
+    lr: float = 1e-3
+    lr_widths: float = 1e-2
+    schedule: str = "cosine"
+    lr_warmup: float = 0.02
+    widths_after: float = 0.2
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = 10.0
+    guide: Callable[..., Any] = AutoNormal
+    init_scale: float = 1e-3
+    local_reparameterization: bool = True
+    num_particles: int = 1
+    kl_weight: float = 1.0
+    validation: float = 0.0
+    patience: int | None = None
+    checkpoint_every: int = 1
+
+    incidental: ClassVar[tuple[str, ...]] = (*Backend.incidental, "checkpoint_every")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        smallest = {"epochs": 1, "batch_size": 1, "num_particles": 1, "checkpoint_every": 1}
+        if self.patience is not None:
+            smallest["patience"] = 1
+        self._whole_numbers(**smallest)
+        for name in ("lr", "lr_widths", "init_scale", "kl_weight", "lr_warmup", "widths_after", "validation"):
+            require(is_number(getattr(self, name)), name, getattr(self, name), "a number")
+            object.__setattr__(self, name, float(getattr(self, name)))
+        for name in ("lr", "lr_widths", "init_scale", "kl_weight"):
+            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "positive and finite")
+        require(self.schedule in SCHEDULES, "schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
+        require(0 <= self.lr_warmup < 1, "lr_warmup", self.lr_warmup, "a fraction of the steps in [0, 1)")
+        require(0 <= self.widths_after < 1, "widths_after", self.widths_after, "a fraction of the steps in [0, 1)")
+        require(self.clip is None or self.clip > 0, "clip", self.clip, "positive, or None")
+        require(0 <= self.validation < 1, "validation", self.validation, "a fraction of the events in [0, 1)")
+        require(
+            self.patience is None or self.validation > 0,
+            "validation",
+            self.validation,
+            "positive where patience is given: early stopping needs held-out events",
+        )
+
+    def _described(self) -> dict[str, Any]:
+        return {"guide": _guide_name(self.guide)}
+
+
+def _guide_name(guide: Any) -> str:
+    if isinstance(guide, partial):
+        arguments = ", ".join(f"{name}={_shown(value)}" for name, value in sorted(guide.keywords.items()))
+        return f"{_guide_name(guide.func)}({arguments})"
+    return f"{guide.__module__}.{getattr(guide, '__qualname__', type(guide).__qualname__)}"
+
+
+def _shown(value: Any) -> str:
+    """A function by its name: its address would be another one in the next process."""
+    return _guide_name(value) if callable(value) else repr(value)

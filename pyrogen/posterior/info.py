@@ -1,0 +1,133 @@
+"""How a posterior came about, and what is wrong with it: records, turned into words and JSON at the edges only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a posterior, or that one has to know of it.
+
+    Attributes:
+        problem: what, in a few words.
+        found: the figures, and where.
+        advice: what to try.
+        serious: whether the uncertainty is not to be used as it is.
+    """
+
+    problem: str
+    found: str
+    advice: str
+    serious: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.problem}: {self.found}. {self.advice}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """How a posterior came about: the same entries for every backend, None where a backend has no such thing.
+
+    Attributes:
+        backend: name of the backend.
+        settings: its settings that decide the result, in JSON types.
+        names, units: column names and units of the training events, where these had them.
+        data_sha256: digest of the training data.
+        training_events: number N of training events.
+        validation_events: number of events held out.
+        effective_size: ``(sum w)^2 / sum w^2`` of weighted events, N of others.
+        exact: whether the draws follow the posterior exactly, given time.
+        tempered: whether they follow another power of it (``kl_weight`` or ``temperature`` other than 1).
+        is_posterior: whether the draws stand for a posterior at all; those of an ensemble are single trainings.
+        local_reparameterization: whether activations were drawn per event; None outside of variational inference.
+        local_reparameterization_reason: why not.
+        batching: whether one gradient served all chains, or why it did not.
+        chains: number of chains.
+        epochs_done: passes over the events.
+        kept_epoch: the epoch that the result is from.
+        gradients: gradient evaluations, in passes over the sample of every chain or network.
+        seconds: duration of the run.
+        sample, samples: which of how many samples of a ``fit_many`` this is.
+        batched: whether these samples were trained in one batch.
+        batched_reason: why not.
+        findings: what was found wrong at the end of the run.
+        details: figures that this backend alone has, by names that its documentation explains, in JSON types.
+    """
+
+    backend: str = "unknown backend"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] | None = None
+    units: tuple[str, ...] | None = None
+    data_sha256: str | None = None
+    training_events: int | None = None
+    validation_events: int = 0
+    effective_size: float | None = None
+    exact: bool = False
+    tempered: bool = False
+    is_posterior: bool = True
+    local_reparameterization: bool | None = None
+    local_reparameterization_reason: str | None = None
+    batching: str | None = None
+    chains: int | None = None
+    epochs_done: int | None = None
+    kept_epoch: int | None = None
+    gradients: float | None = None
+    seconds: float | None = None
+    sample: int | None = None
+    samples: int | None = None
+    batched: bool | None = None
+    batched_reason: str | None = None
+    findings: tuple[Finding, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The findings in words."""
+        return tuple(map(str, self.findings))
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether the training events had weights that matter."""
+        return None not in (self.effective_size, self.training_events) and self.effective_size != self.training_events
+
+    @property
+    def size(self) -> float | None:
+        """Number of training events, of weighted ones their effective number; None where it is not known."""
+        return self.training_events if self.effective_size is None else self.effective_size
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it in JSON types, without what is not known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """What :meth:`to_json` made; also of the files of version 1, whose entries differed by backend."""
+        given = dict(content)
+        if "findings" not in given:
+            given = _of_version_1(given)
+        for name in ("names", "units"):
+            if given.get(name) is not None:
+                given[name] = tuple(given[name])
+        given["findings"] = tuple(Finding(**finding) for finding in given["findings"])
+        return cls(**given)
+
+
+def _of_version_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Entries of a file of version 1: those that only one backend had become details, warnings in prose findings."""
+    content = {name: value for name, value in content.items() if value is not None}
+    warnings, known = content.pop("warnings", []), {entry.name for entry in fields(RunInfo)}
+    settings = dict(content.get("settings", {}))
+    if "epochs" in settings and "warmup" in settings:  # of variational inference
+        settings["lr_warmup"] = settings.pop("warmup")
+        content["settings"] = settings
+    content["batching"] = content.pop("chains_batched", None)
+    details = {name: content.pop(name) for name in list(content) if name not in known}
+    findings = []
+    for warning in warnings:
+        found, _, advice = warning.partition(". ")
+        findings.append(asdict(Finding("warning of the run", found, advice.rstrip(".") or "Look at the chains")))
+    ensemble = content.get("backend") == "Ensemble"
+    return content | {"findings": findings, "details": details, "is_posterior": not ensemble}

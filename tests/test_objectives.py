@@ -1,0 +1,130 @@
+"""The training loop under an objective that it does not know, and with steps that are run by somebody else."""
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from known import Location
+
+import pyrogen as pg
+from pyrogen.inference.run.checkpoint import run_identity
+from pyrogen.inference.vi.guided import GuideObjective
+from pyrogen.inference.vi.objective import Objective
+from pyrogen.inference.vi.training import CURVES, Training
+from pyrogen.posterior import Point
+from pyrogen.seeds import untouched
+
+EVENTS = torch.randn(90, 2, generator=torch.Generator().manual_seed(1)) + torch.tensor([1.0, -0.5])
+
+
+class Bootstrapped(Objective):
+    """Maximum likelihood of R networks on one sample, each with event weights of its own."""
+
+    first_stream = 0
+    validation_events = 0
+    local, local_reason = False, "no widths"
+
+    def __init__(self, settings, model, data, networks):
+        self.settings, self.model, self.data, self.networks = settings, model, data, networks
+        self.size = len(data.events)
+        self.effective_size = float(self.size)
+        self.event_weights = torch.distributions.Exponential(1.0).sample((networks, self.size))
+        self.theta = model.initial_theta.repeat(networks, 1).requires_grad_()
+        self.optimizer = torch.optim.Adam([{"params": [self.theta]}, {"params": []}])
+
+    def shuffled(self):
+        return torch.randperm(self.size).expand(self.networks, -1)
+
+    def losses(self, rows, local):
+        log_prob = torch.func.vmap(self.model.log_prob, (0, None))(self.theta, self.data.events[rows[0]])
+        nll = -(self.event_weights.gather(1, rows) * log_prob).mean(1)
+        return nll, nll, torch.zeros_like(nll)
+
+    def clip(self):
+        return self.theta.grad.norm(dim=1)
+
+    def take(self, finite):
+        self.optimizer.step()
+
+    def validation_nll(self, local):
+        return torch.full((self.networks,), torch.nan)
+
+    def remember(self, better):
+        raise AssertionError("there is no validation")
+
+    def recall(self, kept):
+        raise AssertionError("there is no validation")
+
+    def tensors(self):
+        return {"theta": self.theta}
+
+    def load(self, tensors):
+        with torch.no_grad():
+            self.theta.copy_(tensors["theta"])
+
+    def weights(self, r):
+        return Point(loc=self.theta[r])
+
+
+def bootstrapped(path=None, epochs=400, **changes):
+    settings = pg.SVI(epochs=epochs, batch_size=90, lr=5e-2, checkpoint=path, progress=False, **changes)
+    model, data = settings.checked(pg.BayesianFlow(Location(), preprocessing=None), EVENTS)
+    with untouched():
+        torch.manual_seed(5)
+        objective = Bootstrapped(settings, model, data, networks=4)
+        training = Training(settings, objective, run_identity(settings.describe(), model, data), "bootstrap")
+        training.run()
+    return objective, training
+
+
+def test_an_objective_that_the_loop_does_not_know():
+    """The maxima are the weighted means, known in closed form; every network has its own."""
+    objective, training = bootstrapped()
+    weights = objective.event_weights / objective.event_weights.sum(1, keepdim=True)
+    means = torch.stack([objective.weights(r).arrays["loc"] for r in range(4)])
+    assert means.numpy() == pytest.approx((weights @ EVENTS).numpy(), abs=1e-3)
+    curves = training.curves(2)
+    assert set(curves) == set(CURVES) and all(len(curve) == 400 for curve in curves.values())
+    assert (training.epochs_done == 400).all() and (training.kept_epoch == 400).all()
+
+
+def test_its_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
+    from pyrogen.inference.vi import training as module
+
+    whole = bootstrapped(epochs=6)[0]
+    save, saves = module.save_checkpoint, []
+
+    def killed(*arguments):
+        save(*arguments)
+        saves.append(1)
+        if len(saves) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        bootstrapped(tmp_path / "run.h5", epochs=6)
+    again, training = bootstrapped(tmp_path / "run.h5", epochs=6)
+    assert torch.equal(again.theta, whole.theta) and len(training.history["loss"]) == 6 and len(saves) == 6
+
+
+def test_steps_can_be_run_by_somebody_else():
+    """A graph or a compiled step sees batches and rates as arguments and gives tensors back: the same bits."""
+    settings = pg.SVI(epochs=3, batch_size=30, lr_warmup=0.2, widths_after=0.5, progress=False)
+    model, data = settings.checked(pg.BayesianFlow(pg.CouplingFlow(2, 2, (8,))), EVENTS)
+    calls, ends = [], []
+    for other in (False, True):
+        with untouched(), pyro.get_param_store().scope():
+            objective = GuideObjective(settings, model, data)
+
+            def advance(rows, rates, local, objective=objective):
+                calls.append((tuple(rows.shape), rates, local))
+                return objective.step(rows, rates, local)
+
+            training = Training(settings, objective, {}, "SVI", advance if other else None)
+            training.run()
+            ends.append(objective.weights(0).arrays)
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ("loc", "scale"))
+    assert len(calls) == 9 and {shape for shape, _, _ in calls} == {(1, 30)}
+    assert [local for _, _, local in calls] == [False] * 4 + [True] * 5  # widths move in the second half
+    assert [rates[1] > 0 for _, rates, _ in calls] == [False] * 4 + [True] * 5
+    assert np.argmax([rates[0] for _, rates, _ in calls]) in (1, 2)
