@@ -9,7 +9,8 @@ from torch.nn.functional import softplus
 
 from pyrogen import EventSample
 from pyrogen.diagnostics import Classifier, classifier_test, roc_auc, train_classifier
-from pyrogen.diagnostics.classifier import LARGEST_LOG_RATIO, _split
+from pyrogen.diagnostics.classifier import LARGEST_LOG_RATIO
+from pyrogen.diagnostics.classifier_samples import random_split
 from pyrogen.inference import TrainingDivergedError
 
 QUICK = {"epochs": 10, "lr": 3e-3, "hidden": (32, 32), "progress": False}
@@ -187,7 +188,7 @@ def test_the_same_seed_gives_the_same_bits_and_global_randomness_stays():
 
 
 def test_a_split_shares_no_event():
-    rest, part = _split("truth", EventSample(normal(101)), 0.3, "held-out")
+    rest, part = random_split("truth", EventSample(normal(101)), 0.3, "held-out")
     assert len(part) == 30
     assert torch.equal(torch.cat([rest, part]).sort()[0], torch.arange(101))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,6 +16,7 @@ from torch.nn.functional import softplus
 
 from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import fraction, is_number, positive, require, whole_number
+from pyrogen.diagnostics.classifier_samples import Features, checked_samples, part_size, random_split, variables
 from pyrogen.diagnostics.roc import roc_auc
 from pyrogen.events import EventSample, EventsLike, check_events
 from pyrogen.inference.problems import TrainingDivergedError
@@ -24,10 +25,8 @@ from pyrogen.schedules import learning_rate_factor
 from pyrogen.seeds import seeded, stream
 
 Array = NDArray[np.float64]
-Features = Callable[[Tensor], Tensor]
 
 LARGEST_LOG_RATIO = 15.0  # a factor of 3e6: more than samples of millions of events can tell
-SMALLEST_PART = 10  # events of each class in each part of a split
 MIN_EPOCHS, MIN_STEPS = 20, 3_000  # of a training, where the epochs are not given
 VALIDATION = 0.2  # fraction of the training events that choose the epoch
 SCORED_AT_ONCE = 65_536  # events
@@ -204,13 +203,13 @@ def classifier_test(
     whole_number("seed", seed, 0)
     require(is_number(held_out) and 0 < held_out < 1, "held_out", held_out, "between 0 and 1")
     training = _Training(features, hidden, epochs, batch_size, lr)
-    samples = _checked_samples(truth, generated, features)
+    samples = checked_samples(truth, generated, features)
     splits = []  # all of them before the first training: what is wrong with one shows at once
     for r in range(trainings):
         generator = torch.Generator().manual_seed(stream(seed, r, 1))
-        splits.append([_split(name, sample, held_out, "held-out", generator) for name, sample in samples.items()])
+        splits.append([random_split(name, sample, held_out, "held-out", generator) for name, sample in samples.items()])
         for name, (rest, _) in zip(samples, splits[-1], strict=True):
-            _part_size(name, len(rest), training.validation, "validation")
+            part_size(name, len(rest), training.validation, "validation")
 
     aucs, errors, classifiers, sizes = [], [], [], (0, 0)
     for r, split in enumerate(splits):
@@ -264,7 +263,7 @@ def train_classifier(
     """
     whole_number("seed", seed, 0)
     training = _Training(features, hidden, epochs, batch_size, lr, validation)
-    samples = _checked_samples(truth, generated, features)
+    samples = checked_samples(truth, generated, features)
     return training.run(samples["truth"], samples["generated"], seed, "classifier" if progress else None)
 
 
@@ -295,8 +294,8 @@ class _Training:
         """Train on checked events; ``label`` is that of the progress bar, None for none."""
         with seeded(stream(seed, 1)):
             samples = {"truth": truth, "generated": generated}
-            splits = [_split(name, sample, self.validation, "validation") for name, sample in samples.items()]
-            seen = [_seen(name, sample, self.features) for name, sample in samples.items()]
+            splits = [random_split(name, sample, self.validation, "validation") for name, sample in samples.items()]
+            seen = [variables(name, sample, self.features) for name, sample in samples.items()]
             classifier = Classifier(seen[0].shape[1], self.hidden, self.features)
             classifier._fit_scales(torch.cat([x[rows] for x, (rows, _) in zip(seen, splits, strict=True)]))
             training, validation = (
@@ -369,66 +368,3 @@ class _Labelled:
         if rows is not None:
             inputs, signs, weights = inputs[rows], signs[rows], weights[rows]
         return (weights * softplus(-signs * classifier.logit(inputs))).mean()
-
-
-def _checked_samples(truth: Any, generated: Any, features: Features | None) -> dict[str, EventSample]:
-    """Both samples, by the name of the argument, after all checks that need no split."""
-    samples = {}
-    for name, events in (("truth", truth), ("generated", generated)):
-        if not isinstance(events, EventSample):
-            check_events(events, what=name)
-            events = EventSample(events)
-        samples[name] = events
-    a, b = samples.values()
-    if a.features != b.features:
-        raise ValueError(f"truth has {a.features} columns and generated has {b.features}; they must be the same")
-    if a.names != b.names and sorted(a.names) == sorted(b.names):
-        raise ValueError(
-            f"truth has the columns {', '.join(a.names)}, generated has them in another order: {', '.join(b.names)}"
-        )
-    widths = [_seen(name, sample, features).shape[1] for name, sample in samples.items()]
-    if widths[0] != widths[1]:
-        raise ValueError(f"features makes {widths[0]} variables of truth and {widths[1]} of generated; give one number")
-    return samples
-
-
-def _seen(name: str, sample: EventSample, features: Features | None) -> Tensor:
-    """The variables of all events, ``[N, k]`` in float64."""
-    events = sample.tensor(torch.float64)
-    if features is None:
-        return events
-    seen = features(events)
-    if not isinstance(seen, Tensor) or seen.ndim != 2 or len(seen) != len(events):
-        shape = list(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
-        raise ValueError(f"features({name}) is {shape}; it must be a tensor [{len(events)}, k], one row per event")
-    check_events(seen, what=f"features({name})")
-    return seen.detach().double()
-
-
-def _split(
-    name: str, sample: EventSample, share: float, part: str, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
-    """Rows of a random split: the rest, and the part; both with a positive sum of weights."""
-    count = _part_size(name, len(sample), share, part)
-    order = torch.randperm(len(sample), generator=generator)
-    rows = order[count:], order[:count]
-    if sample.weights is not None:
-        for its, what in zip(rows, ("other", part), strict=True):
-            total = float(sample.weights[its.numpy()].sum())
-            if not total > 0:
-                raise ValueError(
-                    f"{name}: the weights of the {len(its)} {what} events do not have a positive sum, but "
-                    f"{total:.6g}; give another seed, or more events"
-                )
-    return rows
-
-
-def _part_size(name: str, size: int, share: float, part: str) -> int:
-    """How many events the part has; an error where it or the rest has too few."""
-    count = round(share * size)
-    if min(count, size - count) < SMALLEST_PART:
-        raise ValueError(
-            f"{name}: of {size} events {count} are for the {part} part and {size - count} are left; both need at "
-            f"least {SMALLEST_PART}: give more events or another fraction"
-        )
-    return count

@@ -1,0 +1,78 @@
+"""The samples that a classifier learns from: checked, as the variables it sees, and split at random."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrogen.events import EventSample, check_events
+
+Features = Callable[[Tensor], Tensor]
+
+SMALLEST_PART = 10  # events of each class in each part of a split
+
+
+def checked_samples(truth: Any, generated: Any, features: Features | None) -> dict[str, EventSample]:
+    """Both samples, by the name of the argument, after all checks that need no split."""
+    samples = {}
+    for name, events in (("truth", truth), ("generated", generated)):
+        if not isinstance(events, EventSample):
+            check_events(events, what=name)
+            events = EventSample(events)
+        samples[name] = events
+    a, b = samples.values()
+    if a.features != b.features:
+        raise ValueError(f"truth has {a.features} columns and generated has {b.features}; they must be the same")
+    if a.names != b.names and sorted(a.names) == sorted(b.names):
+        raise ValueError(
+            f"truth has the columns {', '.join(a.names)}, generated has them in another order: {', '.join(b.names)}"
+        )
+    widths = [variables(name, sample, features).shape[1] for name, sample in samples.items()]
+    if widths[0] != widths[1]:
+        raise ValueError(f"features makes {widths[0]} variables of truth and {widths[1]} of generated; give one number")
+    return samples
+
+
+def variables(name: str, sample: EventSample, features: Features | None) -> Tensor:
+    """The variables of all events, ``[N, k]`` in float64."""
+    events = sample.tensor(torch.float64)
+    if features is None:
+        return events
+    seen = features(events)
+    if not isinstance(seen, Tensor) or seen.ndim != 2 or len(seen) != len(events):
+        shape = list(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
+        raise ValueError(f"features({name}) is {shape}; it must be a tensor [{len(events)}, k], one row per event")
+    check_events(seen, what=f"features({name})")
+    return seen.detach().double()
+
+
+def random_split(
+    name: str, sample: EventSample, share: float, part: str, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Rows of a random split: the rest, and the part; both with a positive sum of weights."""
+    count = part_size(name, len(sample), share, part)
+    order = torch.randperm(len(sample), generator=generator)
+    rows = order[count:], order[:count]
+    if sample.weights is not None:
+        for its, what in zip(rows, ("other", part), strict=True):
+            total = float(sample.weights[its.numpy()].sum())
+            if not total > 0:
+                raise ValueError(
+                    f"{name}: the weights of the {len(its)} {what} events do not have a positive sum, but "
+                    f"{total:.6g}; give another seed, or more events"
+                )
+    return rows
+
+
+def part_size(name: str, size: int, share: float, part: str) -> int:
+    """How many events the part has; an error where it or the rest has too few."""
+    count = round(share * size)
+    if min(count, size - count) < SMALLEST_PART:
+        raise ValueError(
+            f"{name}: of {size} events {count} are for the {part} part and {size - count} are left; both need at "
+            f"least {SMALLEST_PART}: give more events or another fraction"
+        )
+    return count
