@@ -4,7 +4,7 @@ import inspect
 import json
 import re
 import warnings
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from known import Location
 
 import pyrogen as pg
 from pyrogen.inference import Backend
-from pyrogen.posterior import Posterior, RunInfo
+from pyrogen.posterior import Point, Posterior, RunInfo
 
 # Small numbers of steps; everything else is as it is by default.
 CHAINS = {"chains": 2, "warmup": 4, "draws": 4, "start_steps": 5}
@@ -127,3 +127,67 @@ def test_bars_by_default(backend, capsys):
         posterior = backend(**FEW[backend]).fit(model(), events())
     assert posterior.progress is True
     assert backend.__name__ in capsys.readouterr().err
+
+
+class Telling(Backend):
+    """Does nothing but draw random numbers.
+
+    Raises:
+        KeyError: never.
+    """
+
+    def _fit(self, model, data):
+        torch.rand(1)
+        return self._posterior(model, Point(loc=model.initial_theta), {}, data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Awkward(Telling):
+    """With a setting that JSON does not know.
+
+    Returns:
+        Nothing.
+
+    Args:
+        function: of no use.
+
+        second: behind an empty line.
+    """
+
+    function: object = max
+    second: int = 1
+
+
+def test_a_backend_of_ones_own_leaves_the_random_state_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    Telling().fit(model(), events())
+    Telling().fit_many(model(), [events(), events()])
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_setting_that_json_does_not_know_is_named_before_any_work():
+    with pytest.raises(TypeError, match="Awkward.function is <built-in function max>, which JSON does not know"):
+        Awkward().fit(model(), None)
+
+
+def test_docstrings_keep_their_sections_in_order():
+    text = Awkward.__doc__
+    assert [text.index(f"\n{name}:\n") for name in ("Args", "Returns", "Raises")] == sorted(
+        text.index(f"\n{name}:\n") for name in ("Args", "Returns", "Raises")
+    )
+    assert explained(Awkward) == ["function", "second", "seed", "dtype", "device", "checkpoint", "progress"]
+    assert "KeyError: never" in text and "Nothing." in text
+    for backend in FEW:
+        assert inspect.cleandoc(backend.__doc__).rstrip().endswith("ValueError: an argument out of range.")
+
+
+def test_checkpoints_of_single_samples_are_not_passed_over(tmp_path):
+    """Samples that an earlier run trained one after another are not begun anew in one batch without a word."""
+    samples = [events(), events()]
+    apart = pg.SVI(epochs=1, num_particles=2, checkpoint=tmp_path / "run.h5", progress=False)
+    apart.fit_many(model(), samples)
+    assert (tmp_path / "run.0.h5").exists()
+    with pytest.raises(pg.CheckpointMismatchError, match=r"run\.0\.h5 belongs to samples that were trained one after"):
+        replace(apart, num_particles=1).fit_many(model(), samples)

@@ -193,7 +193,9 @@ def test_damaged_content(saved):
 def test_missing_content(saved):
     with h5py.File(saved, "r+") as file:
         del file["weights/scale"]
-    with pytest.raises(pg.FileFormatError, match="is damaged or incomplete: .*scale"):
+    with pytest.raises(
+        pg.FileFormatError, match=r"posterior\.h5: a mean_field posterior is made of .*'scale'.*; got \('loc',\)"
+    ):
         pg.load(saved)
 
 

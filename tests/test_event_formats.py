@@ -54,6 +54,7 @@ def own(registry):
     class Csv(Format, suffixes=(".csv",)):
         label = "CSV"
         reading = writing = Options
+        keeps = ("weights", "uncertainties")
 
         def parts(self, chunk: int, columns: tuple[str, ...] | None, options: Options) -> Iterator[EventSample]:
             with open(self.path, newline="") as stream:
@@ -213,7 +214,7 @@ def imports(file: Path) -> set[str]:
 
 def test_no_files_import_each_other_in_a_circle_nor_the_face():
     graph = {file.stem: imports(file) for file in FOLDER.glob("*.py")}
-    assert graph["sample"] == {"validation", "writing"} and graph["__init__"] >= {"hdf5", "sample"}
+    assert graph["sample"] == {"format", "validation", "writing"} and graph["__init__"] >= {"hdf5", "sample"}
     list(TopologicalSorter(graph).static_order())  # raises a CycleError
     assert not any("__init__" in imported for imported in graph.values())
 
@@ -223,3 +224,29 @@ def test_only_the_face_knows_the_formats():
     for file in FOLDER.glob("*.py"):
         if file.stem not in {*names, "__init__"}:
             assert not imports(file) & names, file
+
+
+def test_what_a_format_does_not_keep_is_refused(own, sample, tmp_path):
+    """Nobody who writes a format can forget it: what it does not say that it keeps is refused for it."""
+    drawn = EventSample(sample.values, sample.names, weights=sample.weights, log_weights=np.zeros((20, 2)))
+    expected = r"cannot write .*a\.csv: CSV would lose the log_weights; write \.h5, \.hdf5 or \.root instead"
+    with pytest.raises(ValueError, match=expected):
+        events.write(drawn, tmp_path / "a.csv")
+    with pytest.raises(ValueError, match=expected), EventWriter(tmp_path / "a.csv") as writer:
+        writer.write(drawn)
+    own.keeps = ()
+    with pytest.raises(ValueError, match="CSV would lose the weights"):
+        sample.save(tmp_path / "a.csv")
+    assert not list(tmp_path.iterdir())
+
+
+def test_writing_replaces_and_only_appending_goes_on(sample, tmp_path):
+    path = tmp_path / "a.h5"
+    events.write(sample, path)
+    with pytest.raises(TypeError, match=r"write\(\) replaces the file; EventWriter\(path, append=True\)"):
+        events.write(sample, path, append=True)
+    with pytest.raises(TypeError, match="replaces the file"):
+        sample.save(path, append=True)
+    assert len(events.read(path)) == 20
+    events.append(sample, path)
+    assert len(events.read(path)) == 40

@@ -188,7 +188,7 @@ def test_npy_keeps_the_values(tmp_path):
     again = events.read(tmp_path / "events.npy")
     assert again.values.tobytes() == sample.values.tobytes()
     assert again.provenance == {"file": "events.npy"}
-    with pytest.raises(ValueError, match=r"\.npy would lose the weights and uncertainties; write \.h5"):
+    with pytest.raises(ValueError, match=r"npy would lose the weights and uncertainties; write \.h5"):
         make_sample().save(tmp_path / "weighted.npy")
     assert not (tmp_path / "weighted.npy").exists()
 

@@ -8,8 +8,8 @@ from known import Location
 
 import pyrogen as pg
 from pyrogen.inference.run.checkpoint import run_identity
+from pyrogen.inference.vi.batched import Batched
 from pyrogen.inference.vi.guided import GuideObjective
-from pyrogen.inference.vi.objective import Objective
 from pyrogen.inference.vi.training import CURVES, Training
 from pyrogen.posterior import Point
 from pyrogen.seeds import untouched
@@ -17,53 +17,27 @@ from pyrogen.seeds import untouched
 EVENTS = torch.randn(90, 2, generator=torch.Generator().manual_seed(1)) + torch.tensor([1.0, -0.5])
 
 
-class Bootstrapped(Objective):
+class Bootstrapped(Batched):
     """Maximum likelihood of R networks on one sample, each with event weights of its own."""
 
     first_stream = 0
-    validation_events = 0
-    local, local_reason = False, "no widths"
 
     def __init__(self, settings, model, data, networks):
-        self.settings, self.model, self.data, self.networks = settings, model, data, networks
-        self.size = len(data.events)
+        super().__init__(settings, {"theta": model.initial_theta.repeat(networks, 1)}, {})
+        self.model, self.events, self.size = model, data.events, len(data.events)
         self.effective_size = float(self.size)
         self.event_weights = torch.distributions.Exponential(1.0).sample((networks, self.size))
-        self.theta = model.initial_theta.repeat(networks, 1).requires_grad_()
-        self.optimizer = torch.optim.Adam([{"params": [self.theta]}, {"params": []}])
 
     def shuffled(self):
         return torch.randperm(self.size).expand(self.networks, -1)
 
     def losses(self, rows, local):
-        log_prob = torch.func.vmap(self.model.log_prob, (0, None))(self.theta, self.data.events[rows[0]])
+        log_prob = torch.func.vmap(self.model.log_prob, (0, None))(self.parameters["theta"], self.events[rows[0]])
         nll = -(self.event_weights.gather(1, rows) * log_prob).mean(1)
         return nll, nll, torch.zeros_like(nll)
 
-    def clip(self):
-        return self.theta.grad.norm(dim=1)
-
-    def take(self, finite):
-        self.optimizer.step()
-
-    def validation_nll(self, local):
-        return torch.full((self.networks,), torch.nan)
-
-    def remember(self, better):
-        raise AssertionError("there is no validation")
-
-    def recall(self, kept):
-        raise AssertionError("there is no validation")
-
-    def tensors(self):
-        return {"theta": self.theta}
-
-    def load(self, tensors):
-        with torch.no_grad():
-            self.theta.copy_(tensors["theta"])
-
     def weights(self, r):
-        return Point(loc=self.theta[r])
+        return Point(loc=self.parameters["theta"][r])
 
 
 def bootstrapped(path=None, epochs=400, **changes):
@@ -104,7 +78,11 @@ def test_its_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         bootstrapped(tmp_path / "run.h5", epochs=6)
     again, training = bootstrapped(tmp_path / "run.h5", epochs=6)
-    assert torch.equal(again.theta, whole.theta) and len(training.history["loss"]) == 6 and len(saves) == 6
+    assert (
+        torch.equal(again.parameters["theta"], whole.parameters["theta"])
+        and len(training.history["loss"]) == 6
+        and len(saves) == 6
+    )
 
 
 def test_steps_can_be_run_by_somebody_else():
@@ -128,3 +106,24 @@ def test_steps_can_be_run_by_somebody_else():
     assert [local for _, _, local in calls] == [False] * 4 + [True] * 5  # widths move in the second half
     assert [rates[1] > 0 for _, rates, _ in calls] == [False] * 4 + [True] * 5
     assert np.argmax([rates[0] for _, rates, _ in calls]) in (1, 2)
+
+
+def test_each_network_of_a_batch_has_its_own_gradient_and_step():
+    """One that is not finite stays where it is, with its moments; the others do what they would do alone."""
+    objective, _ = bootstrapped(epochs=1, clip=1e-3)
+    theta = objective.parameters["theta"]
+    other = bootstrapped(epochs=1, clip=1e-3)[0]
+    before = theta.detach().clone()
+    moments = [value.clone() for value in objective.optimizer.state[theta].values() if value.ndim]
+    objective.event_weights[1] = torch.nan
+    rows = torch.arange(90).expand(4, -1)
+    step, whole = objective.step(rows, (0.1, 0.1), False), other.step(rows, (0.1, 0.1), False)
+    assert step.finite.tolist() == [True, False, True, True] and whole.finite.all()
+    assert torch.equal(theta[1], before[1])
+    assert all(
+        torch.equal(a[1], b[1])
+        for a, b in zip(objective.optimizer.state[theta].values(), [0, *moments], strict=True)
+        if a.ndim
+    )
+    assert torch.equal(theta[[0, 2, 3]], other.parameters["theta"][[0, 2, 3]])
+    assert not torch.equal(theta[0], before[0]) and (step.norm[[0, 2, 3]] > 1e-3).all()

@@ -188,3 +188,8 @@ def test_an_old_checkpoint_of_another_run_is_refused(name, events, tmp_path):
     assert str(caught.value).count(" in this run") == 1  # and nothing else differs
     with pytest.raises(pg.CheckpointMismatchError, match="data.sha256"):
         replace(backend, checkpoint=checkpoint).fit(model, events.flip(0))
+
+
+def test_the_time_of_a_training_is_told_as_before():
+    posterior = pg.load(DATA / "v1_svi.h5")
+    assert posterior.info.seconds == posterior.history["seconds"][-1] > 0 and posterior.info.gradients == 4.0

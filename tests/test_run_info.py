@@ -150,3 +150,14 @@ def test_a_variational_posterior_of_version_1():
     info = checked(content)
     assert all(getattr(info, name) == value for name, value in content.items())
     assert info.findings == () and info.is_posterior and info.details == {}
+
+
+def test_cost_and_temperature_of_the_first_version():
+    """It told the cost of variational inference in passes alone, and did not label tempered samplers."""
+    own = {name: value for name, value in SHARED.items() if name != "gradients"}
+    svi = RunInfo.from_json(own | {"backend": "SVI", "epochs_done": 6, "settings": {"num_particles": 2}})
+    assert svi.gradients == 12.0 and not svi.tempered
+    hot = RunInfo.from_json(SHARED | {"backend": "SGLD", "gradients": 7.5, "settings": {"temperature": 0.5}})
+    assert hot.gradients == 7.5 and hot.tempered
+    assert not RunInfo.from_json(SHARED | {"backend": "SGLD", "settings": {"temperature": 1.0}}).tempered
+    assert RunInfo.from_json(SHARED | {"backend": "SVI", "tempered": True}).tempered

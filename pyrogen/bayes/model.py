@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
 from pyrogen.events.preprocessing import Bijection, Identity, Standardise, from_config
-from pyrogen.flows import CouplingFlow
+from pyrogen.flows import CouplingFlow, upgrade_buffers
 from pyrogen.seeds import untouched
 
 THETA = "theta"  #: name of the sample site that holds all weights
@@ -222,25 +222,34 @@ class BayesianFlow(PyroModule):
         return model
 
     def _load_flow_buffers(self, buffers: Mapping[str, Tensor]) -> None:
-        flow, known = self.flow, dict(self.flow.named_buffers())
-        try:
-            # The flow's own loading: it knows the names of its earlier versions.
-            found = flow.load_state_dict(dict(buffers), strict=False)
-        except RuntimeError as error:
-            raise ValueError(f"the buffers saved do not fit the flow: {error}") from error
-        missing = [name for name in found.missing_keys if name in known]
-        foreign = [name for name in found.unexpected_keys if name not in known]
-        if missing or foreign:
+        flow = self.flow
+        if isinstance(flow, CouplingFlow):  # its own loading knows the names of its earlier versions
+            buffers = upgrade_buffers(buffers)
+        wanted = self.flow_buffers()
+        if wanted.keys() != buffers.keys():
             raise ValueError(
-                f"the buffers saved do not fit the flow: it lacks {foreign or 'none'} of them, and misses "
-                f"{missing or 'none'}"
+                f"the file has other buffers than the flow: {sorted(buffers)} in the file, {sorted(wanted)} in the flow"
             )
+        wrong = [name for name in wanted if wanted[name].shape != buffers[name].shape]
+        if wrong:
+            raise ValueError(f"buffers of the flow have another shape in the file: {', '.join(wrong)}")
+        if isinstance(flow, CouplingFlow):
+            flow.load_state_dict(dict(buffers), strict=False)  # which also sets what is derived from them
+            return
+        with torch.no_grad():
+            for name, buffer in wanted.items():
+                buffer.copy_(buffers[name])
 
     def flow_buffers(self) -> dict[str, Tensor]:
-        """The flow's persistent buffers by name: what of it is neither a weight nor an argument."""
-        parameters = dict(self.flow.named_parameters())
-        state = self.flow.state_dict(keep_vars=True)
-        return {name: value for name, value in state.items() if name not in parameters and isinstance(value, Tensor)}
+        """The flow's buffers by name: what of it is neither a weight nor an argument.
+
+        Of a :class:`~pyrogen.CouplingFlow` those that are not derived from its arguments; of another flow all, since
+        nobody knows which of them decide the density.
+        """
+        if not isinstance(self.flow, CouplingFlow):
+            return dict(self.flow.named_buffers())
+        parameters, state = dict(self.flow.named_parameters()), self.flow.state_dict(keep_vars=True)
+        return {name: value for name, value in state.items() if name not in parameters}
 
     def forward(
         self,

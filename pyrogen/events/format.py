@@ -13,6 +13,9 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from ..checks import require
 
+PER_EVENT = ("weights", "uncertainties", "log_weights")
+"""What a sample may have for each event besides its values."""
+
 _FORMATS: dict[str, type[Format]] = {}  # by suffix
 _NONE = object()  # None may be a default
 
@@ -65,6 +68,7 @@ class Format(ABC):
         class Csv(Format, suffixes=(".csv",)):
             label = "CSV"
             reading = writing = CsvOptions
+            keeps = ("weights",)
 
             def parts(self, chunk, columns, options): ...  # yield parts, through tables.part(...)
 
@@ -88,6 +92,8 @@ class Format(ABC):
     """The options of reading."""
     writing: ClassVar[type] = NoOptions
     """The options of writing."""
+    keeps: ClassVar[tuple[str, ...]] = ()
+    """What it keeps of :data:`PER_EVENT`; a sample that has other things is refused."""
     why_whole: ClassVar[str] = "the format is written as a whole"
     """Why it cannot be written part by part, where it cannot."""
 
@@ -200,6 +206,16 @@ def chosen_options(file: Format, what: Literal["reading", "writing"], given: Map
     if useless:
         raise ValueError(f"{file.path} is no {_either(owners)} file; leave out {', '.join(useless)}; {useful}")
     return getattr(file, what)(**{name: value for name, value in given.items() if name in own})
+
+
+def check_loss(file: Format, sample: Any) -> None:
+    """Raise a ValueError where the format of a file would lose something that a sample has for each event."""
+    lost = [name for name in PER_EVENT if name not in file.keeps and getattr(sample, name) is not None]
+    if lost:
+        able = [suffix for suffix, kind in _FORMATS.items() if set(lost) <= set(kind.keeps)]
+        raise ValueError(
+            f"cannot write {file.path}: {file.label} would lose the {' and '.join(lost)}; write {_either(able)} instead"
+        )
 
 
 def check_can_append(file: Format) -> None:

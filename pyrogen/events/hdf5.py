@@ -23,8 +23,8 @@ from ..files import (
     read_json,
     write_json,
 )
-from .format import Continuation, Format, PartWriter
-from .sample import PER_EVENT, EventSample
+from .format import PER_EVENT, Continuation, Format, PartWriter
+from .sample import EventSample
 from .tables import UNCERTAINTIES, WEIGHTS, from_columns, from_records, part, to_columns
 
 KIND = "events"
@@ -93,6 +93,7 @@ class Hdf5(Format, suffixes=(".h5", ".hdf5")):
     """
 
     label = "HDF5"
+    keeps = PER_EVENT
     reading = _Reading
     writing = _Writing
 

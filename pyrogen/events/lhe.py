@@ -70,6 +70,7 @@ class Lhe(Format, suffixes=(".lhe", ".lhe.gz")):
     """
 
     label = "LHE"
+    keeps = ("weights",)
     reading = _Reading
 
     def parts(self, chunk: int, columns: tuple[str, ...] | None, options: _Reading) -> Iterator[EventSample]:
@@ -339,9 +340,6 @@ class _WithoutEnd:
 
 def _ids_of_columns(sample: EventSample) -> dict[str, int]:
     """PDG ids by particle name."""
-    lost = [name for name in ("uncertainties", "log_weights") if getattr(sample, name) is not None]
-    if lost:
-        raise ValueError(f"an LHE file would lose the {' and '.join(lost)}; write .h5 or .root instead")
     names = dict.fromkeys(column.partition("_")[2] for column in sample.names)
     expected = {f"{component}_{name}" for name in names for component in COMPONENTS}
     if set(sample.names) != expected:

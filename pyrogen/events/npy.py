@@ -10,7 +10,7 @@ import numpy as np
 
 from ..files import FileFormatError
 from .format import Format, NoOptions
-from .sample import PER_EVENT, EventSample
+from .sample import EventSample
 from .tables import from_records, part
 
 
@@ -34,9 +34,6 @@ class Npy(Format, suffixes=(".npy",)):
             yield part(self.path, first, columns, content | {"provenance": {"file": self.path.name}})
 
     def write(self, sample: EventSample, temporary: Path, options: NoOptions) -> None:
-        lost = [name for name in PER_EVENT if getattr(sample, name) is not None]
-        if lost:
-            raise ValueError(f"cannot write {self.path}: .npy would lose the {' and '.join(lost)}; write .h5 instead")
         stream = io.BytesIO()  # numpy's own writing to a file does not say why the disk refuses it
         np.lib.format.write_array(stream, sample.values, allow_pickle=False)
         temporary.write_bytes(stream.getvalue())

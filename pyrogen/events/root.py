@@ -13,7 +13,7 @@ import numpy as np
 
 from ..checks import require_extra
 from ..files import FileFormatError
-from .format import Format, NoOptions, PartWriter
+from .format import PER_EVENT, Format, NoOptions, PartWriter
 from .sample import EventSample
 from .tables import expand, from_columns, is_reserved, part, to_columns
 
@@ -52,6 +52,7 @@ class Root(Format, suffixes=(".root",)):
     """
 
     label = "ROOT"
+    keeps = PER_EVENT
     reading = _Reading
 
     def parts(self, chunk: int, columns: tuple[str, ...] | None, options: _Reading) -> Iterator[EventSample]:

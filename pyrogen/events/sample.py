@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from .format import PER_EVENT
 from .validation import (
     as_numpy,
     check_dimensions,
@@ -21,9 +22,6 @@ from .validation import (
     check_weights,
 )
 from .writing import write
-
-PER_EVENT = ("weights", "uncertainties", "log_weights")
-"""What a sample may have for each event besides its values."""
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)

@@ -9,7 +9,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..files import check_writable, naming_failed_write, replacing
-from .format import Continuation, PartWriter, Sample, check_can_append, chosen_options, format_of, suffixes_of
+from .format import (
+    Continuation,
+    PartWriter,
+    Sample,
+    check_can_append,
+    check_loss,
+    chosen_options,
+    format_of,
+    suffixes_of,
+)
 
 
 def write(sample: Sample, path: str | os.PathLike[str], **options: Any) -> None:
@@ -33,10 +42,13 @@ def write(sample: Sample, path: str | os.PathLike[str], **options: Any) -> None:
     path = Path(path)
     file = format_of(path, "write")
     if file.can("writer"):
+        if "append" in options:
+            raise TypeError("write() replaces the file; EventWriter(path, append=True) and append() go on behind it")
         with EventWriter(path, **options) as writer:
             writer.write(sample)
         return
     chosen = chosen_options(file, "writing", options)
+    check_loss(file, sample)
     check_writable(path)
     with replacing(path) as temporary, naming_failed_write(path):
         file.write(sample, temporary, chosen)
@@ -118,6 +130,7 @@ class EventWriter:
         if self._first is not None:
             known = "those before" if self._old is None else f"{self.path}"
             self._first.check_like(sample, "the sample to write", known)
+        check_loss(self._format, sample)
         self._first = self._first or sample
         try:
             with naming_failed_write(self.path):

@@ -51,6 +51,10 @@ class CouplingBlock(nn.Module):
         circles: Sequence[bool] = (),
     ) -> None:
         super().__init__()
+        if not hasattr(transform, "parameters_per_feature"):
+            raise TypeError(
+                f"{type(transform).__name__} has no parameters_per_feature: how many numbers it takes for each"
+            )
         self.transform = transform
         self.first = first
         self.kept = features // 2

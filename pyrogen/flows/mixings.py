@@ -1,7 +1,7 @@
 """Mixings: what happens to the features between coupling blocks, so that each of them gets to move.
 
 A mixing is a fixed bijection of the features that preserves volumes, so its log|det| is zero. As everywhere,
-``forward`` goes from latent space to events. Adding one means a class ``class Mine(Mixing, name="mine")`` here:
+``forward`` goes from latent space to events. A new one is a class ``class Mine(Mixing, name="mine")``, in any file;
 ``CouplingFlow(mixing="mine")`` then knows it.
 """
 

@@ -20,6 +20,7 @@ from pyrogen.events import EventsLike
 from pyrogen.files import check_writable
 from pyrogen.inference.documented import inherit_arguments
 from pyrogen.inference.problems import NotBatchedError
+from pyrogen.inference.run.checkpoint import CheckpointMismatchError
 from pyrogen.inference.run.data import (
     ManySamples,
     TrainingData,
@@ -33,7 +34,7 @@ from pyrogen.inference.run.potential import independent_starts
 from pyrogen.posterior.info import RunInfo
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.progress import bar
-from pyrogen.seeds import stream
+from pyrogen.seeds import stream, untouched
 
 Samples = Sequence[EventsLike] | Tensor | NDArray[Any]
 
@@ -101,8 +102,10 @@ class Backend(ABC):
             SamplingError: no chain, or no network, has a finite potential.
             OSError: the checkpoint cannot be written.
         """
-        self._check_files()
-        return self._fit(*self.checked(model, events, weights, context))
+        self._check_run()
+        prepared = self.checked(model, events, weights, context)
+        with untouched(self.device):
+            return self._fit(*prepared)
 
     def fit_many(self, model: BayesianFlow, samples: Samples) -> list[Posterior]:
         """Learn from R independent samples, such as a coverage study needs, in one batch where that is possible.
@@ -116,7 +119,8 @@ class Backend(ABC):
             samples: R samples of events, ``[R, N, d]`` or a sequence of ``[N, d]``.
 
         Returns:
-            R posteriors, as from :meth:`fit`; the ``gradients`` and ``seconds`` of a batch are those of the whole run.
+            R posteriors, as from :meth:`fit`; the ``gradients`` and ``seconds`` of a batch are those of the whole run,
+            up to where the sample's own training stopped.
 
         Raises:
             ValueError: samples that cannot be learned from (the first is named), or a foreign checkpoint.
@@ -124,13 +128,21 @@ class Backend(ABC):
             SamplingError: as in :meth:`fit`.
             OSError: the checkpoint cannot be written.
         """
-        self._check_files()
+        self._check_run()
         check_samples(model, samples)
         try:
             self._check_batch(samples)
-            return self._fit_many(*prepare_many(model, samples, self.dtype, self.device))
+            if self.checkpoint is not None and self._own_checkpoint(0).exists() and not Path(self.checkpoint).exists():
+                raise CheckpointMismatchError(
+                    f"{self._own_checkpoint(0)} belongs to samples that were trained one after another; here they are "
+                    "one batch. Give another checkpoint file, or delete those of the single samples to begin anew"
+                )
+            prepared = prepare_many(model, samples, self.dtype, self.device)
+            with untouched(self.device):
+                posteriors = self._fit_many(*prepared)
         except NotBatchedError as reason:
             return self._fit_apart(model, samples, str(reason))
+        return posteriors
 
     def checked(
         self, model: BayesianFlow, events: EventsLike, weights: Any = None, context: Any = None
@@ -146,10 +158,18 @@ class Backend(ABC):
         """All settings that decide the result, in JSON types."""
         told = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in self.incidental}
         told["dtype"] = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
-        return json.loads(json.dumps(told | self._described()))
+        for name, value in (told := told | self._described()).items():
+            try:
+                told[name] = json.loads(json.dumps(value))
+            except (TypeError, ValueError) as error:
+                raise TypeError(
+                    f"{type(self).__name__}.{name} is {value!r}, which JSON does not know; let _described() put it "
+                    "in words"
+                ) from error
+        return told
 
     def _described(self) -> dict[str, Any]:
-        """Settings that JSON does not know, in words that it does."""
+        """Settings that JSON does not know, by name, in words that it does."""
         return {}
 
     @abstractmethod
@@ -183,8 +203,7 @@ class Backend(ABC):
             for r, sample in enumerate(samples):
                 changes: dict[str, Any] = {"seed": stream(self.seed, r, 1) % 2**31, "progress": False}
                 if self.checkpoint is not None:
-                    path = Path(self.checkpoint)
-                    changes["checkpoint"] = path.with_name(f"{path.stem}.{r}{path.suffix}")
+                    changes["checkpoint"] = self._own_checkpoint(r)
                 model.initial_theta.copy_(starts[r])  # of this copy of the model, which fit copies again
                 posterior = replace(self, **changes).fit(model, sample)
                 posterior.info = replace(
@@ -195,8 +214,14 @@ class Backend(ABC):
                 shown.update()
         return posteriors
 
-    def _check_files(self) -> None:
-        """Check before any work that the files of the run can be written."""
+    def _own_checkpoint(self, r: int) -> Path:
+        """The checkpoint of sample ``r`` where each sample has a run of its own."""
+        path = Path(self.checkpoint or "")
+        return path.with_name(f"{path.stem}.{r}{path.suffix}")
+
+    def _check_run(self) -> None:
+        """Check before any work that the settings can be told and the files of the run be written."""
+        self.describe()
         if self.checkpoint is not None:
             check_writable(self.checkpoint)
 

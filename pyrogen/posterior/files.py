@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import h5py
@@ -31,6 +32,12 @@ def write(
 ) -> None:
     """The work of :meth:`~pyrogen.Posterior.save`."""
 
+    if FAMILIES.get(weights.family) is not type(weights):
+        raise ValueError(
+            f"{type(weights).__name__} has the family {weights.family!r} of another class, as which it would be "
+            "loaded; give the class a family of its own"
+        )
+
     def fill(file: h5py.File) -> None:
         write_json(file, "model", model.describe())
         write_json(file, "info", info.to_json())
@@ -54,12 +61,14 @@ def read(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Content
             model = BayesianFlow.from_description(
                 read_json(file, "model"), torch.from_numpy(file["initial_weights"][()]), buffers, flow
             )
-            family = str(file.attrs["family"])
-            arrays = {name: torch.from_numpy(file["weights"][name][()]) for name in FAMILIES[family].names}
+            weights = make_weights(str(file.attrs["family"]), _arrays(file, "weights"))
         except ValueError as error:
             raise FileFormatError(f"{path}: {error}") from error
         history: dict[str, Any] = {name: array.numpy() for name, array in _arrays(file, "history").items()}
-        return model, make_weights(family, arrays), history, RunInfo.from_json(read_json(file, "info"))
+        info = RunInfo.from_json(read_json(file, "info"))
+        if info.seconds is None and len(history.get("seconds", ())):  # as in files of version 1
+            info = replace(info, seconds=float(history["seconds"][-1]))
+        return model, weights, history, info
 
 
 def _arrays(file: h5py.File, group: str) -> dict[str, Tensor]:

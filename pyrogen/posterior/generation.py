@@ -137,7 +137,9 @@ def _open_folder(folder: Path, job: dict[str, Any]) -> None:
 
 
 def _digest(predictor: Predictor, info: RunInfo) -> str:
-    digest = hashlib.sha256(json.dumps([predictor.model.describe(), info.to_json()], sort_keys=True).encode())
+    """What decides the events, and what their file says of where they come from."""
+    told = info.names, info.units, info.backend, info.data_sha256
+    digest = hashlib.sha256(json.dumps([predictor.model.describe(), *told], sort_keys=True).encode())
     for name, array in sorted(predictor.weights.arrays.items()):
         digest.update(name.encode())
         digest.update(array.detach().cpu().contiguous().numpy().tobytes())

@@ -129,5 +129,7 @@ def _of_version_1(content: dict[str, Any]) -> dict[str, Any]:
     for warning in warnings:
         found, _, advice = warning.partition(". ")
         findings.append(asdict(Finding("warning of the run", found, advice.rstrip(".") or "Look at the chains")))
-    ensemble = content.get("backend") == "Ensemble"
-    return content | {"findings": findings, "details": details, "is_posterior": not ensemble}
+    if "gradients" not in content and "epochs_done" in content:
+        content["gradients"] = float(content["epochs_done"] * settings.get("num_particles", 1))
+    told = {"findings": findings, "details": details, "is_posterior": content.get("backend") != "Ensemble"}
+    return content | told | {"tempered": content.get("tempered", False) or settings.get("temperature", 1.0) != 1.0}

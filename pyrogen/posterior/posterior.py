@@ -37,6 +37,7 @@ class Posterior:
         progress: show progress bars.
 
     Attributes:
+        history: the training curve, one array per quantity.
         predictor: what evaluates and samples its networks, for diagnostics of one's own.
     """
 
@@ -49,9 +50,30 @@ class Posterior:
         *,
         progress: bool = True,
     ) -> None:
-        self.model, self.weights = model, weights
-        self.history, self.info = history or {}, info or RunInfo()
-        self.predictor = Predictor(model, weights, self.info.names, progress)
+        self.history = history or {}
+        self.predictor = Predictor(model, weights, None, progress)
+        self.info = info or RunInfo()
+
+    @property
+    def model(self) -> BayesianFlow:
+        """The prepared Bayesian flow."""
+        return self.predictor.model
+
+    @property
+    def weights(self) -> WeightPosterior:
+        """The distribution of its weights."""
+        return self.predictor.weights
+
+    @property
+    def info(self) -> RunInfo:
+        """How the posterior came about."""
+        return self._info
+
+    @info.setter
+    def info(self, info: RunInfo) -> None:
+        if not isinstance(info, RunInfo):
+            raise TypeError(f"info is a {type(info).__name__}; it must be a pyrogen.posterior.RunInfo")
+        self._info, self.predictor.trained_names = info, info.names
 
     @property
     def progress(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ FAMILIES: dict[str, type[WeightPosterior]] = {}
 class WeightPosterior(ABC):
     """A distribution over the weights ``theta [P]`` that gives reproducible draws.
 
-    A family is a subclass with the names of its arrays and how it makes a draw out of them.
+    A family is a subclass with a name, the names of its arrays, and :meth:`_draw`, which makes one draw out of them;
+    where the density is known also ``has_density = True`` and :meth:`_log_prob`. Files know it by its name.
 
     Args:
         **arrays: the arrays of the family, by the names in :attr:`names`.
@@ -34,8 +35,8 @@ class WeightPosterior(ABC):
     family: ClassVar[str]
     """Its name in files and messages."""
     names: ClassVar[tuple[str, ...]]
-    """Names of its arrays; the first has the number of weights as its last dimension."""
-    has_density: ClassVar[bool] = True
+    """Names of its arrays; the first has the number of weights as its last dimension. ``"loc"`` means the centre."""
+    has_density: ClassVar[bool] = False
     """Whether :meth:`log_prob` is known."""
     has_spread: ClassVar[bool] = True
     """Whether draws differ from each other."""
@@ -44,7 +45,17 @@ class WeightPosterior(ABC):
     stored: int | None = None
     """Number of stored draws, of all chains together; None for a distribution, which has any number."""
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "family" not in vars(cls):
+            return  # a variant, which no file knows
+        taken = FAMILIES.get(cls.family)
+        # The same class once more, from a cell of a notebook that is run again, takes the place of the old one.
+        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"the family {cls.family!r} exists, it is {taken.__module__}.{taken.__qualname__}; give "
+                f"{cls.__qualname__} another one"
+            )
         FAMILIES[cls.family] = cls
 
     def __init__(self, **arrays: Tensor) -> None:
@@ -73,7 +84,8 @@ class WeightPosterior(ABC):
         return self._log_prob({name: array.double() for name, array in self.arrays.items()}, theta.double())
 
     def _log_prob(self, arrays: dict[str, Tensor], theta: Tensor) -> float:
-        raise ValueError(f"the family {self.family!r} has no log_prob")
+        """Log density of ``theta [P]``; all in double precision."""
+        raise TypeError(f"{type(self).__name__} says that it has a density, but has no _log_prob")
 
     def draws(self, n: int, seed: int) -> Iterator[Tensor]:
         """``n`` weight vectors ``[P]``, one after another, the same for the same seed.
@@ -108,7 +120,7 @@ class WeightPosterior(ABC):
         if draws is None:
             found = self.at_most(default)
         else:
-            found = whole_number("draws", draws, 1)
+            found = whole_number("draws", draws, 1 if draws == 1 else least)
             if self.stored is not None and found > self.stored:
                 raise ValueError(f"draws is {found}, but this posterior holds {self.stored} stored weight draws")
         if found < least:
@@ -142,7 +154,7 @@ def _noise(like: Tensor, generator: torch.Generator, size: int | None = None) ->
 class MeanField(WeightPosterior):
     """Independent Gaussians: ``loc [P]``, ``scale [P]``."""
 
-    family, names, independent = "mean_field", ("loc", "scale"), True
+    family, names, has_density, independent = "mean_field", ("loc", "scale"), True, True
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         loc = self.arrays["loc"]
@@ -156,7 +168,7 @@ class MeanField(WeightPosterior):
 class LowRank(WeightPosterior):
     """A Gaussian of covariance ``F F^T + diag(cov_diag)``: ``loc [P]``, ``cov_factor [P, r]``, ``cov_diag [P]``."""
 
-    family, names = "low_rank", ("loc", "cov_factor", "cov_diag")
+    family, names, has_density = "low_rank", ("loc", "cov_factor", "cov_diag"), True
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         loc, factor, diagonal = (self.arrays[name] for name in self.names)
@@ -175,7 +187,7 @@ class LowRankPrecision(WeightPosterior):
     ``vectors [P, r]``, ``shrink [r]``.
     """
 
-    family, names = "low_rank_precision", ("loc", "scale", "vectors", "shrink")
+    family, names, has_density = "low_rank_precision", ("loc", "scale", "vectors", "shrink"), True
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         loc, scale, vectors, shrink = (self.arrays[name] for name in self.names)
@@ -192,7 +204,7 @@ class LowRankPrecision(WeightPosterior):
 class Multivariate(WeightPosterior):
     """A Gaussian of full covariance ``L L^T``: ``loc [P]``, ``scale_tril [P, P]``."""
 
-    family, names = "multivariate", ("loc", "scale_tril")
+    family, names, has_density = "multivariate", ("loc", "scale_tril"), True
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         loc = self.arrays["loc"]
@@ -206,7 +218,7 @@ class Multivariate(WeightPosterior):
 class Point(WeightPosterior):
     """A single network: ``loc [P]``."""
 
-    family, names, has_density, has_spread = "point", ("loc",), False, False
+    family, names, has_spread = "point", ("loc",), False
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         return self.arrays["loc"].clone()
@@ -215,7 +227,7 @@ class Point(WeightPosterior):
 class StoredDraws(WeightPosterior):
     """Stored draws ``[chains, draws, P]``. They may be many and lie in a file, so they are not copied."""
 
-    family, names, has_density = "draws", ("draws",), False
+    family, names = "draws", ("draws",)
 
     def __init__(self, draws: Tensor) -> None:
         super().__init__(draws=draws)

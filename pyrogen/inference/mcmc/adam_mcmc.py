@@ -33,7 +33,7 @@ class AdamMCMC(Sampler):
     On all events (``batch_size=None``) the draws follow the posterior exactly. That asks that m and v do not depend on
     the chain's past: they are learned in the first half of the warm-up; then v is fixed, and the momentum, whose mean
     is zero in equilibrium, is left out (beta1 = 0). On mini-batches the test compares estimates of U from one batch,
-    and m and v go on: an approximation, whose noise acts like a temperature above T. ``info["exact"]`` says which.
+    and m and v go on: an approximation, whose noise acts like a temperature above T. ``info.exact`` says which.
 
     Args:
         batch_size: events of a mini-batch, or None for all.

@@ -265,4 +265,5 @@ def _overdispersed(posterior: Posterior, chains: int, dispersion: float, seed: i
         chosen = np.random.default_rng(seed).choice(weights.stored, chains, replace=False)
         return torch.stack([weights[int(i)] for i in chosen])
     draws = torch.stack(list(weights.draws(chains, seed)))
-    return weights.arrays["loc"] + dispersion * (draws - weights.arrays["loc"])
+    centre = weights.arrays.get("loc")
+    return draws if centre is None else centre + dispersion * (draws - centre)

@@ -185,7 +185,7 @@ class NUTS(Sampler):
             alone).
 
     Of its history, ``"steps"`` counts the leapfrog steps, each of them one gradient; ``"energy"`` is that of the draw
-    with its momentum; ``"step_size"`` that of the transition. ``info["gradients"]`` counts, as for the other samplers,
+    with its momentum; ``"step_size"`` that of the transition. ``info.gradients`` counts, as for the other samplers,
     gradients per chain, the search for a first step size included.
     """
 

@@ -66,7 +66,7 @@ class Sampler(Kernel):
         every = replace(self, chains=self.chains * len(data.events))
         return ManyRun(every, model, data).posteriors()
 
-    def _check_files(self) -> None:
-        super()._check_files()
+    def _check_run(self) -> None:
+        super()._check_run()
         if self.checkpoint is not None:
             check_writable(draws_path(self.checkpoint))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.files import open_hdf5, read_json, write_array, write_hdf5, write_json
+from pyrogen.flows import CouplingFlow
 from pyrogen.inference.run.data import TrainingData
 
 KIND, VERSION = "checkpoint", 2
@@ -49,10 +50,18 @@ def run_identity(
     identity = {
         "settings": settings,
         "model": model.describe() | {"initial_weights": digest(model.initial_theta)},
-        "flow_buffers": digest(*model.flow_buffers().values()),
+        "flow_buffers": _buffer_digests(model),
         "data": {"events": list(data.events.shape), "sha256": data.digest},
     }
     return json.loads(json.dumps(identity | more))
+
+
+def _buffer_digests(model: BayesianFlow) -> dict[str, str]:
+    """Digests of the flow's buffers by name; those of a coupling flow, which are all of one kind, together."""
+    buffers = model.flow_buffers()
+    if isinstance(model.flow, CouplingFlow):
+        return {"mixings": digest(*buffers.values())} if buffers else {}
+    return {name: digest(buffer) for name, buffer in buffers.items()}
 
 
 def name_of(identity: Mapping[str, Any]) -> str:
@@ -118,11 +127,11 @@ def load_checkpoint(
 
 def _up_to_date(identity: dict[str, Any]) -> dict[str, Any]:
     """The identity of a run in today's words, from a file of any version."""
-    settings, buffers = dict(identity.get("settings", {})), identity.get("flow_buffers")
+    settings, buffers = dict(identity.get("settings", {})), dict(identity.get("flow_buffers", {}))
     if "epochs" in settings and "warmup" in settings:  # of variational inference, until version 1
         settings["lr_warmup"] = settings.pop("warmup")
-    if isinstance(buffers, Mapping):  # one digest for each, until version 1; a coupling flow had at most one buffer
-        buffers = next(iter(buffers.values())) if len(buffers) == 1 else buffers or digest()
+    if identity.get("model", {}).get("flow_config"):  # a coupling flow had at most one buffer, until version 1
+        buffers = dict(zip(["mixings"], buffers.values(), strict=False))
     return identity | {"settings": settings, "flow_buffers": buffers}
 
 

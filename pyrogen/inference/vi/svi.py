@@ -19,7 +19,6 @@ from pyrogen.inference.vi.objective import Objective
 from pyrogen.inference.vi.settings import SVISettings
 from pyrogen.inference.vi.training import Training
 from pyrogen.posterior.posterior import Posterior
-from pyrogen.seeds import untouched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class SVI(SVISettings):
     """
 
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
-        with untouched(self.device), pyro.get_param_store().scope():
+        with pyro.get_param_store().scope():
             objective = GuideObjective(self, model, data)
             initial_guide = {name: digest(value) for name, value in objective.guide.state_dict().items()}
             identity = run_identity(self.describe(), model, data, initial_guide=initial_guide)
@@ -55,14 +54,13 @@ class SVI(SVISettings):
         super()._check_batch(samples)
 
     def _fit_many(self, model: BayesianFlow, data: ManySamples) -> list[Posterior]:
-        with untouched(self.device):
-            objective = ManyMeanFields(self, model, data)
-            identity = run_identity(self.describe(), model, data, backend="SVI on many samples")
-            training = Training(self, objective, identity, f"SVI on {objective.networks} samples")
-            training.run()
-            each = range(objective.networks)
-            told = [{"sample": r, "samples": len(each), "batched": True, "data_sha256": data.digests[r]} for r in each]
-            return [self._result(model, data, objective, training, r, **told[r]) for r in each]
+        objective = ManyMeanFields(self, model, data)
+        identity = run_identity(self.describe(), model, data, backend="SVI on many samples")
+        training = Training(self, objective, identity, f"SVI on {objective.networks} samples")
+        training.run()
+        each = range(objective.networks)
+        told = [{"sample": r, "samples": len(each), "batched": True, "data_sha256": data.digests[r]} for r in each]
+        return [self._result(model, data, objective, training, r, **told[r]) for r in each]
 
     def _result(
         self,
