@@ -172,6 +172,14 @@ def test_a_setting_that_json_does_not_know_is_named_before_any_work():
         Awkward().fit(model(), None)
 
 
+def test_a_device_may_be_torchs_own():
+    assert pg.SVI(device=torch.device("cpu")) == pg.SVI(device="cpu")
+    assert (
+        pg.SVI(device=torch.device("cpu"), epochs=1, progress=False).fit(model(), events()).info.settings["device"]
+        == "cpu"
+    )
+
+
 def test_docstrings_keep_their_sections_in_order():
     text = Awkward.__doc__
     assert [text.index(f"\n{name}:\n") for name in ("Args", "Returns", "Raises")] == sorted(
@@ -181,6 +189,15 @@ def test_docstrings_keep_their_sections_in_order():
     assert "KeyError: never" in text and "Nothing." in text
     for backend in FEW:
         assert inspect.cleandoc(backend.__doc__).rstrip().endswith("ValueError: an argument out of range.")
+
+
+def test_samples_one_after_another_resume_from_their_checkpoints(tmp_path):
+    backend = pg.Ensemble(members=2, steps=3, checkpoint=tmp_path / "run.h5", progress=False)
+    first, again = (backend.fit_many(model(), [events(), events() + 1]) for _ in range(2))
+    assert (tmp_path / "run.1.h5").exists()
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one.weights.arrays["draws"], other.weights.arrays["draws"])
+        assert one.info.seconds == other.info.seconds  # nothing was trained again
 
 
 def test_checkpoints_of_single_samples_are_not_passed_over(tmp_path):

@@ -77,6 +77,7 @@ class Backend(ABC):
             self.dtype in (None, torch.float32, torch.float64), "dtype", self.dtype, "torch.float32 or torch.float64"
         )
         require(isinstance(self.progress, bool), "progress", self.progress, "True or False")
+        object.__setattr__(self, "device", str(self.device))  # a torch.device does as well
 
     def _whole_numbers(self, **least: int) -> None:
         """Check settings that are whole numbers of at least so much, and make them Python's own."""
@@ -132,11 +133,6 @@ class Backend(ABC):
         check_samples(model, samples)
         try:
             self._check_batch(samples)
-            if self.checkpoint is not None and self._own_checkpoint(0).exists() and not Path(self.checkpoint).exists():
-                raise CheckpointMismatchError(
-                    f"{self._own_checkpoint(0)} belongs to samples that were trained one after another; here they are "
-                    "one batch. Give another checkpoint file, or delete those of the single samples to begin anew"
-                )
             prepared = prepare_many(model, samples, self.dtype, self.device)
             with untouched(self.device):
                 posteriors = self._fit_many(*prepared)
@@ -218,6 +214,18 @@ class Backend(ABC):
         """The checkpoint of sample ``r`` where each sample has a run of its own."""
         path = Path(self.checkpoint or "")
         return path.with_name(f"{path.stem}.{r}{path.suffix}")
+
+    def _check_single_runs(self) -> None:
+        """Check that a batch does not begin anew what was begun sample by sample, as earlier versions did.
+
+        Raises:
+            CheckpointMismatchError: there are checkpoints of single samples, and none of the batch.
+        """
+        if self.checkpoint is not None and self._own_checkpoint(0).exists() and not Path(self.checkpoint).exists():
+            raise CheckpointMismatchError(
+                f"{self._own_checkpoint(0)} belongs to samples that were trained one after another; here they are one "
+                "batch. Give another checkpoint file, or delete those of the single samples to begin anew"
+            )
 
     def _check_run(self) -> None:
         """Check before any work that the settings can be told and the files of the run be written."""

@@ -48,7 +48,8 @@ def _parts(doc: str) -> tuple[str, dict[str, str]]:
             text += ["", line]
         else:
             current.append(line)
-    return "\n".join(text).strip(), {name: "\n".join(lines).rstrip() for name, lines in sections.items()}
+    paragraphs = re.sub(r"\n{3,}", "\n\n", "\n".join(text).strip())
+    return paragraphs, {name: "\n".join(lines).rstrip() for name, lines in sections.items()}
 
 
 def _entries(section: str) -> list[tuple[tuple[str, ...], str]]:

@@ -63,6 +63,7 @@ class Sampler(Kernel):
         super()._check_batch(samples)
 
     def _fit_many(self, model: BayesianFlow, data: ManySamples) -> list[Posterior]:
+        self._check_single_runs()
         every = replace(self, chains=self.chains * len(data.events))
         return ManyRun(every, model, data).posteriors()
 

@@ -55,6 +55,7 @@ class SVI(SVISettings):
 
     def _fit_many(self, model: BayesianFlow, data: ManySamples) -> list[Posterior]:
         objective = ManyMeanFields(self, model, data)
+        self._check_single_runs()
         identity = run_identity(self.describe(), model, data, backend="SVI on many samples")
         training = Training(self, objective, identity, f"SVI on {objective.networks} samples")
         training.run()
