@@ -8,6 +8,7 @@ from matplotlib import pyplot
 
 from pyrogen.events import format as format_module
 from pyrogen.flows import Transform
+from pyrogen.posterior import weights as weights_module
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = [
@@ -21,6 +22,7 @@ BLOCKS = [
 def test_block_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Transform, "registry", dict(Transform.registry))  # what a block registers, it takes with it
+    monkeypatch.setattr(weights_module, "FAMILIES", dict(weights_module.FAMILIES))
     monkeypatch.setattr(format_module, "_FORMATS", dict(format_module._FORMATS))
     exec(compile(block, "documentation", "exec"), {})
     pyplot.close("all")  # those of ArviZ

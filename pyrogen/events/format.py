@@ -75,27 +75,30 @@ class Format(ABC):
             def writer(self, temporary, first, options): ...  # a PartWriter
 
     From then on :func:`read`, :func:`stream`, :func:`write`, :class:`EventWriter` and :meth:`EventSample.save` know
-    it, with its options as keywords: ``read("a.csv", delimiter=";")``. A suffix that is registered already changes
-    hands. What a format does not override it cannot do; there are two ways to write, and one is enough:
-    :meth:`writer` in parts, :meth:`write` the whole at once.
+    it, with its options as keywords: ``read("a.csv", delimiter=";")``. A new format replaces an old one with the same
+    suffix. Implement :meth:`write` (a whole sample) or :meth:`writer` (part by part); :class:`EventWriter` and
+    ``Posterior.generate_to`` need :meth:`writer`, :func:`append` needs :meth:`resume` besides.
 
     Options are the fields of a frozen dataclass, with defaults; its ``__post_init__`` checks them. ``None`` means
     left out. What an option is for stands in the docstring of the format.
 
     Args:
         path: the file.
+
+    Attributes:
+        label: the name of the format in errors: ``"HDF5"`` of an HDF5 file.
+        reading: the options of reading, a frozen dataclass.
+        writing: the options of writing, likewise.
+        keeps: what the format keeps of ``weights``, ``uncertainties`` and ``log_weights``; a sample that has others of
+            these is refused.
+        why_whole: why it cannot be written part by part, where it cannot.
     """
 
     label: ClassVar[str]
-    """The name of the format in errors: ``"HDF5"`` of an HDF5 file."""
     reading: ClassVar[type] = NoOptions
-    """The options of reading."""
     writing: ClassVar[type] = NoOptions
-    """The options of writing."""
     keeps: ClassVar[tuple[str, ...]] = ()
-    """What it keeps of :data:`PER_EVENT`; a sample that has other things is refused."""
     why_whole: ClassVar[str] = "the format is written as a whole"
-    """Why it cannot be written part by part, where it cannot."""
 
     def __init_subclass__(cls, suffixes: Iterable[str] = (), **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

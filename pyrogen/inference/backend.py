@@ -236,7 +236,7 @@ class Backend(ABC):
     def _posterior(
         self, model: BayesianFlow, weights: Any, history: dict[str, Any], data: TrainingData, **entries: Any
     ) -> Posterior:
-        """The result of a run, with what every one of them tells of how it came about."""
+        """Build the posterior with its :class:`~pyrogen.posterior.RunInfo`; ``entries`` are the run's own of that."""
         info = RunInfo(
             backend=type(self).__name__,
             settings=self.describe(),

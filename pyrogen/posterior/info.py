@@ -15,7 +15,7 @@ class Finding:
         problem: what, in a few words.
         found: the figures, and where.
         advice: what to try.
-        serious: whether the uncertainty is not to be used as it is.
+        serious: True if the uncertainty should not be used.
     """
 
     problem: str
@@ -40,10 +40,10 @@ class RunInfo:
         validation_events: number of events held out.
         effective_size: ``(sum w)^2 / sum w^2`` of weighted events, N of others.
         exact: whether the draws follow the posterior exactly, given time.
-        tempered: whether they follow another power of it (``kl_weight`` or ``temperature`` other than 1).
+        tempered: True if the target is the posterior to a power other than 1 (``kl_weight`` or ``temperature`` not 1).
         is_posterior: whether the draws stand for a posterior at all; those of an ensemble are single trainings.
         local_reparameterization: whether activations were drawn per event; None outside of variational inference.
-        local_reparameterization_reason: why not.
+        local_reparameterization_reason: why it was used or not.
         batching: whether one gradient served all chains, or why it did not.
         chains: number of chains.
         epochs_done: passes over the events.
@@ -82,6 +82,12 @@ class RunInfo:
     batched_reason: str | None = None
     findings: tuple[Finding, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """One line for every entry that is known."""
+        told = {name: value for name, value in vars(self).items() if value not in (None, (), {}) and name != "findings"}
+        lines = [f"{name}: {value}" for name, value in told.items()]
+        return "\n".join(["RunInfo", *lines, *(f"finding: {finding}" for finding in self.findings)])
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -73,7 +73,10 @@ class Predictor:
     def log_prob_blocks(
         self, x: EventsLike, context: Any, draws: int, seed: int, what: str
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Log densities in blocks: yields ``(rows, [draws, len(rows)])``, so that no array holds draws x N numbers.
+        """Log densities in blocks, so that no array holds draws x N numbers.
+
+        Yields:
+            ``(rows, values)``: ``values [draws, m]`` are the log densities of the events in the slice ``rows``.
 
         Args:
             x: events ``[N, d]``.
@@ -93,7 +96,7 @@ class Predictor:
         step = max(1, min(EVENTS_AT_ONCE, DENSITIES_AT_ONCE // max(draws, 1)))
         with torch.no_grad(), self._bar(draws * len(points), what, "density") as shown:
             for start in range(0, len(points), step):
-                rows = slice(start, start + step)
+                rows = slice(start, min(start + step, len(points)))
                 given = None if context is None else context[rows]
                 block = []
                 for theta in self.weights.draws(draws, seed):

@@ -25,25 +25,28 @@ class WeightPosterior(ABC):
     A family is a subclass with a name, the names of its arrays, and :meth:`_draw`, which makes one draw out of them;
     where the density is known also ``has_density = True`` and :meth:`_log_prob`. Files know it by its name.
 
+    Attributes:
+        family: its name in files and messages.
+        names: names of its arrays; the first has the number of weights as its last dimension, ``"loc"`` is the centre.
+        has_density: whether :meth:`log_prob` is known.
+        has_spread: whether draws differ from each other.
+        independent: whether the weights are independent Gaussians ``N(loc, scale^2)``.
+        stored: number of stored draws, of all chains together; None for a distribution, which has any number.
+        arrays: the arrays by name.
+
     Args:
-        **arrays: the arrays of the family, by the names in :attr:`names`.
+        **arrays: the arrays of the family, by the names in ``names``.
 
     Raises:
         ValueError: other arrays.
     """
 
     family: ClassVar[str]
-    """Its name in files and messages."""
     names: ClassVar[tuple[str, ...]]
-    """Names of its arrays; the first has the number of weights as its last dimension. ``"loc"`` means the centre."""
     has_density: ClassVar[bool] = False
-    """Whether :meth:`log_prob` is known."""
     has_spread: ClassVar[bool] = True
-    """Whether draws differ from each other."""
     independent: ClassVar[bool] = False
-    """Whether the weights are independent Gaussians ``N(loc, scale^2)``."""
     stored: int | None = None
-    """Number of stored draws, of all chains together; None for a distribution, which has any number."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -72,6 +75,10 @@ class WeightPosterior(ABC):
     def size(self) -> int:
         """Number of weights P."""
         return self.arrays[self.names[0]].shape[-1]
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}={list(array.shape)}" for name, array in self.arrays.items())
+        return f"{type(self).__name__}({shapes})"
 
     def log_prob(self, theta: Tensor) -> float:
         """Log density of weights ``theta [P]``, in double precision.
@@ -104,7 +111,7 @@ class WeightPosterior(ABC):
 
     @abstractmethod
     def _draw(self, generator: torch.Generator) -> Tensor:
-        """One weight vector ``[P]``."""
+        """One weight vector ``[P]``, all of whose noise comes from ``generator``."""
 
     def count(self, draws: int | None, default: int = DRAWS, least: int = 1) -> int:
         """The number of weight draws of a prediction: the one policy of all of them.

@@ -36,28 +36,29 @@ class TransformOptions:
 class Transform(Named, nn.Module, ABC):
     """An elementwise, invertible map of latent values ``z`` to event values ``x``.
 
-    A subclass ``class Mine(Transform, name="mine")`` sets ``parameters_per_feature``, gives ``forward`` and
-    ``inverse``, and says in its class attributes what it can; ``CouplingFlow(transform="mine")`` then knows it. The
+    A subclass ``class Mine(Transform, name="mine")`` sets ``parameters_per_feature`` and implements ``forward`` and
+    ``inverse``; its class attributes state what it supports. ``CouplingFlow(transform="mine")`` then knows it. The
     identity at raw parameters near zero is a good start for the training. Arrays that it computes with go into
-    :meth:`register_constant`.
+    :meth:`register_constant`. It gets the :class:`TransformOptions` of its flow through :meth:`from_options`.
+
+    Attributes:
+        parameters_per_feature: how many parameters P it takes from the network for each feature.
+        fits_unit_box: it can map the unit box onto itself: ``base="uniform"`` is allowed.
+        needs_unit_box: it does nothing elsewhere: no other base makes sense.
+        can_be_periodic: it heeds ``TransformOptions.periodic``; the circle is the box from ``low`` to ``high``.
+        only_gaussian: it takes a Gaussian feature to a Gaussian one, whatever its parameters.
+        default_mixing: the mixing of a flow of several features that is told none.
+        low, high: the interval that it acts on; outside it is the identity.
     """
 
+    parameters_per_feature: int
     fits_unit_box: ClassVar[bool] = False
-    """It can map the unit box onto itself: ``base="uniform"`` is allowed."""
     needs_unit_box: ClassVar[bool] = False
-    """It does nothing elsewhere: no other base makes sense."""
     can_be_periodic: ClassVar[bool] = False
-    """It heeds ``TransformOptions.periodic``; the circle is the box from ``low`` to ``high``."""
     only_gaussian: ClassVar[bool] = False
-    """It takes a Gaussian feature to a Gaussian one, whatever its parameters."""
     default_mixing: ClassVar[str] = "alternate"
-    """The mixing of a flow of several features that is told none."""
-
     low: float = -math.inf
     high: float = math.inf
-    """The interval that it acts on; outside it is the identity."""
-    parameters_per_feature: int
-    """How many parameters P it takes from the network for each feature."""
 
     def __init__(self) -> None:
         super().__init__()

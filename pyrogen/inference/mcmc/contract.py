@@ -39,13 +39,13 @@ class Kernel(Backend):
         warmup: transitions before the first draw is kept, in which the kernel adapts itself.
         draws: draws kept per chain.
         thinning: kernel steps per transition.
-        start: where the chains start: ``"map"``: ``start_steps`` steps of Adam on U from independent initialisations
-            of the network's layers; ``"initial"``: those initialisations; ``"prior"``: draws of the prior; or a
-            trained :class:`~pyrogen.Posterior`: draws of it. From one guide the chains all start in
-            one mode: their agreement says nothing about others.
+        start: where the chains start: ``"map"``: ``start_steps`` steps of Adam on the potential (minus the log of the
+            posterior) from independent initialisations of the network's layers; ``"initial"``: those initialisations;
+            ``"prior"``: draws of the prior; or a trained :class:`~pyrogen.Posterior`: draws of it. From one guide the
+            chains all start in one mode: their agreement says nothing about others.
         start_steps: steps of Adam for ``"map"``.
-        dispersion: factor on the widths of a variational posterior to start from; of a sampled one the chains start
-            at draws of its own.
+        dispersion: factor on the widths of a variational posterior to start from; if ``start`` is a sampled posterior,
+            the chains start at its draws.
         whiten: sample in coordinates in units of the start posterior's widths instead of the prior's; needs a
             mean-field posterior as ``start``.
         compile: compile the gradient with :func:`torch.compile`: half a minute to several, and about half the time per
@@ -54,7 +54,7 @@ class Kernel(Backend):
             ``NAME.draws.h5``, which the returned posterior keeps reading: draws are never all in memory. If the files
             exist the run goes on from them, to the same bits as an uninterrupted one.
         checkpoint_seconds: time between two checkpoints, which are made after whole transitions. A killed run loses
-            what came after the last one; the way to the starting points is not saved.
+            what came after the last one, and repeats the steps to the starting points if there is none.
 
     Raises:
         ValueError: an argument out of range.
@@ -125,7 +125,7 @@ class Kernel(Backend):
 
     @property
     def tempered(self) -> bool:
-        """Whether another power of the posterior is sampled than the first."""
+        """Whether the target is the posterior to a power other than 1."""
         return getattr(self, "temperature", 1.0) != 1.0
 
     def findings(self, history: Statistics) -> Sequence[Finding]:

@@ -37,7 +37,7 @@ class Sampler(Kernel):
     loop: ClassVar[type[SamplingRun]] = SamplingRun
 
     def run(self, model: BayesianFlow, events: EventsLike, weights: Any = None, context: Any = None) -> SamplingRun:
-        """What :meth:`fit` runs, before its first step: the data checked and the model prepared for them.
+        """Prepare a run without starting it: check the data and prepare the model for them.
 
         Raises:
             ValueError: as :meth:`fit`.

@@ -15,7 +15,8 @@ from pyrogen.inference.vi.settings import SVISettings
 class Batched(Objective):
     """R networks whose parameters are rows of the same tensors, each with a gradient and a step of its own.
 
-    A subclass adds ``shuffled``, ``losses``, ``validation_nll`` and ``weights``.
+    A subclass implements ``losses``, ``shuffled`` and ``weights``, and ``validation_nll`` if it holds events out. It
+    sets ``first_stream``, ``size`` and ``effective_size``.
 
     Args:
         settings: the backend.

@@ -23,7 +23,7 @@ class SVISettings(Backend):
         batch_size: events per step, or all training events where there are no more; the incomplete last batch of an
             epoch is left out (events are shuffled anew).
         lr: Adam's learning rate for posterior means.
-        lr_widths: learning rate for posterior widths, which travel from ``init_scale`` to as far as the prior.
+        lr_widths: learning rate for posterior widths, which grow from ``init_scale`` up to the prior's width.
         schedule: ``"cosine"``, ``"constant"`` or ``"exponential"`` (to a hundredth).
         lr_warmup: fraction of all steps over which the rates rise linearly from zero.
         widths_after: fraction of all steps before the posterior widths move. First the means find the density, with
@@ -35,7 +35,8 @@ class SVISettings(Backend):
         guide: :class:`~pyrogen.AutoNormal` or any Pyro autoguide class or factory ``model -> guide``.
         init_scale: initial posterior width of every weight, for guides that take one.
         local_reparameterization: draw activations per event instead of weights per batch, where guide and layers
-            allow; ``posterior.info.local_reparameterization`` says what was done, ``..._reason`` why not.
+            allow; ``posterior.info.local_reparameterization`` says what was done,
+            ``posterior.info.local_reparameterization_reason`` why.
         num_particles: draws averaged per step.
         kl_weight: factor on the KL. Any other than 1 is no Bayesian posterior of these events, and
             ``posterior.info.tempered`` says so: with ``kl_weight=T`` every event counts ``1/T`` times, and the

@@ -55,6 +55,8 @@ class Training:
         self.history: dict[str, list[Any]] = {name: [] for name in CURVES}
         self.best_loss = np.full(objective.networks, np.inf)
         self.best_epoch = np.zeros(objective.networks, dtype=int)
+        if settings.validation > 0 and not objective.validation_events:
+            raise ValueError(f"validation is {settings.validation}, but {type(objective).__name__} holds no events out")
         self.total = settings.epochs * objective.steps_per_epoch
         self.lr_warmup = round(settings.lr_warmup * self.total)
         self.widths_start = round(settings.widths_after * self.total)
