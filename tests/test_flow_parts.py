@@ -6,6 +6,7 @@ import copy
 import math
 
 import numpy as np
+import pyro
 import pytest
 import torch
 from torch import nn
@@ -118,8 +119,6 @@ def test_a_name_belongs_to_one_class(sinh_arcsinh):
             pass
 
     assert Transform.named("sinh-arcsinh") is sinh_arcsinh and "sinh-arcsinh" not in Mixing.registry
-    with pytest.raises(TypeError, match="abstract"):
-        Transform()
 
 
 def test_what_a_test_registered_is_gone():
@@ -300,3 +299,33 @@ def test_a_printed_flow_says_what_it_is():
     assert repr(spline) == "RationalQuadraticSpline(4 bins on [0, 1], free edges, 1 of 2 periodic)"
     assert repr(Bernstein(5)) == "Bernstein(degree=5)" and "4 uniform" in repr(flow("random, unit box"))
     assert "Conditioner(a constant -> 8 -> 10, relu)" in repr(pg.CouplingFlow(1, 1, (8,), "bernstein", base="uniform"))
+
+
+@pytest.mark.parametrize("missing", ["forward", "inverse"])
+@pytest.mark.parametrize("family", [Transform, Mixing])
+def test_a_part_without_its_maps_is_refused(registries, family, missing):
+    maps = {name: lambda self, *values: values for name in {"forward", "inverse"} - {missing}}
+    with pytest.raises(TypeError, match=f"the {family.__name__.lower()} Half does not define {missing}"):
+        type("Half", (family,), maps, name="half")
+    assert "half" not in family.registry
+
+
+def test_a_transform_says_how_many_numbers_it_takes(registries):
+    class Silent(Transform, name="silent"):
+        forward = inverse = lambda self, z, parameters: (z, 0 * z)
+
+    with pytest.raises(TypeError, match="Silent has no parameters_per_feature"):
+        pg.CouplingFlow(2, 2, (4,), transform="silent")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"transform": "rqs", "mixing": "random"}, {"transform": "bernstein", "base": "uniform"}], ids=str
+)
+def test_pyro_can_make_its_own_modules_of_a_flow(options):
+    """One sample site for every layer, as plain Pyro has it."""
+    flow = pg.CouplingFlow(2, 2, (4,), **options)
+    x = torch.rand(5, 2)
+    expected = flow.log_prob(x)
+    pyro.nn.module.to_pyro_module_(flow)
+    assert isinstance(flow.blocks[0].transform, pyro.nn.PyroModule) and torch.equal(flow.log_prob(x), expected)
+    assert sorted(Transform.registry) == ["affine", "bernstein", "rqs"]

@@ -7,7 +7,7 @@ A mixing is a fixed bijection of the features that preserves volumes, so its log
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pyrogen.flows.registry import Named
 
 
-class Mixing(Named, nn.Module, ABC):
+class Mixing(Named, nn.Module):
     """A fixed, volume-preserving bijection of the features, in front of a coupling block.
 
     A flow draws its random numbers in this order, which a seed's meaning rests on: :meth:`chain`, the networks'

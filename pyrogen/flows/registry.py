@@ -31,6 +31,10 @@ class Named:
                     f"the {cls._family} {name!r} exists, it is {taken.__module__}.{taken.__qualname__}; "
                     f"give {cls.__qualname__} another name"
                 )
+            # Checked here, not by the metaclass of ABC, with which Pyro cannot make modules of its own.
+            missing = [part for part in dir(cls) if getattr(getattr(cls, part), "__isabstractmethod__", False)]
+            if missing:
+                raise TypeError(f"the {cls._family} {cls.__qualname__} does not define {' and '.join(missing)}")
             cls.name = name
             cls.registry[name] = cls
 

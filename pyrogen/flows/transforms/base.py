@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -33,7 +33,7 @@ class TransformOptions:
     periodic: tuple[bool, ...] = ()
 
 
-class Transform(Named, nn.Module, ABC):
+class Transform(Named, nn.Module):
     """An elementwise, invertible map of latent values ``z`` to event values ``x``.
 
     A subclass ``class Mine(Transform, name="mine")`` sets ``parameters_per_feature`` and implements ``forward`` and
