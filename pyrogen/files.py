@@ -16,6 +16,8 @@ import json
 import os
 import platform
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -154,7 +156,7 @@ def growing_hdf5(
         version: format version of this kind.
 
     Yields:
-        The file, and a function that raises the OSError of the disk, if there was one; also raised at the end.
+        The file, and a function that raises what went wrong inside of HDF5, if anything did; also raised at the end.
     """
     with open(temporary, "r+b" if kind is None else "w+b", buffering=0) as raw:
         disk = _Disk(raw)
@@ -167,39 +169,80 @@ def growing_hdf5(
             disk.check()
 
 
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """A block in which signals wait, to be handled at its end.
+
+    HDF5 calls :class:`_Disk` and drops what is raised in there. The KeyboardInterrupt of a Ctrl-C, or whatever else the
+    handler of a signal raises, would be lost, and the file would go on with a piece missing.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals are handled in the main thread alone
+        yield
+        return
+    waiting: list[tuple[int, Any]] = []
+    every = [which for which in signal.valid_signals() if isinstance(which, signal.Signals)]
+    handlers = {which: handler for which in every if callable(handler := signal.getsignal(which))}
+
+    def wait(number: int, frame: Any) -> None:
+        waiting.append((number, frame))
+
+    try:
+        for which in handlers:
+            signal.signal(which, wait)
+        yield
+    finally:
+        for which, handler in handlers.items():
+            signal.signal(which, handler)
+        for number, frame in waiting:
+            handlers[signal.Signals(number)](number, frame)
+
+
 class _Disk(io.RawIOBase):
-    """A file that takes what a full disk doesn't and remembers: HDF5 crashes the process where a write fails."""
+    """A file that remembers what went wrong with it, and takes no more from then on.
+
+    HDF5 drops exceptions that are raised in here, and crashes the process where a write fails. So every call ends well,
+    and :meth:`check` raises the first exception outside of HDF5: of a full disk, of a lack of memory, of anything.
+    """
 
     def __init__(self, raw: io.FileIO) -> None:
         self._raw = raw
-        self._error: OSError | None = None
+        self._error: BaseException | None = None
 
     def check(self) -> None:
         if self._error is not None:
             raise self._error
 
     def write(self, content: Any) -> int:
-        rest = memoryview(content).cast("B")
-        size = len(rest)
+        size = len(content)
         try:
+            rest = memoryview(content).cast("B")
+            size = len(rest)
             while len(rest) and self._error is None:
                 rest = rest[self._raw.write(rest) :]
-        except OSError as error:
-            self._error = error
+        except BaseException as error:  # noqa: B036 (raised by check)
+            self._error = self._error or error
         return size
 
     def truncate(self, size: int | None = None) -> int:
         try:
             return self._raw.truncate(size)
-        except OSError as error:
+        except BaseException as error:  # noqa: B036 (raised by check)
             self._error = self._error or error
             return size or 0
 
     def readinto(self, buffer: Any) -> int:
-        return self._raw.readinto(buffer)
+        try:
+            return self._raw.readinto(buffer)
+        except BaseException as error:  # noqa: B036 (raised by check)
+            self._error = self._error or error
+            return 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._raw.seek(offset, whence)
+        try:
+            return self._raw.seek(offset, whence)
+        except BaseException as error:  # noqa: B036 (raised by check)
+            self._error = self._error or error
+            return offset
 
     def tell(self) -> int:
         return self._raw.tell()

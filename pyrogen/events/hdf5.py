@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..files import (
     open_any_hdf5,
     open_hdf5,
     read_json,
+    uninterrupted,
     write_json,
 )
 from .format import PER_EVENT, Continuation, Format, PartWriter
@@ -173,10 +175,13 @@ class _Writer(PartWriter):
         if old is not None and copied:
             shutil.copyfile(old.path, temporary)
         opened = growing_hdf5(temporary) if copied else growing_hdf5(temporary, KIND, VERSIONS[layout])
-        self._file, self._check = self._stack.enter_context(opened)
+        with uninterrupted():
+            self._file, self._check = self._stack.enter_context(opened)
+        self._temporary, self._checksums, self._whole = temporary, dict[str, _Checksum](), True
         if not copied:
             try:
-                self._create(first)
+                with uninterrupted():
+                    self._create(first)
                 if old is not None:
                     for events in old.parts(_EVENTS_PER_CHUNK, None, _Reading()):
                         self.write(events)
@@ -185,16 +190,31 @@ class _Writer(PartWriter):
                 raise
 
     def write(self, sample: EventSample) -> None:
-        try:
-            for name, array in self._arrays(sample).items():
-                dataset, n = self._file[name], len(array)
-                dataset.resize(len(dataset) + n, axis=0)
-                dataset[-n:] = array
-        finally:
-            self._check()  # the disk's own error, before what HDF5 says of its consequences
+        self._whole = False
+        with uninterrupted():
+            try:
+                self._add(sample)
+            finally:
+                self._check()  # what went wrong first, before what HDF5 says of its consequences
+        self._whole = True
+
+    def _add(self, sample: EventSample) -> None:
+        # In a function of its own: HDF5 writes when a dataset is forgotten too, and there signals have to wait as well.
+        for name, array in self._arrays(sample).items():
+            dataset, n = self._file[name], len(array)
+            checksum = self._checksums.setdefault(name, _Checksum(len(dataset)))
+            dataset.resize(len(dataset) + n, axis=0)
+            dataset[-n:] = array
+            checksum.add(array)
 
     def close(self) -> None:
-        self._stack.close()
+        with uninterrupted():
+            self._stack.close()
+        if not self._whole:
+            return  # an error is on its way, and the file will be thrown away
+        with h5py.File(self._temporary, "r") as file:
+            for name, checksum in self._checksums.items():
+                checksum.compare(file[name])
 
     def _create(self, first: EventSample) -> None:
         for name, array in self._arrays(first).items():
@@ -222,6 +242,32 @@ class _Writer(PartWriter):
         for name, column in columns.items():
             records[name] = column
         return {_TABLE: records}
+
+
+class _Checksum:
+    """What was written of a dataset from its row ``first`` on, to be held against what the file has of it.
+
+    Checksums of chunks are not enough: that of a chunk of zeros, which was never written, is right.
+    """
+
+    def __init__(self, first: int) -> None:
+        self.first = self.last = first
+        self._value = 0
+
+    def add(self, array: np.ndarray) -> None:
+        """Take in the next rows."""
+        self.last += len(array)
+        self._value = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, self._value)
+
+    def compare(self, dataset: h5py.Dataset) -> None:
+        """Raise an OSError unless the dataset holds what was taken in."""
+        found = _Checksum(self.first)
+        for start in range(self.first, len(dataset), _EVENTS_PER_CHUNK):
+            found.add(dataset[start : start + _EVENTS_PER_CHUNK])
+        if (found.last, found._value) != (self.last, self._value):
+            raise OSError(
+                f"rows {self.first} to {self.last - 1} of {dataset.name} do not read back as they were written"
+            )
 
 
 def _can_grow(path: Path) -> bool:
