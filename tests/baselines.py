@@ -35,7 +35,7 @@ def wedge_model():
 
 
 def kill_at_save(monkeypatch, moment, module=descent):
-    """Interrupt the run of a module after so many checkpoints."""
+    """Interrupt the run of a module after so many checkpoints; returns a list with an entry for each of them."""
     saves, save = [], module.save_checkpoint
 
     def killed(*arguments):
@@ -45,6 +45,7 @@ def kill_at_save(monkeypatch, moment, module=descent):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "save_checkpoint", killed)
+    return saves
 
 
 def same_bits(a, b):

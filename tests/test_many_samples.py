@@ -91,15 +91,7 @@ def test_local_reparameterization_draws_noise_for_every_event_of_every_sample():
 
 def test_kill_and_resume_gives_the_same_bits(tmp_path, monkeypatch):
     whole = svi(epochs=9).fit_many(location(), SAMPLES)
-    saves, save = [], training_module.save_checkpoint
-
-    def killed(*arguments):
-        save(*arguments)
-        saves.append(1)
-        if len(saves) == 4:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(training_module, "save_checkpoint", killed)
+    saves = kill_at_save(monkeypatch, 4, training_module)
     backend = svi(epochs=9, checkpoint=tmp_path / "run.h5")
     with pytest.raises(KeyboardInterrupt):
         backend.fit_many(location(), SAMPLES)

@@ -4,10 +4,12 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from baselines import kill_at_save
 from known import Location
 
 import pyrogen as pg
 from pyrogen.inference.run.checkpoint import run_identity
+from pyrogen.inference.vi import training as training_module
 from pyrogen.inference.vi.batched import Batched
 from pyrogen.inference.vi.guided import GuideObjective
 from pyrogen.inference.vi.training import CURVES, Training
@@ -63,18 +65,8 @@ def test_an_objective_that_the_loop_does_not_know():
 
 
 def test_its_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
-    from pyrogen.inference.vi import training as module
-
     whole = bootstrapped(epochs=6)[0]
-    save, saves = module.save_checkpoint, []
-
-    def killed(*arguments):
-        save(*arguments)
-        saves.append(1)
-        if len(saves) == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "save_checkpoint", killed)
+    saves = kill_at_save(monkeypatch, 3, training_module)
     with pytest.raises(KeyboardInterrupt):
         bootstrapped(tmp_path / "run.h5", epochs=6)
     again, training = bootstrapped(tmp_path / "run.h5", epochs=6)

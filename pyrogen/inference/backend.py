@@ -31,8 +31,9 @@ from pyrogen.inference.run.data import (
     why_apart,
 )
 from pyrogen.inference.run.potential import independent_starts
-from pyrogen.posterior.info import RunInfo
+from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.progress import bar
 from pyrogen.seeds import stream, untouched
 
@@ -178,17 +179,19 @@ class Backend(ABC):
         Raises:
             NotBatchedError: they cannot.
         """
+        if type(self)._fit_many is Backend._fit_many:
+            raise NotBatchedError(f"{type(self).__name__} is not batched over samples")
         reason = why_apart(samples)
         if reason is not None:
             raise NotBatchedError(reason)
 
     def _fit_many(self, model: BayesianFlow, data: ManySamples) -> list[Posterior]:
-        """The posteriors of a prepared model on R checked samples in one batch.
+        """The posteriors of a prepared model on R checked samples in one batch, for backends that can.
 
         Raises:
             NotBatchedError: they cannot be one batch.
         """
-        raise NotBatchedError(f"{type(self).__name__} is not batched over samples")
+        raise NotBatchedError("without a method of its own, a backend trains on one sample after another")
 
     def _fit_apart(self, model: BayesianFlow, samples: Samples, reason: str) -> list[Posterior]:
         """A posterior for every sample, one after another."""
@@ -234,7 +237,7 @@ class Backend(ABC):
             check_writable(self.checkpoint)
 
     def _posterior(
-        self, model: BayesianFlow, weights: Any, history: dict[str, Any], data: TrainingData, **entries: Any
+        self, model: BayesianFlow, weights: WeightPosterior, history: History, data: TrainingData, **entries: Any
     ) -> Posterior:
         """Build the posterior with its :class:`~pyrogen.posterior.RunInfo`; ``entries`` are the run's own of that."""
         info = RunInfo(

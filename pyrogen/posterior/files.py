@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import h5py
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.files import FileFormatError, open_hdf5, read_json, write_array, write_hdf5, write_json
-from pyrogen.posterior.info import RunInfo
+from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.weights import FAMILIES, WeightPosterior, make_weights
 
 KIND, VERSION = "posterior", 2
 
-Content = tuple[BayesianFlow, WeightPosterior, dict[str, NDArray[np.float64]], RunInfo]
+Content = tuple[BayesianFlow, WeightPosterior, History, RunInfo]
 
 
 def write(
     path: str | os.PathLike[str],
     model: BayesianFlow,
     weights: WeightPosterior,
-    history: Mapping[str, NDArray[np.float64]],
+    history: History,
     info: RunInfo,
 ) -> None:
     """The work of :meth:`~pyrogen.Posterior.save`."""
-
     if FAMILIES.get(weights.family) is not type(weights):
         raise ValueError(
             f"{type(weights).__name__} has the family {weights.family!r} of another class, as which it would be "
@@ -64,7 +60,7 @@ def read(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Content
             weights = make_weights(str(file.attrs["family"]), _arrays(file, "weights"))
         except ValueError as error:
             raise FileFormatError(f"{path}: {error}") from error
-        history: dict[str, Any] = {name: array.numpy() for name, array in _arrays(file, "history").items()}
+        history: History = {name: array.numpy() for name, array in _arrays(file, "history").items()}
         info = RunInfo.from_json(read_json(file, "info"))
         if info.seconds is None and len(history.get("seconds", ())):  # as in files of version 1
             info = replace(info, seconds=float(history["seconds"][-1]))

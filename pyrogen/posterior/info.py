@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+#: Curves of a run, or statistics of its draws, by name.
+History = dict[str, NDArray[np.float64]]
+
 
 @dataclass(frozen=True)
 class Finding:

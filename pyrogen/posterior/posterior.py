@@ -18,7 +18,7 @@ from pyrogen.posterior import files
 from pyrogen.posterior.bands import DensityEstimate, HistogramBand, make_edges
 from pyrogen.posterior.generation import EVENTS_PER_PART, generate_sample, generate_to_file
 from pyrogen.posterior.histograms import own_events, weighted_events
-from pyrogen.posterior.info import RunInfo
+from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.predictor import Predictor
 from pyrogen.posterior.weights import WeightPosterior
 
@@ -45,7 +45,7 @@ class Posterior:
         self,
         model: BayesianFlow,
         weights: WeightPosterior,
-        history: dict[str, NDArray[np.float64]] | None = None,
+        history: History | None = None,
         info: RunInfo | None = None,
         *,
         progress: bool = True,

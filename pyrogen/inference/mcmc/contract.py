@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
@@ -18,13 +16,12 @@ from pyrogen.events import EventsLike
 from pyrogen.inference.backend import Backend
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.run.potential import Whitened
-from pyrogen.posterior.info import Finding
+from pyrogen.posterior.info import Finding, History
 from pyrogen.posterior.posterior import Posterior
 
 STARTS = ("initial", "prior", "map")
 
 State = dict[str, Tensor]
-Statistics = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +125,7 @@ class Kernel(Backend):
         """Whether the target is the posterior to a power other than 1."""
         return getattr(self, "temperature", 1.0) != 1.0
 
-    def findings(self, history: Statistics) -> Sequence[Finding]:
+    def findings(self, history: History) -> Sequence[Finding]:
         """What is wrong with the kernel's own statistics ``[C, draws]``."""
         return []
 

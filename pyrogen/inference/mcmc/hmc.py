@@ -12,11 +12,11 @@ from torch import Tensor
 
 from pyrogen.checks import fraction, is_number, positive, require
 from pyrogen.inference.mcmc.adaptation import DualAveraging, mass_windows
-from pyrogen.inference.mcmc.contract import State, Statistics
+from pyrogen.inference.mcmc.contract import State
 from pyrogen.inference.mcmc.sampler import Sampler
 from pyrogen.inference.mcmc.steps import metropolis, normal
 from pyrogen.inference.run.potential import Whitened
-from pyrogen.posterior.info import Finding
+from pyrogen.posterior.info import Finding, History
 
 DIVERGENCE = 1000.0  # error of the energy above which a trajectory counts as divergent, as in Stan
 
@@ -105,7 +105,7 @@ class HMC(Sampler):
             "steps": torch.full_like(step_size, steps),
         }
 
-    def findings(self, history: Statistics) -> Sequence[Finding]:
+    def findings(self, history: History) -> Sequence[Finding]:
         if np.mean(history["steps"] >= self.max_steps) < 0.5:
             return []
         return [

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pyrogen.inference.mcmc.contract import Statistics
-from pyrogen.posterior.info import Finding
+from pyrogen.posterior.info import Finding, History
 
 FEWEST = 20  # draws per chain from which on they are asked to agree
 LARGEST_RHAT = 1.1
 
 
-def find_problems(history: Statistics, draws: Tensor) -> list[Finding]:
+def find_problems(history: History, draws: Tensor) -> list[Finding]:
     """What is wrong with finished chains.
 
     Args:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from pyrogen.checks import positive, require
-from pyrogen.inference.mcmc.contract import State, Statistics
+from pyrogen.inference.mcmc.contract import State
 from pyrogen.inference.mcmc.sampler import Sampler
 from pyrogen.inference.mcmc.steps import normal
 from pyrogen.inference.run.potential import Whitened
-from pyrogen.posterior.info import Finding
+from pyrogen.posterior.info import Finding, History
 
 LARGEST_EXCESS = 0.3  # of the temperature, before a warning
 REMEMBERED = 0.98  # decay of the running averages in the warm-up
@@ -130,7 +130,7 @@ class StochasticGradient(Sampler):
 
         return [factor(move) for move in moves]
 
-    def findings(self, history: Statistics) -> Sequence[Finding]:
+    def findings(self, history: History) -> Sequence[Finding]:
         excess = history["excess_temperature"].mean(1)
         if (excess <= max(LARGEST_EXCESS, 2 * self.tolerance)).all():
             return []

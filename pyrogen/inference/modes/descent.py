@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
@@ -18,11 +17,10 @@ from pyrogen.inference.run.adam import Adam
 from pyrogen.inference.run.checkpoint import load_checkpoint, run_identity, save_checkpoint
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.run.potential import Potential, Whitened
+from pyrogen.posterior.info import History
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.progress import bar
-
-Statistics = dict[str, NDArray[np.float64]]
 
 RECORDS = 200  # points of a training curve
 
@@ -144,12 +142,12 @@ class Descent:
             tensors = self.state | {"generator": self.generator.get_state()}
             save_checkpoint(self.settings.checkpoint, self.identity, saved, tensors)
 
-    def curve(self) -> dict[str, NDArray[np.float64]]:
+    def curve(self) -> History:
         """The training curve: ``loss [C, records]`` in nats per event, and the ``step [records]`` each mean ends at."""
         steps = np.array([self._first(record + 1) for record in range(self.records)], dtype=np.float64)
         return {"loss": self.state["loss"].cpu().numpy(), "step": steps}
 
-    def posterior(self, weights: WeightPosterior, history: Statistics, **entries: Any) -> Posterior:
+    def posterior(self, weights: WeightPosterior, history: History, **entries: Any) -> Posterior:
         """The result of the run, with what every run of Adam tells of itself."""
         return self.settings._posterior(
             self.potential.model,

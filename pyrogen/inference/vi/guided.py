@@ -18,7 +18,6 @@ from pyrogen.bayes.model import BayesianFlow, normalise_weights
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.vi.objective import Objective
 from pyrogen.inference.vi.settings import SVISettings
-from pyrogen.inference.vi.split import held_out_events
 from pyrogen.posterior.guides import weights_of
 from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.seeds import stream
@@ -40,7 +39,7 @@ class GuideObjective(Objective):
 
     def __init__(self, settings: SVISettings, model: BayesianFlow, data: TrainingData) -> None:
         self.settings, self.model, self.data = settings, model, data
-        self.validation_events = held_out_events(settings, len(data.events))
+        self.validation_events = settings.held_out_events(len(data.events))
         self.size = len(data.events) - self.validation_events
         torch.manual_seed(stream(settings.seed, 0))
         order = torch.randperm(len(data.events))

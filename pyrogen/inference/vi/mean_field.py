@@ -14,7 +14,6 @@ from pyrogen.inference.run.data import ManySamples
 from pyrogen.inference.run.potential import independent_starts
 from pyrogen.inference.vi.batched import Batched
 from pyrogen.inference.vi.settings import SVISettings
-from pyrogen.inference.vi.split import held_out_events
 from pyrogen.posterior.weights import MeanField, WeightPosterior
 from pyrogen.seeds import stream, untouched
 
@@ -43,7 +42,7 @@ class ManyMeanFields(Batched):
         super().__init__(settings, {"mean": mean}, {"free_width": width + torch.log(-torch.expm1(-width))})
         self.model, self.data = model, data
         self.mean, self.free_width = self.parameters["mean"], self.parameters["free_width"]
-        self.validation_events = held_out_events(settings, n)
+        self.validation_events = settings.held_out_events(n)
         self.size = n - self.validation_events
         self.effective_size = float(self.size)
         torch.manual_seed(stream(settings.seed, 0))

@@ -94,6 +94,20 @@ class SVISettings(Backend):
             "positive where patience is given: early stopping needs held-out events",
         )
 
+    def held_out_events(self, n: int) -> int:
+        """Number of validation events among ``n``.
+
+        Raises:
+            ValueError: none of the events, or all of them.
+        """
+
+        held_out = round(self.validation * n)
+        if self.validation > 0 and held_out == 0:
+            raise ValueError(f"validation is {self.validation}: of {n} events that holds out none; give a larger one")
+        if held_out == n:
+            raise ValueError(f"validation is {self.validation}: of {n} events that leaves none for the training")
+        return held_out
+
     def _described(self) -> dict[str, Any]:
         return {"guide": _guide_name(self.guide)}
 

@@ -16,6 +16,7 @@ from pyrogen.inference.problems import TrainingDivergedError
 from pyrogen.inference.run.checkpoint import load_checkpoint, save_checkpoint
 from pyrogen.inference.vi.objective import Objective, Step
 from pyrogen.inference.vi.settings import SVISettings
+from pyrogen.posterior.info import History
 from pyrogen.progress import Bar, bar
 from pyrogen.schedules import learning_rate_factor
 from pyrogen.seeds import stream
@@ -101,7 +102,7 @@ class Training:
         """The epoch ``[R]`` that the result of every network is from."""
         return np.where(self.best_epoch > 0, self.best_epoch, self.epochs_done)
 
-    def curves(self, r: int) -> dict[str, NDArray[np.float64]]:
+    def curves(self, r: int) -> History:
         """The training curve of network ``r``, ``[epochs]`` by name."""
         done = self.epochs_done[r]
         table = {name: np.asarray(rows, dtype=np.float64) for name, rows in self.history.items()}
