@@ -6,6 +6,7 @@ import importlib
 import math
 import numbers
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -57,3 +58,20 @@ def require_extra(module: str, extra: str, caller: str) -> None:
         importlib.import_module(module)
     except ImportError as missing:
         raise ImportError(f'{caller} needs {module}; install it with: pip install "pyrogen[{extra}]"') from missing
+
+
+def column_index(which: Any, names: Sequence[str]) -> int:
+    """Index of a column, given by its name or index (negative counts from the end).
+
+    Raises:
+        ValueError: neither a name nor the index of a column; the message lists the names.
+    """
+    if isinstance(which, str) and which in names:
+        return list(names).index(which)
+    try:
+        index = len(names) if isinstance(which, (str, bool)) else operator.index(which)
+    except TypeError:
+        index = len(names)
+    if not -len(names) <= index < len(names):
+        raise ValueError(f"no column {which!r}; the {len(names)} columns are {', '.join(names)}")
+    return index % len(names)

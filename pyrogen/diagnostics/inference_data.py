@@ -18,7 +18,7 @@ from pyrogen.diagnostics.arviz_io import make_inference_data
 from pyrogen.diagnostics.convergence import log_prob_of_chains, probe_points
 from pyrogen.diagnostics.stored_draws import Rows, as_chains, blocks, spaced_rows
 from pyrogen.events import EventSample, EventsLike, check_events
-from pyrogen.posterior.bands import make_edges
+from pyrogen.posterior.binning import Bins, bins_of
 from pyrogen.posterior.histograms import observable_values
 from pyrogen.posterior.posterior import Posterior
 
@@ -181,12 +181,12 @@ def _histograms(
 ) -> dict[str, Array]:
     """Add histograms of the generated and the observed events; returns the centres of their bins."""
     coords = {}
-    for name, wanted in histograms.items():
-        edges = make_edges(*wanted[1:])
-        dim, function = f"bin_{name}", posterior.predictor.observable(wanted[0])
+    for name, bins in (bins_of(histograms) if histograms else {}).items():
+        edges = bins.edges
+        dim, function = f"bin_{name}", posterior.predictor.observable(histograms[name][0])
 
-        def fill(sample: Tensor, edges: Array = edges, function: Any = function) -> Array:
-            return np.histogram(observable_values(function, sample), edges)[0] / len(sample)
+        def fill(sample: Tensor, bins: Bins = bins, function: Any = function) -> Array:
+            return bins.fill(observable_values(function, sample)) / len(sample)
 
         flat = replicated.reshape(-1, *replicated.shape[2:])
         filled = np.stack([fill(torch.from_numpy(sample)) for sample in flat])

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pyrogen.checks import column_index
 from pyrogen.diagnostics.lines import LineResult
-from pyrogen.posterior.bands import HistogramBand, make_edges
+from pyrogen.posterior.bands import HistogramBand
+from pyrogen.posterior.binning import make_bins
 from pyrogen.posterior.posterior import Posterior
 
 Array = NDArray[np.float64]
@@ -86,7 +88,7 @@ class MarginalResult:
 def marginal(
     posterior: Posterior,
     observable: Callable[[Tensor], Tensor] | str | int,
-    bins: Sequence[float] | Array | int,
+    bins: Sequence[float] | Array | int | Any,
     *,
     range: tuple[float, float] | None = None,
     n: int = 100_000,
@@ -101,7 +103,7 @@ def marginal(
     Args:
         posterior: the posterior.
         observable: a function of events ``[m, d]`` to values ``[m]``, or a column's name or index.
-        bins: increasing edges ``[B + 1]``, or a number of equal bins on ``range``.
+        bins: as in :meth:`~pyrogen.Posterior.histogram`: edges, a ``hist`` axis, or a number of bins on ``range``.
         range: lowest and highest edge for a number of bins.
         n: number of events, per draw (a) and in all (b).
         draws: weight draws K; None: 50, or all where fewer are stored.
@@ -113,17 +115,17 @@ def marginal(
     Raises:
         ValueError: as :meth:`~pyrogen.Posterior.histogram`, or a truth that does not fit the bins.
     """
-    edges = make_edges(bins, range)
+    binning = make_bins(bins, range)
     true = None if truth is None else np.asarray(truth, dtype=np.float64)
-    if true is not None and true.shape != (len(edges) - 1,):
-        raise ValueError(f"truth has shape {list(true.shape)}; there are {len(edges) - 1} bins")
+    if true is not None and true.shape != (len(binning),):
+        raise ValueError(f"truth has shape {list(true.shape)}; there are {len(binning)} bins")
     settings: dict[str, Any] = {"n": n, "draws": draws, "seed": seed}
-    bands = {name: posterior.histogram(observable, edges, procedure=name, **settings) for name in PROCEDURES}
+    bands = {name: posterior.histogram(observable, binning, procedure=name, **settings) for name in PROCEDURES}
     column = ("observable", "") if callable(observable) else _column(posterior, observable)
     return MarginalResult(bands, true, column[0] if label is None else label, column[1] if unit is None else unit)
 
 
 def _column(posterior: Posterior, which: str | int) -> tuple[str, str]:
     """Name and unit of a column, as the training events had them."""
-    index = posterior.names.index(which) if isinstance(which, str) else which
+    index = column_index(which, posterior.names)
     return posterior.names[index], posterior.units[index]

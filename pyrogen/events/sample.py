@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from pyrogen.checks import column_index
+
 from .format import PER_EVENT
 from .validation import (
     as_numpy,
@@ -175,11 +177,7 @@ class EventSample:
         Raises:
             ValueError: no such column; the message lists the names.
         """
-        try:
-            return self.values[:, self.names.index(which) if isinstance(which, str) else which]
-        except (ValueError, IndexError):
-            message = f"no column {which!r}; the {self.features} columns are {', '.join(self.names)}"
-            raise ValueError(message) from None
+        return self.values[:, column_index(which, self.names)]
 
     def __getitem__(self, selection: slice | ArrayLike | torch.Tensor) -> EventSample:
         """The events of a slice, a boolean mask ``[N]`` or an array of row numbers, with all theirs.

@@ -39,7 +39,8 @@ class HistogramPanel:
         log: logarithmic density or not; None leaves it to the ``log`` of the plotting function.
 
     Raises:
-        ValueError: a histogram with other edges than the band's, with several axes, or without known variances.
+        ValueError: a histogram with other edges than the band's, with several axes, or without known variances; or one
+            that treats events on the last edge in another way than the band, which has such events.
     """
 
     band: HistogramBand
@@ -60,6 +61,7 @@ class HistogramPanel:
             name = self.label or label or "x"
             found["counts"] = histogram.values
             _same_edges(name, histogram.edges, self.band.edges)
+            _same_convention(name, histogram.closed, self.band)
             if self.total is None:
                 found["total"] = histogram.total
             if self.errors is None:
@@ -98,6 +100,17 @@ def _same_edges(name: str, edges: NDArray[np.float64], wanted: NDArray[np.float6
         raise ValueError(
             f"the histogram of {name} has {len(edges) - 1} bins with edges {_brief(edges)}, the band {len(wanted) - 1} "
             f"with {_brief(wanted)}; give posterior.histogram the histogram itself, or its axis, as bins"
+        )
+
+
+def _same_convention(name: str, closed: bool, band: HistogramBand) -> None:
+    """Whether the upper edge of the last bin belongs to it must be the same for both, if events lie there."""
+    if closed != band.closed and band.on_last_edge > 0:
+        inside = ("the histogram", "the band") if closed else ("the band", "the histogram")
+        raise ValueError(
+            f"{100 * band.on_last_edge:.3g} % of the generated {name} lie on the last edge, {band.edges[-1]:g}: "
+            f"{inside[0]} counts such events in its last bin, {inside[1]} does not; give posterior.histogram the "
+            "histogram itself, or its axis, as bins"
         )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.checks import is_number, require, whole_number
-from pyrogen.posterior.uhi import edges_of, is_axis, is_histogram, the_axis, weighted_hist
+from pyrogen.posterior.uhi import weighted_hist
 
 if TYPE_CHECKING:
     import hist
@@ -45,6 +45,9 @@ class HistogramBand:
         procedure: ``"a"`` (each draw generates its own events) or ``"b"`` (the same events weighted per draw).
         noise: covariance ``[B, B]`` that the finite number of events alone gives the rows of ``draws``: of (a) the
             Poisson part, multinomial to be exact. None where it is not known.
+        closed: whether the last bin contains its upper edge: as in numpy for plain edges; not with an axis of ``hist``
+            that has an overflow bin.
+        on_last_edge: fraction of the events exactly on that edge, where the two conventions differ.
     """
 
     edges: NDArray[np.float64]
@@ -52,6 +55,8 @@ class HistogramBand:
     events: int
     procedure: str
     noise: NDArray[np.float64] | None = None
+    closed: bool = True
+    on_last_edge: float = 0.0
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -165,29 +170,3 @@ def weighted_noise(draws: NDArray[np.float64], squares: NDArray[np.float64], eve
         return None
     offset = draws - draws.mean(0)
     return (np.diag(squares) - offset.T @ offset / len(draws)) / (events - 1) * len(draws) / (len(draws) - 1)
-
-
-def make_edges(bins: Any, limits: tuple[float, float] | None = None) -> NDArray[np.float64]:
-    """Bin edges ``[B + 1]``, checked.
-
-    Args:
-        bins: the edges, an axis or a one-dimensional histogram of ``hist`` (or what follows the UHI protocol), or a
-            number of bins.
-        limits: of a number of bins.
-
-    Raises:
-        ValueError: edges that are infinite or do not increase, a number without limits, an axis that is circular (it
-            would wrap events from outside around, the band does not) or has categories.
-    """
-    if is_axis(bins) or (is_histogram(bins) and not isinstance(bins, tuple)):
-        if the_axis(bins).traits.circular:
-            raise ValueError("bins is a circular axis, which wraps events from outside around; give its edges instead")
-        bins = edges_of(bins)
-    elif np.ndim(bins) == 0:
-        if limits is None:
-            raise ValueError(f"bins={bins} needs range=(low, high); or give the edges themselves")
-        bins = np.linspace(*limits, whole_number("bins", bins, 1) + 1)
-    edges = np.asarray(bins, dtype=np.float64)
-    if edges.ndim != 1 or len(edges) < 2 or not np.isfinite(edges).all() or not (np.diff(edges) > 0).all():
-        raise ValueError(f"bin edges must be at least two increasing numbers; got {edges.tolist()}")
-    return edges

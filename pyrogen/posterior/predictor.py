@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyrogen.bayes.inputs import as_tensor, check_context
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import whole_number
+from pyrogen.checks import column_index, whole_number
 from pyrogen.events import EventSample, EventsLike, check_events
 from pyrogen.posterior.bands import DensityEstimate
 from pyrogen.posterior.weights import WeightPosterior
@@ -145,10 +145,7 @@ class Predictor:
         """
         if callable(observable):
             return observable
-        names = self.names
-        index = names.index(observable) if observable in names else observable
-        if isinstance(index, (str, bool)) or not -len(names) <= index < len(names):
-            raise ValueError(f"unknown column {observable!r}; give a function of the events or one of {list(names)}")
+        index = column_index(observable, self.names)
         return lambda events: events[:, index]
 
     def _check_names(self, sample: EventSample) -> None:
