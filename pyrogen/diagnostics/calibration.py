@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 from pyrogen.diagnostics.convergence import diagnose, has_chains
 from pyrogen.diagnostics.lines import HasLines, points_on_lines
 from pyrogen.posterior.posterior import Posterior
+from pyrogen.printing import Brief
 from pyrogen.progress import bar
 from pyrogen.seeds import stream
 
@@ -33,8 +34,8 @@ TOLERANCE = 3.0  # standard errors by which a coverage may miss its level
 VAGUE = 0.05  # error of the coverage from which on three of them allow nearly everything
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Brief):
     """Central credible intervals of B quantities in R independent trainings, and the truth.
 
     Attributes:
@@ -50,14 +51,17 @@ class Calibration:
             too narrow (64 % within 1 sigma, pulls of 1.14 for 10; 68 % and 1.02 for 50).
     """
 
-    ranks: Array = field(repr=False)
-    means: Array = field(repr=False)
-    sigmas: Array = field(repr=False)
-    truth: Array = field(repr=False)
+    ranks: Array
+    means: Array
+    sigmas: Array
+    truth: Array
     draws: int
-    at: Array = field(repr=False)
+    at: Array
     label: str = "quantity"
     effective_draws: float = math.nan
+
+    def _summary(self) -> str:
+        return f"{self.ranks.shape[1]} quantities (by {self.label}) in {self.trainings} trainings, {self.draws} draws"
 
     @property
     def trainings(self) -> int:

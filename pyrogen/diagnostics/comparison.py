@@ -19,6 +19,7 @@ from pyrogen.diagnostics.lines import LineResult, density_along_lines
 from pyrogen.diagnostics.predictive import elpd, guide_pareto_k
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import StoredDraws
+from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
 DRAWS = 200  # weight draws of a prediction where none are asked for
@@ -46,8 +47,8 @@ def band_overlap(a: LineResult, b: LineResult, k: float = 1.0) -> float:
     return float(np.divide(common, either, out=np.zeros_like(common), where=either > 0).mean())
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Brief):
     """Several posteriors of one sample, compared with a reference and the truth.
 
     Attributes:
@@ -71,6 +72,9 @@ class Comparison:
     rows: list[dict[str, Any]]
     lines: dict[str, LineResult]
     reference: str
+
+    def _summary(self) -> str:
+        return f"{', '.join(str(row['backend']) for row in self.rows)}; reference {self.reference}"
 
     def text(self) -> str:
         """The table as aligned plain text, the distances of several columns by the largest."""

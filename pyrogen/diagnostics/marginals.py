@@ -16,13 +16,14 @@ from pyrogen.diagnostics.lines import LineResult
 from pyrogen.posterior.bands import HistogramBand
 from pyrogen.posterior.binning import make_bins
 from pyrogen.posterior.posterior import Posterior
+from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
 PROCEDURES = ("a", "b")
 
 
-@dataclass(frozen=True)
-class MarginalResult:
+@dataclass(frozen=True, repr=False)
+class MarginalResult(Brief):
     """One marginal distribution in B bins.
 
     Attributes:
@@ -37,6 +38,14 @@ class MarginalResult:
     truth: Array | None = None
     label: str = "x"
     unit: str = ""
+
+    def _summary(self) -> str:
+        name = f"{self.label} [{self.unit}]" if self.unit else self.label
+        known = "" if self.truth is None else ", truth"
+        return (
+            f"{name}: {len(self.centres)} bins from {self.edges[0]:g} to {self.edges[-1]:g}, "
+            f"procedures {' and '.join(self.bands)}{known}"
+        )
 
     @property
     def edges(self) -> Array:

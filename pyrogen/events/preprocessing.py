@@ -35,6 +35,9 @@ class Bijection(nn.Module, ABC):
         if "kind" in vars(cls):
             _KINDS[cls.kind] = cls
 
+    def extra_repr(self) -> str:
+        return "" if self.fitted else "not fitted"
+
     @property
     @abstractmethod
     def fitted(self) -> bool:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from pyrogen.posterior.uhi import edges_and_counts, is_histogram, label_of
+from pyrogen.printing import Brief
 
 from .style import BANDS, PREDICTION, TRUTH, new_figure, ratio_axis, styled, with_unit
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 COLUMNS = 3  # panels side by side at most
 
 
-@dataclass(frozen=True)
-class HistogramPanel:
+@dataclass(frozen=True, repr=False)
+class HistogramPanel(Brief):
     """One distribution to draw: the posterior's band, and what it is compared to.
 
     Attributes:
@@ -74,6 +75,10 @@ class HistogramPanel:
         found["label"] = found.get("label", self.label) or "x"
         for field, value in found.items():
             object.__setattr__(self, field, value)
+
+    def _summary(self) -> str:
+        total = np.sum(self.counts) if self.total is None else self.total
+        return f"{with_unit(self.label, self.unit)}, truth of {total:g} events, {self.band!r}"
 
     def truth(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """True density per bin and its error, ``[B]`` each.

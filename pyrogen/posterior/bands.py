@@ -12,13 +12,14 @@ from torch import Tensor
 
 from pyrogen.checks import is_number, require, whole_number
 from pyrogen.posterior.uhi import weighted_hist
+from pyrogen.printing import Brief, span
 
 if TYPE_CHECKING:
     import hist
 
 
-@dataclass(frozen=True)
-class DensityEstimate:
+@dataclass(frozen=True, repr=False)
+class DensityEstimate(Brief):
     """Predictive density and its uncertainty at N points [A sec. 2.1].
 
     Attributes:
@@ -32,9 +33,12 @@ class DensityEstimate:
     std: Tensor
     relative: Tensor
 
+    def _summary(self) -> str:
+        return f"{self.mean.numel():,} points, p = {span(self.mean, '.3g')}, sigma/p = {span(self.relative, '.2g')}"
 
-@dataclass(frozen=True)
-class HistogramBand:
+
+@dataclass(frozen=True, repr=False)
+class HistogramBand(Brief):
     """A histogram with the posterior's uncertainty [A eqs. 32-34].
 
     Attributes:
@@ -57,6 +61,14 @@ class HistogramBand:
     noise: NDArray[np.float64] | None = None
     closed: bool = True
     on_last_edge: float = 0.0
+
+    def _summary(self) -> str:
+        draws, bins = self.draws.shape
+        each = "each" if self.procedure == "a" else "for all"
+        return (
+            f"{bins} bins from {self.edges[0]:g} to {self.edges[-1]:g}, {draws} draws, {self.events:,} events {each}, "
+            f"{self.mean.sum():.1%} of them inside, procedure {self.procedure!r}"
+        )
 
     @property
     def mean(self) -> NDArray[np.float64]:

@@ -46,6 +46,9 @@ class Predictor:
             raise ValueError(f"a posterior over {weights.size} weights does not fit a model of {model.packing.size}")
         self.model, self.weights, self.trained_names, self.progress = model, weights, names, progress
 
+    def __repr__(self) -> str:
+        return f"Predictor({type(self.model.flow).__name__} of {', '.join(self.names)}; {self.weights!r})"
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the columns; ``x0, x1, ...`` where the training events had none."""
