@@ -55,15 +55,19 @@ class MarginalResult(Brief):
     @property
     def centres(self) -> Array:
         """Middles of the bins, ``[B]``."""
-        return (self.edges[1:] + self.edges[:-1]) / 2
+        return next(iter(self.bands.values())).centres
 
     def density(self, procedure: str = "a") -> Array:
         """Mean density in the bins, ``[B]``, per unit of the observable."""
-        return self.bands[procedure].mean / self.bands[procedure].widths
+        return self.bands[procedure].density()
 
     def sigma(self, procedure: str = "a", subtract_noise: bool = True) -> Array:
         """Its standard deviation over the weight draws, ``[B]``; by default without the noise of the events."""
-        return self.bands[procedure].sigma(subtract_noise) / self.bands[procedure].widths
+        return self.bands[procedure].density_sigma(subtract_noise)
+
+    def relative(self, procedure: str = "a", subtract_noise: bool = True) -> Array:
+        """Its relative uncertainty, ``[B]``; infinite in a bin that no event fell into."""
+        return self.bands[procedure].relative(subtract_noise)
 
     def sigma_error(self, procedure: str = "a", subtract_noise: bool = True) -> Array:
         """Error of sigma from the finite number of draws, ``[B]``.

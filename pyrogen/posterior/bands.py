@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,12 @@ from torch import Tensor
 
 from pyrogen.checks import is_number, require, whole_number
 from pyrogen.posterior.uhi import weighted_hist
+from pyrogen.posterior.variations import Variations, eigen_variations
 from pyrogen.printing import Brief, span
 
 if TYPE_CHECKING:
     import hist
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,11 +30,23 @@ class DensityEstimate(Brief):
         std: ``sigma(x)``, the standard deviation of ``p(x|theta)`` over the posterior, ``[N]``.
         relative: ``sigma(x) / p(x)``, ``[N]``; infinite where no draw has any density. It is computed from ratios of
             densities, so that it stays finite where p itself is too small for a number.
+
+    Lines, maps, marginals and bands have the names :attr:`density`, :attr:`sigma` and ``relative``, too.
     """
 
     mean: Tensor
     std: Tensor
     relative: Tensor
+
+    @property
+    def density(self) -> Tensor:
+        """The same as ``mean``."""
+        return self.mean
+
+    @property
+    def sigma(self) -> Tensor:
+        """The same as ``std``."""
+        return self.std
 
     def _summary(self) -> str:
         return f"{self.mean.numel():,} points, p = {span(self.mean, '.3g')}, sigma/p = {span(self.relative, '.2g')}"
@@ -40,6 +55,9 @@ class DensityEstimate(Brief):
 @dataclass(frozen=True, repr=False)
 class HistogramBand(Brief):
     """A histogram with the posterior's uncertainty [A eqs. 32-34].
+
+    :attr:`mean`, :attr:`std`, :meth:`sigma` and :meth:`covariance` are probabilities per bin; :meth:`density` and
+    :meth:`density_sigma` are per unit of the observable, as figures show them.
 
     Attributes:
         edges: bin edges ``[B + 1]``.
@@ -84,6 +102,24 @@ class HistogramBand(Brief):
     def widths(self) -> NDArray[np.float64]:
         """Bin widths, to turn probabilities into densities: ``mean / widths``."""
         return np.diff(self.edges)
+
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """Middles of the bins, ``[B]``."""
+        return (self.edges[1:] + self.edges[:-1]) / 2
+
+    def density(self) -> NDArray[np.float64]:
+        """Mean density in every bin, ``[B]``, per unit of the observable: ``mean / widths``."""
+        return self.mean / self.widths
+
+    def density_sigma(self, subtract_noise: bool = False) -> NDArray[np.float64]:
+        """Uncertainty of the density in every bin, ``[B]``: :meth:`sigma` per unit of the observable."""
+        return self.sigma(subtract_noise) / self.widths
+
+    def relative(self, subtract_noise: bool = False) -> NDArray[np.float64]:
+        """Relative uncertainty of every bin, ``[B]``; infinite in a bin that no event fell into."""
+        mean = self.mean
+        return np.divide(self.sigma(subtract_noise), mean, out=np.full_like(mean, np.inf), where=mean > 0)
 
     def covariance(self, subtract_noise: bool = False) -> NDArray[np.float64]:
         """Covariance of the bin probabilities over the weight draws, ``[B, B]``.
@@ -130,6 +166,44 @@ class HistogramBand(Brief):
         values, vectors = np.linalg.eigh(self.covariance(subtract_noise))
         noise = np.random.default_rng(seed).standard_normal((whole_number("n", n, 1), len(values)))
         return self.mean + (noise * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+
+    def variations(self, fraction: float = 0.99, total: float = 1.0, subtract_noise: bool = False) -> Variations:
+        """The uncertainty as K independent pairs of templates, for a template fit: eigenvectors of the covariance.
+
+        Every pair is one nuisance parameter with a standard normal constraint, a ``histosys`` of HistFactory and pyhf
+        (:meth:`~pyrogen.posterior.Variations.modifiers`). The squares of the variations add up to the covariance.
+
+        Args:
+            fraction: of the variance, summed over the bins, that the variations have at least; 1: all of it. D draws
+                have at most D - 1 variations.
+            total: number of events (or cross section) that the templates are scaled to, those outside the edges among
+                them.
+            subtract_noise: without the noise of the generated events, see :meth:`covariance`. Directions in which the
+                noise explains everything are left out.
+
+        Raises:
+            ValueError: a fraction or total out of range, or the noise is not known.
+        """
+        require(is_number(fraction) and 0 < fraction <= 1, "fraction", fraction, "above 0 and at most 1")
+        require(is_number(total) and 0 < total < math.inf, "total", total, "positive and finite")
+        return eigen_variations(
+            self.edges, total * self.mean, total**2 * self.covariance(subtract_noise), float(fraction)
+        )
+
+    def plot(self, data: Any = None, **options: Any) -> Figure:
+        """The band as a figure, with data and the ratio to them where they are given.
+
+        Args:
+            data: events per bin ``[B]``, or a histogram (``hist`` and others, or ``(counts, edges)`` of numpy), drawn
+                as points with errors; None: the band alone.
+            **options: of :func:`pyrogen.plotting.plot_histogram`, such as ``label="$p_T$", unit="GeV", log=True``.
+
+        Raises:
+            ValueError: data that do not fit the bins.
+        """
+        # By its name at run time: figures are made of posteriors, and not the other way round.
+        plotting = importlib.import_module("pyrogen.plotting")
+        return plotting.plot_histogram(self, data, **options)
 
     def to_hist(self, total: float = 1.0, label: str = "", name: str = "", subtract_noise: bool = False) -> hist.Hist:
         """The band as a ``hist.Hist`` with the posterior's variances, for plots, fits and files (extra ``lhc``).
