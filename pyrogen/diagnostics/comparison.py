@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from pyrogen.diagnostics.lines import LineResult, density_along_lines
 from pyrogen.diagnostics.predictive import elpd, guide_pareto_k
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import StoredDraws
+from pyrogen.warn import warn
 
 Array = NDArray[np.float64]
 DRAWS = 200  # weight draws of a prediction where none are asked for
@@ -186,7 +186,7 @@ def _if_possible(name: str, number: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return number(*arguments)
     except ValueError as error:
-        warnings.warn(f"{name}: {error}", stacklevel=3)
+        warn(f"{name}: {error}")
         return None
 
 
