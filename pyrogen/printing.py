@@ -15,7 +15,7 @@ FEW = 4  # numbers that are worth reading in such a line
 
 
 class Brief:
-    """A dataclass (with ``repr=False``) whose ``repr`` is one short line; ``print`` shows its ``text()``, if it has one.
+    """A dataclass (``repr=False``) whose ``repr`` is one short line; ``print`` shows its ``text()``, if there is one.
 
     The line holds every field, arrays by their shapes. A class that has more to say overrides :meth:`_summary`.
     """

@@ -255,7 +255,7 @@ def test_maximum_likelihood_training_in_plain_torch():
         ({"features": 2, "base": "uniform"}, 'only transform="rqs"'),
         ({"features": 2, "transform": "bernstein"}, 'give base="uniform"'),
         ({"features": 2, "transform": "rqs", "bins": 1}, "bins is 1"),
-        ({"features": 2, "transform": "rqs", "bound": -1.0}, "is empty"),
+        ({"features": 2, "transform": "rqs", "bound": -1.0}, "bound is -1.0"),
         ({"features": 2, "clamp": 0.0}, "clamp is 0.0"),
     ],
 )

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyrogen.bayes.model import THETA, BayesianFlow, FlowDistribution
+from pyrogen.checks import BOOLEAN, FUNCTION, POSITIVE, door, optional, whole
 
 
 def start_at_initial_weights(model: Any) -> Callable[[Any], Any]:
@@ -38,6 +39,7 @@ class AutoNormal(PyroAutoNormal):
         init_scale: initial width of every weight.
     """
 
+    @door(model=FUNCTION, init_loc_fn=optional(FUNCTION), init_scale=POSITIVE, create_plates=optional(FUNCTION))
     def __init__(
         self,
         model: Callable[..., Any],
@@ -85,6 +87,7 @@ class ELBO(TraceMeanField_ELBO):
             event ``1 / kl_weight`` times (a cold, or tempered, posterior).
     """
 
+    @door(local=BOOLEAN, num_particles=whole(1), kl_weight=POSITIVE)
     def __init__(self, local: bool = True, num_particles: int = 1, kl_weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(num_particles=num_particles, **kwargs)
         self.local, self.kl_weight = local, kl_weight

@@ -12,11 +12,12 @@ import torch
 from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.nn import PyroModule
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from pyrogen.bayes.contract import EventWeights, check_output, given, told
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
+from pyrogen.checks import DEVICE, DTYPE, door, optional
 from pyrogen.events.preprocessing import Bijection, Identity, Standardise, from_config
 from pyrogen.flows import CouplingFlow, upgrade_buffers
 from pyrogen.seeds import untouched
@@ -49,7 +50,7 @@ class BayesianFlow(PyroModule):
             :meth:`prepare`) sets their constants.
 
     Raises:
-        TypeError: the flow lacks ``log_prob`` or ``sample``.
+        TypeError: the flow lacks ``log_prob`` or ``sample``, or ``preprocessing`` is no bijection.
         ValueError: a prior width that is not positive, or a pattern that matches nothing.
     """
 
@@ -72,20 +73,24 @@ class BayesianFlow(PyroModule):
             preprocessing = Identity()
         elif isinstance(preprocessing, str):
             raise ValueError(f'unknown preprocessing {preprocessing!r}; give "auto", None or a bijection')
+        elif not isinstance(preprocessing, Bijection):
+            what = type(preprocessing).__name__
+            raise TypeError(f'preprocessing is a {what}; give "auto", None or a bijection of pg.events')
         self.flow = copy.deepcopy(flow).requires_grad_(False)  # type: ignore[misc]
         self.preprocessing = copy.deepcopy(preprocessing)  # type: ignore[misc]
+        self.packing = WeightPacking(self.flow)
+        scales = self.packing.scales(prior_scale)
         self.prior_scale: float | str | dict[str, float]
         if isinstance(prior_scale, Mapping):
             self.prior_scale = {pattern: float(width) for pattern, width in prior_scale.items()}
         else:
             self.prior_scale = prior_scale if isinstance(prior_scale, str) else float(prior_scale)
-        self.packing = WeightPacking(self.flow)
         self._local: LocalFlow | None = None
         self._local_obstacle: str | None = None
-        self._features: int | None = getattr(flow, "features", None)
+        self._features = told(flow, "features")
         theta = self.packing.pack()
         self.register_buffer("_initial_theta", theta)
-        self.register_buffer("_prior_scales", self.packing.scales(prior_scale).to(theta))
+        self.register_buffer("_prior_scales", scales.to(theta))
 
     def extra_repr(self) -> str:
         return f"{self.packing.size} weights, prior_scale={self.prior_scale!r}"
@@ -130,7 +135,7 @@ class BayesianFlow(PyroModule):
     @property
     def context(self) -> int | None:
         """Number of conditions per event; None where the flow does not tell."""
-        return getattr(self.flow, "context", None)
+        return told(self.flow, "context")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -146,6 +151,7 @@ class BayesianFlow(PyroModule):
         """The prior over ``theta [P]``, independent Gaussians around zero."""
         return dist.Normal(torch.zeros_like(self.prior_scales), self.prior_scales, validate_args=False).to_event(1)
 
+    @door(dtype=optional(DTYPE), device=optional(DEVICE))
     def prepare(
         self,
         events: Tensor,
@@ -287,13 +293,14 @@ class BayesianFlow(PyroModule):
             raise ValueError(f"size is {size}, less than the {batch} events of the batch; it is the training size")
         theta = pyro.sample(THETA, self.prior())
         # The subsample is named, not drawn: the batch was chosen by whoever calls the model.
-        with pyro.plate("data", size, subsample=torch.arange(batch)), _EventWeights(weights):
+        with pyro.plate("data", size, subsample=torch.arange(batch)), EventWeights(weights):
             return pyro.sample(EVENTS, FlowDistribution(self, theta, batch, context), obs=events)
 
     def log_prob(self, theta: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log density ``[N]`` of events ``x [N, d]`` for one weight vector ``theta [P]``, in the events' units."""
         inner, log_jacobian = self.preprocessing(x)
-        return self.packing.call(theta, "log_prob", inner, *_given(context)) + log_jacobian
+        log_density = self.packing.call(theta, "log_prob", inner, *given(context))
+        return check_output(self.flow, "log_prob", log_density, inner.shape[:-1]) + log_jacobian
 
     def local_log_prob(self, mean: Tensor, scale: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log density ``[N]`` with activations drawn per event for weights ~ N(mean [P], scale [P]^2); for training."""
@@ -301,12 +308,19 @@ class BayesianFlow(PyroModule):
             self._local = self._checked_local()
         inner, log_jacobian = self.preprocessing(x)
         means, variances = self.packing.unpack(mean), self.packing.unpack(scale * scale)
-        return self._local.call(means, variances, "log_prob", inner, *_given(context)) + log_jacobian
+        log_density = self._local.call(means, variances, "log_prob", inner, *given(context))
+        return check_output(self.flow, "log_prob", log_density, inner.shape[:-1]) + log_jacobian
 
     def sample_events(self, theta: Tensor, n: int, context: Tensor | None = None) -> Tensor:
         """``n`` events ``[n, d]`` of the network with weights ``theta [P]``, in the events' units."""
-        inner = self.packing.call(theta, "sample", n, *_given(context))
+        inner = self._sample_inner(theta, n, context)
         return self.preprocessing.inverse(inner)[0]
+
+    def _sample_inner(self, theta: Tensor, n: int, context: Tensor | None) -> Tensor:
+        """``n`` events ``[n, d]`` of the network with weights ``theta [P]``, in the flow's units."""
+        inner = self.packing.call(theta, "sample", n, *given(context))
+        d = self._features or (inner.shape[-1] if isinstance(inner, Tensor) and inner.ndim else 1)
+        return check_output(self.flow, "sample", inner, torch.Size((n, d)))
 
     def local_obstacle(self) -> str | None:
         """Why the flow's layers do not allow local reparameterization; None where they do."""
@@ -323,8 +337,8 @@ class BayesianFlow(PyroModule):
         means = self.packing.unpack(self.initial_theta)
         variances = self.packing.unpack(torch.zeros_like(self.initial_theta))
         with untouched(self.device), torch.no_grad():
-            example = self.packing.call(self.initial_theta, "sample", 2, *_given(context))
-            local.check_calls(lambda: local.call(means, variances, "log_prob", example, *_given(context)))
+            example = self._sample_inner(self.initial_theta, 2, context)
+            local.check_calls(lambda: local.call(means, variances, "log_prob", example, *given(context)))
         return local
 
 
@@ -378,26 +392,9 @@ class FlowDistribution(TorchDistribution):
             return self.model.sample_events(self.theta, self.batch_shape[0], self.context)
 
 
-class _EventWeights(Messenger):
-    """Multiplies each event's log-likelihood by its weight; Pyro's own ``poutine.scale`` refuses signs and zeros."""
-
-    def __init__(self, weights: Tensor | None) -> None:
-        super().__init__()
-        self.weights = weights
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if self.weights is not None:
-            msg["scale"] = msg["scale"] * self.weights
-
-
 def normalise_weights(weights: Tensor) -> Tensor:
     """Event weights ``[N]`` scaled to sum to the effective sample size ``(sum w)^2 / sum w^2`` ([A] sec. 5).
 
     The weighted ELBO is then the unweighted one with N replaced by the effective sample size.
     """
     return weights * (weights.sum() / (weights * weights).sum())
-
-
-def _given(context: Tensor | None) -> tuple[Tensor, ...]:
-    """Context as an optional positional argument: flows without conditions need not know the word."""
-    return () if context is None else (context,)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyrogen.checks import is_number, shown
+
 
 class Methods(nn.Module):
     """Lets :func:`torch.func.functional_call`, which calls ``forward``, reach any method of a module."""
@@ -77,12 +79,14 @@ class WeightPacking:
         if widths == "fan-in":
             fans = [shape[1:].numel() if len(shape) > 1 else 1 for shape in self.shapes]
             return torch.cat([torch.full((n,), fan**-0.5) for n, fan in zip(self.sizes, fans, strict=True)])
-        if isinstance(widths, str):
-            raise ValueError(f'prior_scale is {widths!r}; it must be a width, widths by pattern, or "fan-in"')
-        patterns = dict(widths) if isinstance(widths, Mapping) else {"*": widths}
+        if not (is_number(widths) or isinstance(widths, Mapping)):
+            raise ValueError(f'prior_scale is {shown(widths)}; it must be a width, widths by pattern, or "fan-in"')
+        patterns: dict[str, Any] = dict(widths) if isinstance(widths, Mapping) else {"*": widths}
         for pattern, width in patterns.items():
-            if not 0 < width < float("inf"):
-                raise ValueError(f"prior_scale is {width} for {pattern!r}; a prior width must be positive and finite")
+            if not (is_number(width) and 0 < width < float("inf")):
+                raise ValueError(
+                    f"prior_scale is {shown(width)} for {pattern!r}; a prior width must be positive and finite"
+                )
         found = []
         for name, size in zip(self.names, self.sizes, strict=True):
             matching = [width for pattern, width in patterns.items() if fnmatchcase(name, pattern)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from pyrogen.bayes.inputs import as_tensor
-from pyrogen.checks import fraction, is_number, positive, require, whole_number
+from pyrogen.checks import BOOLEAN, FRACTION, FUNCTION, HIDDEN, POSITIVE, SEED, check_settings, door, optional, whole
 from pyrogen.diagnostics.classifier_samples import Features, checked_samples, part_size, random_split, variables
 from pyrogen.diagnostics.roc import roc_auc
 from pyrogen.events import EventSample, EventsLike, check_events
@@ -58,6 +58,7 @@ class Classifier(nn.Module):
     centre: Tensor
     scale: Tensor
 
+    @door(inputs=whole(1), hidden=HIDDEN, features=optional(FUNCTION))
     def __init__(self, inputs: int, hidden: Sequence[int] = (64, 64, 64), features: Features | None = None) -> None:
         super().__init__()
         self.register_buffer("centre", torch.zeros(inputs, dtype=torch.float64))
@@ -173,6 +174,7 @@ class ClassifierResult(Brief):
         )
 
 
+@door(trainings=whole(1), held_out=FRACTION, seed=SEED, progress=BOOLEAN)
 def classifier_test(
     truth: Any,
     generated: Any,
@@ -208,9 +210,6 @@ def classifier_test(
             positive sum, or settings out of range.
         TrainingDivergedError: a loss that is not finite.
     """
-    whole_number("trainings", trainings, 1)
-    whole_number("seed", seed, 0)
-    require(is_number(held_out) and 0 < held_out < 1, "held_out", held_out, "between 0 and 1")
     training = _Training(features, hidden, epochs, batch_size, lr)
     samples = checked_samples(truth, generated, features)
     splits = []  # all of them before the first training: what is wrong with one shows at once
@@ -236,6 +235,7 @@ def classifier_test(
     return ClassifierResult(np.array(aucs), np.array(errors), tuple(classifiers), sizes)
 
 
+@door(seed=SEED, progress=BOOLEAN)
 def train_classifier(
     truth: Any,
     generated: Any,
@@ -270,7 +270,6 @@ def train_classifier(
     Raises:
         ValueError, TrainingDivergedError: as in :func:`classifier_test`.
     """
-    whole_number("seed", seed, 0)
     training = _Training(features, hidden, epochs, batch_size, lr, validation)
     samples = checked_samples(truth, generated, features)
     return training.run(samples["truth"], samples["generated"], seed, "classifier" if progress else None)
@@ -288,16 +287,15 @@ class _Training:
     validation: float = VALIDATION
 
     def __post_init__(self) -> None:
-        fine = self.features is None or callable(self.features)
-        require(fine, "features", self.features, "a function of events [N, d] that gives [N, k], or None")
-        require(isinstance(self.hidden, Sequence), "hidden", self.hidden, "the widths of the layers, such as (64, 64)")
-        for width in self.hidden:
-            whole_number("hidden", width, 1)
-        whole_number("batch_size", self.batch_size, 1)
-        if self.epochs is not None:
-            whole_number("epochs", self.epochs, 1)
-        positive(self, "lr")
-        fraction(self, "validation")
+        check_settings(
+            self,
+            features=optional(FUNCTION),
+            hidden=HIDDEN,
+            epochs=optional(whole(1)),
+            batch_size=whole(1),
+            lr=POSITIVE,
+            validation=FRACTION,
+        )
 
     def run(self, truth: EventSample, generated: EventSample, seed: int, label: str | None) -> Classifier:
         """Train on checked events; ``label`` is that of the progress bar, None for none."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from pyrogen.diagnostics.predictive import elpd, guide_pareto_k
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import StoredDraws
 from pyrogen.printing import Brief
+from pyrogen.warn import warn
 
 Array = NDArray[np.float64]
 DRAWS = 200  # weight draws of a prediction where none are asked for
@@ -190,7 +190,7 @@ def _if_possible(name: str, number: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return number(*arguments)
     except ValueError as error:
-        warnings.warn(f"{name}: {error}", stacklevel=3)
+        warn(f"{name}: {error}")
         return None
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..checks import require, require_extra
 from ..files import FileFormatError
+from ..warn import warn
 from .format import Format, NoOptions, PartWriter
 from .particles import COMPONENTS, Content, id_of, in_words
 from .sample import EventSample
@@ -175,7 +176,7 @@ class _Selection:
             cure = f"all {skipped} were left out ({reasons}); choose other particles" if skipped else "it has none"
             raise FileFormatError(f"{self._path} holds no sample of events: {cure}")
         if skipped:
-            warnings.warn(f"{self._path}: {skipped} of {number + 1} events were left out: {reasons}", stacklevel=4)
+            warn(f"{self._path}: {skipped} of {number + 1} events were left out: {reasons}")
         yield self._sample(rows, numbers, first)
 
     def _row(self, event: Any, number: int) -> list[float] | None:

@@ -8,20 +8,20 @@ halves alternate from block to block.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyrogen.checks import whole_number
+from pyrogen.checks import DTYPE, HIDDEN, POSITIVE, SEED, TEXT, door, each, optional, whole, whole_number
 from pyrogen.flows.conditioner import ACTIVATIONS, Conditioner
 from pyrogen.flows.mixings import Mixing, upgrade_buffers
 from pyrogen.flows.registry import check_choice
 from pyrogen.flows.spaces import Angles, Latent
 from pyrogen.flows.transforms import Transform, TransformOptions
 from pyrogen.seeds import seeded
+from pyrogen.warn import warn
 
 
 class CouplingBlock(nn.Module):
@@ -131,6 +131,22 @@ class CouplingFlow(nn.Module):
         ValueError: an argument out of range, with what would be right.
     """
 
+    @door(
+        features=whole(1),
+        blocks=whole(1),
+        hidden=HIDDEN,
+        transform=TEXT,
+        context=whole(0),
+        base=TEXT,
+        mixing=optional(TEXT),
+        bins=whole(1),
+        bound=POSITIVE,
+        clamp=POSITIVE,
+        activation=TEXT,
+        seed=SEED,
+        periodic=each(whole(0), "a sequence of indices of features, such as (0, 2)"),
+        dtype=DTYPE,
+    )
     def __init__(
         self,
         features: int,
@@ -150,18 +166,13 @@ class CouplingFlow(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        features = whole_number("features", features, 1)
-        blocks = whole_number("blocks", blocks, 1)
-        context = whole_number("context", context, 0)
-        hidden = tuple(whole_number("every entry of hidden", units, 1) for units in hidden)
-        seed = whole_number("seed", seed, 0)
         kind = Transform.named(transform)
         check_choice("base", base, ("normal", "uniform"))
         if mixing is None:
             mixing = kind.default_mixing if features > 1 else "alternate"
         mixing_kind = Mixing.named(mixing)
         check_choice("activation", activation, ACTIVATIONS)
-        periodic = sorted({whole_number("every entry of periodic", index, 0) for index in periodic})
+        periodic = sorted(set(periodic))
         _check_fit(kind, mixing_kind, base, features, context, periodic)
         self.features, self.context, self.base = features, context, base
         self.config: dict[str, Any] = {
@@ -322,10 +333,9 @@ def _check_fit(
         )
     if features == 1 and transform.only_gaussian and context == 0:
         free = [cls for cls in Transform.registry.values() if not (cls.only_gaussian or cls.needs_unit_box)]
-        warnings.warn(
+        warn(
             f'a flow of one feature with transform="{transform.name}" can only learn a Gaussian; '
             f"transform={_names(free)} is not so limited",
-            stacklevel=3,
         )
 
 

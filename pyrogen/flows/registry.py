@@ -52,5 +52,5 @@ class Named:
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raise a ValueError that lists the choices where ``value`` is none of them."""
     choices = list(choices)
-    if value not in choices:
+    if not (isinstance(value, str) and value in choices):
         raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(map(repr, choices))}")

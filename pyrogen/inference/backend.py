@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import require, whole_number
+from pyrogen.checks import BOOLEAN, DEVICE, DTYPE, PATH, SEED, check_settings, door, instance, optional, whole
 from pyrogen.events import EventsLike
 from pyrogen.files import check_writable
 from pyrogen.inference.documented import inherit_arguments
@@ -40,6 +40,16 @@ from pyrogen.seeds import stream, untouched
 
 Samples = Sequence[EventsLike] | Tensor | NDArray[Any]
 
+#: What every training takes.
+MODEL = instance(
+    BayesianFlow,
+    "a pyrogen.BayesianFlow",
+    {
+        "Posterior": "that is what a training gives; its model is posterior.model",
+        "Module": "lift the flow with pg.BayesianFlow(flow)",
+    },
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backend(ABC):
@@ -51,7 +61,7 @@ class Backend(ABC):
         seed: seeds everything that is drawn; the global random state is left alone. The same seed gives the same bits
             on one thread.
         dtype: ``torch.float32``, ``torch.float64``, or None for the flow's own.
-        device: a torch device.
+        device: a torch device of this machine, or its name.
         checkpoint: HDF5 file with the state of the run. If it exists the run goes on from it, to the same bits as an
             uninterrupted one.
         progress: show progress bars, in the run and in the predictions of its posterior.
@@ -87,18 +97,15 @@ class Backend(ABC):
         )
 
     def __post_init__(self) -> None:
-        self._whole_numbers(seed=0)
-        require(
-            self.dtype in (None, torch.float32, torch.float64), "dtype", self.dtype, "torch.float32 or torch.float64"
+        check_settings(
+            self, seed=SEED, dtype=optional(DTYPE), device=DEVICE, checkpoint=optional(PATH), progress=BOOLEAN
         )
-        require(isinstance(self.progress, bool), "progress", self.progress, "True or False")
-        object.__setattr__(self, "device", str(self.device))  # a torch.device does as well
 
     def _whole_numbers(self, **least: int) -> None:
         """Check settings that are whole numbers of at least so much, and make them Python's own."""
-        for name, smallest in least.items():
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), smallest))
+        check_settings(self, **{name: whole(smallest) for name, smallest in least.items()})
 
+    @door(model=MODEL)
     def fit(self, model: BayesianFlow, events: EventsLike, weights: Any = None, context: Any = None) -> Posterior:
         """Learn the posterior of the weights, or go on from the checkpoint.
 
@@ -113,6 +120,7 @@ class Backend(ABC):
             ``info.findings`` what is wrong with it.
 
         Raises:
+            TypeError: a model that is no :class:`~pyrogen.BayesianFlow`.
             ValueError: events, weights or context that cannot be learned from, or a foreign checkpoint.
             TrainingDivergedError: the loss or its gradient was NaN or infinite for many steps in a row.
             SamplingError: no chain, or no network, has a finite potential.
@@ -123,6 +131,7 @@ class Backend(ABC):
         with untouched(self.device):
             return self._fit(*prepared)
 
+    @door(model=MODEL)
     def fit_many(self, model: BayesianFlow, samples: Samples) -> list[Posterior]:
         """Learn from R independent samples, such as a coverage study needs, in one batch where that is possible.
 
@@ -155,6 +164,7 @@ class Backend(ABC):
             return self._fit_apart(model, samples, str(reason))
         return posteriors
 
+    @door(model=MODEL)
     def checked(
         self, model: BayesianFlow, events: EventsLike, weights: Any = None, context: Any = None
     ) -> tuple[BayesianFlow, TrainingData]:

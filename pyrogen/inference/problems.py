@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Iterable
-from types import FrameType
 
 from pyrogen.posterior.info import Finding
+from pyrogen.warn import warn
 
 
 class TrainingDivergedError(RuntimeError):
@@ -29,13 +27,4 @@ class NotBatchedError(Exception):
 def report(findings: Iterable[Finding]) -> None:
     """Warn of every finding, in the line of the user's script that asked for the run."""
     for finding in findings:
-        warnings.warn(str(finding), SamplingWarning, stacklevel=_frames_of_pyrogen() + 1)
-
-
-def _frames_of_pyrogen() -> int:
-    """How many frames up from the caller the first one outside of the package is."""
-    package, frame, depth = __name__.partition(".")[0], sys._getframe(1), 0
-    current: FrameType | None = frame
-    while current is not None and current.f_globals.get("__name__", "").partition(".")[0] == package:
-        current, depth = current.f_back, depth + 1
-    return depth
+        warn(str(finding), SamplingWarning)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pyrogen.checks import fraction, is_number, positive, require
+from pyrogen.checks import BETAS, FRACTION, NOT_NEGATIVE, POSITIVE, check_settings, optional, whole
 from pyrogen.inference.mcmc.adaptation import DualAveraging
 from pyrogen.inference.mcmc.contract import State
 from pyrogen.inference.mcmc.sampler import Sampler
@@ -57,15 +57,15 @@ class AdamMCMC(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch_size is not None:
-            self._whole_numbers(batch_size=1)
-        positive(self, "temperature", *([] if self.step_size is None else ["step_size"]))
-        fraction(self, "target_acceptance")
-        elongated = is_number(self.elongation) and 0 <= self.elongation < math.inf
-        require(elongated, "elongation", self.elongation, "a number of at least 0")
-        pair = isinstance(self.betas, tuple | list) and len(self.betas) == 2
-        good = pair and all(is_number(beta) and 0 <= beta < 1 for beta in self.betas)
-        require(good, "betas", self.betas, "two numbers in [0, 1)")
+        check_settings(
+            self,
+            batch_size=optional(whole(1)),
+            step_size=optional(POSITIVE),
+            target_acceptance=FRACTION,
+            betas=BETAS,
+            elongation=NOT_NEGATIVE,
+            temperature=POSITIVE,
+        )
 
     @property
     def exact(self) -> bool:  # type: ignore[override]

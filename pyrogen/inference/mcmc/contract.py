@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import positive, require
+from pyrogen.checks import BOOLEAN, POSITIVE, check_settings, require, whole
 from pyrogen.events import EventsLike
 from pyrogen.inference.backend import Backend
 from pyrogen.inference.run.data import TrainingData
@@ -77,10 +77,21 @@ class Kernel(Backend):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._whole_numbers(chains=1, warmup=0, draws=1, thinning=1, start_steps=1)
-        positive(self, "dispersion", "checkpoint_seconds")
+        check_settings(
+            self,
+            chains=whole(1),
+            warmup=whole(0),
+            draws=whole(1),
+            thinning=whole(1),
+            start_steps=whole(1),
+            dispersion=POSITIVE,
+            whiten=BOOLEAN,
+            compile=BOOLEAN,
+            checkpoint_seconds=POSITIVE,
+        )
         if not isinstance(self.start, Posterior):
-            require(self.start in STARTS, "start", self.start, f"one of {', '.join(STARTS)}, or a trained Posterior")
+            known = isinstance(self.start, str) and self.start in STARTS
+            require(known, "start", self.start, f"one of {', '.join(STARTS)}, or a trained Posterior")
         mean_field = isinstance(self.start, Posterior) and self.start.weights.independent
         require(
             not self.whiten or mean_field,

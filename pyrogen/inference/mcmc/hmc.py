@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrogen.checks import fraction, is_number, positive, require
+from pyrogen.checks import FRACTION, POSITIVE, SHARE, check_settings, one_of, optional, whole
 from pyrogen.inference.mcmc.adaptation import DualAveraging, mass_windows
 from pyrogen.inference.mcmc.contract import State
 from pyrogen.inference.mcmc.sampler import Sampler
@@ -51,11 +51,15 @@ class HMC(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "trajectory", *([] if self.step_size is None else ["step_size"]))
-        fraction(self, "target_acceptance")
-        require(is_number(self.jitter) and 0 <= self.jitter < 1, "jitter", self.jitter, "in [0, 1)")
-        require(self.mass in ("diagonal", "unit"), "mass", self.mass, '"diagonal" or "unit"')
-        self._whole_numbers(max_steps=1)
+        check_settings(
+            self,
+            trajectory=POSITIVE,
+            jitter=SHARE,
+            target_acceptance=FRACTION,
+            mass=one_of("diagonal", "unit"),
+            step_size=optional(POSITIVE),
+            max_steps=whole(1),
+        )
 
     def begin(self, target: Whitened, position: Tensor, generator: torch.Generator) -> State:
         value, gradient = target.value_and_gradient(position)

@@ -13,7 +13,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyrogen.bayes.model import THETA
-from pyrogen.checks import fraction, require
+from pyrogen.checks import FRACTION, check_settings, one_of, whole
 from pyrogen.inference.mcmc.chains import SamplingRun
 from pyrogen.inference.mcmc.contract import State
 from pyrogen.inference.mcmc.sampler import Sampler
@@ -198,9 +198,9 @@ class NUTS(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fraction(self, "target_acceptance")
-        require(self.mass in ("diagonal", "dense", "unit"), "mass", self.mass, '"diagonal", "dense" or "unit"')
-        self._whole_numbers(max_tree_depth=1)
+        check_settings(
+            self, target_acceptance=FRACTION, max_tree_depth=whole(1), mass=one_of("diagonal", "dense", "unit")
+        )
 
     def begin(self, target: Whitened, position: Tensor, generator: torch.Generator) -> State:
         return {"position": position, "potential": target.value(position)}

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pyrogen.checks import positive, require
+from pyrogen.checks import POSITIVE, SHARE, check_settings, one_of, optional, require, whole
 from pyrogen.inference.mcmc.contract import State
 from pyrogen.inference.mcmc.sampler import Sampler
 from pyrogen.inference.mcmc.steps import normal
@@ -63,14 +63,16 @@ class StochasticGradient(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch_size is not None:
-            self._whole_numbers(batch_size=2)
-        self._whole_numbers(cycles=1)
-        positive(self, "tolerance", "temperature", *([] if self.step_size is None else ["step_size"]))
-        require(self.schedule in ("constant", "cyclical"), "schedule", self.schedule, '"constant" or "cyclical"')
-        require(0 <= self.exploration < 1, "exploration", self.exploration, "in [0, 1)")
-        require(
-            self.preconditioner in ("none", "rmsprop"), "preconditioner", self.preconditioner, '"none" or "rmsprop"'
+        check_settings(
+            self,
+            batch_size=optional(whole(2)),
+            step_size=optional(POSITIVE),
+            tolerance=POSITIVE,
+            schedule=one_of("constant", "cyclical"),
+            cycles=whole(1),
+            exploration=SHARE,
+            preconditioner=one_of("none", "rmsprop"),
+            temperature=POSITIVE,
         )
         require(
             self.schedule == "constant" or self.cycles <= self.draws,
@@ -261,7 +263,7 @@ class SGHMC(StochasticGradient):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "friction")
+        check_settings(self, friction=POSITIVE)
 
     def _extend(self, state: State, generator: torch.Generator) -> None:
         state["momentum"] = math.sqrt(self.temperature) * normal(state["position"], generator)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import positive
+from pyrogen.checks import BOOLEAN, POSITIVE, check_settings, whole
 from pyrogen.inference.backend import Backend
 from pyrogen.inference.run.adam import Adam
 from pyrogen.inference.run.checkpoint import load_checkpoint, run_identity, save_checkpoint
@@ -54,8 +54,9 @@ class Optimised(Backend):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._whole_numbers(steps=1, batch_size=1)
-        positive(self, "lr", "checkpoint_seconds")
+        check_settings(
+            self, steps=whole(1), batch_size=whole(1), lr=POSITIVE, compile=BOOLEAN, checkpoint_seconds=POSITIVE
+        )
 
 
 class Descent:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import require
+from pyrogen.checks import check_settings, one_of, whole
 from pyrogen.inference.modes.descent import Descent, Optimised
 from pyrogen.inference.problems import SamplingError, report
 from pyrogen.inference.run.data import TrainingData
@@ -42,8 +42,7 @@ class Ensemble(Optimised):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._whole_numbers(members=1)
-        require(self.objective in OBJECTIVES, "objective", self.objective, f"one of {', '.join(OBJECTIVES)}")
+        check_settings(self, members=whole(1), objective=one_of(*OBJECTIVES))
 
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
         starts = independent_starts(model, self.members, stream(self.seed, 1))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import require
+from pyrogen.checks import check_settings, one_of, whole
 from pyrogen.inference.modes.curvature import Curvature
 from pyrogen.inference.modes.descent import Descent, Optimised
 from pyrogen.inference.problems import SamplingError, report
@@ -59,9 +59,9 @@ class Laplace(Optimised):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.structure in STRUCTURES, "structure", self.structure, f"one of {', '.join(STRUCTURES)}")
-        require(self.curvature in CURVATURES, "curvature", self.curvature, f"one of {', '.join(CURVATURES)}")
-        self._whole_numbers(rank=1, polish=0)
+        check_settings(
+            self, structure=one_of(*STRUCTURES), curvature=one_of(*CURVATURES), rank=whole(1), polish=whole(0)
+        )
 
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
         descent = Descent(self, model, data, model.initial_theta[None], stream(self.seed, 0))

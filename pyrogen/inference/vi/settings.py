@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 from pyrogen.bayes.guide import AutoNormal
-from pyrogen.checks import is_number, require
+from pyrogen.checks import (
+    BETAS,
+    BOOLEAN,
+    FUNCTION,
+    POSITIVE,
+    SHARE,
+    check_settings,
+    number,
+    one_of,
+    optional,
+    require,
+    whole,
+)
 from pyrogen.inference.backend import Backend
 from pyrogen.schedules import SCHEDULES
 
@@ -73,20 +84,26 @@ class SVISettings(Backend):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        smallest = {"epochs": 1, "batch_size": 1, "num_particles": 1, "checkpoint_every": 1}
-        if self.patience is not None:
-            smallest["patience"] = 1
-        self._whole_numbers(**smallest)
-        for name in ("lr", "lr_widths", "init_scale", "kl_weight", "lr_warmup", "widths_after", "validation"):
-            require(is_number(getattr(self, name)), name, getattr(self, name), "a number")
-            object.__setattr__(self, name, float(getattr(self, name)))
-        for name in ("lr", "lr_widths", "init_scale", "kl_weight"):
-            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "positive and finite")
-        require(self.schedule in SCHEDULES, "schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
-        require(0 <= self.lr_warmup < 1, "lr_warmup", self.lr_warmup, "a fraction of the steps in [0, 1)")
-        require(0 <= self.widths_after < 1, "widths_after", self.widths_after, "a fraction of the steps in [0, 1)")
-        require(self.clip is None or self.clip > 0, "clip", self.clip, "positive, or None")
-        require(0 <= self.validation < 1, "validation", self.validation, "a fraction of the events in [0, 1)")
+        check_settings(
+            self,
+            epochs=whole(1),
+            batch_size=whole(1),
+            lr=POSITIVE,
+            lr_widths=POSITIVE,
+            schedule=one_of(*SCHEDULES),
+            lr_warmup=SHARE,
+            widths_after=SHARE,
+            betas=BETAS,
+            clip=optional(number("positive, or None", lambda value: value > 0)),
+            guide=FUNCTION,
+            init_scale=POSITIVE,
+            local_reparameterization=BOOLEAN,
+            num_particles=whole(1),
+            kl_weight=POSITIVE,
+            validation=SHARE,
+            patience=optional(whole(1)),
+            checkpoint_every=whole(1),
+        )
         require(
             self.patience is None or self.validation > 0,
             "validation",
