@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pyrogen.checks import column_index
 from pyrogen.diagnostics.lines import LineResult
 from pyrogen.posterior.bands import HistogramBand
 from pyrogen.posterior.binning import make_bins
@@ -121,8 +120,8 @@ def marginal(
         n: number of events, per draw (a) and in all (b).
         draws: weight draws K; None: 50, or all where fewer are stored.
         truth: true density in the bins, ``[B]``.
-        label: name of the observable; by default that of the column.
-        unit: its unit; by default that of the column.
+        label: name of the observable; by default that of the axis, of the observable or of the column.
+        unit: its unit; by default likewise.
         seed: seeds weight draws and events.
 
     Raises:
@@ -134,11 +133,9 @@ def marginal(
         raise ValueError(f"truth has shape {list(true.shape)}; there are {len(binning)} bins")
     settings: dict[str, Any] = {"n": n, "draws": draws, "seed": seed}
     bands = {name: posterior.histogram(observable, binning, procedure=name, **settings) for name in PROCEDURES}
-    column = ("observable", "") if callable(observable) else _column(posterior, observable)
-    return MarginalResult(bands, true, column[0] if label is None else label, column[1] if unit is None else unit)
-
-
-def _column(posterior: Posterior, which: str | int) -> tuple[str, str]:
-    """Name and unit of a column, as the training events had them."""
-    index = column_index(which, posterior.names)
-    return posterior.names[index], posterior.units[index]
+    known = bands["a"]
+    label = (known.label or "observable") if label is None else label
+    unit = known.unit if unit is None else unit
+    return MarginalResult(
+        {name: replace(band, label=label, unit=unit) for name, band in bands.items()}, true, label, unit
+    )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.checks import is_number, require, whole_number
-from pyrogen.posterior.uhi import weighted_hist
+from pyrogen.posterior.uhi import axis_label, weighted_hist
 from pyrogen.posterior.variations import Variations, eigen_variations
 from pyrogen.printing import Brief, span
 
@@ -70,6 +70,8 @@ class HistogramBand(Brief):
         closed: whether the last bin contains its upper edge: as in numpy for plain edges; not with an axis of ``hist``
             that has an overflow bin.
         on_last_edge: fraction of the events exactly on that edge, where the two conventions differ.
+        label: name of the observable, for figures; empty where it has none.
+        unit: its unit.
     """
 
     edges: NDArray[np.float64]
@@ -79,12 +81,16 @@ class HistogramBand(Brief):
     noise: NDArray[np.float64] | None = None
     closed: bool = True
     on_last_edge: float = 0.0
+    label: str = ""
+    unit: str = ""
 
     def _summary(self) -> str:
         draws, bins = self.draws.shape
         each = "each" if self.procedure == "a" else "for all"
+        edges = f"{bins} bins from {self.edges[0]:g} to {self.edges[-1]:g}"
+        name = f"{self.label}: " if self.label else ""
         return (
-            f"{bins} bins from {self.edges[0]:g} to {self.edges[-1]:g}, {draws} draws, {self.events:,} events {each}, "
+            f"{name}{edges}, {draws} draws, {self.events:,} events {each}, "
             f"{self.mean.sum():.1%} of them inside, procedure {self.procedure!r}"
         )
 
@@ -215,7 +221,7 @@ class HistogramBand(Brief):
         Args:
             total: number of events (or cross section) to scale the probabilities to: the values are ``total * mean``,
                 the variances ``(total * sigma)^2``. There is no Poisson variance of ``total`` events in them.
-            label: of the axis, such as ``"$p_T$ [GeV]"``; by default the name.
+            label: of the axis, such as ``"$p_T$ [GeV]"``; by default that of the band, or the name.
             name: of the axis, to address it by.
             subtract_noise: variances without the noise of the generated events, see :meth:`sigma`.
 
@@ -225,7 +231,7 @@ class HistogramBand(Brief):
         """
         require(is_number(total) and 0 < total < math.inf, "total", total, "positive and finite")
         variances = np.square(total * self.sigma(subtract_noise))
-        return weighted_hist(self.edges, total * self.mean, variances, label, name)
+        return weighted_hist(self.edges, total * self.mean, variances, label or axis_label(self.label, self.unit), name)
 
     def _known_noise(self) -> NDArray[np.float64]:
         if self.noise is None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrogen.checks import is_number, whole_number
-from pyrogen.posterior.uhi import closed_above, edges_of, is_axis, is_histogram, own_index, the_axis
+from pyrogen.checks import column_index, is_number, whole_number
+from pyrogen.posterior.uhi import closed_above, edges_of, is_axis, is_histogram, label_of, own_index, the_axis
 
 Array = NDArray[np.float64]
 
@@ -27,11 +27,15 @@ class Bins:
         edges: bin edges, ``[B + 1]``.
         closed: whether the last bin contains its upper edge.
         index: the axis' own function from values to bin numbers; None: the edges decide.
+        label: name in the label of the axis, empty where there is none.
+        unit: unit there.
     """
 
     edges: Array
     closed: bool = True
     index: Callable[[Array], NDArray[np.int_]] | None = None
+    label: str = ""
+    unit: str = ""
 
     def __len__(self) -> int:
         return len(self.edges) - 1
@@ -82,6 +86,17 @@ def make_bins(bins: Any, limits: Sequence[float] | None = None, *, what: str = "
     return found
 
 
+def label_for(name: str, observable: Any, bins: Bins, columns: Sequence[str], units: Sequence[str]) -> tuple[str, str]:
+    """Label and unit of an observable: of its axis, its own, or of the column that it is; else its name."""
+    if bins.label:
+        return bins.label, bins.unit
+    if callable(observable):
+        own = getattr(observable, "label", ""), getattr(observable, "unit", "")
+        return (str(own[0]), str(own[1])) if own[0] else (name, "")
+    index = column_index(observable, columns)
+    return columns[index], units[index]
+
+
 def bins_of(observables: Mapping[str, Sequence[Any]]) -> dict[str, Bins]:
     """Bins of several observables, by name.
 
@@ -117,7 +132,7 @@ def _bins_with_edges(what: str, bins: Any) -> Bins:
             raise ValueError(
                 f"{what} is a {name} axis, which {effect}; the bins of a band are fixed: give the edges instead"
             )
-    return Bins(_increasing(what, edges_of(axis)), closed_above(axis), own_index(axis))
+    return Bins(_increasing(what, edges_of(axis)), closed_above(axis), own_index(axis), *label_of(axis))
 
 
 def _is_number_of_bins(bins: Any) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from pyrogen.events import EventSample, stream
 from pyrogen.posterior.bands import HistogramBand, multinomial_noise, weighted_noise
-from pyrogen.posterior.binning import Bins, bins_of
+from pyrogen.posterior.binning import Bins, bins_of, label_for
 from pyrogen.posterior.predictor import Predictor
 
 Functions = Mapping[str, Callable[[Tensor], Tensor]]
@@ -67,6 +68,21 @@ def weighted_events(
     return {name: _weighted_band(its, sums[name], squares[name], n, on_edge[name]) for name, its in bins.items()}
 
 
+def labelled(
+    bands: Mapping[str, HistogramBand],
+    observables: Mapping[str, Sequence[Any]],
+    bins: Binning,
+    columns: Sequence[str],
+    units: Sequence[str],
+) -> dict[str, HistogramBand]:
+    """The bands with the labels and units of their observables."""
+    found = {}
+    for name, band in bands.items():
+        label, unit = label_for(name, observables[name][0], bins[name], columns, units)
+        found[name] = replace(band, label=label, unit=unit)
+    return found
+
+
 def sample_histograms(
     source: EventSample | str | os.PathLike[str], observables: Mapping[str, tuple[Any, ...]]
 ) -> dict[str, HistogramBand]:
@@ -103,7 +119,8 @@ def sample_histograms(
             sums[name] = sums[name] + (one_hot @ weights[rows]).T
             squares[name] = squares[name] + one_hot @ np.square(weights[rows] - 1).mean(1)
         n += len(part)
-    return {name: _weighted_band(its, sums[name], squares[name], n, on_edge[name]) for name, its in bins.items()}
+    bands = {name: _weighted_band(its, sums[name], squares[name], n, on_edge[name]) for name, its in bins.items()}
+    return labelled(bands, observables, bins, part.names, part.units)
 
 
 def _weighted_band(

@@ -18,7 +18,7 @@ from pyrogen.posterior import files
 from pyrogen.posterior.bands import DensityEstimate, HistogramBand
 from pyrogen.posterior.binning import bins_of
 from pyrogen.posterior.generation import EVENTS_PER_PART, generate_sample, generate_to_file
-from pyrogen.posterior.histograms import own_events, weighted_events
+from pyrogen.posterior.histograms import labelled, own_events, weighted_events
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.predictor import Predictor
 from pyrogen.posterior.weights import WeightPosterior
@@ -289,7 +289,8 @@ class Posterior:
         if procedure not in ("a", "b"):
             raise ValueError(f'procedure is {procedure!r}; it must be "a" (own events) or "b" (weighted events)')
         fill = own_events if procedure == "a" else weighted_events
-        return fill(self.predictor, functions, bins, n, draws, context, seed)
+        bands = fill(self.predictor, functions, bins, n, draws, context, seed)
+        return labelled(bands, observables, bins, self.names, self.units)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the posterior to an HDF5 file (format in ``docs/files.md``), in one piece.

@@ -113,9 +113,14 @@ def own_index(axis: Any) -> Callable[[Any], Any] | None:
     return axis.index if is_axis(axis) and callable(getattr(axis, "index", None)) else None
 
 
+def axis_label(label: str, unit: str) -> str:
+    """Name and unit in one, ``"$p_T$ [GeV]"``, as :func:`label_of` takes them apart."""
+    return f"{label} [{unit}]" if unit else label
+
+
 def label_of(histogram: Any) -> tuple[str, str]:
-    """Name and unit in the label of a histogram's axis: ``"$p_T$ [GeV]"`` has both; empty where there is none."""
-    if isinstance(histogram, tuple):
+    """Name and unit in the label of an axis, or of a histogram's: ``"$p_T$ [GeV]"`` has both; empty where none is."""
+    if isinstance(histogram, tuple) or not (is_axis(histogram) or is_histogram(histogram)):
         return "", ""
     axis = the_axis(histogram)
     label = getattr(axis, "label", None) or (axis.member("fTitle") if hasattr(axis, "member") else "")

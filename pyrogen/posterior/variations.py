@@ -62,7 +62,7 @@ class Variations(Brief):
         ]
 
     def _summary(self) -> str:
-        return f"{len(self)} of {len(self.nominal)} bins, {self.kept:.2%} of the variance"
+        return f"{len(self)} variations of {len(self.nominal)} bins, {self.kept:.2%} of the variance"
 
 
 def eigen_variations(edges: Array, nominal: Array, covariance: Array, fraction: float) -> Variations:
@@ -72,7 +72,8 @@ def eigen_variations(edges: Array, nominal: Array, covariance: Array, fraction: 
     """
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1], vectors[:, ::-1]
-    seen = values > 1e-12 * max(values[0], 0)  # what rounding leaves of zero is no variation
+    rounding = max(1e-12 * values[0], (1e-14 * np.abs(nominal).max()) ** 2)
+    seen = values > rounding  # what rounding leaves of zero is no variation
     total = values[seen].sum()
     reached = np.cumsum(values[seen]) / total if total > 0 else np.empty(0)
     count = min(int(np.searchsorted(reached, fraction - 1e-12)) + 1, len(reached))
