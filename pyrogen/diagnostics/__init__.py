@@ -1,6 +1,7 @@
 """From a posterior to numbers that can be checked: lines through a known density, convergence, comparisons."""
 
 from .advice import Advice, Finding, advise
+from .agreement import Agreement, agreement
 from .arviz_io import make_inference_data, read_inference_data, write_inference_data
 from .calibration import Calibration, calibration_along_lines, calibration_of
 from .classifier import Classifier, ClassifierResult, classifier_test, train_classifier
@@ -22,6 +23,7 @@ from .training_size import SizeScan, scan_training_size
 
 __all__ = [
     "Advice",
+    "Agreement",
     "AmplificationFit",
     "Calibration",
     "Classifier",
@@ -40,6 +42,7 @@ __all__ = [
     "SizeScan",
     "UncertaintyMap",
     "advise",
+    "agreement",
     "band_overlap",
     "bootstrap_calibration",
     "calibration_along_lines",

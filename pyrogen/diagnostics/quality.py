@@ -119,7 +119,7 @@ def sample_quality(
     whole_number("seed", seed, 0)
     if not observables:
         raise ValueError("observables is empty; give functions of events, or columns, by name")
-    samples = _samples(truth=truth, generated=generated, reference=reference)
+    samples = checked_samples(truth=truth, generated=generated, reference=reference)
     n = min(len(samples["generated"]), len(samples["reference"]))
     samples = {name: sample if name == "truth" else sample[:n] for name, sample in samples.items()}
     total = len(samples["truth"])
@@ -160,8 +160,13 @@ def sample_quality(
     )
 
 
-def _samples(**given: Any) -> dict[str, EventSample]:
-    """Checked samples by name; arrays have the columns of the first sample with names."""
+def checked_samples(*, positive: bool = True, **given: Any) -> dict[str, EventSample]:
+    """Checked samples by name, one of them ``truth``; arrays have the columns of the first sample with names.
+
+    Args:
+        positive: whether negative weights are refused.
+        given: the samples.
+    """
     named = [events for events in given.values() if isinstance(events, EventSample)]
     samples = {}
     for name, events in given.items():
@@ -170,7 +175,8 @@ def _samples(**given: Any) -> dict[str, EventSample]:
             events = EventSample(events)
             if named and named[0].features == events.features:
                 events = EventSample(events.values, named[0].names, named[0].units)
-        positive_weights(name, events)
+        if positive:
+            positive_weights(name, events)
         samples[name] = events
         if events.features != samples["truth"].features:
             raise ValueError(
