@@ -298,7 +298,23 @@ def test_a_lock_ends_with_its_process_and_is_told_while_it_lasts(tmp_path, monke
         os.close(end)
 
 
-def test_a_lock_file_that_its_holder_removed_is_no_lock(tmp_path):
+def test_a_lock_file_that_its_holder_removed_is_no_lock(tmp_path, monkeypatch):
+    """Others would lock the next one of its name."""
+    path, lock, take, calls = tmp_path / "a.h5", tmp_path / ".a.h5.lock", locks.fcntl.flock, []
+
+    def removed_meanwhile(descriptor, how):
+        calls.append(how)
+        if len(calls) == 1:
+            lock.unlink()
+        take(descriptor, how)
+
+    monkeypatch.setattr(locks.fcntl, "flock", removed_meanwhile)
+    with locks.writing(path, alone=True), locks.unless_written(path) as free:
+        assert not free and lock.exists()
+    assert os.listdir(tmp_path) == []
+
+
+def test_locks_keep_writers_apart(tmp_path):
     """Many threads take and leave one lock; never are two inside, and never is one inside beside those that share."""
     path, inside, worst = tmp_path / "a.h5", [], []
 
