@@ -30,6 +30,7 @@ from pyrogen.inference import (
     SamplingWarning,
     TrainingDivergedError,
 )
+from pyrogen.locks import PathInUseError
 from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, load, sample_histograms
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ __all__ = [
     "FileFormatError",
     "HistogramBand",
     "Laplace",
+    "PathInUseError",
     "Posterior",
     "SamplingError",
     "SamplingWarning",

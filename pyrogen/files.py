@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import itertools
 import json
 import os
 import platform
+import re
+import secrets
 import shutil
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -26,7 +28,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-_COUNTER = itertools.count()
+from .locks import PathInUseError, unless_written, writing
 
 
 class FileFormatError(ValueError):
@@ -44,6 +46,12 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def target_of(path: str | os.PathLike[str]) -> Path:
+    """The file that is written for a path: absolute, so that a change of the working folder means nothing to it, and
+    behind all links, which stay what they are."""
+    return Path(os.path.realpath(path))
+
+
 def check_writable(path: str | os.PathLike[str]) -> Path:
     """Check *before* long work that a file can be written at ``path``.
 
@@ -51,22 +59,20 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
         The path.
 
     Raises:
-        OSError: the folder does not exist or does not accept new files.
+        OSError: the folder does not exist or does not accept new files, or what is there is no file, or read-only.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the name of a file in it, such as {path / 'run.h5'}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
-    _remove_leftovers(path)
-    probe = _temporary_name(path)
+    target = target_of(path)
+    _check_target(target)
+    _remove_leftovers(target)
+    probe = _temporary_name(target)
     try:
         probe.touch()
     except OSError as error:
         raise OSError(error.errno, f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
     finally:
-        probe.unlink(missing_ok=True)
-    return path
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return Path(path)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
@@ -80,30 +86,40 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], *, alone: bool = False) -> Iterator[Path]:
     """Give a temporary name beside ``path``; what was written there replaces the file when the block ends well.
 
-    The new file is flushed to the disk before it takes the place of the old one. After an exception it is removed and
-    the old file, if any, stays as it was; so it does when the process is killed.
+    The new file is flushed to the disk before it takes the place of the old one, and has its mode and, where the system
+    allows it, its owner. After an exception it is removed and the old file, if any, stays as it was; so it does when
+    the process is killed. A link stays, and the file that it leads to is replaced.
+
+    Args:
+        path: the file.
+        alone: wait until no other block writes the file, and keep others out: for a file that is added to.
 
     Raises:
-        OSError: the disk is full or read-only; the old file is untouched.
+        OSError: the disk is full or read-only, or what is there is no file, or read-only; the old file is untouched.
+        PathInUseError: the wait was too long.
     """
-    path = Path(path)
-    # Numbered: two writers of one process may be at work on the same path.
-    temporary = path.with_name(f".{path.name}.{next(_COUNTER)}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with naming_failed_write(path):
-            with open(temporary, "rb+") as stream:
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    target = target_of(path)
+    _check_target(target)
+    with contextlib.ExitStack() as stack:
+        with naming_failed_write(target):
+            stack.enter_context(writing(target, alone=alone))
+        temporary = _temporary_name(target)
+        try:
+            yield temporary
+            with naming_failed_write(target):
+                _keep_mode(target, temporary)
+                with open(temporary, "rb+") as stream:
+                    os.fsync(stream.fileno())
+                os.replace(temporary, target)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
     # The rename itself survives a power cut only once the folder is flushed (not possible on every system).
     with contextlib.suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
@@ -115,6 +131,8 @@ def naming_failed_write(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn an error of the disk into one that names the file and says that an old one is unchanged."""
     try:
         yield
+    except PathInUseError:  # which says it all
+        raise
     except OSError as error:
         kept = "the file that was there is unchanged" if Path(path).exists() else "nothing was written"
         if error.errno is None:
@@ -269,19 +287,14 @@ def write_empty_hdf5(
         raise OSError(
             errno.ENOSPC, f"cannot write {path}: it needs {room / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free"
         )
-    temporary = _temporary_name(path)
-    try:
+    with replacing(path) as temporary:
         with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
             _label(file, kind, version)
             fill(file)
-        with open(temporary, "rb+") as stream:
-            # Reserved now: a mapped file that runs into a full disk later kills its process.
-            if hasattr(os, "posix_fallocate"):
+        # Reserved now: a mapped file that runs into a full disk later kills its process.
+        if hasattr(os, "posix_fallocate"):
+            with open(temporary, "rb+") as stream:
                 os.posix_fallocate(stream.fileno(), 0, max(temporary.stat().st_size, room))
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -376,24 +389,42 @@ def read_json(group: h5py.Group, name: str) -> Any:
     return json.loads(group[name][()].tobytes())
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove temporary files that killed processes left beside ``path``."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        process = leftover.name.split(".")[-2]
-        if process.isdigit() and not _is_running(int(process)):
+def _check_target(target: Path) -> None:
+    """Raise an OSError where no file can be put."""
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; give the name of a file in it, such as {target / 'run.h5'}")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
+    if not target.exists():
+        return
+    if not target.is_file():
+        raise OSError(errno.EINVAL, f"cannot write {target}: it is a device or pipe, and no ordinary file")
+    if not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, f"cannot write {target}: the file is read-only; it is unchanged")
+
+
+def _keep_mode(old: Path, new: Path) -> None:
+    """Give a new file the owner, the group and the permissions of the old one, if there is one."""
+    with contextlib.suppress(FileNotFoundError):
+        told, own = old.stat(), new.stat()
+        if (told.st_uid, told.st_gid) != (own.st_uid, own.st_gid):
+            with contextlib.suppress(PermissionError):  # only some users may
+                os.chown(new, told.st_uid, told.st_gid)
+        os.chmod(new, stat.S_IMODE(told.st_mode) & 0o777)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove temporary files that killed processes left beside ``target``, unless somebody writes it just now."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp")
+    leftovers = [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
+    if not leftovers:
+        return
+    with unless_written(target) as free:
+        for leftover in leftovers if free else ():
             with contextlib.suppress(OSError):
                 leftover.unlink()
 
 
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # signal 0 only asks
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _temporary_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _temporary_name(target: Path) -> Path:
+    """A name that nobody else has, whatever its machine, container, process or thread."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")

@@ -17,6 +17,7 @@ from test_events import COMMITTED, make_sample
 from pyrogen import events
 from pyrogen.events import EventSample, EventWriter
 from pyrogen.files import FileFormatError
+from pyrogen.locks import PathInUseError
 
 EXACT = ("values", "weights", "uncertainties", "log_weights", "names", "units", "provenance")
 FULL = [("a.h5", "columns"), ("a.hdf5", "rows"), ("a.root", None)]
@@ -266,7 +267,7 @@ def test_killed_writer_leaves_the_old_file(tmp_path, append):
     code += f"with events.EventWriter(sys.argv[1], append={append}) as writer:\n"
     code += "    writer.write(events.read(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
     assert subprocess.run([sys.executable, "-c", code, path]).returncode == -9
-    assert path.read_bytes() == before and len(os.listdir(tmp_path)) == 2
+    assert path.read_bytes() == before and len(os.listdir(tmp_path)) == 3  # with the lock
     make_sample().save(path)  # the next writer tidies up
     assert os.listdir(tmp_path) == ["a.h5"]
 
@@ -330,11 +331,18 @@ def test_append_creates_and_takes_early_and_no_foreign_files(tmp_path):
         events.append(EventSample(np.zeros((4, 2))), tmp_path / "foreign.h5")
 
 
-def test_two_that_append_at_once(tmp_path):
-    path = tmp_path / "a.h5"
-    make_sample().save(path)
-    with pytest.raises(RuntimeError, match="somebody else changed it meanwhile; try again"):  # noqa: SIM117
+def test_a_file_that_others_change_during_an_append_keeps_their_events(tmp_path):
+    path, other = tmp_path / "a.h5", tmp_path / "b.h5"
+    for begin in (make_sample().save, lambda path: path.unlink()):
+        begin(path)
+        make_sample(50).save(other)
+        with pytest.raises(RuntimeError, match="somebody else changed it meanwhile; try again"):  # noqa: SIM117
+            with EventWriter(path, append=True) as writer:
+                writer.write(make_sample())
+                other.replace(path)  # which knows no locks
+        assert len(events.read(path)) == 50 and os.listdir(tmp_path) == ["a.h5"]
+    with pytest.raises(PathInUseError, match="cannot write .*a.h5: the same is going on in an outer block"):  # noqa: SIM117
         with EventWriter(path, append=True) as writer:
             writer.write(make_sample())
             events.append(make_sample(), path)
-    assert len(events.read(path)) == 100 and os.listdir(tmp_path) == ["a.h5"]
+    assert len(events.read(path)) == 50 and os.listdir(tmp_path) == ["a.h5"]

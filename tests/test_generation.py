@@ -48,6 +48,58 @@ def test_histogram_edges_count_as_in_numpy():
     assert np.allclose(band.mean, [0.2, 0.4])
 
 
+def networks_of(posterior, monkeypatch):
+    """Let every network give its own number, counted from its first event on, in place of its events."""
+    numbers = {}
+
+    def own_number(theta, n, context):
+        return torch.full((n, 2), float(numbers.setdefault(theta.sum().item(), len(numbers))))
+
+    monkeypatch.setattr(posterior.predictor, "_generate", own_number)
+    monkeypatch.setattr(
+        posterior.predictor,
+        "log_prob_blocks",
+        lambda x, c, draws, *_: iter([(slice(0, len(x)), torch.zeros(draws, len(x)))]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "draws", "chunk"), [(101, 100, 100), (1000, 30, 170), (57, 50, 50), (60, 4, 7), (100, 10, 1000)]
+)
+def test_networks_have_equal_shares_of_the_whole_file_whatever_its_chunks(
+    posterior, tmp_path, monkeypatch, n, draws, chunk
+):
+    networks_of(posterior, monkeypatch)
+    path = posterior.generate_to(tmp_path / "g.h5", n, draws, chunk=chunk, log_weights=True, progress=False)
+    sample = pg.events.read(path)
+    shares = np.bincount(sample.values[:, 0].astype(int))
+    assert sample.log_weights.shape == (n, draws)
+    assert len(shares) == draws and shares.max() - shares.min() <= 1 and shares.sum() == n
+    parts = np.concatenate([posterior.sample(8, 5, seed=1, part=i)[:, 0].int() for i in range(5)])
+    assert sorted(np.unique(parts, return_counts=True)[1]) == [8] * 5
+
+
+def test_fewer_events_than_networks_come_from_any_of_them(posterior, monkeypatch):
+    """Else p(x), the mean over all, would not be the density of the events."""
+    first = torch.stack([theta.sum() for theta in posterior.weights.draws(50, 3)])
+    chosen = []
+
+    def remember(theta, n, context):
+        chosen.append(int((first == theta.sum()).nonzero()))
+        return torch.zeros(n, 2)
+
+    monkeypatch.setattr(posterior.predictor, "_generate", remember)
+    posterior.sample(20, 50, seed=3)
+    assert len(set(chosen)) == 20 and max(chosen) > 35 and min(chosen) < 15
+    monkeypatch.undo()
+    few = posterior.generate(20, 50)
+    assert np.allclose(few.uncertainties, posterior.density(few, 50).relative.numpy(), rtol=1e-5)
+    with pytest.raises(
+        ValueError, match="n is 20; with log-weights each of the 50 weight draws gives events, so n must"
+    ):
+        posterior.generate(20, 50, log_weights=True)
+
+
 @pytest.mark.parametrize("layout", ["columns", "rows"])
 def test_a_file_is_streamed_and_its_histograms_too(posterior, tmp_path, layout):
     path = posterior.generate_to(tmp_path / "g.h5", 1000, 5, log_weights=True, chunk=300, progress=False, layout=layout)
@@ -77,11 +129,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(posterior, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         posterior.generate_to(path, 1000, 4, chunk=250, progress=False, finish=killed)
     assert not path.exists() and len(list((tmp_path / "cut.h5.parts").glob("*.h5"))) == 2
-    with pytest.raises(ValueError, match="another run, with other n; finish that run"):
+    with pytest.raises(ValueError, match="another run, with other n, finish; finish that run"):
         posterior.generate_to(path, 1001, 4, chunk=250, progress=False, finish=killed)
-    calls.clear()
-
-    # `killed` as a new function of the same name: of the run only its name is known
+    calls.clear()  # what a function encloses belongs to it
     posterior.generate_to(path, 1000, 4, chunk=250, progress=False, finish=killed)
     assert calls == [250, 250]
     with h5py.File(whole) as a, h5py.File(path) as b:

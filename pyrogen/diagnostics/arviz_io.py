@@ -6,13 +6,14 @@ ArviZ 0.2x works on ``arviz.InferenceData``, ArviZ 1 on ``xarray.DataTree``. Bot
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pyrogen.files import check_writable, naming_failed_write, replacing
 
 #: A group: arrays by name, each with the names of its dimensions.
 Group = Mapping[str, tuple[Sequence[str], Any]]
@@ -120,16 +121,10 @@ def write_inference_data(data: Any, path: str | os.PathLike[str]) -> Path:
     Raises:
         OSError: the file cannot be written; an old file at ``path`` is left as it was.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
+    check_writable(path)
+    with replacing(path) as temporary, naming_failed_write(path):
         data.to_netcdf(str(temporary), engine="h5netcdf")
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    return path
+    return Path(path)
 
 
 def read_inference_data(path: str | os.PathLike[str], arviz: Any = None) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import itertools
 import re
 import warnings
@@ -66,8 +67,8 @@ class Lhe(Format, suffixes=(".lhe", ".lhe.gz")):
 
     Samples of such columns, of particles with a known PDG id, can be written, with weights and nothing else for each
     event. Masses follow from energy and momentum, and are 0 where rounding makes the square negative. There are no
-    incoming particles, mothers or colours: the file is for analyses, not for a parton shower. There are no options of
-    writing.
+    incoming particles, mothers or colours: the file is for analyses, not for a parton shower. The same events give the
+    same bits, compressed or not. There are no options of writing.
     """
 
     label = "LHE"
@@ -303,8 +304,11 @@ class _Writer(PartWriter):
             eventinfo=re.sub(r"\{weight:[^}]*\}", places["weight"], default.eventinfo),
             particle=re.sub(r"\{(px|py|pz|e|m):[^}]*\}", lambda found: places[found[1]], default.particle),
         )
-        opened = gzip.open(temporary, "wt", compresslevel=6) if zipped else open(temporary, "w")  # noqa: SIM115
-        self._stream: Any = opened
+        self._files = contextlib.ExitStack()
+        raw: Any = self._files.enter_context(temporary.open("wb"))
+        if zipped:  # without the name and the time that gzip keeps: the same events give the same bits
+            raw = self._files.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0))
+        self._stream: Any = self._files.enter_context(io.TextIOWrapper(raw, encoding="utf-8"))
         init = _init(first)
         pylhe.LHEFile(init=init).write(_WithoutEnd(self._stream), lheformat=self._format)
 
@@ -324,8 +328,8 @@ class _Writer(PartWriter):
             self._stream.write(pylhe.LHEEvent(info, particles).tolhe(self._format) + "\n")
 
     def close(self) -> None:
-        self._stream.write("</LesHouchesEvents>\n")
-        self._stream.close()
+        with self._files:
+            self._stream.write("</LesHouchesEvents>\n")
 
 
 class _WithoutEnd:

@@ -38,7 +38,8 @@ class Root(Format, suffixes=(".root",)):
 
     A file of pyrogen's keeps everything that a sample has. Its tree ``events`` has the columns as branches of float64,
     then ``weight``, ``uncertainty``, ``log_weight_0``, ``log_weight_1``, ...; names, units and provenance are JSON in a
-    TObjString ``pyrogen``.
+    TObjString ``pyrogen``. The same events give the same numbers, but not the same bits: uproot writes the time and a
+    number of its own into every file.
 
     Of other files the flat branches of one TTree or RNTuple are read: one number for each event, or as many in each,
     which are called ``name[0], name[1], ...``. Some names mean weights and their kin, as in

@@ -39,7 +39,7 @@ def write(sample: Sample, path: str | os.PathLike[str], **options: Any) -> None:
         OSError: the file cannot be written.
         ImportError: a package that the format needs is missing.
     """
-    path = Path(path)
+    path = Path(path).absolute()
     file = format_of(path, "write")
     if file.can("writer"):
         if "append" in options:
@@ -74,18 +74,20 @@ class EventWriter:
     Args:
         path: the file; ``.h5``, ``.root`` or ``.lhe.gz``, say, but not ``.npy``, which has its size at its beginning.
         append: go on behind the events of the file that is there, which HDF5 files can. Its events are copied first,
-            so the disk must have room for both files. It may be missing.
+            so the disk must have room for both files. It may be missing. The block waits for other writers of the
+            file, of this and other processes, and keeps them out until its end.
         options: those of the format, as in :func:`write`.
 
     Raises:
         ValueError: a suffix or option that is not possible.
         TypeError: an option that no format has.
         OSError: the folder does not exist or does not accept new files.
+        PathInUseError: others were writing the file for more than a minute (raised at the beginning of the block).
         FileFormatError: an old file to go on with that is not pyrogen's, or damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, append: bool = False, **options: Any) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # the working folder may change before the end
         self._format = format_of(self.path, "write")
         if not self._format.can("writer"):
             raise ValueError(
@@ -96,20 +98,23 @@ class EventWriter:
         if append:
             check_can_append(self._format)
         check_writable(self.path)
-        self._first: Sample | None = None
-        self._old: Continuation | None = None
-        if append and self.path.exists():
-            self._old = self._format.resume(self._options)
-            self._first = self._old.first
-            self._seen = _state(self.path)
+        self._append = append
+        self._first: Sample | None
+        self._old: Continuation | None
+        self._seen: tuple[int, int, int] | None
+        self._resume()  # for its errors
         self._writer: PartWriter | None = None
         self._temporary: Path | None = None
         self._broken = False
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._temporary = self._stack.enter_context(replacing(self.path))
+        self._temporary = self._stack.enter_context(replacing(self.path, alone=self._append))
         self._stack.push(self._close)
+        with contextlib.ExitStack() as undo:
+            undo.push(self._stack)
+            self._resume()  # others may have added events since
+            undo.pop_all()
         return self
 
     def __exit__(
@@ -141,6 +146,14 @@ class EventWriter:
             self._broken = True  # a part of it may be in the file
             raise
 
+    def _resume(self) -> None:
+        """Get ready to go on behind the events that are in the file now."""
+        self._old = self._first = self._seen = None
+        if self._append and self.path.exists():
+            self._old = self._format.resume(self._options)
+            self._first = self._old.first
+            self._seen = _state(self.path)
+
     def _close(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -159,7 +172,7 @@ class EventWriter:
             # Without a sample to append, the file is as before.
             writer = self._writer or self._open(temporary, self._first)  # type: ignore[arg-type]
             writer.close()
-        if self._old is not None and _state(self.path) != self._seen:
+        if self._append and _state(self.path) != self._seen:  # by means that know no locks
             raise RuntimeError(f"nothing was appended to {self.path}: somebody else changed it meanwhile; try again")
 
     def _open(self, temporary: Path, first: Sample) -> PartWriter:
@@ -168,7 +181,9 @@ class EventWriter:
         return self._format.writer(temporary, first, self._options)
 
 
-def _state(path: Path) -> tuple[int, int, int]:
-    """What changes when a file is replaced or written to."""
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced or written to; None where there is none."""
+    if not path.exists():
+        return None
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from torch import Tensor
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import BOOLEAN, DEVICE, DTYPE, PATH, SEED, check_settings, door, instance, optional, whole
 from pyrogen.events import EventsLike
-from pyrogen.files import check_writable
+from pyrogen.files import check_writable, target_of
 from pyrogen.inference.documented import inherit_arguments
 from pyrogen.inference.problems import NotBatchedError
 from pyrogen.inference.run.checkpoint import CheckpointMismatchError
@@ -31,6 +32,7 @@ from pyrogen.inference.run.data import (
     why_apart,
 )
 from pyrogen.inference.run.potential import independent_starts
+from pyrogen.locks import running
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import WeightPosterior
@@ -124,12 +126,14 @@ class Backend(ABC):
             ValueError: events, weights or context that cannot be learned from, or a foreign checkpoint.
             TrainingDivergedError: the loss or its gradient was NaN or infinite for many steps in a row.
             SamplingError: no chain, or no network, has a finite potential.
+            PathInUseError: another process, or another part of this one, trains with this checkpoint.
             OSError: the checkpoint cannot be written.
         """
         self._check_run()
-        prepared = self.checked(model, events, weights, context)
-        with untouched(self.device):
-            return self._fit(*prepared)
+        with self._only_run() as run:
+            prepared = run.checked(model, events, weights, context)
+            with untouched(self.device):
+                return run._fit(*prepared)
 
     @door(model=MODEL)
     def fit_many(self, model: BayesianFlow, samples: Samples) -> list[Posterior]:
@@ -151,17 +155,19 @@ class Backend(ABC):
             ValueError: samples that cannot be learned from (the first is named), or a foreign checkpoint.
             TrainingDivergedError: as in :meth:`fit`, naming the sample.
             SamplingError: as in :meth:`fit`.
+            PathInUseError: another process, or another part of this one, trains with this checkpoint.
             OSError: the checkpoint cannot be written.
         """
         self._check_run()
         check_samples(model, samples)
-        try:
-            self._check_batch(samples)
-            prepared = prepare_many(model, samples, self.dtype, self.device)
-            with untouched(self.device):
-                posteriors = self._fit_many(*prepared)
-        except NotBatchedError as reason:
-            return self._fit_apart(model, samples, str(reason))
+        with self._only_run() as run:
+            try:
+                run._check_batch(samples)
+                prepared = prepare_many(model, samples, self.dtype, self.device)
+                with untouched(self.device):
+                    posteriors = run._fit_many(*prepared)
+            except NotBatchedError as reason:
+                return run._fit_apart(model, samples, str(reason))
         return posteriors
 
     @door(model=MODEL)
@@ -259,6 +265,20 @@ class Backend(ABC):
         self.describe()
         if self.checkpoint is not None:
             check_writable(self.checkpoint)
+
+    @contextlib.contextmanager
+    def _only_run(self) -> Iterator[Self]:
+        """The same settings for a run that has its checkpoint for itself, wherever the working folder goes meanwhile.
+
+        Raises:
+            PathInUseError: there is another run with this checkpoint.
+        """
+        if self.checkpoint is None:
+            yield self
+            return
+        path = target_of(self.checkpoint)
+        with running(path, "train with the checkpoint"):
+            yield replace(self, checkpoint=path)
 
     def _posterior(
         self, model: BayesianFlow, weights: WeightPosterior, history: History, data: TrainingData, **entries: Any

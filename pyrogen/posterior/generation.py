@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,34 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyrogen.checks import whole_number
-from pyrogen.events import EventSample, EventWriter, read
-from pyrogen.files import write_bytes
+from pyrogen.bayes.inputs import as_tensor, check_context
+from pyrogen.checks import require, whole_number
+from pyrogen.events import EventSample, EventWriter
+from pyrogen.files import target_of
+from pyrogen.locks import running
+from pyrogen.posterior.fingerprint import UnknownStateError, fingerprint
 from pyrogen.posterior.info import RunInfo
+from pyrogen.posterior.parts import VERSION, PartsFolder
 from pyrogen.posterior.predictor import Predictor
 from pyrogen.progress import bar
 
 EVENTS_PER_PART = 50_000  # events generated, and saved for a resumed run, at a time
 Finish = Callable[[EventSample], EventSample]
+
+
+def enough_events(n: int, draws: int, what: str) -> int:
+    """``n``, if every one of ``draws`` networks can give an event: weights that take p(x) for their mean need that.
+
+    Raises:
+        ValueError: fewer.
+    """
+    n = whole_number("n", n, 1)
+    if n < draws:
+        raise ValueError(
+            f"n is {n}; {what} each of the {draws} weight draws gives events, so n must be at least {draws}, or draws "
+            f"at most {n}"
+        )
+    return n
 
 
 def generate_sample(
@@ -33,6 +52,7 @@ def generate_sample(
     seed: int,
     log_weights: bool,
     part: int | None = None,
+    first: int = 0,
 ) -> EventSample:
     """``n`` events of ``draws`` networks in equal shares, with ``sigma(x)/p(x)`` and, on request, the log-weights.
 
@@ -45,8 +65,9 @@ def generate_sample(
         seed: seeds the weight draws and the events.
         log_weights: keep ``log p(x|theta_k) / p(x)`` of every draw.
         part: number of the part of a larger run; parts differ in their events, not in their weight draws.
+        first: number of events in the parts before.
     """
-    events = predictor.sample(n, draws, context, seed, part)
+    events = predictor.sample(n, draws, context, seed, part, first)
     uncertainties, kept = np.empty(n), np.empty((n, draws)) if log_weights else None
     for rows, block in predictor.log_prob_blocks(events, context, draws, seed, "density"):
         # The predictive density is the mean over the draws: their weights p(x|theta_k) / p(x) have the mean one.
@@ -80,6 +101,7 @@ def generate_to_file(
     seed: int,
     log_weights: bool,
     finish: Finish | None,
+    finish_name: str | None,
     chunk: int,
     progress: bool,
     **layout: Any,
@@ -89,51 +111,74 @@ def generate_to_file(
     Finished chunks wait in a folder beside the file, each written in one piece; a run that is repeated takes those that
     are there. At the end they are put together in the file, which appears in one piece, and the folder goes.
     """
-    path, writer = Path(path), EventWriter(path, **layout)  # which checks its arguments before any work is done
+    writer = EventWriter(path, **layout)  # which checks its arguments before any work is done
     parts = -(-n // whole_number("chunk", chunk, draws))
-    bounds = np.linspace(0, n, parts + 1).round().astype(int)
+    check_context(context, predictor.model.context, n)
+    given = None if context is None else as_tensor(context, predictor.model.dtype)
     job = {
+        "version": VERSION,
         "posterior": _digest(predictor, info),
         "n": n,
         "draws": draws,
         "seed": seed,
         "log_weights": log_weights,
         "chunk": chunk,
-        "context": None if context is None else hashlib.sha256(np.asarray(context).tobytes()).hexdigest(),
-        "finish": None if finish is None else getattr(finish, "__qualname__", type(finish).__qualname__),
+        "context": None if given is None else hashlib.sha256(given.numpy().tobytes()).hexdigest(),
+        "finish": _told(finish, finish_name),
     }
-    folder = path.with_name(f"{path.name}.parts")
-    _open_folder(folder, job)
-    with bar(n, f"generate {path.name}", " events", show=progress, scaled=True) as shown:
-        for i in range(parts):
-            rows, part = slice(bounds[i], bounds[i + 1]), folder / f"{i:06d}.h5"
-            if not part.exists():
-                given = None if context is None else context[rows]
-                sample = generate_sample(
-                    predictor, info, rows.stop - rows.start, draws, given, seed, log_weights, part=i
-                )
-                (sample if finish is None else finish(sample)).save(part)
-            shown.update(rows.stop - rows.start)
-    with writer:
-        for i in range(parts):
-            writer.write(read(folder / f"{i:06d}.h5"))
-    shutil.rmtree(folder)
-    return path
+    target = target_of(path)
+    with running(target, "generate events to"):
+        folder = PartsFolder(target, job)
+        if folder.is_finished():
+            folder.remove()  # a kill came before
+            return Path(path)
+        folder.open()
+        bounds = np.linspace(0, n, parts + 1).round().astype(int)
+        with bar(n, f"generate {target.name}", " events", show=progress, scaled=True) as shown:
+            for i, (first, last) in enumerate(itertools.pairwise(bounds.tolist())):
+                if not folder.part(i).exists():
+                    conditions = None if given is None else given[first:last]
+                    sample = generate_sample(
+                        predictor, info, last - first, draws, conditions, seed, log_weights, i, first
+                    )
+                    _finished(sample, finish).save(folder.part(i))
+                shown.update(last - first)
+        with writer:
+            for i in range(parts):
+                writer.write(folder.read(i))
+        folder.finish()
+        folder.remove()
+    return Path(path)
 
 
-def _open_folder(folder: Path, job: dict[str, Any]) -> None:
-    """Make the folder of the parts, or check that the one there belongs to this run."""
-    label = folder / "job.json"
-    if folder.exists():
-        found = json.loads(label.read_text()) if label.exists() else None
-        if found != job and any(folder.iterdir()):
-            differ = [key for key in job if found is None or found.get(key) != job[key]]
-            raise ValueError(
-                f"{folder} holds the parts of another run, with other {', '.join(differ)}; finish that run with its "
-                "own arguments, or delete the folder"
-            )
-    folder.mkdir(exist_ok=True)
-    write_bytes(label, json.dumps(job).encode())
+def _told(finish: Finish | None, name: str | None) -> str | None:
+    """What a run knows of ``finish``.
+
+    Raises:
+        ValueError: it cannot be told.
+    """
+    if name is not None:
+        require(isinstance(name, str) and finish is not None, "finish_name", name, "a string, given with a finish")
+        return f"called {name}"
+    if finish is None:
+        return None
+    require(callable(finish), "finish", finish, "a function of an EventSample that gives an EventSample")
+    try:
+        return fingerprint(finish)
+    except UnknownStateError as error:
+        raise ValueError(
+            f"finish cannot be told from another one: {error}. A run that goes on must not mix two of them: give it a "
+            'name, finish_name="...", and another name whenever it does something else'
+        ) from error
+
+
+def _finished(sample: EventSample, finish: Finish | None) -> EventSample:
+    if finish is None:
+        return sample
+    found = finish(sample)
+    if not isinstance(found, EventSample):
+        raise TypeError(f"finish gave a {type(found).__name__}; it must give an EventSample")
+    return found
 
 
 def _digest(predictor: Predictor, info: RunInfo) -> str:

@@ -17,7 +17,7 @@ from pyrogen.events import EventSample, EventsLike
 from pyrogen.posterior import files
 from pyrogen.posterior.bands import DensityEstimate, HistogramBand
 from pyrogen.posterior.binning import bins_of
-from pyrogen.posterior.generation import EVENTS_PER_PART, generate_sample, generate_to_file
+from pyrogen.posterior.generation import EVENTS_PER_PART, enough_events, generate_sample, generate_to_file
 from pyrogen.posterior.histograms import labelled, own_events, weighted_events
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.predictor import Predictor
@@ -130,12 +130,16 @@ class Posterior:
     ) -> Tensor:
         """Events of the posterior predictive distribution, from ``draws`` networks in equal shares, shuffled.
 
+        The shares differ by one event at most. Which networks give one more is drawn at random, so that every event
+        has the density p(x) of all of them, also where there are fewer events than networks.
+
         Args:
             n: number of events.
-            draws: number of weight draws (at most n are used); None: 50, or all where fewer are stored.
+            draws: number of weight draws; None: 50, or all where fewer are stored.
             context: conditions ``[n, k]``, one row per event to generate.
             seed: seeds weight draws and events.
-            part: number of a part of a larger sample: other events of the same weight draws.
+            part: number of a part, from 0, of a larger sample of parts of ``n`` events each: other events of the same
+                weight draws, whose shares are equal over all parts together.
 
         Returns:
             ``[n, d]`` in the units of the training events.
@@ -171,13 +175,18 @@ class Posterior:
             context: conditions ``[n, k]``, one row per event to generate.
             seed: seeds weight draws and events.
             log_weights: keep ``log p(x|theta_k)/p(x)`` of every draw at every event, ``[n, K]``, from which
-                :func:`pyrogen.sample_histograms` makes the band of any histogram later on, without the posterior.
+                :func:`pyrogen.sample_histograms` makes the band of any histogram later on, without the posterior. Every
+                draw then gives events, so ``n`` is at least K.
 
         Returns:
             An :class:`~pyrogen.EventSample` with ``uncertainties``, and the column names and units of the training.
+
+        Raises:
+            ValueError: fewer than two draws, or fewer events than draws where ``log_weights`` are asked for.
         """
         draws = self.weights.count(draws, least=2)
-        return generate_sample(self.predictor, self.info, whole_number("n", n, 1), draws, context, seed, log_weights)
+        n = whole_number("n", n, 1) if not log_weights else enough_events(n, draws, "with log-weights")
+        return generate_sample(self.predictor, self.info, n, draws, context, seed, log_weights)
 
     def generate_to(
         self,
@@ -189,6 +198,7 @@ class Posterior:
         seed: int = 0,
         log_weights: bool = False,
         finish: Callable[[EventSample], EventSample] | None = None,
+        finish_name: str | None = None,
         chunk: int = EVENTS_PER_PART,
         progress: bool | None = None,
         **layout: Any,
@@ -196,7 +206,8 @@ class Posterior:
         """:meth:`generate` to a file, in memory for one chunk only. A killed run goes on when it is repeated.
 
         Finished chunks are kept in the folder ``<path>.parts`` until the file is whole; the file of a resumed run has
-        the same bits as that of an uninterrupted one. How long it takes, ``benchmarks/generate.py`` prints.
+        the same bits as that of an uninterrupted one (``.root`` the same numbers: uproot writes the time into it). How
+        long it takes, ``benchmarks/generate.py`` prints.
 
         Args:
             path: the file, as :class:`pyrogen.events.EventWriter` writes it.
@@ -206,20 +217,38 @@ class Posterior:
             seed: seeds weight draws and events.
             log_weights: keep the log-weights of all draws, as :meth:`generate` does.
             finish: what is done with every chunk before it is written, such as
-                :func:`pyrogen.events.four_vectors`.
+                :func:`pyrogen.events.four_vectors`. A run goes on with the very same function only: one of the same
+                code, constants, defaults and enclosed values, and the same functions of yours that it calls.
+            finish_name: what a run knows ``finish`` by instead, where that is an object whose state cannot be told.
+                Give another name whenever it does something else.
             chunk: events generated at a time, at least ``draws``.
             progress: show a progress bar; None: as the posterior's own switch says.
             **layout: for :class:`~pyrogen.events.EventWriter`, such as ``layout="rows"``.
 
         Raises:
-            ValueError: as :meth:`generate`, or the folder of parts belongs to another run.
+            ValueError: as :meth:`generate`, the folder of parts belongs to another run, or ``finish`` cannot be told
+                from another function.
+            TypeError: ``finish`` gave something else than an :class:`~pyrogen.EventSample`.
+            PathInUseError: another process, or another part of this one, generates this file.
             OSError: the file cannot be written.
         """
         draws = self.weights.count(draws, least=2)
-        n = whole_number("n", n, draws)
+        n = enough_events(n, draws, "in a file")
         show = self.progress if progress is None else progress
         return generate_to_file(
-            self.predictor, self.info, path, n, draws, context, seed, log_weights, finish, chunk, show, **layout
+            self.predictor,
+            self.info,
+            path,
+            n,
+            draws,
+            context,
+            seed,
+            log_weights,
+            finish,
+            finish_name,
+            chunk,
+            show,
+            **layout,
         )
 
     def histogram(
@@ -285,9 +314,9 @@ class Posterior:
         bins = bins_of(observables)
         functions = {name: self.predictor.observable(wanted[0]) for name, wanted in observables.items()}
         draws = self.weights.count(draws, least=2)
-        n = whole_number("n", n, draws if procedure == "b" else 1)  # (b): every draw contributes events
         if procedure not in ("a", "b"):
             raise ValueError(f'procedure is {procedure!r}; it must be "a" (own events) or "b" (weighted events)')
+        n = whole_number("n", n, 1) if procedure == "a" else enough_events(n, draws, "in procedure (b)")
         fill = own_events if procedure == "a" else weighted_events
         bands = fill(self.predictor, functions, bins, n, draws, context, seed)
         return labelled(bands, observables, bins, self.names, self.units)

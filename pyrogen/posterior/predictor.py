@@ -108,18 +108,34 @@ class Predictor:
                 yield rows, torch.stack(block)
 
     def sample(
-        self, n: int, draws: int | None = None, context: Any = None, seed: int = 0, part: int | None = None
+        self,
+        n: int,
+        draws: int | None = None,
+        context: Any = None,
+        seed: int = 0,
+        part: int | None = None,
+        first: int | None = None,
     ) -> Tensor:
-        """``n`` events of the posterior predictive distribution, from the draws in equal shares, shuffled."""
+        """``n`` events of the posterior predictive distribution, from the draws in equal shares, shuffled.
+
+        Args:
+            n: number of events.
+            draws: number of weight draws.
+            context: conditions ``[n, k]``.
+            seed: seeds the weight draws and the events.
+            part: number of a part of a larger sample: other events of the same weight draws.
+            first: number of events in the parts before this one; None: these have n events each.
+        """
         n = whole_number("n", n, 1)
-        draws = min(self.weights.count(draws), n)
+        draws = self.weights.count(draws)
         context = self._context(context, n)
+        shares = _shares(n, draws, seed, n * (part or 0) if first is None else first)
         with seeded(seed if part is None else stream(seed, part), self.model.device):
             order = torch.randperm(n)
             pieces = []
             with self._bar(n, "sample", "event") as shown:
-                for theta, mine in zip(self.weights.draws(draws, seed), order.tensor_split(draws), strict=True):
-                    for rows in mine.split(GENERATED_AT_ONCE):
+                for theta, mine in zip(self.weights.draws(draws, seed), order.split(shares), strict=True):
+                    for rows in mine.split(GENERATED_AT_ONCE) if len(mine) else ():
                         pieces.append(self._generate(theta, len(rows), None if context is None else context[rows]))
                         shown.update(len(rows))
         events = torch.cat(pieces)
@@ -166,3 +182,15 @@ class Predictor:
 
     def _bar(self, total: int, what: str, unit: str) -> Bar[Any]:
         return bar(total, what, unit, show=self.progress, brief=True, scaled=True)
+
+
+def _shares(n: int, draws: int, seed: int, first: int) -> list[int]:
+    """How many of the events ``first`` to ``first + n - 1`` of a sample each weight draw gives.
+
+    The draws take turns, so that their shares of the whole sample differ by one event at most, however it is cut into
+    parts. The order of the turns is random: every event has the density p(x), the mean over all draws, also where
+    there are fewer events than draws; and stored draws of one chain, which are neighbours, have no advantage.
+    """
+    order = torch.randperm(draws, generator=torch.Generator().manual_seed(stream(seed, 0, 0, 1)))
+    turns = torch.arange(first, first + n) % draws
+    return torch.bincount(order[turns], minlength=draws).tolist()

@@ -1,0 +1,105 @@
+"""The folder in which the finished parts of a generated file wait until the file is whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pyrogen.events import EventSample, read
+from pyrogen.files import FileFormatError, write_bytes
+
+VERSION = 2  # of what a run's seed and numbers mean; 1 had shares of networks that were equal in each part only
+
+
+class PartsFolder:
+    """The folder ``<path>.parts``, with the label ``job.json`` that says which run it belongs to.
+
+    The label is there before the first part and until the last one is gone, so that a run can be killed at any moment.
+
+    Args:
+        target: the file to be.
+        job: what makes the run this run, in JSON types.
+    """
+
+    def __init__(self, target: Path, job: dict[str, Any]) -> None:
+        self._target, self._job = target, json.loads(json.dumps(job))
+        self._folder = target.with_name(f"{target.name}.parts")
+        self._label = self._folder / "job.json"
+
+    def part(self, i: int) -> Path:
+        """The file of the part number ``i``."""
+        return self._folder / f"{i:06d}.h5"
+
+    def read(self, i: int) -> EventSample:
+        """The events of the part number ``i``.
+
+        Raises:
+            FileFormatError: it is damaged.
+        """
+        try:
+            return read(self.part(i))
+        except FileFormatError as error:
+            raise FileFormatError(
+                f"{error}; delete {self.part(i)} and repeat the call, which makes it again"
+            ) from error
+
+    def open(self) -> None:
+        """Make the folder, or check that the one there belongs to this run.
+
+        Raises:
+            ValueError: it has parts of another run, or nothing that says of which.
+        """
+        if self._folder.exists():
+            self._check()
+        self._folder.mkdir(exist_ok=True)
+        write_bytes(self._label, json.dumps(self._job).encode())
+
+    def finish(self) -> None:
+        """Note that the file is whole, before the parts go."""
+        write_bytes(self._label, json.dumps(self._job | {"file": _state(self._target)}).encode())
+
+    def is_finished(self) -> bool:
+        """Whether the file that is there is the whole one of this run."""
+        try:
+            return self._told() == self._job | {"file": _state(self._target)}
+        except (OSError, ValueError):
+            return False
+
+    def remove(self) -> None:
+        """Remove the folder, its label last."""
+        for path in self._folder.iterdir():
+            if path != self._label:
+                path.unlink()
+        self._label.unlink()
+        self._folder.rmdir()
+
+    def _told(self) -> Any:
+        return json.loads(self._label.read_bytes())
+
+    def _check(self) -> None:
+        if not any(path.suffix == ".h5" for path in self._folder.iterdir()):
+            return  # killed before its first part
+        try:
+            found = self._told()
+            different = [key for key in self._job if found.get(key) != self._job[key]]
+        except (OSError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{self._folder} holds parts of a run, but {self._label.name} in it, which says of which, is missing "
+                "or damaged; delete the folder to generate all parts anew"
+            ) from error
+        if "version" in different:
+            raise ValueError(
+                f"{self._folder} holds parts that another version of pyrogen made; finish the run with that version, "
+                "or delete the folder to begin anew"
+            )
+        if different:
+            raise ValueError(
+                f"{self._folder} holds the parts of another run, with other {', '.join(different)}; finish that run "
+                "with its own arguments, or delete the folder"
+            )
+
+
+def _state(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
