@@ -31,6 +31,7 @@ from pyrogen.inference.run.data import (
     why_apart,
 )
 from pyrogen.inference.run.potential import independent_starts
+from pyrogen.inference.run.stopping import Terminated, end, terminable
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import WeightPosterior
@@ -103,11 +104,17 @@ class Backend(ABC):
             TrainingDivergedError: the loss or its gradient was NaN or infinite for many steps in a row.
             SamplingError: no chain, or no network, has a finite potential.
             OSError: the checkpoint cannot be written.
+            KeyboardInterrupt: Ctrl-C. The checkpoint is written first, and the text says how to go on. A second Ctrl-C
+                does not wait for that. SIGTERM and SIGHUP end the process in the same way.
         """
         self._check_run()
-        prepared = self.checked(model, events, weights, context)
-        with untouched(self.device):
-            return self._fit(*prepared)
+        try:
+            with terminable():
+                prepared = self.checked(model, events, weights, context)
+                with untouched(self.device):
+                    return self._fit(*prepared)
+        except (KeyboardInterrupt, Terminated) as stop:
+            end(stop, type(self).__name__, self.checkpoint)
 
     def fit_many(self, model: BayesianFlow, samples: Samples) -> list[Posterior]:
         """Learn from R independent samples, such as a coverage study needs, in one batch where that is possible.
@@ -133,13 +140,16 @@ class Backend(ABC):
         self._check_run()
         check_samples(model, samples)
         try:
-            self._check_batch(samples)
-            prepared = prepare_many(model, samples, self.dtype, self.device)
-            with untouched(self.device):
-                posteriors = self._fit_many(*prepared)
-        except NotBatchedError as reason:
-            return self._fit_apart(model, samples, str(reason))
-        return posteriors
+            with terminable():
+                try:
+                    self._check_batch(samples)
+                    prepared = prepare_many(model, samples, self.dtype, self.device)
+                    with untouched(self.device):
+                        return self._fit_many(*prepared)
+                except NotBatchedError as reason:
+                    return self._fit_apart(model, samples, str(reason))
+        except (KeyboardInterrupt, Terminated) as stop:
+            end(stop, type(self).__name__, self.checkpoint)
 
     def checked(
         self, model: BayesianFlow, events: EventsLike, weights: Any = None, context: Any = None
