@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrogen.bayes.evaluation import check_density
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import require, whole_number
 from pyrogen.events import EventsLike
@@ -34,6 +35,7 @@ from pyrogen.inference.run.potential import independent_starts
 from pyrogen.inference.run.stopping import Terminated, end, terminable
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.probes import Probes
 from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.progress import bar
 from pyrogen.seeds import stream, untouched
@@ -143,9 +145,10 @@ class Backend(ABC):
             with terminable():
                 try:
                     self._check_batch(samples)
-                    prepared = prepare_many(model, samples, self.dtype, self.device)
+                    model_of_all, data = prepare_many(model, samples, self.dtype, self.device)
+                    check_density(model_of_all, data.events[0])
                     with untouched(self.device):
-                        return self._fit_many(*prepared)
+                        return self._fit_many(model_of_all, data)
                 except NotBatchedError as reason:
                     return self._fit_apart(model, samples, str(reason))
         except (KeyboardInterrupt, Terminated) as stop:
@@ -157,9 +160,11 @@ class Backend(ABC):
         """The model prepared for checked data, in the ``dtype`` and on the ``device`` of these settings.
 
         Raises:
-            ValueError: events, weights or context that cannot be learned from.
+            ValueError: events, weights or context that cannot be learned from, or a flow without a density of them.
         """
-        return prepare(model, events, weights, context, self.dtype, self.device)
+        model, data = prepare(model, events, weights, context, self.dtype, self.device)
+        check_density(model, data.events, data.context)
+        return model, data
 
     def describe(self) -> dict[str, Any]:
         """All settings that decide the result, in JSON types."""
@@ -257,4 +262,5 @@ class Backend(ABC):
             units=data.units,
             **{"data_sha256": data.digest} | entries,
         )
-        return Posterior(model, weights, history, info, progress=self.progress)
+        probes = Probes.of(data.events, data.context)
+        return Posterior(model, weights, history, info, progress=self.progress, probes=probes)
