@@ -36,6 +36,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
+@toy.stoppable
 def run(argv: list[str] | None = None) -> None:
     """Fit, compare, and write tables and figures.
 

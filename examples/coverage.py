@@ -67,6 +67,7 @@ PUBLISHED = {  # [F]: the fits of G = a n_bins^b
 }
 
 
+@toy.stoppable
 def run(argv: list[str] | None = None) -> None:
     """Fit, count, and write tables and figures.
 

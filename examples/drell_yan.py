@@ -20,7 +20,7 @@ from typing import Any
 import hist
 import numpy as np
 import torch
-from toy import add_common, count, make_folder, several, tell_about
+from toy import add_common, count, make_folder, several, stoppable, tell_about
 
 import pyrogen as pg
 from pyrogen.diagnostics import classifier_test, peak_width, sample_quality
@@ -58,6 +58,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
+@stoppable
 def main() -> None:
     """Read, fit, generate, compare."""
     started = time.monotonic()

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from toy import add_common, count, make_folder, several, tell_about
+from toy import add_common, count, make_folder, several, stoppable, tell_about
 
 import pyrogen as pg
 from pyrogen.diagnostics import advise
@@ -43,6 +43,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
+@stoppable
 def main() -> None:
     """Read, fit, generate, compare."""
     started = time.monotonic()

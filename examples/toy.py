@@ -7,8 +7,11 @@ its uncertainty can be checked point by point.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,21 @@ TARGETS: dict[str, Any] = {
 }
 
 
+def stoppable(script: Callable[..., None]) -> Callable[..., None]:
+    """A script that Ctrl-C ends with a line that says how to go on, and with the exit status that shells expect."""
+
+    @functools.wraps(script)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            script(*arguments, **options)
+        except KeyboardInterrupt as stop:
+            print(f"\n{stop}" if stop.args else "\nstopped by Ctrl-C: repeat the command to go on", file=sys.stderr)
+            sys.exit(130)
+
+    return run
+
+
+@stoppable
 def run(
     name: str,
     target: Any,

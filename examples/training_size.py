@@ -40,6 +40,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
+@toy.stoppable
 def run(argv: list[str] | None = None) -> None:
     """Train, evaluate, and write table and figure.
 

@@ -3,10 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+
+PATIENCE = 5.0  #: seconds that a thread waits for another one before it says so
+_ONE_THREAD = threading.RLock()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """A block for one thread at a time: torch has one random state for all of them, and Pyro one parameter store.
+
+    Where a thread has to wait for long, it says for what.
+    """
+    if not _ONE_THREAD.acquire(timeout=PATIENCE):
+        warnings.warn(
+            "this thread waits for another one of pyrogen's, such as a fit: both need torch's random state, which is "
+            "the same for all threads. Use processes to run them at the same time",
+            stacklevel=4,
+        )
+        _ONE_THREAD.acquire()
+    try:
+        yield
+    finally:
+        _ONE_THREAD.release()
 
 
 def stream(seed: int, *name: int) -> int:
@@ -19,13 +43,16 @@ def stream(seed: int, *name: int) -> int:
 
 @contextlib.contextmanager
 def untouched(device: torch.device | str = "cpu") -> Iterator[None]:
-    """A block after which the global random states of the CPU and of ``device`` are as they were before it."""
+    """A block after which the global random states of the CPU and of ``device`` are as they were before it.
+
+    One thread at a time is in such a block.
+    """
     device = torch.device(device)
     if device.type == "cpu":
         fork = torch.random.fork_rng(devices=[])
     else:
         fork = torch.random.fork_rng(devices=[device], device_type=device.type)
-    with fork:
+    with one_thread(), fork:
         yield
 
 

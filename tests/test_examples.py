@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -96,7 +97,7 @@ def test_another_backend_in_the_same_script(script, backend, tmp_path):
     assert "rms bias" in printed
 
 
-def test_a_killed_run_goes_on_to_the_same_end_and_another_one_is_refused(tmp_path):
+def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_end_and_another_one_is_refused(tmp_path):
     few = ("--quick", "--events", "600", "--transform", "rqs", "--epochs", "60", "--out")
     run("wedge_svi", *few, tmp_path / "whole")
 
@@ -105,7 +106,10 @@ def test_a_killed_run_goes_on_to_the_same_end_and_another_one_is_refused(tmp_pat
         while not checkpoint.exists():
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
-        process.kill()
+        process.send_signal(signal.SIGINT)
+        _, message = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in message
+    assert message.splitlines()[-1].startswith(f"SVI was stopped by Ctrl-C; the run is saved in {checkpoint}.")
     assert [path for path in checkpoint.parent.iterdir() if path.suffix != ".tmp"] == [checkpoint]
     assert f"going on from {checkpoint}" in run("wedge_svi", *few, checkpoint.parent)
     whole, again = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "killed"))

@@ -15,6 +15,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrogen.bayes.contract import EventWeights, check_output, given, told
+from pyrogen.bayes.evaluation import in_evaluation_mode
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
 from pyrogen.checks import DEVICE, DTYPE, door, optional
@@ -39,7 +40,8 @@ class BayesianFlow(PyroModule):
 
     Args:
         flow: any :class:`torch.nn.Module` with ``log_prob(x)`` and ``sample(n)`` (``context`` is passed on as second
-            argument where it is given). It is copied; its present weights are where training starts.
+            argument where it is given). It is copied; its present weights are where training starts. The copy is in
+            evaluation mode: dropout is off, and batch normalisation takes its running averages as they are.
         prior_scale: width of the prior of every weight, or widths by parameter-name pattern
             (``{"*.bias": 0.1, "*": 1.0}``, the first match counts), or ``"fan-in"``: 1 over the square root of the
             number of inputs for weight matrices, 1 for biases. Then the prior of a layer's outputs does not grow with
@@ -51,7 +53,11 @@ class BayesianFlow(PyroModule):
 
     Raises:
         TypeError: the flow lacks ``log_prob`` or ``sample``, or ``preprocessing`` is no bijection.
-        ValueError: a prior width that is not positive, or a pattern that matches nothing.
+        ValueError: a prior width that is not positive, a pattern that matches nothing, or batch normalisation without
+            running averages.
+
+    Warns:
+        UserWarning: the flow is in training mode, and has dropout or batch normalisation.
     """
 
     def __init__(
@@ -76,7 +82,7 @@ class BayesianFlow(PyroModule):
         elif not isinstance(preprocessing, Bijection):
             what = type(preprocessing).__name__
             raise TypeError(f'preprocessing is a {what}; give "auto", None or a bijection of pg.events')
-        self.flow = copy.deepcopy(flow).requires_grad_(False)  # type: ignore[misc]
+        self.flow = in_evaluation_mode(copy.deepcopy(flow)).requires_grad_(False)  # type: ignore[misc]
         self.preprocessing = copy.deepcopy(preprocessing)  # type: ignore[misc]
         self.packing = WeightPacking(self.flow)
         scales = self.packing.scales(prior_scale)
@@ -147,6 +153,12 @@ class BayesianFlow(PyroModule):
         """Device of the weights."""
         return self.initial_theta.device
 
+    def train(self, mode: bool = True) -> BayesianFlow:
+        """As of any module; the flow itself stays in evaluation mode, in which it is a density."""
+        super().train(mode)
+        self.flow.eval()
+        return self
+
     def prior(self) -> TorchDistribution:
         """The prior over ``theta [P]``, independent Gaussians around zero."""
         return dist.Normal(torch.zeros_like(self.prior_scales), self.prior_scales, validate_args=False).to_event(1)
@@ -165,7 +177,7 @@ class BayesianFlow(PyroModule):
         Its preprocessing constants are fitted to the events, if they were not set before, and its weights have the
         given type and are on the given device. The model itself is left as it is.
         """
-        prepared = copy.deepcopy(self)
+        prepared = self.packing.copied(self)
         prepared._features = events.shape[-1]
         if not prepared.preprocessing.fitted:
             prepared.preprocessing.fit(events, weights)

@@ -6,14 +6,18 @@ number of sites), and the same vector serves variational inference and every sam
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import threading
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pyrogen.checks import is_number, shown
+Owner = TypeVar("Owner")
 
 
 class Methods(nn.Module):
@@ -32,6 +36,9 @@ class WeightPacking:
 
     Args:
         module: any module with at least one parameter; it is used, not copied.
+
+    Attributes:
+        lock: held while the module has other weights than its own: one thread at a time may use it.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -45,6 +52,19 @@ class WeightPacking:
         # Looking for tied parameters at every call takes as long as a small network; mostly there are none.
         self._tied = len(list(module.named_parameters(remove_duplicate=False))) > len(parameters)
         self._methods = Methods(module)
+        self.lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self.lock = threading.RLock()  # a copy has a module of its own
+
+    def copied(self, owner: Owner) -> Owner:
+        """A copy of whoever owns the module, made while no other thread has put other weights in it."""
+        with self.lock:
+            return copy.deepcopy(owner)
 
     def pack(self) -> Tensor:
         """The module's own parameters as a vector ``[P]``."""
@@ -63,7 +83,9 @@ class WeightPacking:
     def call(self, theta: Tensor, method: str, *args: Any) -> Any:
         """Call ``module.method(*args)`` with the weights ``theta [P]`` in place of the module's own."""
         weights = {f"module.{name}": value for name, value in self.unpack(theta).items()}
-        return torch.func.functional_call(self._methods, weights, (method, *args), tie_weights=self._tied)
+        # The module's own weights are taken out while it is called. Compiled code takes none out, and knows no locks.
+        with contextlib.nullcontext() if torch.compiler.is_compiling() else self.lock:
+            return torch.func.functional_call(self._methods, weights, (method, *args), tie_weights=self._tied)
 
     def scales(self, widths: float | str | Mapping[str, float]) -> Tensor:
         """A prior width per weight ``[P]``, from one number or from widths by parameter-name pattern.

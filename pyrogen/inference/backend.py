@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pyrogen.bayes.evaluation import check_density
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import BOOLEAN, DEVICE, DTYPE, PATH, SEED, check_settings, door, instance, optional, whole
 from pyrogen.events import EventsLike
@@ -32,9 +33,11 @@ from pyrogen.inference.run.data import (
     why_apart,
 )
 from pyrogen.inference.run.potential import independent_starts
+from pyrogen.inference.run.stopping import Terminated, end, terminable
 from pyrogen.locks import running
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.probes import Probes
 from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.printing import brief
 from pyrogen.progress import bar
@@ -128,12 +131,17 @@ class Backend(ABC):
             SamplingError: no chain, or no network, has a finite potential.
             PathInUseError: another process, or another part of this one, trains with this checkpoint.
             OSError: the checkpoint cannot be written.
+            KeyboardInterrupt: Ctrl-C. The checkpoint is written first, and the text says how to go on. A second Ctrl-C
+                does not wait for that. SIGTERM and SIGHUP end the process in the same way.
         """
         self._check_run()
-        with self._only_run() as run:
-            prepared = run.checked(model, events, weights, context)
-            with untouched(self.device):
-                return run._fit(*prepared)
+        try:
+            with terminable(), self._only_run() as run:
+                prepared = run.checked(model, events, weights, context)
+                with untouched(self.device):
+                    return run._fit(*prepared)
+        except (KeyboardInterrupt, Terminated) as stop:
+            end(stop, type(self).__name__, self.checkpoint)
 
     @door(model=MODEL)
     def fit_many(self, model: BayesianFlow, samples: Samples) -> list[Posterior]:
@@ -160,15 +168,18 @@ class Backend(ABC):
         """
         self._check_run()
         check_samples(model, samples)
-        with self._only_run() as run:
-            try:
-                run._check_batch(samples)
-                prepared = prepare_many(model, samples, self.dtype, self.device)
-                with untouched(self.device):
-                    posteriors = run._fit_many(*prepared)
-            except NotBatchedError as reason:
-                return run._fit_apart(model, samples, str(reason))
-        return posteriors
+        try:
+            with terminable(), self._only_run() as run:
+                try:
+                    run._check_batch(samples)
+                    model_of_all, data = prepare_many(model, samples, self.dtype, self.device)
+                    check_density(model_of_all, data.events[0])
+                    with untouched(self.device):
+                        return run._fit_many(model_of_all, data)
+                except NotBatchedError as reason:
+                    return run._fit_apart(model, samples, str(reason))
+        except (KeyboardInterrupt, Terminated) as stop:
+            end(stop, type(self).__name__, self.checkpoint)
 
     @door(model=MODEL)
     def checked(
@@ -177,9 +188,11 @@ class Backend(ABC):
         """The model prepared for checked data, in the ``dtype`` and on the ``device`` of these settings.
 
         Raises:
-            ValueError: events, weights or context that cannot be learned from.
+            ValueError: events, weights or context that cannot be learned from, or a flow without a density of them.
         """
-        return prepare(model, events, weights, context, self.dtype, self.device)
+        model, data = prepare(model, events, weights, context, self.dtype, self.device)
+        check_density(model, data.events, data.context)
+        return model, data
 
     def describe(self) -> dict[str, Any]:
         """All settings that decide the result, in JSON types."""
@@ -291,4 +304,5 @@ class Backend(ABC):
             units=data.units,
             **{"data_sha256": data.digest} | entries,
         )
-        return Posterior(model, weights, history, info, progress=self.progress)
+        probes = Probes.of(data.events, data.context)
+        return Posterior(model, weights, history, info, progress=self.progress, probes=probes)

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.files import FileFormatError, open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.posterior.info import History, RunInfo
+from pyrogen.posterior.probes import Probes
 from pyrogen.posterior.weights import FAMILIES, WeightPosterior, make_weights
 
 KIND, VERSION = "posterior", 2
 
-Content = tuple[BayesianFlow, WeightPosterior, History, RunInfo]
+Content = tuple[BayesianFlow, WeightPosterior, History, RunInfo, Probes | None]
 
 
 def write(
@@ -26,6 +27,7 @@ def write(
     weights: WeightPosterior,
     history: History,
     info: RunInfo,
+    probes: Probes | None = None,
 ) -> None:
     """The work of :meth:`~pyrogen.Posterior.save`."""
     if FAMILIES.get(weights.family) is not type(weights):
@@ -45,6 +47,9 @@ def write(
             write_array(file, f"flow_buffers/{name}", buffer.cpu().numpy())
         for name, values in history.items():
             write_array(file, f"history/{name}", values)
+        if probes is not None:
+            for name, array in probes.arrays(model, weights).items():
+                write_array(file, f"probes/{name}", array.numpy())
 
     write_hdf5(path, KIND, VERSION, fill)
 
@@ -58,13 +63,14 @@ def read(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Content
                 read_json(file, "model"), torch.from_numpy(file["initial_weights"][()]), buffers, flow
             )
             weights = make_weights(str(file.attrs["family"]), _arrays(file, "weights"))
+            probes = Probes.checked(_arrays(file, "probes"), model, weights)
         except ValueError as error:
             raise FileFormatError(f"{path}: {error}") from error
         history: History = {name: array.numpy() for name, array in _arrays(file, "history").items()}
         info = RunInfo.from_json(read_json(file, "info"))
         if info.seconds is None and len(history.get("seconds", ())):  # as in files of version 1
             info = replace(info, seconds=float(history["seconds"][-1]))
-        return model, weights, history, info
+        return model, weights, history, info, probes
 
 
 def _arrays(file: h5py.File, group: str) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from pyro.infer.autoguide import AutoNormal as PyroAutoNormal
 
 from pyrogen.bayes.model import THETA
 from pyrogen.posterior.weights import LowRank, MeanField, Multivariate, Point, StoredDraws, WeightPosterior
-from pyrogen.seeds import seeded
+from pyrogen.seeds import one_thread, seeded
 
 
 def weights_of(guide: Any, stored_draws: int = 200, seed: int = 0) -> WeightPosterior:
@@ -21,7 +21,7 @@ def weights_of(guide: Any, stored_draws: int = 200, seed: int = 0) -> WeightPost
     Gaussian guides (mean field, low rank, full covariance) and point estimates keep their parameters; any other
     guide is kept as ``stored_draws`` seeded draws.
     """
-    with torch.no_grad(), pyro.get_param_store().scope():
+    with one_thread(), torch.no_grad(), pyro.get_param_store().scope():
         if isinstance(guide, PyroAutoNormal):
             loc, scale = guide._get_loc_and_scale(THETA)
             return MeanField(loc=loc, scale=scale)

@@ -21,6 +21,7 @@ from pyrogen.posterior.generation import EVENTS_PER_PART, enough_events, generat
 from pyrogen.posterior.histograms import labelled, own_events, weighted_events
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.predictor import Predictor
+from pyrogen.posterior.probes import Probes
 from pyrogen.posterior.weights import WeightPosterior
 
 
@@ -36,6 +37,7 @@ class Posterior:
         history: training curve, one array per quantity.
         info: how the posterior came about.
         progress: show progress bars.
+        probes: some of the training events, at which its files remember the density.
 
     Attributes:
         history: the training curve, one array per quantity.
@@ -50,7 +52,9 @@ class Posterior:
         info: RunInfo | None = None,
         *,
         progress: bool = True,
+        probes: Probes | None = None,
     ) -> None:
+        self.probes = probes
         self.history = history or {}
         self.predictor = Predictor(model, weights, None, progress)
         self.info = info or RunInfo()
@@ -327,7 +331,7 @@ class Posterior:
         Raises:
             OSError: the file cannot be written; an old file at ``path`` is left as it was.
         """
-        files.write(path, self.model, self.weights, self.history, self.info)
+        files.write(path, self.model, self.weights, self.history, self.info, self.probes)
 
     def __repr__(self) -> str:
         trained = "?" if self.info.training_events is None else self.info.training_events
@@ -347,6 +351,8 @@ def load(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Posteri
 
     Raises:
         FileNotFoundError: no such file.
-        FileFormatError: not a posterior, truncated, damaged, of a newer version, or not fitting ``flow``.
+        FileFormatError: not a posterior, truncated, damaged, of a newer version, or not fitting ``flow``: other
+            parameters, other buffers, or another density at the training events that the file remembers.
     """
-    return Posterior(*files.read(path, flow))
+    model, weights, history, info, probes = files.read(path, flow)
+    return Posterior(model, weights, history, info, probes=probes)

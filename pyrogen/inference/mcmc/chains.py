@@ -20,6 +20,7 @@ from pyrogen.inference.run.checkpoint import digest, load_checkpoint, name_of, r
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.run.draw_store import DrawStore
 from pyrogen.inference.run.potential import Potential, Whitened, independent_starts
+from pyrogen.inference.run.stopping import SafePoints
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import StoredDraws
 from pyrogen.progress import Bar, bar
@@ -77,7 +78,7 @@ class SamplingRun:
         store, state = self._resume()
         before = time.monotonic() - self.seconds
         saved = time.monotonic()
-        with self.bar() as shown:
+        with self.bar() as shown, SafePoints(lambda: self._save(store, state)) as safe_point:
             while self.done < self.total:
                 row = self.transition(state)
                 for name, values in row.items():
@@ -86,13 +87,12 @@ class SamplingRun:
                     store.append(self.target.theta(state["position"]))
                 self.done += 1
                 self.seconds = time.monotonic() - before
-                if kernel.checkpoint is not None and (
-                    time.monotonic() - saved > kernel.checkpoint_seconds or self.done == self.total
-                ):
+                if time.monotonic() - saved > kernel.checkpoint_seconds or self.done == self.total:
                     self._save(store, state)
                     saved = time.monotonic()
                 shown.update()
                 shown.set_postfix_str(self._progress(row), refresh=False)
+                safe_point()
         return store.draws
 
     def bar(self, rounds: int = 1, finished: int = 0) -> Bar[Any]:
@@ -205,7 +205,9 @@ class SamplingRun:
         return store, {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
 
     def _save(self, store: DrawStore, state: State) -> None:
-        assert self.kernel.checkpoint is not None
+        """Write the checkpoint, if there is to be one."""
+        if self.kernel.checkpoint is None:
+            return
         store.flush()
         saved = {
             "run": self.name,

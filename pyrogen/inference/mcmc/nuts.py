@@ -19,6 +19,7 @@ from pyrogen.inference.mcmc.contract import State
 from pyrogen.inference.mcmc.sampler import Sampler
 from pyrogen.inference.run.draw_store import ChainStore, DrawStore
 from pyrogen.inference.run.potential import Whitened
+from pyrogen.inference.run.stopping import SafePoints
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.progress import Bar
 from pyrogen.seeds import seeded, stream
@@ -98,7 +99,8 @@ class NutsRun(SamplingRun):
         store, starts = self._resume()
         finished = len(self.statistics.get("potential", []))
         before, self.done = time.monotonic() - self.seconds, 0
-        with self.bar(chains, finished) as shown:
+        # Finished chains are saved already, and of an unfinished one nothing can be.
+        with self.bar(chains, finished) as shown, SafePoints(lambda: None) as self._safe_point:
             for chain in range(finished, chains):
                 gradients = self.potential.gradients
                 rows = self._sample_chain(
@@ -109,8 +111,7 @@ class NutsRun(SamplingRun):
                 # They are counted in units of one for every chain, and these served one chain.
                 self.potential.gradients = gradients + (self.potential.gradients - gradients) / chains
                 self.seconds = time.monotonic() - before
-                if self.kernel.checkpoint is not None:
-                    self._save(store, starts)
+                self._save(store, starts)
         self.statistics = {name: list(map(list, zip(*rows, strict=True))) for name, rows in self.statistics.items()}
         return store.draws
 
@@ -127,6 +128,7 @@ class NutsRun(SamplingRun):
             self.done += 1
             shown.update()
             shown.set_postfix_str(f"chain {chain}, {self._progress(row)}", refresh=False)
+            self._safe_point()
         return rows
 
     def advance(self, state: State, step: int, warmup_steps: int) -> dict[str, Tensor]:

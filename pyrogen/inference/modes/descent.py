@@ -17,6 +17,7 @@ from pyrogen.inference.run.adam import Adam
 from pyrogen.inference.run.checkpoint import load_checkpoint, run_identity, save_checkpoint
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.run.potential import Potential, Whitened
+from pyrogen.inference.run.stopping import SafePoints
 from pyrogen.posterior.info import History
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import WeightPosterior
@@ -111,7 +112,8 @@ class Descent:
         """All steps that are left; returns the weights ``[C, P]`` at the end."""
         settings, state = self.settings, self.state
         before, saved = time.monotonic() - self.seconds, time.monotonic()
-        with bar(settings.steps, type(settings).__name__, "step", show=settings.progress, done=self.done) as shown:
+        shown = bar(settings.steps, type(settings).__name__, "step", show=settings.progress, done=self.done)
+        with shown, SafePoints(self.save) as safe_point:
             while self.done < settings.steps:
                 value = self.adam.advance(self.target, state, self.done, self.generator)
                 loss = value / self.potential.effective_size
@@ -122,14 +124,13 @@ class Descent:
                 state["skipped"] += ~loss.isfinite()
                 self.done += 1
                 self.seconds = time.monotonic() - before
-                if settings.checkpoint is not None and (
-                    time.monotonic() - saved > settings.checkpoint_seconds or self.done == settings.steps
-                ):
+                if time.monotonic() - saved > settings.checkpoint_seconds or self.done == settings.steps:
                     self.save()
                     saved = time.monotonic()
                 shown.update()
                 told = " ".join(f"{one:.4f}" for one in loss.tolist()[:8])
                 shown.set_postfix_str(f"loss per event {told}{' ...' if len(loss) > 8 else ''}", refresh=False)
+                safe_point()
         return self.target.theta(state["position"])
 
     def _first(self, record: int) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyrogen.inference.problems import TrainingDivergedError
 from pyrogen.inference.run.checkpoint import load_checkpoint, save_checkpoint
+from pyrogen.inference.run.stopping import SafePoints
 from pyrogen.inference.vi.objective import Objective, Step
 from pyrogen.inference.vi.settings import SVISettings
 from pyrogen.posterior.info import History
@@ -56,6 +57,7 @@ class Training:
         self.history: dict[str, list[Any]] = {name: [] for name in CURVES}
         self.best_loss = np.full(objective.networks, np.inf)
         self.best_epoch = np.zeros(objective.networks, dtype=int)
+        self._unsaved: tuple[dict[str, Any], dict[str, Tensor]] | None = None
         if settings.validation > 0 and not objective.validation_events:
             raise ValueError(f"validation is {settings.validation}, but {type(objective).__name__} holds no events out")
         self.total = settings.epochs * objective.steps_per_epoch
@@ -67,14 +69,15 @@ class Training:
         settings, steps = self.settings, self.objective.steps_per_epoch
         first = self._resume()
         started = time.monotonic() - (self.history["seconds"][-1] if first else 0.0)
-        with bar(self.total, self.label, "step", show=settings.progress, done=first * steps) as shown:
+        shown = bar(self.total, self.label, "step", show=settings.progress, done=first * steps)
+        with shown, SafePoints(self._save_unsaved) as safe_point:
             for epoch in range(first, settings.epochs):
                 if self._stopped(epoch).all():
                     break
                 # Every epoch has random numbers of its own, so that a checkpoint needs none.
                 torch.manual_seed(stream(settings.seed, self.objective.first_stream + epoch))
                 with self.objective.in_epoch(first=epoch == first):
-                    row = self._epoch(epoch, shown)
+                    row = self._epoch(epoch, shown, safe_point)
                 row["seconds"] = time.monotonic() - started
                 for name in CURVES:
                     self.history[name].append(row[name])
@@ -84,6 +87,9 @@ class Training:
                     done % settings.checkpoint_every == 0 or done == settings.epochs
                 ):
                     self._save()
+                elif settings.checkpoint is not None:
+                    state, tensors = self._state()
+                    self._unsaved = state, {name: value.detach().clone() for name, value in tensors.items()}
         kept = self.best_epoch > 0
         if kept.any():
             self.objective.recall(torch.from_numpy(kept))
@@ -108,7 +114,7 @@ class Training:
         table = {name: np.asarray(rows, dtype=np.float64) for name, rows in self.history.items()}
         return {name: (rows if rows.ndim == 1 else rows[:, r])[:done] for name, rows in table.items()}
 
-    def _epoch(self, epoch: int, shown: Bar[Any]) -> dict[str, Any]:
+    def _epoch(self, epoch: int, shown: Bar[Any], safe_point: SafePoints) -> dict[str, Any]:
         settings, objective, steps = self.settings, self.objective, self.objective.steps_per_epoch
         order, batch = objective.shuffled(), objective.batch_size
         sums = np.zeros((2, objective.networks))
@@ -137,6 +143,7 @@ class Training:
                 nll, kl = parts.mean(1)
                 told = f"epoch {epoch + 1}/{settings.epochs}, nll {nll:.4f}, KL/N {kl:.4f}"
                 shown.set_postfix_str(told, refresh=False)
+            safe_point()
         nll, kl = sums / (steps - skipped).clip(min=1)
         return {
             "loss": (nll + settings.kl_weight * kl).tolist(),
@@ -177,14 +184,24 @@ class Training:
         return (self.best_epoch > 0) & (waited >= (self.settings.patience or math.inf))
 
     def _save(self) -> None:
-        assert self.settings.checkpoint is not None
+        self._unsaved = self._state()
+        self._save_unsaved()
+
+    def _save_unsaved(self) -> None:
+        """Write the state after the last whole epoch, unless the checkpoint has it already."""
+        if self._unsaved is not None:
+            assert self.settings.checkpoint is not None
+            save_checkpoint(self.settings.checkpoint, self.identity, *self._unsaved)
+            self._unsaved = None
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a checkpoint holds: numbers in JSON types, and tensors by name."""
         state = {
             "history": self.history,
             "best_loss": self.best_loss.tolist(),
             "best_epoch": self.best_epoch.tolist(),
         }
-        tensors = self.objective.tensors() | self.objective.adam_tensors()
-        save_checkpoint(self.settings.checkpoint, self.identity, state, tensors)
+        return state, self.objective.tensors() | self.objective.adam_tensors()
 
     def _resume(self) -> int:
         """Take up the state in the checkpoint file, if there is one; returns the number of epochs done."""
