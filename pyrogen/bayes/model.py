@@ -298,7 +298,7 @@ class BayesianFlow(PyroModule):
             self._local = self._checked_local()
         inner, log_jacobian = self.preprocessing(x)
         means, variances = self.packing.unpack(mean), self.packing.unpack(scale * scale)
-        return self._local.call(means, variances, "log_prob", inner, *_given(context)) + log_jacobian
+        return self._local.log_prob(means, variances, inner, *_given(context)) + log_jacobian
 
     def sample_events(self, theta: Tensor, n: int, context: Tensor | None = None) -> Tensor:
         """``n`` events ``[n, d]`` of the network with weights ``theta [P]``, in the events' units."""
@@ -316,12 +316,12 @@ class BayesianFlow(PyroModule):
 
     def _checked_local(self) -> LocalFlow:
         local = LocalFlow(self.flow)
-        context = torch.zeros(2, self.context).to(self.initial_theta) if self.context else None
-        means = self.packing.unpack(self.initial_theta)
-        variances = self.packing.unpack(torch.zeros_like(self.initial_theta))
+        n = 7  # no number that layers have for reasons of their own
+        context = torch.zeros(n, self.context).to(self.initial_theta) if self.context else None
+        means, variances = (self.packing.unpack(f * self.initial_theta) for f in (1.0, 0.0))
         with untouched(self.device), torch.no_grad():
-            example = self.packing.call(self.initial_theta, "sample", 2, *_given(context))
-            local.check_calls(lambda: local.call(means, variances, "log_prob", example, *_given(context)))
+            example = self.packing.call(self.initial_theta, "sample", n, *_given(context))
+            local.check(means, variances, example, *_given(context))
         return local
 
 
