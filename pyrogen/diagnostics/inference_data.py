@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,8 @@ def to_inference_data(
 
     ``az.loo`` leaves one event out of those that were trained on: it takes ``observed`` to be the training events. Of
     held-out events nothing needs to be left out, and what ``az.loo`` prints there is not their expected log density;
-    :func:`~pyrogen.diagnostics.elpd` is.
+    :func:`~pyrogen.diagnostics.elpd` is. Its ratios ``1/p`` are wrong for a tempered posterior, for one of weighted
+    events and for an ensemble: there the group ``log_likelihood`` is left out, with a warning, and ``az.loo`` refuses.
 
     Args:
         posterior: of any backend.
@@ -99,7 +101,10 @@ def to_inference_data(
     groups: dict[str, Arrays] = {"posterior": {}, "log_likelihood": {}, "posterior_predictive": {}, "observed_data": {}}
     if events is not None:
         likelihood = log_prob_of_chains(held, events, rows, context, what="observed event")
-        groups["log_likelihood"]["events"] = ((*SAMPLE, "event"), likelihood)
+        if (obstacle := _loo_obstacle(posterior)) is None:
+            groups["log_likelihood"]["events"] = ((*SAMPLE, "event"), likelihood)
+        else:
+            warnings.warn(f"the group log_likelihood is left out: {obstacle}", stacklevel=2)
         groups["posterior"]["log_likelihood_total"] = (SAMPLE, likelihood.sum(-1))
         for i, name in enumerate(posterior.names):
             groups["observed_data"][name] = (("event",), events[:, i].numpy())
@@ -120,6 +125,17 @@ def to_inference_data(
     if posterior.info.training_events is not None:
         groups["constant_data"]["training_events"] = ((), posterior.info.training_events)
     return make_inference_data(groups, coords, _attributes(posterior))
+
+
+def _loo_obstacle(posterior: Posterior) -> str | None:
+    """Why ``az.loo`` would be wrong for this posterior; None where it is right."""
+    info = posterior.info
+    if info.leave_one_out_obstacle is not None or info.event_power == 1:
+        return info.leave_one_out_obstacle
+    return (
+        f"the posterior counts every event {info.event_power:g} times, and az.loo would take it for one; "
+        "elpd(posterior, events, trained=True) takes the power into account"
+    )
 
 
 def _observed(observed: EventsLike | None, posterior: Posterior) -> Tensor | None:
