@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 
-def stream(seed: int, *name: int) -> int:
+def stream(seed: int, *name: int | str) -> int:
     """The seed of one of the independent streams of random numbers that belong to ``seed``.
 
-    A name of several numbers must not end in zero: its sequence would be that of the shorter name.
+    Streams of different seeds or names differ. Words keep apart what is run with the same seed: a diagnostic begins its
+    names with a word of its own. Without a name it is the stream of the first of the seed's weight draws.
     """
-    return int(np.random.SeedSequence([seed, *name]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    numbers = [part if isinstance(part, str) else int(part) for part in (seed, *name)]
+    plain = all(isinstance(part, int) and 0 <= part < 1 << 32 for part in numbers)
+    if plain and (len(numbers) == 1 or numbers[-1] != 0):
+        sequence = np.random.SeedSequence(numbers)
+    else:
+        # The sequence of numpy fills short names up with zeros, and cuts large numbers into several.
+        digest = hashlib.sha256(json.dumps(numbers).encode()).digest()
+        sequence = np.random.SeedSequence(int.from_bytes(digest, "big"))
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextlib.contextmanager

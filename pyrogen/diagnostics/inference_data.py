@@ -22,6 +22,7 @@ from pyrogen.events import EventSample, EventsLike, check_events
 from pyrogen.posterior.bands import make_edges
 from pyrogen.posterior.histograms import observable_values
 from pyrogen.posterior.posterior import Posterior
+from pyrogen.seeds import stream
 
 Array = NDArray[np.float64]
 Arrays = dict[str, tuple[tuple[str, ...], Any]]
@@ -182,7 +183,8 @@ def _replicates(held: Posterior, rows: Rows, generated: int, context: Any, seed:
     for start, part in blocks(held, rows):
         chains, draws = part.weights.arrays["draws"].shape[:2]
         events: list[list[Tensor]] = [[] for _ in range(chains * draws)]
-        for k, more in part.replicates(generated, chains * draws, context=context, seed=seed + start):
+        own = stream(seed, "replicates", start) if start else seed
+        for k, more in part.replicates(generated, chains * draws, context=context, seed=own):
             events[k].append(more)
         found.append(torch.stack([torch.cat(its) for its in events]).unflatten(0, (chains, draws)))
     return torch.cat(found, 1).double().cpu().numpy()
