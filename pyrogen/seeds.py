@@ -17,14 +17,12 @@ def stream(seed: int, *name: int | str) -> int:
     Streams of different seeds or names differ. Words keep apart what is run with the same seed: a diagnostic begins its
     names with a word of its own. Without a name it is the stream of the first of the seed's weight draws.
     """
-    numbers = [part if isinstance(part, str) else int(part) for part in (seed, *name)]
-    plain = all(isinstance(part, int) and 0 <= part < 1 << 32 for part in numbers)
-    if plain and (len(numbers) == 1 or numbers[-1] != 0):
-        sequence = np.random.SeedSequence(numbers)
-    else:
-        # The sequence of numpy fills short names up with zeros, and cuts large numbers into several.
-        digest = hashlib.sha256(json.dumps(numbers).encode()).digest()
-        sequence = np.random.SeedSequence(int.from_bytes(digest, "big"))
+    parts = [part if isinstance(part, str) else int(part) for part in (seed, *name)]
+    numbers = [part for part in parts if isinstance(part, int) and 0 <= part < 1 << 32]
+    if len(numbers) < len(parts) or (name and numbers[-1] == 0):
+        # numpy's sequence fills short names up with zeros, cuts large numbers into several, and knows no words.
+        numbers = list(hashlib.sha256(json.dumps(parts).encode()).digest())
+    sequence = np.random.SeedSequence(numbers)
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
