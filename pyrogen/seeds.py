@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import threading
 import warnings
 from collections.abc import Iterator
@@ -33,12 +35,19 @@ def one_thread() -> Iterator[None]:
         _ONE_THREAD.release()
 
 
-def stream(seed: int, *name: int) -> int:
+def stream(seed: int, *name: int | str) -> int:
     """The seed of one of the independent streams of random numbers that belong to ``seed``.
 
-    A name of several numbers must not end in zero: its sequence would be that of the shorter name.
+    Streams of different seeds or names differ. Words keep apart what is run with the same seed: a diagnostic begins its
+    names with a word of its own. Without a name it is the stream of the first of the seed's weight draws.
     """
-    return int(np.random.SeedSequence([seed, *name]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    parts = [part if isinstance(part, str) else int(part) for part in (seed, *name)]
+    numbers = [part for part in parts if isinstance(part, int) and 0 <= part < 1 << 32]
+    if len(numbers) < len(parts) or (name and numbers[-1] == 0):
+        # numpy's sequence fills short names up with zeros, cuts large numbers into several, and knows no words.
+        numbers = list(hashlib.sha256(json.dumps(parts).encode()).digest())
+    sequence = np.random.SeedSequence(numbers)
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextlib.contextmanager

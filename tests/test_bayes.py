@@ -198,13 +198,28 @@ class Twisted(nn.Module):
         super().__init__()
         self.layer, self.use = nn.Linear(2, 2), use
         self.other = nn.Linear(2, 2)
+        if use == "set":
+            self.layer = nn.Linear(1, 2)
+        elif use == "attended":
+            self.register_buffer("places", torch.ones(2, 2))
+        elif use == "hooked":
+            self.layer.register_forward_hook(lambda module, inputs, output: 2 * output)
         if use == "tied":
             self.other = self.layer
         elif use == "shared weight":
             self.other.weight = self.layer.weight
 
     def log_prob(self, x):
-        first = nn.functional.linear(x, self.layer.weight) if self.use == "bypassed" else self.layer(x)
+        if self.use == "bypassed":
+            first = nn.functional.linear(x, self.layer.weight)
+        elif self.use == "set":
+            first = self.layer(x.unsqueeze(-1)).sum(-2)
+        elif self.use == "attended":
+            first = x @ self.layer(self.places)
+        elif self.use == "batch":
+            first = x + self.layer(x.mean(0))
+        else:
+            first = self.layer(x)
         second = self.layer(first) if self.use == "twice" else first
         return -self.other(second).square().sum(-1)
 
@@ -219,6 +234,10 @@ class Twisted(nn.Module):
         ("tied", "are the same parameter"),
         ("shared weight", "are the same parameter"),
         ("bypassed", "does not work with noisy linear layers"),
+        ("set", "layer acts on 14 rows of 7 events"),
+        ("attended", "layer acts on 2 rows of 7 events"),
+        ("batch", "layer acts on 1 rows of 7 events"),
+        ("hooked", "layer has hooks"),
     ],
 )
 def test_flows_that_local_reparameterization_does_not_cover_fall_back(use, reason):
@@ -233,6 +252,51 @@ def test_flows_that_local_reparameterization_does_not_cover_fall_back(use, reaso
         torch.manual_seed(1)
         losses.append(pg.ELBO(local=local).loss(model, guide, events))
     assert losses[0] == losses[1]
+
+
+class Sum(nn.Module):
+    """A deep set: one number a x_1 + b x_2 with a = b, of which log p is a square."""
+
+    features = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phi = nn.Linear(1, 1, bias=False)
+
+    def log_prob(self, x):
+        return -0.5 * self.phi(x.unsqueeze(-1)).sum(-2).square().sum(-1)
+
+    def sample(self, n):
+        return torch.randn(n, 2)
+
+
+def test_the_elbo_of_a_deep_set_is_that_of_weight_draws():
+    """log p = -(w (x1 + x2))^2 / 2 with w ~ N(m, s^2) has the mean -(m^2 + s^2)(x1 + x2)^2 / 2.
+
+    Noise of their own for x1 and x2 would give -(m^2 (x1 + x2)^2 + s^2 (x1^2 + x2^2)) / 2.
+    """
+    model, events, m, s = pg.BayesianFlow(Sum(), preprocessing=None), torch.tensor([[1.0, 2.0]]), 0.5, 0.8
+    guide = with_guide(model, events)
+    with torch.no_grad():
+        guide._get_loc_and_scale("theta")[0].fill_(m)
+        guide.scales.theta = torch.full((1,), s)
+    elbo, draws = pg.ELBO(num_particles=4000), 4000
+    elbo.loss(model, guide, events)
+    exact, deviation = 4.5 * (m**2 + s**2), 4.5 * math.sqrt(2 * s**4 + 4 * m**2 * s**2)
+    assert float(elbo.parts[0]) == pytest.approx(exact, abs=4 * deviation / math.sqrt(draws))
+    settings = pg.SVI(epochs=1, batch_size=5, progress=False)
+    for posterior in (settings.fit(model, torch.randn(5, 2)), settings.fit_many(model, torch.randn(2, 5, 2))[0]):
+        assert not posterior.info.local_reparameterization
+        assert "phi acts on 14 rows of 7 events" in posterior.info.local_reparameterization_reason
+
+
+def test_rows_are_counted_in_training_too():
+    """A set whose length only the events tell passes the check on examples of length one, and not the training."""
+    model = pg.BayesianFlow(Sum(), preprocessing=None)
+    model.flow.sample = lambda n: torch.randn(n, 1)
+    assert model.local_obstacle() is None
+    with pytest.raises(LocalReparameterizationError, match="phi acts on 10 rows of 5 events"):
+        model.local_log_prob(model.initial_theta, model.initial_theta.abs(), torch.randn(5, 2))
 
 
 def test_other_modules_are_covered_where_their_layers_allow():

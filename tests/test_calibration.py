@@ -14,11 +14,14 @@ from pyrogen.diagnostics import (
     bootstrap_calibration,
     calibration_along_lines,
     calibration_of,
+    recovery,
     simulation_based_calibration,
 )
 from pyrogen.diagnostics.calibration import ONE_SIGMA
 from pyrogen.diagnostics.quantile_bins import QuantileBinResult, fit_amplification, quantile_bins
+from pyrogen.inference.run.potential import independent_starts
 from pyrogen.posterior import MeanField, StoredDraws
+from pyrogen.seeds import stream
 
 R, K, B = 400, 60, 5
 
@@ -234,6 +237,23 @@ def test_simulation_based_calibration_of_an_exact_backend():
     assert found.uniformity() > 1e-3
     wrong = simulation_based_calibration(Conjugate(0.5), location(), 10, 300, probes=6, draws=50)
     assert wrong.verdict == "too narrow" and wrong.uniformity() < 1e-6
+
+
+def test_no_training_starts_where_its_data_come_from(monkeypatch):
+    """With the same seed for both, the backend's starts were the very weights that had made the events."""
+    starts = []
+
+    class Starts(Conjugate):
+        def fit_many(self, model, samples):
+            starts.append(independent_starts(model, len(samples), stream(0, 1)))
+            return super().fit_many(model, samples)
+
+    made, generate = [], recovery._generate
+    monkeypatch.setattr(recovery, "_generate", lambda model, theta, n: made.append(theta) or generate(model, theta, n))
+    simulation_based_calibration(Starts(), location(), 10, 5, probes=4, draws=10, seed=0)
+    (found,) = starts
+    assert found.shape == (5, 2) and len(made) == 9
+    assert not any((theta - start).abs().min() < 1e-3 for theta in made for start in found)
 
 
 @pytest.mark.parametrize(("scale", "verdict"), [(1.0, "calibrated"), (0.4, "too narrow"), (2.5, "too wide")])

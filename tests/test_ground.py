@@ -3,6 +3,7 @@
 import io
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,10 +13,20 @@ from pyrogen.seeds import seeded, stream, untouched
 
 
 def test_streams_are_independent_of_each_other_and_of_the_seeds_nearby():
-    names = [(), (0,), (1,), (1, 1), (2, 1), (1, 2)]
-    seeds = {stream(seed, *name) for seed in range(20) for name in names[1:]}
-    assert len(seeds) == 20 * (len(names) - 1) and all(0 <= seed < 2**63 for seed in seeds)
-    assert stream(3, 1, 2) == stream(3, 1, 2)
+    numbers = (0, 1, 2, 3, 2**32, 2**32 + 1, 2**63)
+    names = [(), *((a,) for a in numbers), *((a, b) for a in numbers for b in numbers)]
+    names += [(0, 0, 0), (1, 0, 0), (0, 0, 0, 0, 0)]
+    names += [("a",), ("b",), ("a", 0), ("a", 1), ("a", 0, 0), ("1",), ("a", "b")]
+    seeds = {stream(seed, *name) for seed in (*range(20), 2**32, 2**32 + 1) for name in names}
+    assert len(seeds) == 22 * len(names) and all(0 <= seed < 2**63 for seed in seeds)
+    assert stream(3, 1, 2) == stream(3, 1, 2) == stream(np.int64(3), np.uint64(1), 2)
+
+
+def test_streams_that_met_no_other_have_the_bits_of_earlier_versions():
+    """SVI takes its epochs from them, and goes on from old checkpoints to the bits that an old run would have had."""
+    for name in ((5,), (5, 1), (5, 0, 1), (5, 7, 2)):
+        state = np.random.SeedSequence(name).generate_state(1, np.uint64)[0]
+        assert stream(*name) == int(state) >> 1
 
 
 def test_a_seeded_block_is_reproducible_and_leaves_the_random_state_alone():

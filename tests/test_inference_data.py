@@ -256,3 +256,20 @@ def test_conditional_flows_need_their_conditions():
     np.testing.assert_allclose(found.posterior["log_density"], found.log_likelihood["events"][..., :20], rtol=1e-4)
     with pytest.raises(ValueError, match="probe_context"):
         pg.to_inference_data(posterior)
+
+
+@pytest.mark.parametrize(
+    ("info", "reason"),
+    [
+        ({"tempered": True, "settings": {"temperature": 0.1}}, "counts every event 10 times"),
+        ({"effective_size": 40.0}, "weights w"),
+        ({"is_posterior": False}, "single trainings"),
+    ],
+)
+def test_no_leave_one_out_with_wrong_ratios(events, info, reason):
+    """``az.loo`` knows the ratios 1/p alone."""
+    with pytest.warns(UserWarning, match=reason):
+        found = pg.to_inference_data(sampled(events, **info), observed=events, generated=0)
+    assert "log_likelihood" not in found.groups() and "log_likelihood_total" in found.posterior
+    with pytest.raises(TypeError, match="log likelihood not found"):
+        az.loo(found)

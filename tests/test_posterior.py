@@ -169,6 +169,18 @@ def test_replicates_are_those_of_each_draw_and_leave_the_random_state_alone(monk
     assert torch.equal(first, torch.cat(found[0]))
 
 
+def test_latents_are_not_the_noise_of_the_weights():
+    """Nor the numbers that a script gets after ``torch.manual_seed`` of the same seed."""
+    posterior = location_posterior(features=8)
+    noise = [(theta - 0.0) / 0.3 for theta in posterior.weights.draws(4, seed=3)]
+    torch.manual_seed(3)
+    seen = torch.stack([*noise, torch.randn(8)])
+    latents = [(events - 0.3 * noise[k])[0] for k, events in posterior.replicates(1, 4, seed=3)]
+    latents.append(posterior.sample(1, 1, seed=3)[0] - 0.3 * noise[0])
+    latents.append(posterior.predictor.sample(1, 1, seed=3, part=0)[0] - 0.3 * noise[0])
+    assert (torch.stack(latents)[:, None] - seen).abs().amax(-1).min() > 0.1
+
+
 def test_samples_follow_the_predictive_distribution():
     """Mean 1 and variance 1 + s^2 at 50,000 events of 500 networks; the networks' own spread dominates the error."""
     n, draws, s = 50_000, 500, 0.3

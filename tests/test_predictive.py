@@ -61,6 +61,55 @@ def test_training_events_are_left_out():
         elpd(chains(np.zeros((1, 1, 2))), torch.tensor([[1e200, 0.0], [0.0, 0.0]], dtype=torch.float64), trained=True)
 
 
+@pytest.mark.parametrize(("setting", "temperature"), [("temperature", 0.1), ("kl_weight", 0.1), ("temperature", 4.0)])
+def test_training_events_of_a_tempered_posterior_are_left_out(setting, temperature):
+    """A location known to sqrt(T/n): refits without x_i predict N(x_i; mean of the others, 1 + T/(n-1)).
+
+    With 1/p in place of p^(-1/T) the sum would be off by (1 - T) times 2, the number of weights.
+    """
+    n = 50
+    events = torch.randn(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    noise = np.random.default_rng(1).normal(size=(1, 8000, 2))
+    posterior = chains(events.mean(0).numpy() + noise * math.sqrt(temperature / n))
+    posterior.info = pg.posterior.RunInfo(tempered=True, settings={setting: temperature}, training_events=n)
+    found = elpd(posterior, events, trained=True)
+    others, variance = (events.sum(0) - events) / (n - 1), 1 + temperature / (n - 1)
+    exact = -0.5 * (events - others).square().sum(1) / variance - math.log(2 * math.pi * variance)
+    np.testing.assert_allclose(found.pointwise, exact, atol=0.06)
+    assert found.pointwise.sum() == pytest.approx(float(exact.sum()), abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("info", "reason"),
+    [
+        ({"tempered": True}, "do not tell the temperature"),
+        ({"effective_size": 7.0, "training_events": 10}, r"p\^\(-w\)"),
+        ({"backend": "Ensemble", "is_posterior": False}, "networks of Ensemble are single trainings"),
+        ({"training_events": 8, "validation_events": 2}, "10 events the posterior was trained on 8"),
+    ],
+)
+def test_training_events_that_cannot_be_left_out_are_refused(info, reason):
+    posterior, events = chains(np.random.default_rng(1).normal(size=(1, 60, 2))), torch.randn(10, 2)
+    posterior.info = pg.posterior.RunInfo(**info)
+    with pytest.raises(ValueError, match=reason):
+        elpd(posterior, events, trained=True)
+    elpd(posterior, events)
+
+
+def test_pareto_k_of_a_tempered_guide():
+    """The exact Gaussian of the tempered posterior, 10 n events and the prior: its ratios are constant."""
+    n, temperature = 400, 0.1
+    events = torch.randn(n, 2, dtype=torch.float64)
+    model = pg.BayesianFlow(Shift(), prior_scale=2.0, preprocessing=None)
+    precision = n / temperature + 0.25
+    arrays = {"loc": events.sum(0) / temperature / precision, "scale": torch.full((2,), precision**-0.5).double()}
+    info = pg.posterior.RunInfo(tempered=True, settings={"kl_weight": temperature})
+    assert guide_pareto_k(pg.Posterior(model, MeanField(**arrays), info=info), events, draws=1000) < 0.5
+    unknown = pg.Posterior(model, MeanField(**arrays), info=replace(info, settings={}))
+    with pytest.raises(ValueError, match="do not tell the temperature"):
+        guide_pareto_k(unknown, events)
+
+
 @pytest.mark.parametrize("scale", [0.5, 1.0])
 def test_pareto_k_of_a_guide(scale):
     """A guide narrower than the posterior by s: ratios with a tail of shape 1 - s^2. The exact one has none."""

@@ -320,7 +320,7 @@ class BayesianFlow(PyroModule):
             self._local = self._checked_local()
         inner, log_jacobian = self.preprocessing(x)
         means, variances = self.packing.unpack(mean), self.packing.unpack(scale * scale)
-        log_density = self._local.call(means, variances, "log_prob", inner, *given(context))
+        log_density = self._local.log_prob(means, variances, inner, *given(context))
         return check_output(self.flow, "log_prob", log_density, inner.shape[:-1]) + log_jacobian
 
     def sample_events(self, theta: Tensor, n: int, context: Tensor | None = None) -> Tensor:
@@ -345,12 +345,12 @@ class BayesianFlow(PyroModule):
 
     def _checked_local(self) -> LocalFlow:
         local = LocalFlow(self.flow)
-        context = torch.zeros(2, self.context).to(self.initial_theta) if self.context else None
-        means = self.packing.unpack(self.initial_theta)
-        variances = self.packing.unpack(torch.zeros_like(self.initial_theta))
+        n = 7  # no number that layers have for reasons of their own
+        context = torch.zeros(n, self.context).to(self.initial_theta) if self.context else None
+        means, variances = (self.packing.unpack(f * self.initial_theta) for f in (1.0, 0.0))
         with untouched(self.device), torch.no_grad():
-            example = self._sample_inner(self.initial_theta, 2, context)
-            local.check_calls(lambda: local.call(means, variances, "log_prob", example, *given(context)))
+            example = self._sample_inner(self.initial_theta, n, context)
+            local.check(means, variances, example, *given(context))
         return local
 
 

@@ -335,7 +335,7 @@ def calibrate(
     rows, effective = [], []
     shown = bar(len(posteriors), "calibration", "training", show=posteriors[0].progress, brief=True)
     for r, (posterior, own) in enumerate(zip(posteriors, true, strict=True)):
-        values = quantities(posterior, count, stream(seed, r, 1))
+        values = quantities(posterior, count, stream(seed, "calibration", r))
         rows.append((_rank(values, own), values.mean(0), values.std(0, ddof=1)))
         if has_chains(posterior):
             chains = len(posterior.weights.arrays["draws"])

@@ -214,7 +214,7 @@ def classifier_test(
     samples = checked_samples(truth, generated, features)
     splits = []  # all of them before the first training: what is wrong with one shows at once
     for r in range(trainings):
-        generator = torch.Generator().manual_seed(stream(seed, r, 1))
+        generator = torch.Generator().manual_seed(stream(seed, "classifier", r, "split"))
         splits.append([random_split(name, sample, held_out, "held-out", generator) for name, sample in samples.items()])
         for name, (rest, _) in zip(samples, splits[-1], strict=True):
             part_size(name, len(rest), training.validation, "validation")
@@ -225,7 +225,7 @@ def classifier_test(
             [sample[part.numpy()] for part in parts] for sample, parts in zip(samples.values(), split, strict=True)
         )
         label = f"classifier {r + 1}/{trainings}"
-        classifier = training.run(true, fake, stream(seed, r, 2), label if progress else None)
+        classifier = training.run(true, fake, stream(seed, "classifier", r, "training"), label if progress else None)
         true_scores, fake_scores = (classifier.log_ratio(sample).numpy() for sample in (true_test, fake_test))
         auc, error = roc_auc(true_scores, fake_scores, true_test.weights, fake_test.weights)
         aucs.append(auc)
@@ -299,7 +299,7 @@ class _Training:
 
     def run(self, truth: EventSample, generated: EventSample, seed: int, label: str | None) -> Classifier:
         """Train on checked events; ``label`` is that of the progress bar, None for none."""
-        with seeded(stream(seed, 1)):
+        with seeded(stream(seed, "classifier")):
             samples = {"truth": truth, "generated": generated}
             splits = [random_split(name, sample, self.validation, "validation") for name, sample in samples.items()]
             seen = [variables(name, sample, self.features) for name, sample in samples.items()]

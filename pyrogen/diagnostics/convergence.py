@@ -23,7 +23,6 @@ from pyrogen.printing import Brief
 from pyrogen.seeds import seeded, stream
 
 Array = NDArray[np.float64]
-PROBE_STREAM = 29
 FEWEST = 4  # draws per chain: two for each half
 
 
@@ -136,8 +135,8 @@ def probe_points(source: Any, n: int = 100, seed: int = 0) -> Tensor:
         ValueError: n is no positive whole number, or more than the events given.
     """
     n = whole_number("n", n, 1)
-    # Not the seed itself: whoever drew training events after torch.manual_seed(seed) would meet them again here.
-    with seeded(stream(seed, PROBE_STREAM)):
+    # Not the seed itself: whoever drew training events after torch.manual_seed(seed) would meet them again.
+    with seeded(stream(seed, "probe points")):
         if hasattr(source, "sample"):
             return source.sample((n,))
         values = source.values if isinstance(source, EventSample) else source

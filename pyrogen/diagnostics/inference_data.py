@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from pyrogen.events import EventSample, EventsLike, check_events
 from pyrogen.posterior.binning import Bins, bins_of
 from pyrogen.posterior.histograms import observable_values
 from pyrogen.posterior.posterior import Posterior
+from pyrogen.seeds import stream
 
 Array = NDArray[np.float64]
 Arrays = dict[str, tuple[tuple[str, ...], Any]]
@@ -60,7 +62,8 @@ def to_inference_data(
 
     ``az.loo`` leaves one event out of those that were trained on: it takes ``observed`` to be the training events. Of
     held-out events nothing needs to be left out, and what ``az.loo`` prints there is not their expected log density;
-    :func:`~pyrogen.diagnostics.elpd` is.
+    :func:`~pyrogen.diagnostics.elpd` is. Its ratios ``1/p`` are wrong for a tempered posterior, for one of weighted
+    events and for an ensemble: there the group ``log_likelihood`` is left out, with a warning, and ``az.loo`` refuses.
 
     Args:
         posterior: of any backend.
@@ -99,7 +102,10 @@ def to_inference_data(
     groups: dict[str, Arrays] = {"posterior": {}, "log_likelihood": {}, "posterior_predictive": {}, "observed_data": {}}
     if events is not None:
         likelihood = log_prob_of_chains(held, events, rows, context, what="observed event")
-        groups["log_likelihood"]["events"] = ((*SAMPLE, "event"), likelihood)
+        if (obstacle := _loo_obstacle(posterior)) is None:
+            groups["log_likelihood"]["events"] = ((*SAMPLE, "event"), likelihood)
+        else:
+            warnings.warn(f"the group log_likelihood is left out: {obstacle}", stacklevel=2)
         groups["posterior"]["log_likelihood_total"] = (SAMPLE, likelihood.sum(-1))
         for i, name in enumerate(posterior.names):
             groups["observed_data"][name] = (("event",), events[:, i].numpy())
@@ -120,6 +126,17 @@ def to_inference_data(
     if posterior.info.training_events is not None:
         groups["constant_data"]["training_events"] = ((), posterior.info.training_events)
     return make_inference_data(groups, coords, _attributes(posterior))
+
+
+def _loo_obstacle(posterior: Posterior) -> str | None:
+    """Why ``az.loo`` would be wrong for this posterior; None where it is right."""
+    info = posterior.info
+    if info.leave_one_out_obstacle is not None or info.event_power == 1:
+        return info.leave_one_out_obstacle
+    return (
+        f"the posterior counts every event {info.event_power:g} times, and az.loo would take it for one; "
+        "elpd(posterior, events, trained=True) takes the power into account"
+    )
 
 
 def _observed(observed: EventsLike | None, posterior: Posterior) -> Tensor | None:
@@ -166,7 +183,8 @@ def _replicates(held: Posterior, rows: Rows, generated: int, context: Any, seed:
     for start, part in blocks(held, rows):
         chains, draws = part.weights.arrays["draws"].shape[:2]
         events: list[list[Tensor]] = [[] for _ in range(chains * draws)]
-        for k, more in part.replicates(generated, chains * draws, context=context, seed=seed + start):
+        own = stream(seed, "replicates", start) if start else seed
+        for k, more in part.replicates(generated, chains * draws, context=context, seed=own):
             events[k].append(more)
         found.append(torch.stack([torch.cat(its) for its in events]).unflatten(0, (chains, draws)))
     return torch.cat(found, 1).double().cpu().numpy()

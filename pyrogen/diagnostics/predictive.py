@@ -90,7 +90,8 @@ def elpd(
 
     Held-out events are the better choice where there are enough of them. A training event must first be forgotten by
     the posterior: by importance weights ``1 / p(x_n|theta)``, Pareto-smoothed (Vehtari et al., arXiv:1507.04544),
-    which says by k where that fails.
+    which says by k where that fails. A posterior tempered by T (``temperature`` or ``kl_weight``) counts every event
+    1/T times: there the weights are ``p(x_n|theta)^(-1/T)``.
 
     Args:
         posterior: the posterior.
@@ -102,11 +103,13 @@ def elpd(
 
     Raises:
         ValueError: events that are weighted, not finite, of the wrong shape, or fewer than two; training events at
-            which a draw has no density.
+            which a draw has no density; with ``trained=True`` a posterior of weighted events, an ensemble, or more
+            events than it was trained on.
     """
     values = event_table("events", events)
     if len(values) < 2:
         raise ValueError(f"events holds {len(values)} event; a standard error needs at least two")
+    power = _power_of_training_event(posterior, len(values)) if trained else 1.0
     default = DRAWS if not trained else posterior.weights.stored or DRAWS_IF_TRAINED
     draws = posterior.weights.count(draws, default)
     pointwise, shapes = [], []
@@ -118,10 +121,28 @@ def elpd(
         if not log_density.isfinite().all():
             raise ValueError(f"log p is not finite in {int((~log_density.isfinite()).sum())} cases of training events")
         ratio = log_density.T.cpu().numpy()
-        weights, k = pareto_smooth(-ratio)
+        weights, k = pareto_smooth(-power * ratio)
         pointwise.append(np.logaddexp.reduce(weights + ratio, axis=1))
         shapes.append(k)
     return Elpd(np.concatenate(pointwise), np.concatenate(shapes) if trained else None)
+
+
+def _power_of_training_event(posterior: Posterior, events: int) -> float:
+    """Power to which the density of a training event counts in the posterior.
+
+    Raises:
+        ValueError: events that cannot be left out.
+    """
+    info = posterior.info
+    if (obstacle := info.leave_one_out_obstacle) is not None:
+        raise ValueError(f"trained is True, but {obstacle}; give held-out events")
+    if info.training_events is not None and events > info.training_events:
+        raise ValueError(
+            f"trained is True, but of the {events} events the posterior was trained on {info.training_events} at most "
+            f"({info.validation_events} were held out for validation); give events that it was trained on"
+        )
+    assert info.event_power is not None
+    return info.event_power
 
 
 def guide_pareto_k(
@@ -129,7 +150,8 @@ def guide_pareto_k(
 ) -> float:
     """How far a Gaussian over the weights is from the posterior it stands for (Yao et al., arXiv:1802.02538).
 
-    The shape k of the tail of the importance ratios ``p(events|theta) prior(theta) / q(theta)``. Below 0.5 the guide is
+    The shape k of the tail of the importance ratios ``p(events|theta) prior(theta) / q(theta)``, with
+    ``p(events|theta)^(1/T)`` for a guide trained with ``kl_weight=T``. Below 0.5 the guide is
     close, up to 0.7 usable; above, draws of the guide do not cover the posterior of the *weights*. With hundreds of
     weights that is the rule, and says less about the predictions: :func:`~pyrogen.diagnostics.bootstrap_calibration`
     tests those.
@@ -153,12 +175,14 @@ def guide_pareto_k(
             f"events holds {len(values)} events, the posterior was trained on {trained} (effectively "
             f"{trained if info.size is None else info.size:g}); give all of them, unweighted"
         )
+    if (power := info.event_power) is None:
+        raise ValueError("the posterior is tempered, but its settings do not tell the temperature")
     draws, prior, weights = whole_number("draws", draws, 50), posterior.model.prior(), posterior.weights
     weights.log_prob(posterior.model.initial_theta)  # refuses before any work is done
     ratios = [float(prior.log_prob(theta).sum()) - weights.log_prob(theta) for theta in weights.draws(draws, seed)]
     total = torch.tensor(ratios, dtype=torch.float64)
     for _, block in posterior.predictor.log_prob_blocks(values, context, draws, seed, "importance ratios"):
-        total += block.double().sum(1).cpu()
+        total += power * block.double().sum(1).cpu()
     return float(pareto_smooth(total.numpy())[1][0])
 
 
@@ -168,7 +192,8 @@ def effective_parameters(
     """Effective number of parameters p_WAIC (Watanabe 2010; Gelman et al., arXiv:1307.5928).
 
     The variance of ``log p(x|theta)`` over the weight draws, summed over the training events: their number times the
-    mean of ``(sigma/p)^2``, as long as that is small. What a fit of k parameters to its own form would have is k.
+    mean of ``(sigma/p)^2``, as long as that is small. What a fit of k parameters to its own form would have is k; of a
+    posterior tempered by T it is T k.
 
     Args:
         posterior: the posterior, whose ``info`` tells the number of its training events.

@@ -129,7 +129,7 @@ def sample_quality(
         for name, what in observables.items()
     }
     pooled = np.concatenate([weights["truth"], weights["reference"]])
-    generator = np.random.default_rng(stream(seed, 1))
+    generator = np.random.default_rng(stream(seed, "quality"))
     in_truth = np.zeros((partitions + 1, total + n), dtype=bool)
     in_truth[:, :total] = True  # the first row stays: the reference itself
     for row in in_truth[1:]:

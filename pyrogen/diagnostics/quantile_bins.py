@@ -169,9 +169,9 @@ def quantile_bins(
     if len(sizes) > 1:
         raise ValueError(f"the posteriors were trained on samples of {sorted(sizes)} events; they must be of one size")
     shown = bar(len(posteriors), "quantile bins", "training", show=posteriors[0].progress, brief=True)
-    with seeded(stream(seed, 2), posteriors[0].model.device), torch.no_grad(), shown:
+    with seeded(stream(seed, "quantile bins"), posteriors[0].model.device), torch.no_grad(), shown:
         for r, posterior in enumerate(posteriors):
-            for k, theta in enumerate(posterior.weights.draws(count, stream(seed, r, 1))):
+            for k, theta in enumerate(posterior.weights.draws(count, stream(seed, "quantile bins", r))):
                 for start in range(0, events, FILLED_AT_ONCE):
                     x = posterior.model.sample_events(theta, min(FILLED_AT_ONCE, events - start)).double()
                     for n, cell in cells.items():

@@ -68,7 +68,7 @@ def simulation_based_calibration(
             "the model's preprocessing is not fitted, so that every fit would change the model; give "
             "BayesianFlow(preprocessing=None), or a bijection with its constants"
         )
-    with seeded(stream(seed, 1), model.device), torch.no_grad():
+    with seeded(stream(seed, "recovery", 1), model.device), torch.no_grad():
         thetas = [model.prior().sample() for _ in range(trainings)]
         points = torch.cat(
             [_generate(model, model.prior().sample(), 1) for _ in range(whole_number("probes", probes, 1))]
@@ -117,8 +117,8 @@ def bootstrap_calibration(
         raise ValueError(
             f"trainings is {trainings}, but the posterior holds {count} weight draws; give at most as many"
         )
-    thetas = list(posterior.weights.draws(trainings, stream(seed, 1)))
-    points = posterior.sample(whole_number("probes", probes, 1), seed=stream(seed, 2))
+    thetas = list(posterior.weights.draws(trainings, stream(seed, "recovery", 1)))
+    points = posterior.sample(whole_number("probes", probes, 1), seed=stream(seed, "recovery", 2))
     return _recovery(backend, posterior.model, thetas, size, points, draws, seed)
 
 
@@ -127,8 +127,7 @@ def _recovery(
 ) -> Calibration:
     """How well a backend recovers log p of known networks from their own events."""
     size = whole_number("size", size, 1)
-    # Not the noise that the weights were drawn with.
-    with seeded(stream(seed, 3), model.device), torch.no_grad():
+    with seeded(stream(seed, "recovery", 3), model.device), torch.no_grad():
         samples = torch.stack([_generate(model, theta, size) for theta in thetas])
 
         def quantities(log_prob: Callable[[Tensor], Tensor], r: int) -> Array:
@@ -143,7 +142,7 @@ def _recovery(
         return quantities(lambda x: posterior.log_prob(x, count, seed=own), posterior.info.sample or 0)
 
     at = np.arange(len(points) + 1)
-    return calibrate(posteriors, values, truth, draws, at, "probe point", stream(seed, 4))
+    return calibrate(posteriors, values, truth, draws, at, "probe point", stream(seed, "recovery", 4))
 
 
 def _generate(model: BayesianFlow, theta: Tensor, n: int) -> Tensor:

@@ -12,7 +12,7 @@ from pyro.infer.autoguide import AutoNormal as PyroAutoNormal
 
 from pyrogen.bayes.model import THETA
 from pyrogen.posterior.weights import LowRank, MeanField, Multivariate, Point, StoredDraws, WeightPosterior
-from pyrogen.seeds import one_thread, seeded
+from pyrogen.seeds import one_thread, seeded, stream
 
 
 def weights_of(guide: Any, stored_draws: int = 200, seed: int = 0) -> WeightPosterior:
@@ -35,6 +35,6 @@ def weights_of(guide: Any, stored_draws: int = 200, seed: int = 0) -> WeightPost
                 return LowRank(loc=q.loc, cov_factor=q._unbroadcasted_cov_factor, cov_diag=q._unbroadcasted_cov_diag)
             if isinstance(q, dist.MultivariateNormal):
                 return Multivariate(loc=q.loc, scale_tril=q._unbroadcasted_scale_tril)
-        with seeded(seed):
+        with seeded(stream(seed, "draws of a guide")):
             draws = torch.stack([guide()[THETA] for _ in range(stored_draws)])
         return StoredDraws(draws[None])

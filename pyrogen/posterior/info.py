@@ -115,6 +115,25 @@ class RunInfo:
         """Number of training events, of weighted ones their effective number; None where it is not known."""
         return self.training_events if self.effective_size is None else self.effective_size
 
+    @property
+    def event_power(self) -> float | None:
+        """Power ``1/T`` to which every event's density counts; 1 without tempering, None where T is not known."""
+        if not self.tempered:
+            return 1.0
+        temperature = self.settings.get("kl_weight", self.settings.get("temperature"))
+        return None if temperature is None else 1 / float(temperature)
+
+    @property
+    def leave_one_out_obstacle(self) -> str | None:
+        """Why a training event cannot be left out by importance weights; None where it can, by ``p^(-event_power)``."""
+        if not self.is_posterior:
+            return f"the networks of {self.backend} are single trainings, not draws of a posterior"
+        if self.is_weighted:
+            return "the training events had weights w, and leaving one out would take the ratios p^(-w)"
+        if self.event_power is None:
+            return "the posterior is tempered, but its settings do not tell the temperature"
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """All of it in JSON types, without what is not known."""
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -130,7 +130,7 @@ class Predictor:
         draws = self.weights.count(draws)
         context = self._context(context, n)
         shares = _shares(n, draws, seed, n * (part or 0) if first is None else first)
-        with seeded(seed if part is None else stream(seed, part), self.model.device):
+        with seeded(stream(seed, "sample") if part is None else stream(seed, "part", part), self.model.device):
             order = torch.randperm(n)
             pieces = []
             with self._bar(n, "sample", "event") as shown:
@@ -151,7 +151,7 @@ class Predictor:
             for k, theta in enumerate(self.weights.draws(draws, seed)):
                 for rows in torch.arange(n).split(GENERATED_AT_ONCE):
                     # Seeded part by part: between them the caller must find the global random state as it left it.
-                    with seeded(stream(seed, k, int(rows[0])), self.model.device):
+                    with seeded(stream(seed, "replicates", k, int(rows[0])), self.model.device):
                         events = self._generate(theta, len(rows), None if context is None else context[rows])
                     yield k, events
                     shown.update(len(rows))

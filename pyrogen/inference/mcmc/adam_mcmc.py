@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,9 +13,11 @@ from torch import Tensor
 from pyrogen.checks import BETAS, FRACTION, NOT_NEGATIVE, POSITIVE, check_settings, optional, whole
 from pyrogen.inference.mcmc.adaptation import DualAveraging
 from pyrogen.inference.mcmc.contract import State
+from pyrogen.inference.mcmc.judge import LARGEST_EXCESS, find_heat
 from pyrogen.inference.mcmc.sampler import Sampler
 from pyrogen.inference.mcmc.steps import metropolis, normal
 from pyrogen.inference.run.potential import Whitened
+from pyrogen.posterior.info import Finding, History
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,13 @@ class AdamMCMC(Sampler):
     is zero in equilibrium, is left out (beta1 = 0). On mini-batches the test compares estimates of U from one batch,
     and m and v go on: an approximation, whose noise acts like a temperature above T. ``info.exact`` says which.
 
+    ``history["excess_temperature"]`` measures that heat, relative to T (1: variances twice too large). For any density
+    exp(-U/T'), ``E sum_i s_i (theta_i - c_i) dU/dtheta_i = T' sum_i s_i`` (the virial theorem; "configurational
+    temperature" in Wenzel et al., arXiv:2002.02405). The gradient is that of each step's own batch, which theta does
+    not know; c is where the chain was at the end of the warm-up, and s the mean square gradient, so that weights count
+    as the events decide them. Single records are noisy, means over a chain tell. Weights that a chain has not yet
+    explored lower the mean.
+
     Args:
         batch_size: events of a mini-batch, or None for all.
         step_size: eps; None: adapted in the warm-up to ``target_acceptance``.
@@ -53,7 +63,7 @@ class AdamMCMC(Sampler):
     elongation: float = 1.0
     temperature: float = 1.0
 
-    statistics: ClassVar[tuple[str, ...]] = ("acceptance", "step_size")
+    statistics: ClassVar[tuple[str, ...]] = ("acceptance", "step_size", "excess_temperature")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,6 +93,7 @@ class AdamMCMC(Sampler):
             "first": torch.zeros_like(position),
             "second": torch.zeros_like(position),
             "count": zeros,
+            "centre": position,
         }
         self._remember(state)
         # In units in which the preconditioned curvature of an informed weight is about one.
@@ -109,6 +120,9 @@ class AdamMCMC(Sampler):
             assert self.batch_size is not None
             rows = target.batches(len(state["position"]), self.batch_size, generator)
             state["potential"], state["gradient"] = target.value_and_gradient(state["position"], rows)
+        if step == warmup_steps:
+            state["centre"] = state["position"]
+        excess = self._excess(state) if stochastic else torch.zeros_like(state["step_size"])
         live = stochastic or step < warmup_steps // 2
         step_size = state["step_size"].clone()
         here = _Proposal(self, state, state["gradient"], step_size, live)
@@ -132,7 +146,17 @@ class AdamMCMC(Sampler):
                 averaging.start(state, state["step_log_mean"].exp())  # proposals without momentum need another step
             if step + 1 == warmup_steps:
                 averaging.finish(state)
-        return {"acceptance": acceptance, "step_size": step_size}
+        return {"acceptance": acceptance, "step_size": step_size, "excess_temperature": excess}
+
+    def _excess(self, state: State) -> Tensor:
+        """One record ``[C]`` of the excess temperature, from a gradient that is not correlated with the position."""
+        share = state["second"] / state["second"].sum(1, keepdim=True)
+        virial = (share * (state["position"] - state["centre"]) * state["gradient"]).sum(1)
+        return virial / self.temperature - 1
+
+    def findings(self, history: History) -> Sequence[Finding]:
+        advice = "Try a larger batch_size (None takes all events, and is exact), a smaller step_size, or SGHMC"
+        return find_heat(history, LARGEST_EXCESS, advice)
 
     def _stochastic(self, target: Whitened) -> bool:
         return self.batch_size is not None and self.batch_size < target.size

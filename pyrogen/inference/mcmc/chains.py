@@ -16,7 +16,14 @@ from pyrogen.inference.mcmc.contract import Kernel, State
 from pyrogen.inference.mcmc.judge import find_problems
 from pyrogen.inference.problems import SamplingError, report
 from pyrogen.inference.run.adam import Adam
-from pyrogen.inference.run.checkpoint import digest, load_checkpoint, name_of, run_identity, save_checkpoint
+from pyrogen.inference.run.checkpoint import (
+    CheckpointMismatchError,
+    digest,
+    load_checkpoint,
+    name_of,
+    run_identity,
+    save_checkpoint,
+)
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.run.draw_store import DrawStore
 from pyrogen.inference.run.potential import Potential, Whitened, independent_starts
@@ -198,6 +205,12 @@ class SamplingRun:
         if found is None:
             return self.draw_store(shape, self.model.dtype, path, self.name), self.start()
         saved, tensors = found
+        missing = sorted({*kernel.statistics, "potential"} - saved["statistics"].keys())
+        if saved["statistics"] and missing:
+            raise CheckpointMismatchError(
+                f"the checkpoint {kernel.checkpoint} is that of an earlier version, which did not record "
+                f"{', '.join(missing)}; give another checkpoint file to begin anew"
+            )
         self.done, self.seconds, self.statistics = saved["done"], saved["seconds"], saved["statistics"]
         self.potential.gradients, self.name = saved["gradients"], saved["run"]
         self.generator.set_state(tensors.pop("generator"))

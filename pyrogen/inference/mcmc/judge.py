@@ -11,6 +11,7 @@ from pyrogen.posterior.info import Finding, History
 
 FEWEST = 20  # draws per chain from which on they are asked to agree
 LARGEST_RHAT = 1.1
+LARGEST_EXCESS = 0.3  # of the temperature
 
 
 def find_problems(history: History, draws: Tensor) -> list[Finding]:
@@ -77,6 +78,24 @@ def find_problems(history: History, draws: Tensor) -> list[Finding]:
             )
         )
     return found
+
+
+def find_heat(history: History, largest: float, advice: str) -> list[Finding]:
+    """Chains whose mean excess temperature is above ``largest`` by more than the noise of its records."""
+    records = history["excess_temperature"]
+    excess = records.mean(1)
+    error = records.std(1) / np.sqrt(records.shape[1])
+    if (excess - 2 * error <= largest).all():
+        return []
+    widths = np.sqrt(1 + np.clip(excess, 0, None))
+    return [
+        Finding(
+            "chains too hot",
+            f"excess temperatures of {_list([f'{e:.2f}' for e in excess])} widen the posterior: sigma is about "
+            f"{_list([f'{w:.2f}' for w in widths])} times too large where the events decide",
+            advice,
+        )
+    ]
 
 
 def split_rhat(values: np.ndarray) -> float:

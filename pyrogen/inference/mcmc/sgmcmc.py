@@ -13,12 +13,12 @@ from torch import Tensor
 
 from pyrogen.checks import POSITIVE, SHARE, check_settings, one_of, optional, require, whole
 from pyrogen.inference.mcmc.contract import State
+from pyrogen.inference.mcmc.judge import LARGEST_EXCESS, find_heat
 from pyrogen.inference.mcmc.sampler import Sampler
 from pyrogen.inference.mcmc.steps import normal
 from pyrogen.inference.run.potential import Whitened
 from pyrogen.posterior.info import Finding, History
 
-LARGEST_EXCESS = 0.3  # of the temperature, before a warning
 REMEMBERED = 0.98  # decay of the running averages in the warm-up
 
 
@@ -133,17 +133,8 @@ class StochasticGradient(Sampler):
         return [factor(move) for move in moves]
 
     def findings(self, history: History) -> Sequence[Finding]:
-        excess = history["excess_temperature"].mean(1)
-        if (excess <= max(LARGEST_EXCESS, 2 * self.tolerance)).all():
-            return []
-        return [
-            Finding(
-                "chains too hot",
-                f"excess temperatures of {', '.join(f'{e:.2f}' for e in excess)} widen the posterior by about half as "
-                "much",
-                "Try a smaller step_size (None chooses one), or a larger batch_size",
-            )
-        ]
+        advice = "Try a smaller step_size (None chooses one), or a larger batch_size"
+        return find_heat(history, max(LARGEST_EXCESS, 2 * self.tolerance), advice)
 
     def _rows(self, target: Whitened, chains: int, generator: torch.Generator, part: float = 1.0) -> Tensor | None:
         if self.batch_size is None or self.batch_size >= target.size:

@@ -41,7 +41,8 @@ class GuideObjective(Objective):
         self.settings, self.model, self.data = settings, model, data
         self.validation_events = settings.held_out_events(len(data.events))
         self.size = len(data.events) - self.validation_events
-        torch.manual_seed(stream(settings.seed, 0))
+        # The bits of earlier versions: others would move events of their checkpoints between training and validation.
+        torch.manual_seed(stream(settings.seed))
         order = torch.randperm(len(data.events))
         self.training, self.validation = order[self.validation_events :], order[: self.validation_events]
         self.event_weights = None if data.weights is None else self._normalised(data.weights)

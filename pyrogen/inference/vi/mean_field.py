@@ -45,7 +45,8 @@ class ManyMeanFields(Batched):
         self.validation_events = settings.held_out_events(n)
         self.size = n - self.validation_events
         self.effective_size = float(self.size)
-        torch.manual_seed(stream(settings.seed, 0))
+        # The bits of earlier versions: others would move events of their checkpoints between training and validation.
+        torch.manual_seed(stream(settings.seed))
         order = torch.rand(self.networks, n).argsort(1) if self.validation_events else None
         self.training = None if order is None else order[:, self.validation_events :]
         self.validation = None if order is None else order[:, : self.validation_events]
