@@ -17,6 +17,7 @@ from killing import kill_again_and_again
 
 import pyrogen as pg
 from pyrogen import files
+from pyrogen.hdf5 import read_json
 
 TRAIN = """
 import sys, torch, pyrogen as pg
@@ -222,7 +223,7 @@ def test_foreign_files(tmp_path):
 
 def test_files_say_what_wrote_them(saved):
     with h5py.File(saved) as file:
-        versions = files.read_json(file, "package_versions")
+        versions = read_json(file, "package_versions")
         assert {"python", "pyrogen", "torch", "pyro-ppl", "numpy", "h5py"} <= versions.keys()
         assert versions["torch"] == torch.__version__.split("+")[0] or versions["torch"] == torch.__version__
         assert json.loads(file["info"][()].tobytes())["backend"] == "SVI"

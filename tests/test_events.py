@@ -14,7 +14,8 @@ import torch
 
 from pyrogen import events
 from pyrogen.events import EventSample, check_events, check_weights
-from pyrogen.files import FileFormatError, write_hdf5
+from pyrogen.files import FileFormatError
+from pyrogen.hdf5 import write_hdf5
 
 COMMITTED = Path(__file__).parents[1] / "examples" / "data" / "drell_yan_5k.h5"
 EXACT = ("values", "weights", "uncertainties", "names", "units", "provenance")

@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 
 from ..checks import require
-from ..files import (
-    FileFormatError,
+from ..files import FileFormatError
+from ..hdf5 import (
     damage_named,
     growing_hdf5,
     kind_of,
@@ -66,7 +66,7 @@ class Hdf5(Format, suffixes=(".h5", ".hdf5")):
     * ``layout``: ``"columns"`` (the default) or ``"rows"``; of a file that is appended to, its own.
 
     Layout ``"columns"`` of pyrogen's own file, kind ``"events"``, version 1 (root attributes as in
-    :mod:`pyrogen.files`); all datasets grow, chunked, with gzip and fletcher32 checksums::
+    :mod:`pyrogen.hdf5`); all datasets grow, chunked, with gzip and fletcher32 checksums::
 
         values          [N, d] float64
         weights         [N] float64, where the sample has weights

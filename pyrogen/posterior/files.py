@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.files import FileFormatError, open_hdf5, read_json, write_array, write_hdf5, write_json
+from pyrogen.files import FileFormatError
+from pyrogen.hdf5 import open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.weights import FAMILIES, WeightPosterior, make_weights
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.files import open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.flows import CouplingFlow
+from pyrogen.hdf5 import open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.inference.run.data import TrainingData
 
 KIND, VERSION = "checkpoint", 2

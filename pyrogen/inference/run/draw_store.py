@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrogen.files import FileFormatError, open_hdf5, write_empty_hdf5
+from pyrogen.files import FileFormatError
+from pyrogen.hdf5 import open_hdf5, write_empty_hdf5
 
 KIND, VERSION = "draws", 1
 
