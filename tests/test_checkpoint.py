@@ -194,16 +194,14 @@ def test_damaged_content(saved):
 def test_missing_content(saved):
     with h5py.File(saved, "r+") as file:
         del file["weights/scale"]
-    with pytest.raises(
-        pg.FileFormatError, match=r"posterior\.h5: a mean_field posterior is made of .*'scale'.*; got \('loc',\)"
-    ):
+    with pytest.raises(pg.FileFormatError, match=r"posterior\.h5 is damaged, or was changed by another program"):
         pg.load(saved)
 
 
 def test_newer_version(saved):
     with h5py.File(saved, "r+") as file:
         file.attrs["pyrogen_format_version"] = 99
-    with pytest.raises(pg.FileFormatError, match="posterior format version 99; this pyrogen reads versions 1 to 2"):
+    with pytest.raises(pg.FileFormatError, match="posterior format version 99; this pyrogen reads versions 1 to 3"):
         pg.load(saved)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,30 @@ import numpy as np
 from ..checks import require
 from ..files import FileFormatError
 from ..hdf5 import (
+    BlockDigests,
+    CheckedRows,
+    Kind,
+    check_own,
     damage_named,
     growing_hdf5,
     kind_of,
     open_any_hdf5,
     open_hdf5,
     read_json,
+    seal,
     uninterrupted,
+    version_of,
     write_json,
 )
 from .format import PER_EVENT, Continuation, Format, PartWriter
 from .sample import EventSample
 from .tables import UNCERTAINTIES, WEIGHTS, from_columns, from_records, part, to_columns
 
-KIND = "events"
-VERSIONS = {"columns": 1, "rows": 2}
-"""The format version of each layout: a pyrogen that knows no rows says so, and reads the other as ever."""
-
 _LABELS = ("names", "units", "provenance")
 _TABLE = "events"  # the one dataset of the layout "rows"
+_DIGESTS = "digests"  # the group with those of the blocks of each table
+KIND = Kind("events", version=3, sealed=3, apart=("values", *PER_EVENT, _TABLE))
+LAYOUTS = ("columns", "rows")
 _EVENTS_PER_CHUNK = 16_384
 _BYTES_PER_CHUNK = 2**19  # two fit into HDF5's cache, so that adding a few events doesn't compress a chunk again
 
@@ -51,7 +55,7 @@ class _Writing:
     layout: str | None = None
 
     def __post_init__(self) -> None:
-        require(self.layout in (None, *VERSIONS), "layout", self.layout, '"columns" or "rows"')
+        require(self.layout in (None, *LAYOUTS), "layout", self.layout, '"columns" or "rows"')
 
 
 class Hdf5(Format, suffixes=(".h5", ".hdf5")):
@@ -107,7 +111,7 @@ class Hdf5(Format, suffixes=(".h5", ".hdf5")):
                 return
         if options.dataset is not None:
             raise ValueError(f"{path} is a pyrogen file with one sample; leave out dataset={options.dataset!r}")
-        with open_hdf5(path, KIND, max(VERSIONS.values())) as file:
+        with open_hdf5(path, KIND) as file:
             yield from _slices(path, chunk, columns, *_own(file, path))
 
     def writer(self, temporary: Path, first: EventSample, options: _Writing) -> PartWriter:
@@ -130,23 +134,28 @@ def _slices(path: Path, chunk: int, columns: tuple[str, ...] | None, n: int, con
 
 def _layout_of(path: Path) -> str:
     """The layout of a file of pyrogen's."""
-    with open_hdf5(path, KIND, max(VERSIONS.values())) as file:
+    with open_hdf5(path, KIND) as file:
         return "rows" if _TABLE in file else "columns"
 
 
 def _own(file: h5py.File, path: Path) -> tuple[int, Content]:
     labels = {name: read_json(file, name) for name in _LABELS}
     if _TABLE in file:
-        records = file[_TABLE]
+        records = _table(file, _TABLE)
         return len(records), lambda rows: from_records(records[rows]) | labels
     if "values" not in file:
         raise FileFormatError(f"{path} is damaged or incomplete: it has no dataset 'values'")
-    arrays = {name: file[name] for name in ("values", *PER_EVENT) if name in file}
+    arrays = {name: _table(file, name) for name in ("values", *PER_EVENT) if name in file}
     n = _common_length(path, arrays)
     return n, lambda rows: {name: array[rows] for name, array in arrays.items()} | labels
 
 
-def _common_length(path: Path, arrays: dict[str, h5py.Dataset]) -> int:
+def _table(file: h5py.File, name: str) -> h5py.Dataset | CheckedRows:
+    """A dataset with one row per event; in files without digests (versions 1 and 2) it is read as it is."""
+    return CheckedRows(file[name], file[_DIGESTS][name]) if version_of(file) >= KIND.sealed else file[name]
+
+
+def _common_length(path: Path, arrays: Mapping[str, Sized]) -> int:
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
@@ -174,11 +183,22 @@ class _Writer(PartWriter):
         copied = old is not None and _can_grow(old.path)
         if old is not None and copied:
             shutil.copyfile(old.path, temporary)
-        opened = growing_hdf5(temporary) if copied else growing_hdf5(temporary, KIND, VERSIONS[layout])
+        opened = growing_hdf5(temporary) if copied else growing_hdf5(temporary, KIND)
         with uninterrupted():
             self._file, self._check = self._stack.enter_context(opened)
-        self._temporary, self._checksums, self._whole = temporary, dict[str, _Checksum](), True
-        if not copied:
+        self._temporary, self._whole = temporary, True
+        self._digests: dict[str, BlockDigests] = {}
+        self._first: dict[str, int] = {}  # the first row of each table that is new
+        if copied:
+            try:
+                with uninterrupted():
+                    check_own(self._file, temporary, KIND)
+                    self._resume()
+            except BaseException:
+                self._whole = False
+                self.close()
+                raise
+        else:
             try:
                 with uninterrupted():
                     self._create(first)
@@ -186,6 +206,7 @@ class _Writer(PartWriter):
                     for events in old.parts(_EVENTS_PER_CHUNK, None, _Reading()):
                         self.write(events)
             except BaseException:
+                self._whole = False
                 self.close()
                 raise
 
@@ -202,19 +223,38 @@ class _Writer(PartWriter):
         # In a function of its own: HDF5 writes when a dataset is forgotten too, and there signals have to wait as well.
         for name, array in self._arrays(sample).items():
             dataset, n = self._file[name], len(array)
-            checksum = self._checksums.setdefault(name, _Checksum(len(dataset)))
             dataset.resize(len(dataset) + n, axis=0)
             dataset[-n:] = array
-            checksum.add(array)
+            self._digests[name].add(array)
 
     def close(self) -> None:
+        """Finish the file, and hold what is new in it against what was written."""
         with uninterrupted():
-            self._stack.close()
+            try:
+                if self._whole:
+                    for name, digests in self._digests.items():
+                        digests.store(self._file[_DIGESTS][name])
+                    seal(self._file, KIND.apart)
+            finally:
+                self._stack.close()
         if not self._whole:
             return  # an error is on its way, and the file will be thrown away
         with h5py.File(self._temporary, "r") as file:
-            for name, checksum in self._checksums.items():
-                checksum.compare(file[name])
+            for name, first in self._first.items():
+                rows = _table(file, name)
+                try:
+                    for start in range(first, len(rows), _EVENTS_PER_CHUNK):
+                        rows[start : start + _EVENTS_PER_CHUNK]
+                except FileFormatError as error:
+                    raise OSError(
+                        f"rows {first} to {len(rows) - 1} of /{name} do not read back as they were written"
+                    ) from error
+
+    def _resume(self) -> None:
+        """Get ready to go on behind the rows that are there."""
+        for name in self._file[_DIGESTS]:
+            rows = _table(self._file, name)
+            self._digests[name], self._first[name] = BlockDigests.resume(rows), len(rows)
 
     def _create(self, first: EventSample) -> None:
         for name, array in self._arrays(first).items():
@@ -230,6 +270,8 @@ class _Writer(PartWriter):
                 compression="gzip",
                 fletcher32=True,
             )
+            self._digests[name], self._first[name] = BlockDigests(rows), 0
+            self._digests[name].create(self._file.require_group(_DIGESTS), name)
         for name in _LABELS:
             write_json(self._file, name, getattr(first, name))
 
@@ -244,36 +286,10 @@ class _Writer(PartWriter):
         return {_TABLE: records}
 
 
-class _Checksum:
-    """What was written of a dataset from its row ``first`` on, to be held against what the file has of it.
-
-    Checksums of chunks are not enough: that of a chunk of zeros, which was never written, is right.
-    """
-
-    def __init__(self, first: int) -> None:
-        self.first = self.last = first
-        self._value = 0
-
-    def add(self, array: np.ndarray) -> None:
-        """Take in the next rows."""
-        self.last += len(array)
-        self._value = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, self._value)
-
-    def compare(self, dataset: h5py.Dataset) -> None:
-        """Raise an OSError unless the dataset holds what was taken in."""
-        found = _Checksum(self.first)
-        for start in range(self.first, len(dataset), _EVENTS_PER_CHUNK):
-            found.add(dataset[start : start + _EVENTS_PER_CHUNK])
-        if (found.last, found._value) != (self.last, self._value):
-            raise OSError(
-                f"rows {self.first} to {self.last - 1} of {dataset.name} do not read back as they were written"
-            )
-
-
 def _can_grow(path: Path) -> bool:
-    """Whether the datasets of a file have no last length; those of early files have."""
-    with open_hdf5(path, KIND, max(VERSIONS.values())) as file:
-        return file[_TABLE if _TABLE in file else "values"].maxshape[0] is None
+    """Whether events can be added to a file as it is; early files have no digests, and are written anew."""
+    with open_hdf5(path, KIND) as file:
+        return version_of(file) == KIND.version
 
 
 # --- a user's own -------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,42 @@ import h5py
 import numpy as np
 
 from ..files import FileFormatError, replacing, write_bytes
+from .digests import check_seal, seal
 from .disk import Disk
+from .structure import check_structure
+
+_LAYOUT = {"libver": ("v110", "v110")}
+"""The HDF5 1.10 layout keeps checksums on metadata: a flipped bit there is an error before anything is read."""
+
+
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+)
+"""What h5py, json and our own reading raise where a file does not hold what it should."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file of pyrogen's.
+
+    Attributes:
+        name: what such a file holds.
+        version: the format version that is written, and the newest that is read.
+        sealed: the first version whose files have a digest of their content.
+        apart: datasets whose numbers this digest does not cover; others have digests of them.
+    """
+
+    name: str
+    version: int
+    sealed: int
+    apart: tuple[str, ...] = ()
 
 
 def package_versions() -> dict[str, str]:
@@ -35,38 +71,35 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def write_hdf5(path: str | os.PathLike[str], kind: str, version: int, fill: Callable[[h5py.File], None]) -> None:
+def write_hdf5(path: str | os.PathLike[str], kind: Kind, fill: Callable[[h5py.File], None]) -> None:
     """Write an HDF5 file of pyrogen in one piece.
 
     Args:
         path: the file; its folder must exist.
-        kind: what the file holds, such as ``"posterior"``; checked on reading.
-        version: format version of this kind.
+        kind: what the file holds; checked on reading.
         fill: called with the open file (in memory) to write groups, datasets and attributes.
 
     Raises:
         OSError: see :func:`write_bytes`.
     """
-    # The HDF5 1.10 layout and fixed-length strings keep checksums on metadata too: a flipped bit is then an error,
-    # where older layouts read wrong numbers now and then.
-    with h5py.File("in-memory", "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
-        _label(file, kind, version)
+    with h5py.File("in-memory", "w", driver="core", backing_store=False, **_LAYOUT) as file:
+        _label(file, kind)
         fill(file)
+        seal(file, kind.apart)
         file.flush()
         image = file.id.get_file_image()
     write_bytes(path, image)
 
 
 @contextlib.contextmanager
-def growing_hdf5(
-    temporary: Path, kind: str | None = None, version: int = 1
-) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+def growing_hdf5(temporary: Path, kind: Kind | None = None) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
     """Open an HDF5 file that grows on the disk, however large it gets; to be used within :func:`replacing`.
 
     Args:
         temporary: the file; new, or with no ``kind`` a copy of a file of pyrogen that is added to.
         kind: what a new file holds.
-        version: format version of this kind.
+
+    The caller seals the file when it is complete.
 
     Yields:
         The file, and a function that raises what went wrong inside of HDF5, if anything did; also raised at the end.
@@ -74,23 +107,20 @@ def growing_hdf5(
     with open(temporary, "r+b" if kind is None else "w+b", buffering=0) as raw:
         disk = Disk(raw)
         try:
-            with h5py.File(disk, "r+" if kind is None else "w", libver=("v110", "v110")) as file:
+            with h5py.File(disk, "r+" if kind is None else "w", **_LAYOUT) as file:
                 if kind is not None:
-                    _label(file, kind, version)
+                    _label(file, kind)
                 yield file, disk.check
         finally:
             disk.check()
 
 
-def write_empty_hdf5(
-    path: str | os.PathLike[str], kind: str, version: int, fill: Callable[[h5py.File], None], room: int
-) -> None:
+def write_empty_hdf5(path: str | os.PathLike[str], kind: Kind, fill: Callable[[h5py.File], None], room: int) -> None:
     """Create an HDF5 file of pyrogen with room for arrays that are filled in later, in place.
 
     Args:
         path: the file; an old one is replaced.
-        kind: what the file holds.
-        version: format version of this kind.
+        kind: what the file holds; its arrays are ``apart``.
         fill: called with the open file to create its (empty) datasets.
         room: bytes that the arrays will take.
 
@@ -104,9 +134,10 @@ def write_empty_hdf5(
             errno.ENOSPC, f"cannot write {path}: it needs {room / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free"
         )
     with replacing(path) as temporary:
-        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
-            _label(file, kind, version)
+        with h5py.File(temporary, "w", **_LAYOUT) as file:
+            _label(file, kind)
             fill(file)
+            seal(file, kind.apart)
         with open(temporary, "rb+") as stream:
             # Reserved now: a mapped file that runs into a full disk later kills its process.
             if hasattr(os, "posix_fallocate"):
@@ -114,45 +145,63 @@ def write_empty_hdf5(
 
 
 @contextlib.contextmanager
-def open_hdf5(path: str | os.PathLike[str], kind: str, newest_version: int) -> Iterator[h5py.File]:
-    """Open an HDF5 file of pyrogen for reading, after checking that it is one.
+def open_hdf5(path: str | os.PathLike[str], kind: Kind) -> Iterator[h5py.File]:
+    """Open an HDF5 file of pyrogen for reading, after checking that it is one, and that it is as it was written.
 
     Args:
         path: the file.
         kind: what the file has to hold.
-        newest_version: the newest format version that the caller understands.
 
     Raises:
         FileNotFoundError: no such file.
-        FileFormatError: not HDF5, truncated or damaged, foreign, of another kind, or of a newer version.
+        FileFormatError: not HDF5, truncated or damaged, foreign, of another kind, of a newer version, or with links
+            to other files.
     """
     path = Path(path)
     with open_any_hdf5(path) as file, damage_named(path):
-        found = kind_of(file)
-        if found is None:
-            raise FileFormatError(f"{path} is an HDF5 file, but not one of pyrogen's; expected a pyrogen {kind} file")
-        if found != kind:
-            raise FileFormatError(f"{path} is a pyrogen {found} file; expected a pyrogen {kind} file")
-        version = int(file.attrs.get("pyrogen_format_version", 0))
-        if not 1 <= version <= newest_version:
-            raise FileFormatError(
-                f"{path} has {kind} format version {version}; this pyrogen reads versions 1 to {newest_version}: "
-                "update pyrogen to read it"
-            )
+        try:
+            check_own(file, path, kind)
+        except FileFormatError:
+            raise
+        except ValueError as error:  # which HDF5 raises too now and then
+            raise FileFormatError(f"{path} is damaged or incomplete: {error}") from error
         yield file
 
 
-def _label(file: h5py.File, kind: str, version: int) -> None:
+def check_own(file: h5py.File, path: Path, kind: Kind) -> None:
+    """The work of :func:`open_hdf5` for a file that is open."""
+    found = kind_of(file)
+    if found is None:
+        raise FileFormatError(f"{path} is an HDF5 file, but not one of pyrogen's; expected a pyrogen {kind.name} file")
+    if found != kind.name:
+        raise FileFormatError(f"{path} is a pyrogen {found} file; expected a pyrogen {kind.name} file")
+    version = version_of(file)
+    if not 1 <= version <= kind.version:
+        raise FileFormatError(
+            f"{path} has {kind.name} format version {version}; this pyrogen reads versions 1 to {kind.version}: "
+            "update pyrogen to read it"
+        )
+    check_structure(file)
+    if version >= kind.sealed:
+        check_seal(file, kind.apart)
+
+
+def _label(file: h5py.File, kind: Kind) -> None:
     """What every file of pyrogen says of itself."""
-    file.attrs["pyrogen_kind"] = np.bytes_(kind)
-    file.attrs["pyrogen_format_version"] = version
+    file.attrs["pyrogen_kind"] = np.bytes_(kind.name)
+    file.attrs["pyrogen_format_version"] = kind.version
     write_json(file, "package_versions", package_versions())
 
 
 def kind_of(file: h5py.File) -> str | None:
     """What kind of pyrogen file this is; None for a foreign one."""
     found = file.attrs.get("pyrogen_kind")
-    return found.decode() if isinstance(found, bytes) else found
+    return found.decode() if isinstance(found, bytes) else None if found is None else str(found)
+
+
+def version_of(file: h5py.File) -> int:
+    """The format version of a file of pyrogen's; 0 where it has none."""
+    return int(file.attrs.get("pyrogen_format_version", 0))
 
 
 @contextlib.contextmanager
@@ -160,7 +209,7 @@ def damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what h5py says of a damaged file that could still be opened into an error naming the file."""
     try:
         yield
-    except (KeyError, OSError, RuntimeError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except _DAMAGE as error:
         raise FileFormatError(f"{path} is damaged or incomplete: {error}") from error
 
 

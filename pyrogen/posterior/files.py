@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.files import FileFormatError
-from pyrogen.hdf5 import open_hdf5, read_json, write_array, write_hdf5, write_json
+from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.weights import FAMILIES, WeightPosterior, make_weights
 
-KIND, VERSION = "posterior", 2
+KIND = Kind("posterior", version=3, sealed=3)
 
 Content = tuple[BayesianFlow, WeightPosterior, History, RunInfo]
 
@@ -47,12 +47,12 @@ def write(
         for name, values in history.items():
             write_array(file, f"history/{name}", values)
 
-    write_hdf5(path, KIND, VERSION, fill)
+    write_hdf5(path, KIND, fill)
 
 
 def read(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Content:
     """The work of :func:`pyrogen.load`: what a :class:`~pyrogen.Posterior` is made of."""
-    with open_hdf5(path, KIND, VERSION) as file:
+    with open_hdf5(path, KIND) as file:
         try:
             buffers = _arrays(file, "flow_buffers")
             model = BayesianFlow.from_description(
