@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -21,7 +20,7 @@ from ..hdf5 import (
     check_own,
     damage_named,
     growing_hdf5,
-    kind_of,
+    is_labelled,
     open_any_hdf5,
     open_hdf5,
     read_json,
@@ -31,8 +30,9 @@ from ..hdf5 import (
     write_json,
 )
 from .format import PER_EVENT, Continuation, Format, PartWriter
+from .hdf5_tables import Content, common_length, table_of
 from .sample import EventSample
-from .tables import UNCERTAINTIES, WEIGHTS, from_columns, from_records, part, to_columns
+from .tables import from_records, part, to_columns
 
 _LABELS = ("names", "units", "provenance")
 _TABLE = "events"  # the one dataset of the layout "rows"
@@ -41,8 +41,6 @@ KIND = Kind("events", version=3, sealed=3, apart=("values", *PER_EVENT, _TABLE))
 LAYOUTS = ("columns", "rows")
 _EVENTS_PER_CHUNK = 16_384
 _BYTES_PER_CHUNK = 2**19  # two fit into HDF5's cache, so that adding a few events doesn't compress a chunk again
-
-Content = Callable[[slice], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -106,8 +104,8 @@ class Hdf5(Format, suffixes=(".h5", ".hdf5")):
     def parts(self, chunk: int, columns: tuple[str, ...] | None, options: _Reading) -> Iterator[EventSample]:
         path = self.path
         with open_any_hdf5(path) as file, damage_named(path):
-            if kind_of(file) is None:
-                yield from _slices(path, chunk, columns, *_foreign(file, path, options.dataset))
+            if not is_labelled(file):
+                yield from _slices(path, chunk, columns, *table_of(file, path, options.dataset))
                 return
         if options.dataset is not None:
             raise ValueError(f"{path} is a pyrogen file with one sample; leave out dataset={options.dataset!r}")
@@ -146,21 +144,13 @@ def _own(file: h5py.File, path: Path) -> tuple[int, Content]:
     if "values" not in file:
         raise FileFormatError(f"{path} is damaged or incomplete: it has no dataset 'values'")
     arrays = {name: _table(file, name) for name in ("values", *PER_EVENT) if name in file}
-    n = _common_length(path, arrays)
+    n = common_length(path, arrays)
     return n, lambda rows: {name: array[rows] for name, array in arrays.items()} | labels
 
 
 def _table(file: h5py.File, name: str) -> h5py.Dataset | CheckedRows:
     """A dataset with one row per event; in files without digests (versions 1 and 2) it is read as it is."""
     return CheckedRows(file[name], file[_DIGESTS][name]) if version_of(file) >= KIND.sealed else file[name]
-
-
-def _common_length(path: Path, arrays: Mapping[str, Sized]) -> int:
-    lengths = {name: len(array) for name, array in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise FileFormatError(f"{path} holds no sample of events: its datasets have different lengths: {listed}")
-    return next(iter(lengths.values()))
 
 
 class _Writer(PartWriter):
@@ -290,92 +280,3 @@ def _can_grow(path: Path) -> bool:
     """Whether events can be added to a file as it is; early files have no digests, and are written anew."""
     with open_hdf5(path, KIND) as file:
         return version_of(file) == KIND.version
-
-
-# --- a user's own -------------------------------------------------------------------------------------------
-
-
-def _foreign(file: h5py.File, path: Path, dataset: str | None) -> tuple[int, Content]:
-    """Number of events and content of a dataset, or of a group of columns."""
-    item = _only_table(file, path) if dataset is None else _named(file, path, dataset)
-    made = {"provenance": {"file": path.name, "dataset": item.name}}
-    if isinstance(item, h5py.Group):
-        columns = _columns_of(item)
-    elif item.dtype.names:
-        return len(item), lambda rows: from_records(item[rows]) | made
-    elif item.ndim == 1:
-        columns = {item.name.rsplit("/", 1)[-1]: item}
-    else:
-        arrays = {"values": item}
-        beside = _columns_of(item.parent)
-        for what, names in (("weights", WEIGHTS), ("uncertainties", UNCERTAINTIES)):
-            present = [beside[name] for name in names if name in beside]
-            if present:
-                arrays[what] = present[0]
-        n = _common_length(path, arrays)
-        return n, lambda rows: {name: array[rows] for name, array in arrays.items()} | made
-    n = _common_length(path, columns)
-    return n, lambda rows: from_columns({name: column[rows] for name, column in columns.items()}) | made
-
-
-def _only_table(file: h5py.File, path: Path) -> h5py.Dataset | h5py.Group:
-    items: list[h5py.Dataset | h5py.Group] = [file["/"]]
-    file.visititems(lambda _, item: items.append(item))  # does not follow links out of the file
-    datasets = [item for item in items if isinstance(item, h5py.Dataset)]
-    tables = [item for item in datasets if _is_table(item)] or [
-        item for item in items if isinstance(item, h5py.Group) and _is_group_of_columns(item)
-    ]
-    if len(tables) == 1:
-        return tables[0]
-    if tables:
-        raise ValueError(f'{path} holds several tables; choose one with dataset="name": {_listed(tables)}')
-    raise ValueError(
-        f"{path} holds no table of events (a numeric dataset [N, d], records of numbers, or a group of "
-        f"columns of one length); it holds {_listed(datasets) or 'no dataset at all'}"
-    )
-
-
-def _named(file: h5py.File, path: Path, dataset: str) -> h5py.Dataset | h5py.Group:
-    datasets: list[h5py.Dataset] = []
-    file.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
-    if dataset not in file:
-        raise ValueError(f"{path} has no dataset {dataset!r}; it holds {_listed(datasets)}")
-    item = file[dataset]
-    if isinstance(item, h5py.Group):
-        usable = _is_group_of_columns(item)
-    else:
-        usable = _is_table(item) or (item.ndim == 1 and item.dtype.kind in "biuf")
-    if not usable:
-        raise ValueError(
-            f"dataset {dataset!r} of {path} is no table of events: it should be numeric [N, d] or [N], "
-            f"records of numbers, or a group of columns of one length; the file holds {_listed(datasets)}"
-        )
-    return item
-
-
-def _is_table(item: h5py.Dataset) -> bool:
-    if item.dtype.names:
-        return item.ndim == 1 and all(field.base.kind in "biuf" for field, *_ in item.dtype.fields.values())
-    return item.ndim == 2 and item.dtype.kind in "biuf"
-
-
-def _is_group_of_columns(group: h5py.Group) -> bool:
-    return len({len(column) for column in _columns_of(group).values()}) == 1
-
-
-def _columns_of(group: h5py.Group) -> dict[str, h5py.Dataset]:
-    """The one-dimensional numeric datasets directly in a group, sorted by name; links are not followed."""
-    columns = {}
-    for name in sorted(group):
-        if isinstance(group.get(name, getlink=True), h5py.HardLink):
-            child = group[name]
-            if isinstance(child, h5py.Dataset) and child.ndim == 1 and child.dtype.kind in "biuf":
-                columns[name] = child
-    return columns
-
-
-def _listed(items: list[Any]) -> str:
-    def shape(item: h5py.Dataset | h5py.Group) -> str:
-        return f"{list(item.shape)}" if isinstance(item, h5py.Dataset) else f"columns {', '.join(_columns_of(item))}"
-
-    return "; ".join(f"{item.name.lstrip('/') or '/'} {shape(item)}" for item in items)

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from ..files import FileFormatError, replacing, write_bytes
-from .digests import check_seal, seal
+from .digests import DIGEST, check_seal, seal
 from .disk import Disk
 from .structure import check_structure
 
@@ -171,6 +171,8 @@ def open_hdf5(path: str | os.PathLike[str], kind: Kind) -> Iterator[h5py.File]:
 def check_own(file: h5py.File, path: Path, kind: Kind) -> None:
     """The work of :func:`open_hdf5` for a file that is open."""
     found = kind_of(file)
+    if found is None and is_labelled(file):
+        raise FileFormatError(f"{path} is damaged or incomplete: it has no attribute 'pyrogen_kind'")
     if found is None:
         raise FileFormatError(f"{path} is an HDF5 file, but not one of pyrogen's; expected a pyrogen {kind.name} file")
     if found != kind.name:
@@ -182,7 +184,7 @@ def check_own(file: h5py.File, path: Path, kind: Kind) -> None:
             "update pyrogen to read it"
         )
     check_structure(file)
-    if version >= kind.sealed:
+    if version >= kind.sealed or DIGEST in file.attrs:  # an old version with a digest is a changed file
         check_seal(file, kind.apart)
 
 
@@ -197,6 +199,11 @@ def kind_of(file: h5py.File) -> str | None:
     """What kind of pyrogen file this is; None for a foreign one."""
     found = file.attrs.get("pyrogen_kind")
     return found.decode() if isinstance(found, bytes) else None if found is None else str(found)
+
+
+def is_labelled(file: h5py.File) -> bool:
+    """Whether a file says that it is of pyrogen's, be it in part."""
+    return any(name.startswith("pyrogen_") for name in file.attrs)
 
 
 def version_of(file: h5py.File) -> int:
