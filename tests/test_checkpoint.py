@@ -17,6 +17,7 @@ from killing import kill_again_and_again
 
 import pyrogen as pg
 from pyrogen import files
+from pyrogen.hdf5 import read_json
 
 TRAIN = """
 import sys, torch, pyrogen as pg
@@ -193,16 +194,14 @@ def test_damaged_content(saved):
 def test_missing_content(saved):
     with h5py.File(saved, "r+") as file:
         del file["weights/scale"]
-    with pytest.raises(
-        pg.FileFormatError, match=r"posterior\.h5: a mean_field posterior is made of .*'scale'.*; got \('loc',\)"
-    ):
+    with pytest.raises(pg.FileFormatError, match=r"posterior\.h5 is damaged, or was changed by another program"):
         pg.load(saved)
 
 
 def test_newer_version(saved):
     with h5py.File(saved, "r+") as file:
         file.attrs["pyrogen_format_version"] = 99
-    with pytest.raises(pg.FileFormatError, match="posterior format version 99; this pyrogen reads versions 1 to 2"):
+    with pytest.raises(pg.FileFormatError, match="posterior format version 99; this pyrogen reads versions 1 to 3"):
         pg.load(saved)
 
 
@@ -222,7 +221,7 @@ def test_foreign_files(tmp_path):
 
 def test_files_say_what_wrote_them(saved):
     with h5py.File(saved) as file:
-        versions = files.read_json(file, "package_versions")
+        versions = read_json(file, "package_versions")
         assert {"python", "pyrogen", "torch", "pyro-ppl", "numpy", "h5py"} <= versions.keys()
         assert versions["torch"] == torch.__version__.split("+")[0] or versions["torch"] == torch.__version__
         assert json.loads(file["info"][()].tobytes())["backend"] == "SVI"

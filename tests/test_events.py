@@ -14,7 +14,8 @@ import torch
 
 from pyrogen import events
 from pyrogen.events import EventSample, check_events, check_weights
-from pyrogen.files import FileFormatError, write_hdf5
+from pyrogen.files import FileFormatError
+from pyrogen.hdf5 import Kind, write_hdf5
 
 COMMITTED = Path(__file__).parents[1] / "examples" / "data" / "drell_yan_5k.h5"
 EXACT = ("values", "weights", "uncertainties", "names", "units", "provenance")
@@ -239,13 +240,13 @@ def test_never_unpickles(tmp_path):
 
 def test_other_kind_newer_version_and_missing_parts(tmp_path):
     path = tmp_path / "file.h5"
-    write_hdf5(path, "posterior", 1, lambda file: None)
+    write_hdf5(path, Kind("posterior", 1, 1), lambda file: None)
     with pytest.raises(FileFormatError, match="is a pyrogen posterior file; expected a pyrogen events file"):
         events.read(path)
-    write_hdf5(path, "events", 3, lambda file: None)
-    with pytest.raises(FileFormatError, match="has events format version 3; this pyrogen reads versions 1 to 2"):
+    write_hdf5(path, Kind("events", 4, 4), lambda file: None)
+    with pytest.raises(FileFormatError, match="has events format version 4; this pyrogen reads versions 1 to 3"):
         events.read(path)
-    write_hdf5(path, "events", 1, lambda file: None)
+    write_hdf5(path, Kind("events", 1, 1), lambda file: None)
     with pytest.raises(FileFormatError, match="is damaged or incomplete"):
         events.read(path)
 

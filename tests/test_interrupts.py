@@ -11,8 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
-from pyrogen import events, files
+from pyrogen import events
 from pyrogen.events import EventSample, EventWriter
+from pyrogen.hdf5 import disk
 
 
 def sample(n=3000, seed=0, **more):
@@ -32,7 +33,7 @@ class Faulty:
 
     def __init__(self, monkeypatch, act, at=None):
         self.calls, self.act, self.at, outer = 0, act, at, self
-        real = {name: getattr(files._Disk, name) for name in ("write", "truncate", "readinto", "seek")}
+        real = {name: getattr(disk.Disk, name) for name in ("write", "truncate", "readinto", "seek")}
 
         class Raw:
             """What the disk writes to."""
@@ -53,8 +54,8 @@ class Faulty:
 
                 return call
 
-        init = files._Disk.__init__
-        monkeypatch.setattr(files._Disk, "__init__", lambda disk, raw: init(disk, Raw(raw)))
+        init = disk.Disk.__init__
+        monkeypatch.setattr(disk.Disk, "__init__", lambda self, raw: init(self, Raw(raw)))
 
 
 def interrupt():
@@ -123,23 +124,23 @@ def test_signals_wait_only_in_the_block_and_only_in_the_main_thread():
     seen = []
     before = signal.signal(signal.SIGUSR1, lambda *_: seen.append("handled"))
     try:
-        with files.uninterrupted():
+        with disk.uninterrupted():
             signal.raise_signal(signal.SIGUSR1)
             assert seen == []
-            with files.uninterrupted():
+            with disk.uninterrupted():
                 signal.raise_signal(signal.SIGUSR1)
             assert seen == []
         assert seen == ["handled", "handled"]
 
         def elsewhere():
-            with files.uninterrupted():
+            with disk.uninterrupted():
                 seen.append("elsewhere")
 
         thread = threading.Thread(target=elsewhere)
         thread.start()
         thread.join()
         assert seen[-1] == "elsewhere"
-        with pytest.raises(KeyboardInterrupt), files.uninterrupted():
+        with pytest.raises(KeyboardInterrupt), disk.uninterrupted():
             signal.raise_signal(signal.SIGINT)
             seen.append("to the end")
         assert seen[-1] == "to the end"

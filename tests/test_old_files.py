@@ -116,7 +116,7 @@ def test_what_was_loaded_is_saved_in_the_present_version(name, tmp_path):
     posterior = pg.load(DATA / f"v1_{name}.h5")
     posterior.save(tmp_path / "new.h5")
     with h5py.File(tmp_path / "new.h5") as file:
-        assert file.attrs["pyrogen_format_version"] == 2
+        assert file.attrs["pyrogen_format_version"] == 3
     again = pg.load(tmp_path / "new.h5")
     points = torch.rand(20, posterior.model.features)
     assert again.info == posterior.info

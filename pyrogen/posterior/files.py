@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 
 import h5py
@@ -11,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.files import FileFormatError, open_hdf5, read_json, write_array, write_hdf5, write_json
+from pyrogen.files import FileFormatError
+from pyrogen.flows import CouplingFlow
+from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_array, write_hdf5, write_json
+from pyrogen.posterior.description import check_description
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.probes import Probes
 from pyrogen.posterior.weights import FAMILIES, WeightPosterior, make_weights
 
-KIND, VERSION = "posterior", 2
+KIND = Kind("posterior", version=3, sealed=3)
 
 Content = tuple[BayesianFlow, WeightPosterior, History, RunInfo, Probes | None]
 
@@ -51,26 +56,47 @@ def write(
             for name, array in probes.arrays(model, weights).items():
                 write_array(file, f"probes/{name}", array.numpy())
 
-    write_hdf5(path, KIND, VERSION, fill)
+    write_hdf5(path, KIND, fill)
 
 
 def read(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Content:
     """The work of :func:`pyrogen.load`: what a :class:`~pyrogen.Posterior` is made of."""
-    with open_hdf5(path, KIND, VERSION) as file:
-        try:
+    with open_hdf5(path, KIND) as file:
+        with _entry(path, "initial_weights"):
+            initial = _numbers(file["initial_weights"])
+            fine = initial.ndim == 1 and initial.is_floating_point() and bool(initial.isfinite().all())
+            _check(fine, "it is no vector of finite floating-point numbers")
+        with _entry(path, "model"):
+            description = read_json(file, "model")
+            check_description(description, len(initial))
             buffers = _arrays(file, "flow_buffers")
-            model = BayesianFlow.from_description(
-                read_json(file, "model"), torch.from_numpy(file["initial_weights"][()]), buffers, flow
-            )
+            for name, buffer in buffers.items() if description["flow"] == CouplingFlow.__name__ else ():
+                _check(bool(buffer.isfinite().all()), f"flow_buffers/{name} holds NaN or infinite numbers")
+            model = BayesianFlow.from_description(description, initial, buffers, flow)
+        with _entry(path, "weights"):
             weights = make_weights(str(file.attrs["family"]), _arrays(file, "weights"))
+            weights.check(len(initial))
+        with _entry(path, "probes"):
             probes = Probes.checked(_arrays(file, "probes"), model, weights)
-        except ValueError as error:
-            raise FileFormatError(f"{path}: {error}") from error
-        history: History = {name: array.numpy() for name, array in _arrays(file, "history").items()}
-        info = RunInfo.from_json(read_json(file, "info"))
+        with _entry(path, "history"):
+            history: History = {name: array.numpy() for name, array in _arrays(file, "history").items()}
+        with _entry(path, "info"):
+            info = RunInfo.from_json(read_json(file, "info"))
         if info.seconds is None and len(history.get("seconds", ())):  # as in files of version 1
             info = replace(info, seconds=float(history["seconds"][-1]))
         return model, weights, history, info, probes
+
+
+@contextlib.contextmanager
+def _entry(path: str | os.PathLike[str], name: str) -> Iterator[None]:
+    """Whatever is wrong with an entry of a file, the error names the file and the entry."""
+    try:
+        yield
+    except FileFormatError:
+        raise
+    except Exception as error:
+        told = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise FileFormatError(f"{path}: {name}: {told}") from error
 
 
 def _arrays(file: h5py.File, group: str) -> dict[str, Tensor]:
@@ -78,8 +104,16 @@ def _arrays(file: h5py.File, group: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     if group in file:
         file[group].visititems(
-            lambda name, item: (
-                found.update({name: torch.from_numpy(np.asarray(item[()]))}) if isinstance(item, h5py.Dataset) else None
-            )
+            lambda name, item: found.update({name: _numbers(item)}) if isinstance(item, h5py.Dataset) else None
         )
     return found
+
+
+def _numbers(dataset: h5py.Dataset) -> Tensor:
+    _check(dataset.dtype.kind in "biuf" and dataset.shape is not None, f"{dataset.name} holds no numbers")
+    return torch.from_numpy(np.asarray(dataset[()]))
+
+
+def _check(good: bool, told: str) -> None:
+    if not good:
+        raise ValueError(told)

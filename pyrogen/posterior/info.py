@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,15 +141,52 @@ class RunInfo:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """What :meth:`to_json` made; also of the files of version 1, whose entries differed by backend."""
+        """What :meth:`to_json` made; also of the files of version 1, whose entries differed by backend.
+
+        Raises:
+            ValueError: an entry that does not exist, or has another type, by name.
+        """
+        _check(isinstance(content, Mapping), "info", content, "a mapping")
         given = dict(content)
         if "findings" not in given:
             given = _of_version_1(given)
+        _check_types(cls, given, "info")
         for name in ("names", "units"):
             if given.get(name) is not None:
                 given[name] = tuple(given[name])
+        for i, finding in enumerate(given["findings"]):
+            _check_types(Finding, finding, f"info.findings.{i}")
         given["findings"] = tuple(Finding(**finding) for finding in given["findings"])
         return cls(**given)
+
+
+def _check_types(record: type, content: Mapping[str, Any], where: str) -> None:
+    """Raise a ValueError unless every entry of ``content`` is one of a dataclass, of the type that it has there."""
+    hints = get_type_hints(record)
+    for name, value in content.items():
+        _check(name in hints, f"{where}.{name}", value, "left out: there is no such entry")
+        _check(_is_a(value, hints[name]), f"{where}.{name}", value, str(getattr(hints[name], "__name__", hints[name])))
+
+
+def _check(good: bool, name: str, value: Any, right: str) -> None:
+    if not good:
+        raise ValueError(f"{name} is {str(value)[:80]!r}; it must be {right}")
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON can stand for one of a type."""
+    kind = get_origin(hint) or hint
+    if hint is Any:
+        return True
+    if kind in (Union, types.UnionType):
+        return any(_is_a(value, one) for one in get_args(hint))
+    if kind is tuple:
+        return isinstance(value, (list, tuple)) and all(_is_a(one, get_args(hint)[0]) for one in value)
+    if kind is Finding:
+        return isinstance(value, Mapping)
+    if kind is float:
+        kind = (int, float)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _of_version_1(content: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +28,9 @@ class WeightPosterior(ABC):
     Attributes:
         family: its name in files and messages.
         names: names of its arrays; the first has the number of weights as its last dimension, ``"loc"`` is the centre.
+        shapes: the dimensions of its arrays by name, a letter each: ``"PR"`` for ``[P, R]``, with P the number of
+            weights; those left out are not checked.
+        not_negative: names of arrays without negative numbers.
         has_density: whether :meth:`log_prob` is known.
         has_spread: whether draws differ from each other.
         independent: whether the weights are independent Gaussians ``N(loc, scale^2)``.
@@ -43,6 +46,8 @@ class WeightPosterior(ABC):
 
     family: ClassVar[str]
     names: ClassVar[tuple[str, ...]]
+    shapes: ClassVar[Mapping[str, str]] = {}
+    not_negative: ClassVar[tuple[str, ...]] = ()
     has_density: ClassVar[bool] = False
     has_spread: ClassVar[bool] = True
     independent: ClassVar[bool] = False
@@ -79,6 +84,30 @@ class WeightPosterior(ABC):
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}={list(array.shape)}" for name, array in self.arrays.items())
         return f"{type(self).__name__}({shapes})"
+
+    def check(self, size: int) -> None:
+        """Raise a ValueError where the arrays are none of a posterior over ``size`` weights, naming the array."""
+        lengths = {"P": size}
+        for name, array in self.arrays.items():
+            letters = self.shapes.get(name)
+            if letters is not None:
+                fits = array.ndim == len(letters) and all(
+                    lengths.setdefault(letter, n) == n and (n > 0 or letter == "R")
+                    for letter, n in zip(letters, array.shape, strict=True)
+                )
+                if not fits:
+                    raise ValueError(
+                        f"{name} has the shape {list(array.shape)}; that of a {self.family} posterior over {size} "
+                        f"weights is [{', '.join(letters)}] with P = {size}"
+                    )
+            if not array.is_floating_point():
+                raise ValueError(f"{name} holds {array.dtype}, which are no floating-point numbers")
+            if not array.isfinite().all():
+                raise ValueError(f"{name} holds NaN or infinite numbers")
+            if name in self.not_negative and (array < 0).any():
+                raise ValueError(f"{name} holds negative numbers")
+        if self.size != size:
+            raise ValueError(f"{self.names[0]} holds {self.size} weights, but the flow has {size}")
 
     def log_prob(self, theta: Tensor) -> float:
         """Log density of weights ``theta [P]``, in double precision.
@@ -162,6 +191,7 @@ class MeanField(WeightPosterior):
     """Independent Gaussians: ``loc [P]``, ``scale [P]``."""
 
     family, names, has_density, independent = "mean_field", ("loc", "scale"), True, True
+    shapes, not_negative = {"loc": "P", "scale": "P"}, ("scale",)
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         loc = self.arrays["loc"]
@@ -176,6 +206,7 @@ class LowRank(WeightPosterior):
     """A Gaussian of covariance ``F F^T + diag(cov_diag)``: ``loc [P]``, ``cov_factor [P, r]``, ``cov_diag [P]``."""
 
     family, names, has_density = "low_rank", ("loc", "cov_factor", "cov_diag"), True
+    shapes, not_negative = {"loc": "P", "cov_factor": "PR", "cov_diag": "P"}, ("cov_diag",)
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         loc, factor, diagonal = (self.arrays[name] for name in self.names)
@@ -195,6 +226,7 @@ class LowRankPrecision(WeightPosterior):
     """
 
     family, names, has_density = "low_rank_precision", ("loc", "scale", "vectors", "shrink"), True
+    shapes, not_negative = {"loc": "P", "scale": "P", "vectors": "PR", "shrink": "R"}, ("scale", "shrink")
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         loc, scale, vectors, shrink = (self.arrays[name] for name in self.names)
@@ -212,6 +244,12 @@ class Multivariate(WeightPosterior):
     """A Gaussian of full covariance ``L L^T``: ``loc [P]``, ``scale_tril [P, P]``."""
 
     family, names, has_density = "multivariate", ("loc", "scale_tril"), True
+    shapes = {"loc": "P", "scale_tril": "PP"}
+
+    def check(self, size: int) -> None:
+        super().check(size)
+        if (self.arrays["scale_tril"].diagonal() < 0).any():
+            raise ValueError("scale_tril holds negative numbers on its diagonal")
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         loc = self.arrays["loc"]
@@ -226,6 +264,7 @@ class Point(WeightPosterior):
     """A single network: ``loc [P]``."""
 
     family, names, has_spread = "point", ("loc",), False
+    shapes = {"loc": "P"}
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         return self.arrays["loc"].clone()
@@ -235,6 +274,7 @@ class StoredDraws(WeightPosterior):
     """Stored draws ``[chains, draws, P]``. They may be many and lie in a file, so they are not copied."""
 
     family, names = "draws", ("draws",)
+    shapes = {"draws": "CDP"}
 
     def __init__(self, draws: Tensor) -> None:
         super().__init__(draws=draws)

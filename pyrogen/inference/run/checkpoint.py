@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.files import open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.flows import CouplingFlow
+from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.inference.run.data import TrainingData
 
-KIND, VERSION = "checkpoint", 2
+KIND = Kind("checkpoint", version=3, sealed=3)
 
 
 class CheckpointMismatchError(ValueError):
@@ -88,7 +88,7 @@ def save_checkpoint(
         for name, tensor in tensors.items():
             write_array(group, name, tensor.detach().cpu().numpy())
 
-    write_hdf5(path, KIND, VERSION, fill)
+    write_hdf5(path, KIND, fill)
 
 
 def load_checkpoint(
@@ -106,7 +106,7 @@ def load_checkpoint(
     """
     if not Path(path).exists():
         return None
-    with open_hdf5(path, KIND, VERSION) as file:
+    with open_hdf5(path, KIND) as file:
         saved = read_json(file, "identity")
         found = _flatten(_up_to_date(saved))
         wanted = _flatten(json.loads(json.dumps(identity)))

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrogen.files import FileFormatError, open_hdf5, write_empty_hdf5
+from pyrogen.files import FileFormatError
+from pyrogen.hdf5 import Kind, open_hdf5, write_empty_hdf5
 
-KIND, VERSION = "draws", 1
+KIND = Kind("draws", version=2, sealed=2, apart=("draws",))  # whose digests stand in the checkpoint
 
 
 class DrawStore:
@@ -57,7 +58,7 @@ class DrawStore:
             if path.exists():
                 self._check_own(path, run)
             self._create(path, shape, numbers, run)
-        with open_hdf5(path, KIND, VERSION) as file:
+        with open_hdf5(path, KIND) as file:
             dataset = file["draws"]
             found = (dataset.shape, dataset.dtype, file.attrs["run"])
             if found != (shape, numbers, run):
@@ -79,7 +80,7 @@ class DrawStore:
     def _check_own(path: Path, run: str) -> None:
         """A run that begins replaces draws of its own that were not yet in a checkpoint, but nothing else."""
         try:
-            with open_hdf5(path, KIND, VERSION) as file:
+            with open_hdf5(path, KIND) as file:
                 own = file.attrs["run"] == run
         except FileFormatError:
             own = False
@@ -100,7 +101,7 @@ class DrawStore:
             kind = h5py.h5t.py_create(numbers, logical=True)
             h5py.h5d.create(file.id, b"draws", kind, h5py.h5s.create_simple(shape), plan)
 
-        write_empty_hdf5(path, KIND, VERSION, fill, room=int(np.prod(shape)) * numbers.itemsize)
+        write_empty_hdf5(path, KIND, fill, room=int(np.prod(shape)) * numbers.itemsize)
 
     def append(self, theta: Tensor) -> None:
         """Keep ``theta [chains, P]`` as the next draw of every chain."""
