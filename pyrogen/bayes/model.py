@@ -9,12 +9,11 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.nn import PyroModule
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from pyrogen.bayes.distribution import EventWeights, FlowDistribution
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
 from pyrogen.events.preprocessing import Bijection, Identity, Standardise, from_config
@@ -284,7 +283,7 @@ class BayesianFlow(PyroModule):
             raise ValueError(f"size is {size}, less than the {batch} events of the batch; it is the training size")
         theta = pyro.sample(THETA, self.prior())
         # The subsample is named, not drawn: the batch was chosen by whoever calls the model.
-        with pyro.plate("data", size, subsample=torch.arange(batch)), _EventWeights(weights):
+        with pyro.plate("data", size, subsample=torch.arange(batch)), EventWeights(weights):
             return pyro.sample(EVENTS, FlowDistribution(self, theta, batch, context), obs=events)
 
     def log_prob(self, theta: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -323,68 +322,6 @@ class BayesianFlow(PyroModule):
             example = self.packing.call(self.initial_theta, "sample", 2, *_given(context))
             local.check_calls(lambda: local.call(means, variances, "log_prob", example, *_given(context)))
         return local
-
-
-class FlowDistribution(TorchDistribution):
-    """The events' distribution for given weights: what the observed site of :class:`BayesianFlow` samples from.
-
-    Args:
-        model: the Bayesian flow.
-        theta: one weight vector ``[P]``.
-        n: number of events in the batch.
-        context: conditions ``[n, k]``.
-        posterior: ``(mean [P], scale [P])`` of independent Gaussian weights; the log density is then computed with
-            local reparameterization, in place of the fixed ``theta``.
-    """
-
-    arg_constraints: dict[str, Any] = {}
-    support = constraints.real_vector
-
-    def __init__(
-        self,
-        model: BayesianFlow,
-        theta: Tensor,
-        n: int,
-        context: Tensor | None = None,
-        posterior: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
-        self.model, self.theta, self.context, self.posterior = model, theta, context, posterior
-        super().__init__(torch.Size((n,)), torch.Size((model.features or 1,)), validate_args=False)
-
-    def localized(self, mean: Tensor, scale: Tensor) -> FlowDistribution:
-        """The same, for weights ~ N(mean, scale^2) by local reparameterization."""
-        return FlowDistribution(self.model, self.theta, self.batch_shape[0], self.context, (mean, scale))
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
-        if tuple(batch_shape) != tuple(self.batch_shape):
-            raise ValueError(
-                f"cannot expand a batch of {self.batch_shape[0]} events to {list(batch_shape)}; "
-                "vectorized particles and chains are not supported: run them one after another"
-            )
-        return self
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self.posterior is not None:
-            return self.model.local_log_prob(*self.posterior, value, self.context)
-        return self.model.log_prob(self.theta, value, self.context)
-
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        if sample_shape:
-            raise ValueError(f"one set of {self.batch_shape[0]} events at a time; got sample_shape {sample_shape}")
-        with torch.no_grad():
-            return self.model.sample_events(self.theta, self.batch_shape[0], self.context)
-
-
-class _EventWeights(Messenger):
-    """Multiplies each event's log-likelihood by its weight; Pyro's own ``poutine.scale`` refuses signs and zeros."""
-
-    def __init__(self, weights: Tensor | None) -> None:
-        super().__init__()
-        self.weights = weights
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if self.weights is not None:
-            msg["scale"] = msg["scale"] * self.weights
 
 
 def normalise_weights(weights: Tensor) -> Tensor:
