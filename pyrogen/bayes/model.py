@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from pyrogen.bayes.distribution import EventWeights, FlowDistribution
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
+from pyrogen.bayes.scales import input_dtype, own_bijection
+from pyrogen.events.conditions import StandardiseContext
 from pyrogen.events.preprocessing import Bijection, Identity, Standardise, from_config
 from pyrogen.flows import CouplingFlow, upgrade_buffers
 from pyrogen.seeds import untouched
@@ -46,9 +48,11 @@ class BayesianFlow(PyroModule):
             of the events' own variables. ``"auto"``: standardise, or nothing for a flow on the unit box; ``None``:
             nothing. Bijections that are not yet fitted act as the identity until a backend's ``fit`` (or
             :meth:`prepare`) sets their constants.
+        context_preprocessing: a bijection for the conditions, likewise; its Jacobian does not count. ``"auto"``:
+            :class:`~pyrogen.events.StandardiseContext`, so that conditions may have any unit; ``None``: nothing.
 
     Raises:
-        TypeError: the flow lacks ``log_prob`` or ``sample``.
+        TypeError: the flow lacks ``log_prob`` or ``sample``, or a preprocessing is no bijection.
         ValueError: a prior width that is not positive, or a pattern that matches nothing.
     """
 
@@ -57,6 +61,7 @@ class BayesianFlow(PyroModule):
         flow: nn.Module,
         prior_scale: float | str | Mapping[str, float] = 1.0,
         preprocessing: Bijection | str | None = "auto",
+        context_preprocessing: Bijection | str | None = "auto",
     ) -> None:
         super().__init__()
         missing = [name for name in ("log_prob", "sample") if not callable(getattr(flow, name, None))]
@@ -65,14 +70,15 @@ class BayesianFlow(PyroModule):
                 f"cannot lift a {type(flow).__name__}: a flow is a torch.nn.Module with log_prob(x) and sample(n)"
                 + (f"; it lacks {' and '.join(missing)}" if missing else "")
             )
-        if preprocessing == "auto":
-            preprocessing = Identity() if getattr(flow, "on_unit_box", False) else Standardise()
-        elif preprocessing is None:
-            preprocessing = Identity()
-        elif isinstance(preprocessing, str):
-            raise ValueError(f'unknown preprocessing {preprocessing!r}; give "auto", None or a bijection')
         self.flow = copy.deepcopy(flow).requires_grad_(False)  # type: ignore[misc]
-        self.preprocessing = copy.deepcopy(preprocessing)  # type: ignore[misc]
+        default = Identity() if self.on_unit_box else Standardise()
+        self.preprocessing = own_bijection(preprocessing, default, "preprocessing")  # type: ignore[misc]
+        default = Identity() if self.context == 0 else StandardiseContext()
+        self.context_preprocessing = own_bijection(  # type: ignore[misc]
+            context_preprocessing, default, "context_preprocessing"
+        )
+        #: Whether events and conditions are float64 until they are preprocessed, as float32 would not hold them.
+        self.wide = False
         self.prior_scale: float | str | dict[str, float]
         if isinstance(prior_scale, Mapping):
             self.prior_scale = {pattern: float(width) for pattern, width in prior_scale.items()}
@@ -97,6 +103,11 @@ class BayesianFlow(PyroModule):
     def preprocessing(self) -> Bijection:
         """The bijection from the events' units to the flow's."""
         return self._modules["preprocessing"]  # type: ignore[return-value]
+
+    @property
+    def context_preprocessing(self) -> Bijection:
+        """The bijection from the units of the conditions to the flow's."""
+        return self._modules["context_preprocessing"]  # type: ignore[return-value]
 
     @property
     def prior_scales(self) -> Tensor:
@@ -134,6 +145,14 @@ class BayesianFlow(PyroModule):
         return self.initial_theta.dtype
 
     @property
+    def input_dtype(self) -> torch.dtype:
+        """Floating-point type of events and conditions before their preprocessing, and of generated events.
+
+        That of the weights, or float64 where float32 would not hold the training events.
+        """
+        return torch.float64 if self.wide else self.dtype
+
+    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return self.initial_theta.device
@@ -146,20 +165,25 @@ class BayesianFlow(PyroModule):
         self,
         events: Tensor,
         weights: Tensor | None = None,
+        context: Tensor | None = None,
         *,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> BayesianFlow:
-        """A copy of the model ready for training on ``events [N, d]``.
+        """A copy of the model ready for training on ``events [N, d]`` with conditions ``context [N, k]``.
 
-        Its preprocessing constants are fitted to the events, if they were not set before, and its weights have the
-        given type and are on the given device. The model itself is left as it is.
+        Its preprocessing constants are fitted to both, if they were not set before, and its weights have the given
+        type and are on the given device. The model itself is left as it is.
         """
         prepared = copy.deepcopy(self)
         prepared._features = events.shape[-1]
         if not prepared.preprocessing.fitted:
             prepared.preprocessing.fit(events, weights)
-        prepared.preprocessing.to(device=device)  # its constants stay in float64
+        if context is not None and not prepared.context_preprocessing.fitted:
+            prepared.context_preprocessing.fit(context, weights)
+        for bijection in (prepared.preprocessing, prepared.context_preprocessing):
+            bijection.to(device=device)  # its constants stay in float64
+        prepared.wide = self.wide or input_dtype(dtype or self.dtype, events, context) != (dtype or self.dtype)
         prepared.flow.to(device=device, dtype=dtype)
         for name, buffer in prepared._buffers.items():
             if buffer is not None:
@@ -182,7 +206,17 @@ class BayesianFlow(PyroModule):
             "prior_scale": self.prior_scale,
             "preprocessing": self.preprocessing.config(),
             "dtype": str(self.dtype).removeprefix("torch."),
+            **self._describe_inputs(),
         }
+
+    def _describe_inputs(self) -> dict[str, Any]:
+        """Preprocessing of conditions and type of the inputs; nothing where they are as in files of old versions."""
+        told: dict[str, Any] = {}
+        if self.context_preprocessing.fitted and not isinstance(self.context_preprocessing, Identity):
+            told["context_preprocessing"] = self.context_preprocessing.config()
+        if self.input_dtype != self.dtype:
+            told["input_dtype"] = str(self.input_dtype).removeprefix("torch.")
+        return told
 
     @classmethod
     def from_description(
@@ -212,8 +246,15 @@ class BayesianFlow(PyroModule):
             config = dict(description["flow_config"])
             flow = CouplingFlow(**config | {"dtype": dtype[config["dtype"]]})
         flow = copy.deepcopy(flow).to(dtype[description["dtype"]])  # the caller's module stays as it is
-        model = cls(flow, description["prior_scale"], from_config(description["preprocessing"]))
+        context = description.get("context_preprocessing")  # absent where conditions are taken as they are
+        model = cls(
+            flow,
+            description["prior_scale"],
+            from_config(description["preprocessing"]),
+            None if context is None else from_config(context),
+        )
         model._features = description["features"]
+        model.wide = description.get("input_dtype", description["dtype"]) != description["dtype"]
         if model.describe()["parameters"] != description["parameters"]:
             raise ValueError("the parameters of the flow given differ in name or shape from those saved")
         model._load_flow_buffers(buffers)
@@ -288,21 +329,30 @@ class BayesianFlow(PyroModule):
 
     def log_prob(self, theta: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log density ``[N]`` of events ``x [N, d]`` for one weight vector ``theta [P]``, in the events' units."""
-        inner, log_jacobian = self.preprocessing(x)
-        return self.packing.call(theta, "log_prob", inner, *_given(context)) + log_jacobian
+        inner, log_jacobian = self._inner(x)
+        return self.packing.call(theta, "log_prob", inner, *self._conditions(context)) + log_jacobian
 
     def local_log_prob(self, mean: Tensor, scale: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log density ``[N]`` with activations drawn per event for weights ~ N(mean [P], scale [P]^2); for training."""
         if self._local is None:
             self._local = self._checked_local()
-        inner, log_jacobian = self.preprocessing(x)
+        inner, log_jacobian = self._inner(x)
         means, variances = self.packing.unpack(mean), self.packing.unpack(scale * scale)
-        return self._local.call(means, variances, "log_prob", inner, *_given(context)) + log_jacobian
+        return self._local.call(means, variances, "log_prob", inner, *self._conditions(context)) + log_jacobian
 
     def sample_events(self, theta: Tensor, n: int, context: Tensor | None = None) -> Tensor:
         """``n`` events ``[n, d]`` of the network with weights ``theta [P]``, in the events' units."""
-        inner = self.packing.call(theta, "sample", n, *_given(context))
-        return self.preprocessing.inverse(inner)[0]
+        inner = self.packing.call(theta, "sample", n, *self._conditions(context))
+        return self.preprocessing.inverse(inner.to(self.input_dtype))[0]
+
+    def _inner(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Events in the flow's variables and type, and the log-Jacobian ``[N]``."""
+        inner, log_jacobian = self.preprocessing(x)
+        return inner.to(self.dtype), log_jacobian.to(self.dtype)
+
+    def _conditions(self, context: Tensor | None) -> tuple[Tensor, ...]:
+        """Conditions in the flow's units and type, for :func:`_given`."""
+        return _given(None if context is None else self.context_preprocessing(context)[0].to(self.dtype))
 
     def local_obstacle(self) -> str | None:
         """Why the flow's layers do not allow local reparameterization; None where they do."""

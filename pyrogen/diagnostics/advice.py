@@ -232,7 +232,7 @@ class _Look:
             raise _NotCheckedError("the training events were weighted")
         location, scale = weights.arrays["loc"], weights.arrays["scale"]
         outward = info.settings.get("kl_weight", 1.0) * float((1 - (scale / model.prior_scales).square()).sum())
-        events = probe_points(self.events, min(BALANCED, len(self.events)), self.seed).to(model.dtype)
+        events = probe_points(self.events, min(BALANCED, len(self.events)), self.seed).to(model.input_dtype)
         forces = []
         with torch.no_grad():
             for theta in weights.draws(DRAWS, self.seed + 3):
@@ -294,7 +294,7 @@ class _Look:
     def density(self) -> Iterator[Finding]:
         assert self.events is not None
         rows = torch.arange(len(self.events))[: self.generated]
-        context = None if self.context is None else as_tensor(self.context, self.posterior.model.dtype)[rows]
+        context = None if self.context is None else as_tensor(self.context, torch.float64)[rows]
         draws = self.posterior.weights.count(self.draws)
         log_prob = self.posterior.log_prob(self.events[rows], draws, context=context, seed=self.seed)
         bad = (~log_prob.isfinite()).double().mean(0)

@@ -5,6 +5,7 @@ from . import hdf5 as hdf5
 from . import lhe as lhe
 from . import npy as npy
 from . import root as root
+from .conditions import StandardiseContext
 from .coordinates import (
     PERIODIC,
     BeamLimit,
@@ -56,6 +57,7 @@ __all__ = [
     "PartWriter",
     "Identity",
     "Standardise",
+    "StandardiseContext",
     "UnitBox",
     "check_events",
     "check_weights",

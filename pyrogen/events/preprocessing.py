@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from .sample import EventSample, EventsLike
@@ -185,7 +185,8 @@ class _Affine(FittedConstants):
         """Shift and scale (positive) from the two constants."""
 
     def valid(self, *constants: Tensor) -> Tensor:
-        return self._shift_and_scale(*constants)[1] > 0
+        scale = self._shift_and_scale(*constants)[1]
+        return (scale > 0) & scale.isfinite()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         shift, scale = self._shift_and_scale(*self._cast(x))
@@ -211,16 +212,15 @@ class Standardise(_Affine):
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         sample = as_sample(events, weights)
         _check_spread(sample)
-        mean = np.average(sample.values, axis=0, weights=sample.weights)
-        variance = np.average((sample.values - mean) ** 2, axis=0, weights=sample.weights)
+        mean, std = moments(sample.values, sample.weights)
         # Only negative weights can do this.
-        for column, value in enumerate(variance):
-            if not value > 0:
-                raise ValueError(
-                    f"column {column} ({sample.names[column]}) has weighted variance {value:.6g}; negative "
-                    "weights outweigh the positive ones away from its mean, so it cannot be standardised"
-                )
-        self._set([mean, np.sqrt(variance)])
+        for column in np.flatnonzero(~(std > 0)):
+            value = np.average((sample.values - mean) ** 2, axis=0, weights=sample.weights)[column]
+            raise ValueError(
+                f"column {column} ({sample.names[column]}) has weighted variance {value:.6g}; negative "
+                "weights outweigh the positive ones away from its mean, so it cannot be standardised"
+            )
+        self._set([mean, std])
         return self
 
     def _shift_and_scale(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -354,6 +354,27 @@ def as_sample(events: EventsLike, weights: ArrayLike | Tensor | None) -> EventSa
             return events
         return EventSample(events.values, events.names, weights=weights)
     return EventSample(events, weights=weights)
+
+
+def moments(
+    values: NDArray[np.float64], weights: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted mean and standard deviation ``[d]`` of ``[N, d]``; NaN where negative weights leave no variance.
+
+    Powers of two are taken out, so that squares of 1e200 and 1e-200 are no infinity and no zero.
+    """
+    unit = _unit(values)
+    mean = np.average(values / unit, axis=0, weights=weights)
+    distance = values / unit - mean
+    distance_unit = _unit(distance)
+    variance = np.average((distance / distance_unit) ** 2, axis=0, weights=weights)
+    with np.errstate(invalid="ignore"):
+        return mean * unit, np.sqrt(variance) * distance_unit * unit
+
+
+def _unit(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A power of two near the largest number of each column: dividing by it is exact."""
+    return np.ldexp(1.0, np.frexp(np.abs(values).max(axis=0))[1].clip(-1000, 1000))
 
 
 def _check_spread(sample: EventSample) -> None:

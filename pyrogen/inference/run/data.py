@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyrogen.bayes.inputs import as_tensor, check_context
 from pyrogen.bayes.model import BayesianFlow
+from pyrogen.bayes.scales import input_dtype
 from pyrogen.events import EventSample, EventsLike, check_events, check_weights
 
 
@@ -19,7 +20,7 @@ class TrainingData:
     """Checked training events.
 
     Attributes:
-        events: ``[N, d]``.
+        events: ``[N, d]``, in the model's type or, where this would not hold them, in float64; so is the context.
         weights: event weights ``[N]`` in units of their mean absolute value, or None.
         context: conditions ``[N, k]`` or None.
         names, units: column names and units, where the events had them.
@@ -54,6 +55,7 @@ class TrainingData:
             check_weights(weights, n)
             # Only ratios of weights matter; in these units their squares fit into a float32.
             weights = as_tensor(weights, torch.float64)
+            weights = torch.ldexp(weights, -torch.frexp(weights.abs().max()).exponent.clamp(-1000, 1000))
             weights = weights / weights.abs().mean()
             effective = float(weights.sum() ** 2 / weights.square().sum())
             if effective < 1:
@@ -62,14 +64,12 @@ class TrainingData:
                     "negative weights cancel almost completely, and nothing is left to learn from"
                 )
         check_context(context, model.context, n)
+        given = {"events": events, "weights": weights, "context": context}
+        exact = {name: as_tensor(value, torch.float64) for name, value in given.items() if value is not None}
+        inputs = torch.float64 if model.wide else input_dtype(dtype, exact["events"], exact.get("context"))
         tensors = {
-            name: as_tensor(value, dtype, device)
-            for name, value in (("events", events), ("weights", weights), ("context", context))
-            if value is not None
+            name: value.to(dtype=dtype if name == "weights" else inputs, device=device) for name, value in exact.items()
         }
-        for name in ("events", "context"):
-            if name in tensors:  # a float32 may overflow where a float64 did not
-                check_events(tensors[name], what=f"{name} in {dtype}")
         digest = hashlib.sha256()
         for name, tensor in tensors.items():
             digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
@@ -86,7 +86,7 @@ def prepare(
         ValueError: events, weights or context that cannot be learned from.
     """
     data = TrainingData.check(model, events, weights, context, dtype or model.dtype, device)
-    model = model.prepare(data.events, data.weights, dtype=dtype, device=device)
+    model = model.prepare(data.events, data.weights, data.context, dtype=dtype, device=device)
     check_on_support(model, data.events)
     return model, data
 
@@ -150,8 +150,9 @@ def prepare_many(
         ValueError: samples that cannot be learned from, the number of the first one named.
     """
     parts = _checked(model, samples, dtype, device)
-    events = torch.stack([part.events for part in parts])
+    events = torch.stack([part.events.double() for part in parts])
     model = model.prepare(events.flatten(0, 1), dtype=dtype, device=device)
+    events = events.to(model.input_dtype)
     check_on_support(model, events.flatten(0, 1))
     digests = tuple(part.digest for part in parts)
     together = hashlib.sha256("".join(digests).encode()).hexdigest()
