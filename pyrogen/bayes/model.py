@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -17,8 +17,10 @@ from pyrogen.bayes.distribution import EventWeights, FlowDistribution
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
 from pyrogen.bayes.scales import input_dtype, own_bijection
+from pyrogen.events.bijection import Bijection, from_config
 from pyrogen.events.conditions import StandardiseContext
-from pyrogen.events.preprocessing import Bijection, Identity, Standardise, from_config
+from pyrogen.events.preprocessing import Identity, Standardise
+from pyrogen.events.sample import EventSample
 from pyrogen.flows import CouplingFlow, upgrade_buffers
 from pyrogen.seeds import untouched
 
@@ -167,18 +169,19 @@ class BayesianFlow(PyroModule):
         weights: Tensor | None = None,
         context: Tensor | None = None,
         *,
+        names: Sequence[str] | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> BayesianFlow:
         """A copy of the model ready for training on ``events [N, d]`` with conditions ``context [N, k]``.
 
         Its preprocessing constants are fitted to both, if they were not set before, and its weights have the given
-        type and are on the given device. The model itself is left as it is.
+        type and are on the given device. The model itself is left as it is. Errors call the columns by ``names``.
         """
         prepared = copy.deepcopy(self)
         prepared._features = events.shape[-1]
         if not prepared.preprocessing.fitted:
-            prepared.preprocessing.fit(events, weights)
+            prepared.preprocessing.fit(EventSample(events, names, weights=weights))
         if context is not None and not prepared.context_preprocessing.fitted:
             prepared.context_preprocessing.fit(context, weights)
         for bijection in (prepared.preprocessing, prepared.context_preprocessing):

@@ -7,7 +7,8 @@ import copy
 import torch
 from torch import Tensor
 
-from pyrogen.events.preprocessing import Bijection, Identity
+from pyrogen.events.bijection import Bijection
+from pyrogen.events.preprocessing import Identity
 
 LOST = 1e-4  # a rounding by more than this part of a standard deviation moves what a network sees
 SHARE = 0.01  # of the events may be rounded by more

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .preprocessing import Standardise, as_sample, moments
+from .bijection import as_sample
+from .preprocessing import Standardise, moments
 from .sample import EventsLike
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -86,13 +87,23 @@ def prepare(
         ValueError: events, weights or context that cannot be learned from.
     """
     data = TrainingData.check(model, events, weights, context, dtype or model.dtype, device)
-    model = model.prepare(data.events, data.weights, data.context, dtype=dtype, device=device)
-    check_on_support(model, data.events)
+    data = replace(data, events=model.preprocessing.dequantised(data.events, _names(data)))
+    model = model.prepare(data.events, data.weights, data.context, names=data.names, dtype=dtype, device=device)
+    check_on_support(model, data.events, data.names)
     return model, data
 
 
-def check_on_support(model: BayesianFlow, events: Tensor) -> None:
-    """A flow on the unit box has no density outside: say so before the training meets an infinite loss."""
+def _names(data: TrainingData) -> tuple[str, ...]:
+    return data.names or tuple(f"x{i}" for i in range(data.events.shape[-1]))
+
+
+def check_on_support(model: BayesianFlow, events: Tensor, names: Sequence[str] | None) -> None:
+    """Check that training events have a density: say so before the training meets an infinite loss.
+
+    Raises:
+        ValueError: events outside of a bijection of the preprocessing, or of the unit box of the flow.
+    """
+    model.preprocessing.check(events, names)
     if not model.on_unit_box:
         return
     inner = model.preprocessing(events)[0]
@@ -150,13 +161,15 @@ def prepare_many(
         ValueError: samples that cannot be learned from, the number of the first one named.
     """
     parts = _checked(model, samples, dtype, device)
-    events = torch.stack([part.events.double() for part in parts])
-    model = model.prepare(events.flatten(0, 1), dtype=dtype, device=device)
+    together = torch.cat([part.events.double() for part in parts])
+    events = model.preprocessing.dequantised(together, _names(parts[0]))
+    model = model.prepare(events, names=parts[0].names, dtype=dtype, device=device)
     events = events.to(model.input_dtype)
-    check_on_support(model, events.flatten(0, 1))
+    check_on_support(model, events, parts[0].names)
+    events = events.reshape(len(parts), -1, events.shape[-1])
     digests = tuple(part.digest for part in parts)
-    together = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return model, ManySamples(events, None, None, parts[0].names, parts[0].units, together, digests)
+    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return model, ManySamples(events, None, None, parts[0].names, parts[0].units, digest, digests)
 
 
 def prepare_together(model: BayesianFlow, samples: Any, dtype: torch.dtype | None, device: str) -> BayesianFlow:
@@ -172,7 +185,11 @@ def prepare_together(model: BayesianFlow, samples: Any, dtype: torch.dtype | Non
             f"{len(weights)} of {len(parts)} samples have event weights; give all of them weights, or none"
         )
     together = torch.cat([part.events for part in parts])
-    return model.prepare(together, torch.cat(weights) if weights else None, dtype=dtype, device=device)
+    together = model.preprocessing.dequantised(together, _names(parts[0]))
+    w = torch.cat(weights) if weights else None
+    model = model.prepare(together, w, names=parts[0].names, dtype=dtype, device=device)
+    check_on_support(model, together.to(model.input_dtype), parts[0].names)
+    return model
 
 
 def _checked(model: BayesianFlow, samples: Any, dtype: torch.dtype | None, device: str) -> list[TrainingData]:
