@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,10 @@ from pyrogen.bayes.inputs import as_tensor, check_context
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.bayes.scales import input_dtype
 from pyrogen.events import EventSample, EventsLike, check_events, check_weights
+from pyrogen.flows import CouplingFlow
+from pyrogen.inference.problems import report
+from pyrogen.inference.run.existence import obstacles
+from pyrogen.posterior.info import Finding
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class TrainingData:
         context: conditions ``[N, k]`` or None.
         names, units: column names and units, where the events had them.
         digest: SHA-256 of all numbers, by which a checkpoint knows its data.
+        findings: what makes a density of them doubtful.
     """
 
     events: Tensor
@@ -34,6 +39,7 @@ class TrainingData:
     names: tuple[str, ...] | None
     units: tuple[str, ...] | None
     digest: str
+    findings: tuple[Finding, ...] = field(default=(), kw_only=True)
 
     @classmethod
     def check(
@@ -43,7 +49,7 @@ class TrainingData:
 
         Raises:
             ValueError: NaN or infinite events, wrong shapes, an empty sample, weights of wrong length or without a
-                positive sum, a context that does not fit the flow.
+                positive sum, a context that does not fit the flow, events that have no density.
         """
         names = units = None
         if isinstance(events, EventSample):
@@ -67,6 +73,9 @@ class TrainingData:
         check_context(context, model.context, n)
         given = {"events": events, "weights": weights, "context": context}
         exact = {name: as_tensor(value, torch.float64) for name, value in given.items() if value is not None}
+        labels = names or tuple(f"x{i}" for i in range(exact["events"].shape[1]))
+        exact["events"] = model.preprocessing.dequantised(exact["events"], labels)
+        findings = _obstacles(model, exact["events"], exact.get("weights"), labels)
         inputs = torch.float64 if model.wide else input_dtype(dtype, exact["events"], exact.get("context"))
         tensors = {
             name: value.to(dtype=dtype if name == "weights" else inputs, device=device) for name, value in exact.items()
@@ -75,7 +84,32 @@ class TrainingData:
         for name, tensor in tensors.items():
             digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return cls(tensors["events"], tensors.get("weights"), tensors.get("context"), names, units, digest.hexdigest())
+        return cls(
+            tensors["events"],
+            tensors.get("weights"),
+            tensors.get("context"),
+            names,
+            units,
+            digest.hexdigest(),
+            findings=findings,
+        )
+
+
+def _obstacles(
+    model: BayesianFlow, events: Tensor, weights: Tensor | None, names: Sequence[str]
+) -> tuple[Finding, ...]:
+    """What makes a density of the events doubtful, also told as warnings.
+
+    Raises:
+        ValueError: there is no density. Of flows of another kind, which may know of probabilities, it is doubtful.
+    """
+    findings = obstacles(events.cpu().numpy(), None if weights is None else weights.cpu().numpy(), names)
+    if isinstance(model.flow, CouplingFlow):
+        for finding in findings:
+            if finding.serious:
+                raise ValueError(f"these events have no density: {finding.found}. {finding.advice}")
+    report(findings)
+    return tuple(findings)
 
 
 def prepare(
@@ -87,14 +121,9 @@ def prepare(
         ValueError: events, weights or context that cannot be learned from.
     """
     data = TrainingData.check(model, events, weights, context, dtype or model.dtype, device)
-    data = replace(data, events=model.preprocessing.dequantised(data.events, _names(data)))
     model = model.prepare(data.events, data.weights, data.context, names=data.names, dtype=dtype, device=device)
     check_on_support(model, data.events, data.names)
     return model, data
-
-
-def _names(data: TrainingData) -> tuple[str, ...]:
-    return data.names or tuple(f"x{i}" for i in range(data.events.shape[-1]))
 
 
 def check_on_support(model: BayesianFlow, events: Tensor, names: Sequence[str] | None) -> None:
@@ -161,15 +190,15 @@ def prepare_many(
         ValueError: samples that cannot be learned from, the number of the first one named.
     """
     parts = _checked(model, samples, dtype, device)
-    together = torch.cat([part.events.double() for part in parts])
-    events = model.preprocessing.dequantised(together, _names(parts[0]))
+    events = torch.cat([part.events.double() for part in parts])
     model = model.prepare(events, names=parts[0].names, dtype=dtype, device=device)
     events = events.to(model.input_dtype)
     check_on_support(model, events, parts[0].names)
     events = events.reshape(len(parts), -1, events.shape[-1])
     digests = tuple(part.digest for part in parts)
     digest = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return model, ManySamples(events, None, None, parts[0].names, parts[0].units, digest, digests)
+    findings = tuple(dict.fromkeys(finding for part in parts for finding in part.findings))
+    return model, ManySamples(events, None, None, parts[0].names, parts[0].units, digest, digests, findings=findings)
 
 
 def prepare_together(model: BayesianFlow, samples: Any, dtype: torch.dtype | None, device: str) -> BayesianFlow:
@@ -185,7 +214,6 @@ def prepare_together(model: BayesianFlow, samples: Any, dtype: torch.dtype | Non
             f"{len(weights)} of {len(parts)} samples have event weights; give all of them weights, or none"
         )
     together = torch.cat([part.events for part in parts])
-    together = model.preprocessing.dequantised(together, _names(parts[0]))
     w = torch.cat(weights) if weights else None
     model = model.prepare(together, w, names=parts[0].names, dtype=dtype, device=device)
     check_on_support(model, together.to(model.input_dtype), parts[0].names)
