@@ -23,7 +23,7 @@ from pyrogen.events import (
     UnitBox,
     lepton_pair_coordinates,
 )
-from pyrogen.events.preprocessing import from_config
+from pyrogen.events.bijection import from_config
 
 SAMPLE = Path(__file__).parents[1] / "examples" / "data" / "drell_yan_5k.h5"
 ELECTRON, MUON = 0.0, 0.10566

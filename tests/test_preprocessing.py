@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pyrogen.events import Chain, EventSample, Identity, Standardise, UnitBox
-from pyrogen.events.preprocessing import from_config
+from pyrogen.events.bijection import from_config
 
 SCALES = np.array([1e-3, 1.0, 5e3])
 MAKERS = {
@@ -165,7 +165,7 @@ def test_moves_with_the_module():
     [
         (
             lambda: from_config({"kind": "whiten"}),
-            "unknown preprocessing 'whiten'; known are .*chain, columns, identity,",
+            "unknown preprocessing 'whiten'; known are .*chain, columns, dequantise, identity,",
         ),
         (lambda: from_config({"kind": "standardise", "fitted": True}), "'standardise' lacks 'mean'"),
         (

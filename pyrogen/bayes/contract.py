@@ -1,11 +1,10 @@
-"""What a flow of any kind gets and has to give, and how the weights of events enter the likelihood."""
+"""What a flow of any kind gets and has to give."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyrogen.checks import is_number
@@ -35,15 +34,3 @@ def told(flow: nn.Module, name: str) -> int | None:
 def given(context: Tensor | None) -> tuple[Tensor, ...]:
     """Context as an optional positional argument: flows without conditions need not know the word."""
     return () if context is None else (context,)
-
-
-class EventWeights(Messenger):
-    """Multiplies each event's log-likelihood by its weight; Pyro's own ``poutine.scale`` refuses signs and zeros."""
-
-    def __init__(self, weights: Tensor | None) -> None:
-        super().__init__()
-        self.weights = weights
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if self.weights is not None:
-            msg["scale"] = msg["scale"] * self.weights

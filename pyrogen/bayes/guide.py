@@ -15,7 +15,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyrogen.bayes.model import THETA, BayesianFlow, FlowDistribution
+from pyrogen.bayes.distribution import FlowDistribution
+from pyrogen.bayes.model import THETA, BayesianFlow
 from pyrogen.checks import BOOLEAN, FUNCTION, POSITIVE, door, optional, whole
 
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyrogen.bayes.contract import EventWeights, check_output, given, told
+from pyrogen.bayes.contract import check_output, given, told
+from pyrogen.bayes.distribution import EventWeights, FlowDistribution
 from pyrogen.bayes.evaluation import in_evaluation_mode
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
+from pyrogen.bayes.scales import input_dtype, own_bijection
 from pyrogen.checks import DEVICE, DTYPE, door, optional
-from pyrogen.events.preprocessing import Bijection, Identity, Standardise, from_config
+from pyrogen.events.bijection import Bijection, from_config
+from pyrogen.events.conditions import StandardiseContext
+from pyrogen.events.preprocessing import Identity, Standardise
+from pyrogen.events.sample import EventSample
 from pyrogen.flows import CouplingFlow, upgrade_buffers
 from pyrogen.seeds import untouched
 
@@ -50,9 +54,11 @@ class BayesianFlow(PyroModule):
             of the events' own variables. ``"auto"``: standardise, or nothing for a flow on the unit box; ``None``:
             nothing. Bijections that are not yet fitted act as the identity until a backend's ``fit`` (or
             :meth:`prepare`) sets their constants.
+        context_preprocessing: a bijection for the conditions, likewise; its Jacobian does not count. ``"auto"``:
+            :class:`~pyrogen.events.StandardiseContext`, so that conditions may have any unit; ``None``: nothing.
 
     Raises:
-        TypeError: the flow lacks ``log_prob`` or ``sample``, or ``preprocessing`` is no bijection.
+        TypeError: the flow lacks ``log_prob`` or ``sample``, or a preprocessing is no bijection.
         ValueError: a prior width that is not positive, a pattern that matches nothing, or batch normalisation without
             running averages.
 
@@ -65,6 +71,7 @@ class BayesianFlow(PyroModule):
         flow: nn.Module,
         prior_scale: float | str | Mapping[str, float] = 1.0,
         preprocessing: Bijection | str | None = "auto",
+        context_preprocessing: Bijection | str | None = "auto",
     ) -> None:
         super().__init__()
         missing = [name for name in ("log_prob", "sample") if not callable(getattr(flow, name, None))]
@@ -73,17 +80,15 @@ class BayesianFlow(PyroModule):
                 f"cannot lift a {type(flow).__name__}: a flow is a torch.nn.Module with log_prob(x) and sample(n)"
                 + (f"; it lacks {' and '.join(missing)}" if missing else "")
             )
-        if preprocessing == "auto":
-            preprocessing = Identity() if getattr(flow, "on_unit_box", False) else Standardise()
-        elif preprocessing is None:
-            preprocessing = Identity()
-        elif isinstance(preprocessing, str):
-            raise ValueError(f'unknown preprocessing {preprocessing!r}; give "auto", None or a bijection')
-        elif not isinstance(preprocessing, Bijection):
-            what = type(preprocessing).__name__
-            raise TypeError(f'preprocessing is a {what}; give "auto", None or a bijection of pg.events')
         self.flow = in_evaluation_mode(copy.deepcopy(flow)).requires_grad_(False)  # type: ignore[misc]
-        self.preprocessing = copy.deepcopy(preprocessing)  # type: ignore[misc]
+        default = Identity() if self.on_unit_box else Standardise()
+        self.preprocessing = own_bijection(preprocessing, default, "preprocessing")  # type: ignore[misc]
+        default = Identity() if self.context == 0 else StandardiseContext()
+        self.context_preprocessing = own_bijection(  # type: ignore[misc]
+            context_preprocessing, default, "context_preprocessing"
+        )
+        #: Whether events and conditions are float64 until they are preprocessed, as float32 would not hold them.
+        self.wide = False
         self.packing = WeightPacking(self.flow)
         scales = self.packing.scales(prior_scale)
         self.prior_scale: float | str | dict[str, float]
@@ -112,6 +117,11 @@ class BayesianFlow(PyroModule):
     def preprocessing(self) -> Bijection:
         """The bijection from the events' units to the flow's."""
         return self._modules["preprocessing"]  # type: ignore[return-value]
+
+    @property
+    def context_preprocessing(self) -> Bijection:
+        """The bijection from the units of the conditions to the flow's."""
+        return self._modules["context_preprocessing"]  # type: ignore[return-value]
 
     @property
     def prior_scales(self) -> Tensor:
@@ -149,6 +159,14 @@ class BayesianFlow(PyroModule):
         return self.initial_theta.dtype
 
     @property
+    def input_dtype(self) -> torch.dtype:
+        """Floating-point type of events and conditions before their preprocessing, and of generated events.
+
+        That of the weights, or float64 where float32 would not hold the training events.
+        """
+        return torch.float64 if self.wide else self.dtype
+
+    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return self.initial_theta.device
@@ -168,20 +186,26 @@ class BayesianFlow(PyroModule):
         self,
         events: Tensor,
         weights: Tensor | None = None,
+        context: Tensor | None = None,
         *,
+        names: Sequence[str] | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> BayesianFlow:
-        """A copy of the model ready for training on ``events [N, d]``.
+        """A copy of the model ready for training on ``events [N, d]`` with conditions ``context [N, k]``.
 
-        Its preprocessing constants are fitted to the events, if they were not set before, and its weights have the
-        given type and are on the given device. The model itself is left as it is.
+        Its preprocessing constants are fitted to both, if they were not set before, and its weights have the given
+        type and are on the given device. The model itself is left as it is. Errors call the columns by ``names``.
         """
         prepared = self.packing.copied(self)
         prepared._features = events.shape[-1]
         if not prepared.preprocessing.fitted:
-            prepared.preprocessing.fit(events, weights)
-        prepared.preprocessing.to(device=device)  # its constants stay in float64
+            prepared.preprocessing.fit(EventSample(events, names, weights=weights))
+        if context is not None and not prepared.context_preprocessing.fitted:
+            prepared.context_preprocessing.fit(context, weights)
+        for bijection in (prepared.preprocessing, prepared.context_preprocessing):
+            bijection.to(device=device)  # its constants stay in float64
+        prepared.wide = self.wide or input_dtype(dtype or self.dtype, events, context) != (dtype or self.dtype)
         prepared.flow.to(device=device, dtype=dtype)
         for name, buffer in prepared._buffers.items():
             if buffer is not None:
@@ -204,7 +228,17 @@ class BayesianFlow(PyroModule):
             "prior_scale": self.prior_scale,
             "preprocessing": self.preprocessing.config(),
             "dtype": str(self.dtype).removeprefix("torch."),
+            **self._describe_inputs(),
         }
+
+    def _describe_inputs(self) -> dict[str, Any]:
+        """Preprocessing of conditions and type of the inputs; nothing where they are as in files of old versions."""
+        told: dict[str, Any] = {}
+        if self.context_preprocessing.fitted and not isinstance(self.context_preprocessing, Identity):
+            told["context_preprocessing"] = self.context_preprocessing.config()
+        if self.input_dtype != self.dtype:
+            told["input_dtype"] = str(self.input_dtype).removeprefix("torch.")
+        return told
 
     @classmethod
     def from_description(
@@ -234,8 +268,15 @@ class BayesianFlow(PyroModule):
             config = dict(description["flow_config"])
             flow = CouplingFlow(**config | {"dtype": dtype[config["dtype"]]})
         flow = copy.deepcopy(flow).to(dtype[description["dtype"]])  # the caller's module stays as it is
-        model = cls(flow, description["prior_scale"], from_config(description["preprocessing"]))
+        context = description.get("context_preprocessing")  # absent where conditions are taken as they are
+        model = cls(
+            flow,
+            description["prior_scale"],
+            from_config(description["preprocessing"]),
+            None if context is None else from_config(context),
+        )
         model._features = description["features"]
+        model.wide = description.get("input_dtype", description["dtype"]) != description["dtype"]
         if model.describe()["parameters"] != description["parameters"]:
             raise ValueError("the parameters of the flow given differ in name or shape from those saved")
         model._load_flow_buffers(buffers)
@@ -310,27 +351,36 @@ class BayesianFlow(PyroModule):
 
     def log_prob(self, theta: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log density ``[N]`` of events ``x [N, d]`` for one weight vector ``theta [P]``, in the events' units."""
-        inner, log_jacobian = self.preprocessing(x)
-        log_density = self.packing.call(theta, "log_prob", inner, *given(context))
+        inner, log_jacobian = self._inner(x)
+        log_density = self.packing.call(theta, "log_prob", inner, *self._conditions(context))
         return check_output(self.flow, "log_prob", log_density, inner.shape[:-1]) + log_jacobian
 
     def local_log_prob(self, mean: Tensor, scale: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log density ``[N]`` with activations drawn per event for weights ~ N(mean [P], scale [P]^2); for training."""
         if self._local is None:
             self._local = self._checked_local()
-        inner, log_jacobian = self.preprocessing(x)
+        inner, log_jacobian = self._inner(x)
         means, variances = self.packing.unpack(mean), self.packing.unpack(scale * scale)
-        log_density = self._local.log_prob(means, variances, inner, *given(context))
+        log_density = self._local.log_prob(means, variances, inner, *self._conditions(context))
         return check_output(self.flow, "log_prob", log_density, inner.shape[:-1]) + log_jacobian
 
     def sample_events(self, theta: Tensor, n: int, context: Tensor | None = None) -> Tensor:
         """``n`` events ``[n, d]`` of the network with weights ``theta [P]``, in the events' units."""
         inner = self._sample_inner(theta, n, context)
-        return self.preprocessing.inverse(inner)[0]
+        return self.preprocessing.inverse(inner.to(self.input_dtype))[0]
+
+    def _inner(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Events in the flow's variables and type, and the log-Jacobian ``[N]``."""
+        inner, log_jacobian = self.preprocessing(x)
+        return inner.to(self.dtype), log_jacobian.to(self.dtype)
+
+    def _conditions(self, context: Tensor | None) -> tuple[Tensor, ...]:
+        """Conditions in the flow's units and type, as an optional argument."""
+        return given(None if context is None else self.context_preprocessing(context)[0].to(self.dtype))
 
     def _sample_inner(self, theta: Tensor, n: int, context: Tensor | None) -> Tensor:
         """``n`` events ``[n, d]`` of the network with weights ``theta [P]``, in the flow's units."""
-        inner = self.packing.call(theta, "sample", n, *given(context))
+        inner = self.packing.call(theta, "sample", n, *self._conditions(context))
         d = self._features or (inner.shape[-1] if isinstance(inner, Tensor) and inner.ndim else 1)
         return check_output(self.flow, "sample", inner, torch.Size((n, d)))
 
@@ -350,58 +400,8 @@ class BayesianFlow(PyroModule):
         means, variances = (self.packing.unpack(f * self.initial_theta) for f in (1.0, 0.0))
         with untouched(self.device), torch.no_grad():
             example = self._sample_inner(self.initial_theta, n, context)
-            local.check(means, variances, example, *given(context))
+            local.check(means, variances, example, *self._conditions(context))
         return local
-
-
-class FlowDistribution(TorchDistribution):
-    """The events' distribution for given weights: what the observed site of :class:`BayesianFlow` samples from.
-
-    Args:
-        model: the Bayesian flow.
-        theta: one weight vector ``[P]``.
-        n: number of events in the batch.
-        context: conditions ``[n, k]``.
-        posterior: ``(mean [P], scale [P])`` of independent Gaussian weights; the log density is then computed with
-            local reparameterization, in place of the fixed ``theta``.
-    """
-
-    arg_constraints: dict[str, Any] = {}
-    support = constraints.real_vector
-
-    def __init__(
-        self,
-        model: BayesianFlow,
-        theta: Tensor,
-        n: int,
-        context: Tensor | None = None,
-        posterior: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
-        self.model, self.theta, self.context, self.posterior = model, theta, context, posterior
-        super().__init__(torch.Size((n,)), torch.Size((model.features or 1,)), validate_args=False)
-
-    def localized(self, mean: Tensor, scale: Tensor) -> FlowDistribution:
-        """The same, for weights ~ N(mean, scale^2) by local reparameterization."""
-        return FlowDistribution(self.model, self.theta, self.batch_shape[0], self.context, (mean, scale))
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
-        if tuple(batch_shape) != tuple(self.batch_shape):
-            raise ValueError(
-                f"cannot expand a batch of {self.batch_shape[0]} events to {list(batch_shape)}; "
-                "vectorized particles and chains are not supported: run them one after another"
-            )
-        return self
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self.posterior is not None:
-            return self.model.local_log_prob(*self.posterior, value, self.context)
-        return self.model.log_prob(self.theta, value, self.context)
-
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        if sample_shape:
-            raise ValueError(f"one set of {self.batch_shape[0]} events at a time; got sample_shape {sample_shape}")
-        with torch.no_grad():
-            return self.model.sample_events(self.theta, self.batch_shape[0], self.context)
 
 
 def normalise_weights(weights: Tensor) -> Tensor:

@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pyro.distributions import MultivariateStudentT
 from torch import Tensor
 
 from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
+from pyrogen.diagnostics.integral import integral
 from pyrogen.events import EventSample, EventsLike, check_events
 from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import DRAWS
 from pyrogen.printing import Brief
-from pyrogen.seeds import untouched
 
 Array = NDArray[np.float64]
 LARGEST_RHAT = 1.05
@@ -35,9 +34,6 @@ COLLAPSED = 0.2  # largest |log(width / initial width)| of a width that has not 
 OUTSIDE = 0.01  # fraction of generated events
 UNNORMALISED = 0.02
 PROBES, EVALUATED = 100, 400  # probe points, and draws per chain evaluated at them
-PROPOSED = 20_000  # points at which the density is integrated
-FEWEST_HITS = 200  # effective number of them in the density, below which the integral is not known
-FREEDOM = 5.0  # degrees of freedom of their distribution
 
 
 @dataclass(frozen=True, repr=False)
@@ -237,7 +233,7 @@ class _Look:
             raise _NotCheckedError("the training events were weighted")
         location, scale = weights.arrays["loc"], weights.arrays["scale"]
         outward = info.settings.get("kl_weight", 1.0) * float((1 - (scale / model.prior_scales).square()).sum())
-        events = probe_points(self.events, min(BALANCED, len(self.events)), self.seed).to(model.dtype)
+        events = probe_points(self.events, min(BALANCED, len(self.events)), self.seed).to(model.input_dtype)
         forces = []
         with torch.no_grad():
             for theta in weights.draws(DRAWS, self.seed + 3):
@@ -299,7 +295,7 @@ class _Look:
     def density(self) -> Iterator[Finding]:
         assert self.events is not None
         rows = torch.arange(len(self.events))[: self.generated]
-        context = None if self.context is None else as_tensor(self.context, self.posterior.model.dtype)[rows]
+        context = None if self.context is None else as_tensor(self.context, torch.float64)[rows]
         draws = self.posterior.weights.count(self.draws)
         log_prob = self.posterior.log_prob(self.events[rows], draws, context=context, seed=self.seed)
         bad = (~log_prob.isfinite()).double().mean(0)
@@ -312,37 +308,24 @@ class _Look:
                 "Check the box or the preprocessing of the flow, or use dtype=torch.float64",
             )
 
-    def _proposal(self, draws: int) -> MultivariateStudentT:
-        """A wide Student t around what the posterior generates."""
-        events = self.posterior.sample(2000, draws, seed=self.seed + 1).double().cpu()
-        covariance = torch.cov(events.T).reshape(events.shape[1], -1)
-        scale = torch.linalg.cholesky(covariance + 1e-12 * covariance.diagonal().mean() * torch.eye(len(covariance)))
-        return MultivariateStudentT(torch.tensor(FREEDOM, dtype=torch.float64), events.mean(0), 1.2 * scale)
-
     def normalisation(self) -> Iterator[Finding]:
         if self.posterior.model.context:
             raise _NotCheckedError("the flow is conditional")
         draws = min(20, self.posterior.weights.count(self.draws))
         if draws < 2:
             raise _NotCheckedError("a single draw")
-        with untouched():
-            proposal = self._proposal(draws)
-            torch.manual_seed(self.seed + 2)
-            points = proposal.sample((PROPOSED,))
-        ratio = self.posterior.density(points, draws, seed=self.seed).mean.cpu() / proposal.log_prob(points).exp()
-        integral, error = float(ratio.mean()), float(ratio.std()) / math.sqrt(len(ratio))
-        hits = float(ratio.sum() ** 2 / ratio.square().sum().clamp(min=1e-300))
-        if not math.isfinite(integral):
+        found = integral(self.posterior, draws, self.seed)
+        if not math.isfinite(found.value):
             yield Finding("density not normalised", "p(x) is NaN or infinite at some points", "Use dtype=torch.float64")
-        elif error > 0.1 or hits < FEWEST_HITS:
-            raise _NotCheckedError(f"the integral is {integral:.2f} +- {error:.2f}: too structured for this estimate")
-        elif abs(integral - 1) > max(UNNORMALISED, 5 * error):
+        elif abs(found.value - 1) > max(UNNORMALISED, 5 * found.error):
             yield Finding(
                 "density not normalised",
-                f"it integrates to {integral:.3f} +- {error:.3f}",
-                "Check that log_prob and sample of your flow belong together, with all Jacobians; or use "
-                "dtype=torch.float64",
+                f"it integrates to {found.value:.3f} +- {found.error:.3f}",
+                "Check that log_prob and sample of your flow belong together, with all Jacobians, and that a bijection "
+                "of yours tells where it is defined; or use dtype=torch.float64",
             )
+        elif found.unknown:
+            raise _NotCheckedError(found.unknown)
 
     def range(self) -> Iterator[Finding]:
         if self.posterior.model.context:

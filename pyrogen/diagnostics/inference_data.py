@@ -115,7 +115,7 @@ def to_inference_data(
         groups["posterior"]["theta"] = ((*SAMPLE, "weight"), stored[:, torch.from_numpy(rows)].cpu().numpy())
     coords: dict[str, Any] = {"probe": where, "feature": posterior.names}
     if generated:
-        given = None if context is None else as_tensor(context, posterior.model.dtype)[:generated]
+        given = None if context is None else as_tensor(context, torch.float64)[:generated]
         replicated = _replicates(held, rows, generated, given, seed)
         for i, name in enumerate(posterior.names):
             groups["posterior_predictive"][name] = ((*SAMPLE, "event"), replicated[..., i])
@@ -163,7 +163,7 @@ def _probes(
             points = probe_points(events, min(PROBES, len(events)), seed)
         else:
             points = events[:PROBES]
-            probe_context = as_tensor(context, posterior.model.dtype)[:PROBES]
+            probe_context = as_tensor(context, torch.float64)[:PROBES]
     elif isinstance(probes, Mapping):
         points = torch.stack([torch.as_tensor(point).double() for point in probes.values()])
         check_events(points, posterior.model.features)

@@ -5,6 +5,9 @@ from . import hdf5 as hdf5
 from . import lhe as lhe
 from . import npy as npy
 from . import root as root
+from .bijection import Bijection, Fixed
+from .composites import Chain, Columns
+from .conditions import StandardiseContext
 from .coordinates import (
     PERIODIC,
     BeamLimit,
@@ -12,12 +15,12 @@ from .coordinates import (
     RecoilingPair,
     lepton_pair_coordinates,
 )
-from .elementwise import Columns, Probit, Squash
+from .elementwise import Dequantise, Log, Positive, Probit, Squash
 from .format import Format, PartWriter
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .particles import JETS
-from .preprocessing import Bijection, Chain, Identity, Standardise, UnitBox
+from .preprocessing import Identity, Standardise, UnitBox
 from .pythia import drell_yan
 from .reading import read, stream
 from .resonance import Resonance
@@ -35,6 +38,9 @@ __all__ = [
     "Columns",
     "LeptonPair",
     "Observable",
+    "Dequantise",
+    "Log",
+    "Positive",
     "Probit",
     "BeamLimit",
     "RecoilingPair",
@@ -54,8 +60,10 @@ __all__ = [
     "EventsLike",
     "Format",
     "PartWriter",
+    "Fixed",
     "Identity",
     "Standardise",
+    "StandardiseContext",
     "UnitBox",
     "check_events",
     "check_weights",

@@ -19,10 +19,12 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..checks import is_number, require
-from .elementwise import Columns, Probit, Squash
+from .bijection import Bijection, FittedConstants, Fixed, as_sample
+from .composites import Chain, Columns
+from .elementwise import Probit, Squash
 from .kinematics import PAIR_COLUMNS
 from .leptons import RECOIL_COLUMNS
-from .preprocessing import Bijection, Chain, FittedConstants, Standardise, UnitBox, as_sample
+from .preprocessing import Standardise, UnitBox
 from .resonance import Resonance, beyond
 from .sample import EventsLike
 
@@ -39,7 +41,7 @@ PERIODIC = {"mass": (3,), "log-pt": (3,), "recoil": (3, 5)}
 """Which of them are angles: what to give ``CouplingFlow(periodic=...)``."""
 
 
-class LeptonPair(Bijection):
+class LeptonPair(Fixed):
     """Cartesian momenta of a balanced lepton pair to ``"mass"`` or ``"log-pt"`` coordinates; nothing to fit.
 
     With mT^2 = pT^2 + m^2, y = asinh(pz / mT), M = 2 mT cosh((y+ - y-)/2) and p* = sqrt(M^2/4 - m^2) the Jacobians are
@@ -52,15 +54,17 @@ class LeptonPair(Bijection):
     """
 
     kind = "lepton_pair"
-    fitted = True
 
     def __init__(self, coordinates: str = "mass", lepton_mass: float = 0.0) -> None:
         super().__init__()
         require(coordinates in ("mass", "log-pt"), "coordinates", coordinates, '"mass" or "log-pt"')
         self.coordinates, self.lepton_mass = coordinates, _checked_mass(lepton_mass)
 
-    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
-        return self
+    def renamed(self, names: Sequence[str]) -> Sequence[str]:
+        return COORDINATES[self.coordinates]
+
+    def explain(self, x: Tensor) -> str:
+        return "Leptons along the beam (px = py = 0) have no azimuth and no finite rapidity: leave these events out"
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         px, py, pz_plus, pz_minus = _unbind(self, x)
@@ -101,7 +105,7 @@ class LeptonPair(Bijection):
         return cls(config["coordinates"], config["lepton_mass"])
 
 
-class RecoilingPair(Bijection):
+class RecoilingPair(Fixed):
     """Cartesian momenta ``[N, 6]`` of a lepton pair that something recoils against, to physical coordinates.
 
     They are the mass M and rapidity y of the pair, log and azimuth of its transverse momentum qT, and the
@@ -114,14 +118,19 @@ class RecoilingPair(Bijection):
     """
 
     kind = "recoiling_pair"
-    fitted = True
 
     def __init__(self, lepton_mass: float = 0.0) -> None:
         super().__init__()
         self.lepton_mass = _checked_mass(lepton_mass)
 
-    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
-        return self
+    def renamed(self, names: Sequence[str]) -> Sequence[str]:
+        return COORDINATES["recoil"]
+
+    def explain(self, x: Tensor) -> str:
+        return (
+            "A lepton along the beam (px = py = 0), or a pair without transverse momentum, has no finite coordinates: "
+            "leave these events out (a balanced pair has the four columns of pg.events.lepton_pair(sample))"
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         p, q = (_unbind(self, x)[i : i + 3] for i in (0, 3))
@@ -225,7 +234,10 @@ class BeamLimit(FittedConstants):
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         values = as_sample(events, weights).values
         if not (values[:, 0] > 0).all():
-            raise ValueError(f"masses must be positive; the smallest is {values[:, 0].min():.6g}")
+            row = int(values[:, 0].argmin())
+            raise ValueError(
+                f"masses must be positive; the smallest is {values[row, 0]:.6g} (row {row}): leave these events out"
+            )
         self._set([beyond(values[:, 0] * np.exp(np.abs(values[:, 1])))])
         return self
 
@@ -236,12 +248,30 @@ class BeamLimit(FittedConstants):
         mass, y, rest, energy = self._split(x)
         if not self.fitted:
             return x, x.new_zeros(x.shape[:-1])
-        # Masses beyond the limit count as the largest below.
+        # Masses at the limit count as the largest below.
         power = (mass / energy).pow(4).clamp(max=1 - 2 * torch.finfo(x.dtype).eps)
         room = -power.log() / 4
         stretch = -torch.log1p(-power) / 4
-        free = torch.cat([mass * stretch.exp(), y / room, *rest], -1)
+        # So do rapidities that rounding has put beyond it.
+        free = torch.cat([mass * stretch.exp(), (y / room).clamp(-1, 1), *rest], -1)
         return free, (5 * stretch - room.log())[..., 0]
+
+    def inside(self, x: Tensor) -> Tensor:
+        mass, y, rest, energy = self._split(x)
+        if not self.fitted:
+            return super().inside(x)
+        largest = energy * (1 + 100 * torch.finfo(x.dtype).eps)
+        fits = (mass > 0) & (mass * y.abs().exp() <= largest)
+        return torch.cat(
+            [fits & (mass <= largest), fits, *(torch.ones_like(part, dtype=torch.bool) for part in rest)], -1
+        )
+
+    def explain(self, x: Tensor) -> str:
+        reached = float((x[:, 0] * x[:, 1].abs().exp()).max())
+        return (
+            f"M e^|y| cannot exceed the energy of the beams, {float(self.energy):.6g} GeV, but reaches {reached:.6g} "
+            "GeV: give their centre-of-mass energy (in GeV, as the events), or none to have it fitted"
+        )
 
     def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
         free, fraction, rest, energy = self._split(u)

@@ -7,90 +7,23 @@ no gradient. They are cast to the dtype of the events, so float32 events stay fl
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
+from .bijection import FittedConstants, Fixed, as_sample
 from .sample import EventSample, EventsLike
 
-_KINDS: dict[str, type[Bijection]] = {}  # by the name in their configuration
 
-
-class Bijection(nn.Module, ABC):
-    """An invertible map of events that can be fitted to them.
-
-    Before it is fitted it acts as the identity, so that a model with it is a proper density at any time.
-    """
-
-    kind: ClassVar[str]
-    """The name in :meth:`config`."""
-
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        super().__init_subclass__(**keywords)
-        if "kind" in vars(cls):
-            _KINDS[cls.kind] = cls
-
-    def extra_repr(self) -> str:
-        return "" if self.fitted else "not fitted"
-
-    @property
-    @abstractmethod
-    def fitted(self) -> bool:
-        """Whether the constants are set, by :meth:`fit` or by hand. Survives saving and loading."""
-
-    @abstractmethod
-    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
-        """Set the constants from events, replacing those there were.
-
-        Args:
-            events: ``[N, d]``.
-            weights: ``[N]``; if left out, those of an ``EventSample``, or none.
-
-        Returns:
-            Itself.
-
-        Raises:
-            ValueError: events or weights that :class:`EventSample` would refuse, or a feature without spread.
-        """
-
-    @abstractmethod
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """From events ``x [..., d]`` to ``u [..., d]`` and log|du/dx| ``[...]``, summed over the features.
-
-        Raises:
-            ValueError: not the number of features it was fitted to, or not floating point.
-        """
-
-    @abstractmethod
-    def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """From ``u [..., d]`` back to events ``x [..., d]`` and log|dx/du| ``[...]``.
-
-        Raises:
-            ValueError: as in :meth:`forward`.
-        """
-
-    @abstractmethod
-    def config(self) -> dict[str, Any]:
-        """All that :func:`from_config` needs, in plain JSON types; the constants keep every bit."""
-
-    @classmethod
-    @abstractmethod
-    def _from_config(cls, config: Mapping[str, Any]) -> Self: ...
-
-
-class Identity(Bijection):
+class Identity(Fixed):
     """u = x. Nothing to fit."""
 
     kind = "identity"
-    fitted = True
-
-    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
-        return self
+    everywhere = True
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x, x.new_zeros(x.shape[:-1])
@@ -98,97 +31,20 @@ class Identity(Bijection):
     def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
         return u, u.new_zeros(u.shape[:-1])
 
-    def config(self) -> dict[str, Any]:
-        return {"kind": self.kind}
-
-    @classmethod
-    def _from_config(cls, config: Mapping[str, Any]) -> Self:
-        return cls()
-
-
-class FittedConstants(Bijection):
-    """A bijection with constants: float64 buffers of one shape, ``[d]`` or ``[]``, each.
-
-    Shape ``[]`` (one number for all features) is how they start, when d is not yet known.
-    """
-
-    constants: ClassVar[tuple[str, ...]]
-    """Names of the buffers."""
-    start: ClassVar[tuple[float, ...]]
-    """What they are before the fit."""
-    condition: ClassVar[str]
-    """What :meth:`valid` asks for, in words."""
-
-    _is_fitted: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name, value in zip(self.constants, self.start, strict=True):
-            self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
-        self.register_buffer("_is_fitted", torch.tensor(False))
-
-    @abstractmethod
-    def valid(self, *constants: Tensor) -> Tensor:
-        """Whether constants make a bijection, one truth value per feature."""
-
-    @property
-    def fitted(self) -> bool:
-        return bool(self._is_fitted)
-
-    def config(self) -> dict[str, Any]:
-        values = {name: getattr(self, name).tolist() for name in self.constants}
-        return {"kind": self.kind, "fitted": self.fitted, **values}
-
-    @classmethod
-    def _from_config(cls, config: Mapping[str, Any]) -> Self:
-        new = cls()
-        new._set([config[name] for name in cls.constants], fitted=bool(config["fitted"]))
-        return new
-
-    def _set(self, constants: Sequence[ArrayLike], fitted: bool = True) -> None:
-        """Put new constants into the buffers, on the device where they are."""
-        arrays = [np.array(constant, dtype=np.float64) for constant in constants]
-        fine = arrays[0].ndim < 2 and len({array.shape for array in arrays}) == 1 and np.isfinite(arrays).all()
-        if not (fine and bool(self.valid(*map(torch.from_numpy, arrays)).all())):
-            raise ValueError(
-                f"{type(self).__name__} needs finite {' and '.join(self.constants)} of one shape, [d] or []; "
-                f"{self.condition}; got {' and '.join(str(array.tolist()) for array in arrays)}"
-            )
-        device = self._is_fitted.device
-        for name, value in zip(self.constants, arrays, strict=True):
-            setattr(self, name, torch.from_numpy(value).to(device))
-        self._is_fitted = torch.tensor(fitted, device=device)
-
-    def _cast(self, x: Tensor, dtype: torch.dtype | None = None) -> list[Tensor]:
-        """The constants in the dtype of ``x [..., d]`` (or another), expanded to ``[d]``."""
-        name = type(self).__name__
-        if not x.is_floating_point():
-            raise ValueError(f"{name} needs floating-point events; got {x.dtype}")
-        values = [getattr(self, constant).to(dtype or x.dtype) for constant in self.constants]
-        # Without this check a [N, 1] tensor would silently be spread over all d features.
-        if values[0].ndim == 1 and x.shape[-1:] != values[0].shape:
-            raise ValueError(f"{name} was fitted to {len(values[0])} features; got events of shape {list(x.shape)}")
-        return [value.expand(x.shape[-1]) for value in values]
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        # The constants take the shape of those that are loaded: a fresh bijection does not know d.
-        for name in self.constants:
-            if prefix + name in state_dict:
-                setattr(self, name, getattr(self, name).new_empty(state_dict[prefix + name].shape))
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
 
 class _Affine(FittedConstants):
     """u = (x − shift) / scale with one shift and scale per feature, made from two constants."""
 
     start = (0.0, 1.0)  # the identity
+    everywhere = True
 
     @abstractmethod
     def _shift_and_scale(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Shift and scale (positive) from the two constants."""
 
     def valid(self, *constants: Tensor) -> Tensor:
-        return self._shift_and_scale(*constants)[1] > 0
+        scale = self._shift_and_scale(*constants)[1]
+        return (scale > 0) & scale.isfinite()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         shift, scale = self._shift_and_scale(*self._cast(x))
@@ -214,16 +70,15 @@ class Standardise(_Affine):
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         sample = as_sample(events, weights)
         _check_spread(sample)
-        mean = np.average(sample.values, axis=0, weights=sample.weights)
-        variance = np.average((sample.values - mean) ** 2, axis=0, weights=sample.weights)
+        mean, std = moments(sample.values, sample.weights)
         # Only negative weights can do this.
-        for column, value in enumerate(variance):
-            if not value > 0:
-                raise ValueError(
-                    f"column {column} ({sample.names[column]}) has weighted variance {value:.6g}; negative "
-                    "weights outweigh the positive ones away from its mean, so it cannot be standardised"
-                )
-        self._set([mean, np.sqrt(variance)])
+        for column in np.flatnonzero(~(std > 0)):
+            value = np.average((sample.values - mean) ** 2, axis=0, weights=sample.weights)[column]
+            raise ValueError(
+                f"column {column} ({sample.names[column]}) has weighted variance {value:.6g}; negative "
+                "weights outweigh the positive ones away from its mean, so it cannot be standardised"
+            )
+        self._set([mean, std])
         return self
 
     def _shift_and_scale(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,7 +88,7 @@ class Standardise(_Affine):
 class UnitBox(_Affine):
     """u = (x − low) / (high − low): the box [low, high] becomes [0, 1] in every feature.
 
-    Points outside the box come out outside [0, 1]; a flow on the unit box gives them density zero.
+    Points outside the box come out outside [0, 1]: a flow on the unit box, or :class:`Probit`, gives them density zero.
 
     Args:
         low: lower limits, ``[d]`` or one number for all features; to be fitted if left out.
@@ -283,80 +138,25 @@ class UnitBox(_Affine):
         return first, second - first
 
 
-class Composite(Bijection):
-    """A bijection made of others."""
+def moments(
+    values: NDArray[np.float64], weights: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted mean and standard deviation ``[d]`` of ``[N, d]``; NaN where negative weights leave no variance.
 
-    def __init__(self, parts: Iterable[Bijection]) -> None:
-        super().__init__()
-        self.parts: Sequence[Bijection] = nn.ModuleList(parts)  # type: ignore[assignment]
-
-    @property
-    def fitted(self) -> bool:
-        return all(part.fitted for part in self.parts)
-
-    def config(self) -> dict[str, Any]:
-        return {"kind": self.kind, "parts": [part.config() for part in self.parts]}
-
-    @classmethod
-    def _from_config(cls, config: Mapping[str, Any]) -> Self:
-        return cls(from_config(part) for part in config["parts"])
-
-
-class Chain(Composite):
-    """Bijections one after the other, the first one nearest to the events.
-
-    Its fit passes the events through and fits each part to what reaches it; parts that are fitted already,
-    such as a :class:`UnitBox` with given limits, stay as they are.
+    Powers of two are taken out, so that squares of 1e200 and 1e-200 are no infinity and no zero.
     """
-
-    kind = "chain"
-
-    def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
-        sample = as_sample(events, weights)
-        x = torch.tensor(sample.values, device=next((buffer.device for buffer in self.buffers()), None))
-        for part in self.parts:
-            if not part.fitted:
-                part.fit(x, sample.weights)
-            x, _ = part(x)
-        return self
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        total = x.new_zeros(x.shape[:-1])
-        for part in self.parts:
-            x, log_jacobian = part(x)
-            total = total + log_jacobian
-        return x, total
-
-    def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        total = u.new_zeros(u.shape[:-1])
-        for part in reversed(self.parts):
-            u, log_jacobian = part.inverse(u)
-            total = total + log_jacobian
-        return u, total
+    unit = _unit(values)
+    mean = np.average(values / unit, axis=0, weights=weights)
+    distance = values / unit - mean
+    distance_unit = _unit(distance)
+    variance = np.average((distance / distance_unit) ** 2, axis=0, weights=weights)
+    with np.errstate(invalid="ignore"):
+        return mean * unit, np.sqrt(variance) * distance_unit * unit
 
 
-def from_config(config: Mapping[str, Any]) -> Bijection:
-    """The bijection that :meth:`Bijection.config` described.
-
-    Raises:
-        ValueError: an unknown kind, or an entry that is missing or out of range.
-    """
-    kind = config.get("kind")
-    if kind not in _KINDS:
-        raise ValueError(f"unknown preprocessing {kind!r}; known are {', '.join(sorted(_KINDS))}")
-    try:
-        return _KINDS[kind]._from_config(config)
-    except KeyError as error:
-        raise ValueError(f"the configuration of preprocessing {kind!r} lacks {error}") from error
-
-
-def as_sample(events: EventsLike, weights: ArrayLike | Tensor | None) -> EventSample:
-    """Events and weights, checked and in float64."""
-    if isinstance(events, EventSample):
-        if weights is None:
-            return events
-        return EventSample(events.values, events.names, weights=weights)
-    return EventSample(events, weights=weights)
+def _unit(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A power of two near the largest number of each column: dividing by it is exact."""
+    return np.ldexp(1.0, np.frexp(np.abs(values).max(axis=0))[1].clip(-1000, 1000))
 
 
 def _check_spread(sample: EventSample) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from .preprocessing import FittedConstants, as_sample
+from .bijection import FittedConstants, as_sample
 from .sample import EventsLike
 
 FIT_EVENTS = 200_000  # the constants need no more
@@ -25,7 +25,7 @@ class Resonance(FittedConstants):
     ``A(x) = arctan2(1, t)`` and ``t = ((x / location)^power - 1) 2 location / (power width)``. Near the peak t is
     ``(x - location) 2 / width``, that of a Breit-Wigner, whose tail of 1/mass^2 would be far too heavy at high masses.
     What is left for the network is a smooth function of u. High masses come near u = 0, where float32 numbers are
-    dense. Masses at or below ``low`` give u of at least 1.
+    dense. The lower limit is u = 1; masses below have no density.
 
     Args:
         low: lower limit of the mass, where the generator has a cut; fitted if left out: a little below the lowest mass.
@@ -56,9 +56,10 @@ class Resonance(FittedConstants):
         for column, name in zip(sample.values.T, sample.names, strict=True):
             low = max(-beyond(-column), 0.9 * column.min()) if self.given_low is None else self.given_low
             if not 0 < low <= column.min():
+                row = int(column.argmin())
                 raise ValueError(
-                    f"the masses of {name} begin at {column.min():.6g}; they must be positive, and not below the "
-                    f"lower limit low = {low:.6g}"
+                    f"the masses of {name} begin at {column[row]:.6g} (row {row}); they must be positive, and not "
+                    f"below the lower limit low = {low:.6g}: cut these events, or give a lower limit below them"
                 )
             columns.append([low, *fit_resonance(column, low, sample.weights)])
         self._set(list(np.transpose(columns)))
@@ -70,10 +71,18 @@ class Resonance(FittedConstants):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         constants = self._cast(x)
-        # Where a mass is below the limit, the power law has no meaning: a straight line goes on from there.
-        above = torch.maximum(x, constants[0])
-        u, density = _survival(above, *constants)
-        return (u + (above - x) * density).to(x.dtype), density.log().sum(-1)
+        # Below the limit the power law has no meaning, and rounding at the limit must not lead beyond 1.
+        u, density = _survival(torch.maximum(x, constants[0]), *constants)
+        return u.clamp(max=1).to(x.dtype), density.log().sum(-1)
+
+    def inside(self, x: Tensor) -> Tensor:
+        return x >= self._cast(x)[0]
+
+    def explain(self, x: Tensor) -> str:
+        return (
+            f"Masses begin at low = {self._cast(x)[0].tolist()}, the smallest here is {float(x.min()):.6g}: cut these "
+            "events, or give a lower limit below them"
+        )
 
     def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
         constants = self._cast(u, torch.float64)

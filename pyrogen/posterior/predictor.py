@@ -94,7 +94,8 @@ class Predictor:
         if isinstance(x, EventSample):
             self._check_names(x)
         check_events(x.values if isinstance(x, EventSample) else x, self.model.features)
-        points = as_tensor(x, self.model.dtype, self.model.device)
+        points = as_tensor(x, self.model.input_dtype, self.model.device)
+        check_events(points, what=f"events in {points.dtype}")  # a float32 may overflow where a float64 did not
         context = self._context(context, len(points))
         step = max(1, min(EVENTS_AT_ONCE, DENSITIES_AT_ONCE // max(draws, 1)))
         with torch.no_grad(), self._bar(draws * len(points), what, "density") as shown:
@@ -178,7 +179,7 @@ class Predictor:
 
     def _context(self, context: Any, n: int) -> Tensor | None:
         check_context(context, self.model.context, n)
-        return None if context is None else as_tensor(context, self.model.dtype, self.model.device)
+        return None if context is None else as_tensor(context, self.model.input_dtype, self.model.device)
 
     def _bar(self, total: int, what: str, unit: str) -> Bar[Any]:
         return bar(total, what, unit, show=self.progress, brief=True, scaled=True)

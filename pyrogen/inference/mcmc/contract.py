@@ -118,8 +118,8 @@ class Kernel(Backend):
                 f"start is a posterior over {start.weights.size} weights, the model has {model.weights}; "
                 "train it on the same flow"
             )
-        for what in ("parameters", "preprocessing"):
-            if theirs[what] != ours[what]:
+        for what in ("parameters", "preprocessing", "context_preprocessing"):
+            if theirs.get(what) != ours.get(what):
                 raise ValueError(f"start is a posterior over a flow with other {what}; train it on the same model")
         if start.weights.stored is not None and start.weights.stored < self.chains:
             raise ValueError(

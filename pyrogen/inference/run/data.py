@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,7 +12,12 @@ from torch import Tensor
 
 from pyrogen.bayes.inputs import as_tensor, check_context
 from pyrogen.bayes.model import BayesianFlow
+from pyrogen.bayes.scales import input_dtype
 from pyrogen.events import EventSample, EventsLike, check_events, check_weights
+from pyrogen.flows import CouplingFlow
+from pyrogen.inference.problems import report
+from pyrogen.inference.run.existence import obstacles
+from pyrogen.posterior.info import Finding
 
 
 @dataclass(frozen=True)
@@ -19,11 +25,12 @@ class TrainingData:
     """Checked training events.
 
     Attributes:
-        events: ``[N, d]``.
+        events: ``[N, d]``, in the model's type or, where this would not hold them, in float64; so is the context.
         weights: event weights ``[N]`` in units of their mean absolute value, or None.
         context: conditions ``[N, k]`` or None.
         names, units: column names and units, where the events had them.
         digest: SHA-256 of all numbers, by which a checkpoint knows its data.
+        findings: what makes a density of them doubtful.
     """
 
     events: Tensor
@@ -32,6 +39,7 @@ class TrainingData:
     names: tuple[str, ...] | None
     units: tuple[str, ...] | None
     digest: str
+    findings: tuple[Finding, ...] = field(default=(), kw_only=True)
 
     @classmethod
     def check(
@@ -41,7 +49,7 @@ class TrainingData:
 
         Raises:
             ValueError: NaN or infinite events, wrong shapes, an empty sample, weights of wrong length or without a
-                positive sum, a context that does not fit the flow.
+                positive sum, a context that does not fit the flow, events that have no density.
         """
         names = units = None
         if isinstance(events, EventSample):
@@ -54,6 +62,7 @@ class TrainingData:
             check_weights(weights, n)
             # Only ratios of weights matter; in these units their squares fit into a float32.
             weights = as_tensor(weights, torch.float64)
+            weights = torch.ldexp(weights, -torch.frexp(weights.abs().max()).exponent.clamp(-1000, 1000))
             weights = weights / weights.abs().mean()
             effective = float(weights.sum() ** 2 / weights.square().sum())
             if effective < 1:
@@ -62,19 +71,45 @@ class TrainingData:
                     "negative weights cancel almost completely, and nothing is left to learn from"
                 )
         check_context(context, model.context, n)
+        given = {"events": events, "weights": weights, "context": context}
+        exact = {name: as_tensor(value, torch.float64) for name, value in given.items() if value is not None}
+        labels = names or tuple(f"x{i}" for i in range(exact["events"].shape[1]))
+        exact["events"] = model.preprocessing.dequantised(exact["events"], labels)
+        findings = _obstacles(model, exact["events"], exact.get("weights"), labels)
+        inputs = torch.float64 if model.wide else input_dtype(dtype, exact["events"], exact.get("context"))
         tensors = {
-            name: as_tensor(value, dtype, device)
-            for name, value in (("events", events), ("weights", weights), ("context", context))
-            if value is not None
+            name: value.to(dtype=dtype if name == "weights" else inputs, device=device) for name, value in exact.items()
         }
-        for name in ("events", "context"):
-            if name in tensors:  # a float32 may overflow where a float64 did not
-                check_events(tensors[name], what=f"{name} in {dtype}")
         digest = hashlib.sha256()
         for name, tensor in tensors.items():
             digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return cls(tensors["events"], tensors.get("weights"), tensors.get("context"), names, units, digest.hexdigest())
+        return cls(
+            tensors["events"],
+            tensors.get("weights"),
+            tensors.get("context"),
+            names,
+            units,
+            digest.hexdigest(),
+            findings=findings,
+        )
+
+
+def _obstacles(
+    model: BayesianFlow, events: Tensor, weights: Tensor | None, names: Sequence[str]
+) -> tuple[Finding, ...]:
+    """What makes a density of the events doubtful, also told as warnings.
+
+    Raises:
+        ValueError: there is no density. Of flows of another kind, which may know of probabilities, it is doubtful.
+    """
+    findings = obstacles(events.cpu().numpy(), None if weights is None else weights.cpu().numpy(), names)
+    if isinstance(model.flow, CouplingFlow):
+        for finding in findings:
+            if finding.serious:
+                raise ValueError(f"these events have no density: {finding.found}. {finding.advice}")
+    report(findings)
+    return tuple(findings)
 
 
 def prepare(
@@ -86,13 +121,18 @@ def prepare(
         ValueError: events, weights or context that cannot be learned from.
     """
     data = TrainingData.check(model, events, weights, context, dtype or model.dtype, device)
-    model = model.prepare(data.events, data.weights, dtype=dtype, device=device)
-    check_on_support(model, data.events)
+    model = model.prepare(data.events, data.weights, data.context, names=data.names, dtype=dtype, device=device)
+    check_on_support(model, data.events, data.names)
     return model, data
 
 
-def check_on_support(model: BayesianFlow, events: Tensor) -> None:
-    """A flow on the unit box has no density outside: say so before the training meets an infinite loss."""
+def check_on_support(model: BayesianFlow, events: Tensor, names: Sequence[str] | None) -> None:
+    """Check that training events have a density: say so before the training meets an infinite loss.
+
+    Raises:
+        ValueError: events outside of a bijection of the preprocessing, or of the unit box of the flow.
+    """
+    model.preprocessing.check(events, names)
     if not model.on_unit_box:
         return
     inner = model.preprocessing(events)[0]
@@ -150,12 +190,15 @@ def prepare_many(
         ValueError: samples that cannot be learned from, the number of the first one named.
     """
     parts = _checked(model, samples, dtype, device)
-    events = torch.stack([part.events for part in parts])
-    model = model.prepare(events.flatten(0, 1), dtype=dtype, device=device)
-    check_on_support(model, events.flatten(0, 1))
+    events = torch.cat([part.events.double() for part in parts])
+    model = model.prepare(events, names=parts[0].names, dtype=dtype, device=device)
+    events = events.to(model.input_dtype)
+    check_on_support(model, events, parts[0].names)
+    events = events.reshape(len(parts), -1, events.shape[-1])
     digests = tuple(part.digest for part in parts)
-    together = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return model, ManySamples(events, None, None, parts[0].names, parts[0].units, together, digests)
+    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    findings = tuple(dict.fromkeys(finding for part in parts for finding in part.findings))
+    return model, ManySamples(events, None, None, parts[0].names, parts[0].units, digest, digests, findings=findings)
 
 
 def prepare_together(model: BayesianFlow, samples: Any, dtype: torch.dtype | None, device: str) -> BayesianFlow:
@@ -171,7 +214,10 @@ def prepare_together(model: BayesianFlow, samples: Any, dtype: torch.dtype | Non
             f"{len(weights)} of {len(parts)} samples have event weights; give all of them weights, or none"
         )
     together = torch.cat([part.events for part in parts])
-    return model.prepare(together, torch.cat(weights) if weights else None, dtype=dtype, device=device)
+    w = torch.cat(weights) if weights else None
+    model = model.prepare(together, w, names=parts[0].names, dtype=dtype, device=device)
+    check_on_support(model, together.to(model.input_dtype), parts[0].names)
+    return model
 
 
 def _checked(model: BayesianFlow, samples: Any, dtype: torch.dtype | None, device: str) -> list[TrainingData]:

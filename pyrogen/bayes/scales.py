@@ -1,0 +1,54 @@
+"""The scales that a network sees: which bijections it gets, and whether its numbers hold what it is given."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from pyrogen.events.bijection import Bijection
+from pyrogen.events.preprocessing import Identity
+
+LOST = 1e-4  # a rounding by more than this part of a standard deviation moves what a network sees
+SHARE = 0.01  # of the events may be rounded by more
+
+
+def own_bijection(given: Bijection | str | None, default: Bijection, name: str) -> Bijection:
+    """The model's own copy of the argument ``name``: a bijection, ``"auto"`` for the default, or None for none.
+
+    Raises:
+        ValueError: another string.
+        TypeError: anything else.
+    """
+    if given is None:
+        return Identity()
+    if isinstance(given, Bijection):
+        return copy.deepcopy(given)
+    if isinstance(given, str):
+        if given == "auto":
+            return default
+        raise ValueError(f'unknown {name} {given!r}; give "auto", None or a bijection')
+    raise TypeError(f'{name} is {given!r}; give "auto", None or a bijection such as pg.events.UnitBox()')
+
+
+def input_dtype(dtype: torch.dtype, *tables: Tensor | None) -> torch.dtype:
+    """The type in which events and conditions ``[N, ...]`` reach the preprocessing of a model of ``dtype``.
+
+    It is that of the model, unless this would round them to another place or to infinity: times of 1.7e9 s that
+    spread by 30 s need float64 until their mean is subtracted.
+    """
+    held = all(table is None or _holds(dtype, table.double()) for table in tables)
+    return dtype if held else torch.float64
+
+
+def _holds(dtype: torch.dtype, values: Tensor) -> bool:
+    """Whether ``dtype`` holds float64 numbers ``[N, d]`` without a loss that a network would see."""
+    rounded = values.to(dtype).double()
+    if not rounded.isfinite().all():
+        return False
+    moved = (values - rounded).abs()
+    spread = values.std(0, correction=0)
+    # The second is what happens to numbers below the smallest of the type.
+    lost = (moved > LOST * spread) & (spread > 0) | (moved > LOST * values.abs())
+    return bool(lost.double().mean(0).max() <= SHARE)
