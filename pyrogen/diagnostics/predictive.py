@@ -99,7 +99,7 @@ def elpd(
         ValueError: events that are weighted, not finite, of the wrong shape, or fewer than two; training events at
             which a draw has no density.
     """
-    values = event_table("events", events)
+    values = event_table("events", events, posterior)
     if len(values) < 2:
         raise ValueError(f"events holds {len(values)} event; a standard error needs at least two")
     default = DRAWS if not trained else posterior.weights.stored or DRAWS_IF_TRAINED
@@ -140,7 +140,7 @@ def guide_pareto_k(
         ValueError: a posterior of stored draws or a single point, which has no density; other events than it was
             trained on, by their number; fewer than 50 draws.
     """
-    values = event_table("events", events)
+    values = event_table("events", events, posterior)
     info = posterior.info
     trained = len(values) if info.training_events is None else info.training_events
     if trained != len(values) or info.is_weighted:
@@ -179,7 +179,7 @@ def effective_parameters(
     if size is None:
         raise ValueError("the posterior does not tell how many events it was trained on")
     count = posterior.weights.count(draws, DRAWS_OF_VARIANCE, least=2)
-    log_prob = posterior.log_prob(event_table("events", events), count, context=context, seed=seed).double()
+    log_prob = posterior.log_prob(event_table("events", events, posterior), count, context=context, seed=seed).double()
     if not log_prob.isfinite().all():
         raise ValueError(f"log p is not finite in {int((~log_prob.isfinite()).sum())} of {log_prob.numel()} cases")
     return float(size * log_prob.var(0).mean())

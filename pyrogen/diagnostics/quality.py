@@ -15,6 +15,7 @@ from torch import Tensor
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.distances import positive_weights
 from pyrogen.events import EventSample, check_events, check_weights
+from pyrogen.events.containers import check_same_order, table_of
 from pyrogen.seeds import stream
 
 Array = NDArray[np.float64]
@@ -157,13 +158,15 @@ def sample_quality(
 
 def _samples(**given: Any) -> dict[str, EventSample]:
     """Checked samples by name; arrays have the columns of the first sample with names."""
-    named = [events for events in given.values() if isinstance(events, EventSample)]
+    tables = {name: table_of(events, name) for name, events in given.items()}
+    named = [EventSample(table) for table in tables.values() if table.names is not None]
     samples = {}
     for name, events in given.items():
+        check_same_order(name, tables[name], "truth", tables["truth"])
         if not isinstance(events, EventSample):
             check_events(events, what=name)
-            events = EventSample(events)
-            if named and named[0].features == events.features:
+            events = EventSample(tables[name])
+            if tables[name].names is None and named and named[0].features == events.features:
                 events = EventSample(events.values, named[0].names, named[0].units)
         positive_weights(name, events)
         samples[name] = events

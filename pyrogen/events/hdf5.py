@@ -7,6 +7,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from ..files import (
 )
 from .format import PER_EVENT, Continuation, Format, PartWriter
 from .sample import EventSample
-from .tables import UNCERTAINTIES, WEIGHTS, from_columns, from_records, part, to_columns
+from .tables import UNCERTAINTIES, WEIGHTS, content_of, from_columns, from_records, part, to_columns
 
 KIND = "events"
 VERSIONS = {"columns": 1, "rows": 2}
@@ -122,7 +123,8 @@ class Hdf5(Format, suffixes=(".h5", ".hdf5")):
 
 def _slices(path: Path, chunk: int, columns: tuple[str, ...] | None, n: int, content: Content) -> Iterator[EventSample]:
     for first in range(0, max(n, 1), chunk):  # of no event at least one, for the error
-        yield part(path, first, columns, content(slice(first, first + chunk)))
+        rows = slice(first, first + chunk)
+        yield part(path, first, columns, content_of(path, partial(content, rows)))
 
 
 # --- pyrogen's own ------------------------------------------------------------------------------------------
@@ -294,6 +296,8 @@ def _foreign(file: h5py.File, path: Path, dataset: str | None) -> tuple[int, Con
         beside = _columns_of(item.parent)
         for what, names in (("weights", WEIGHTS), ("uncertainties", UNCERTAINTIES)):
             present = [beside[name] for name in names if name in beside]
+            if len(present) > 1:
+                raise FileFormatError(f"{path}: the datasets {' and '.join(names)} are both {what}; only one can count")
             if present:
                 arrays[what] = present[0]
         n = _common_length(path, arrays)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor, check_context
+from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.events import EventSample, EventsLike, check_events, check_weights
+from pyrogen.events.containers import numbers_of, table_of
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,9 @@ class TrainingData:
             ValueError: NaN or infinite events, wrong shapes, an empty sample, weights of wrong length or without a
                 positive sum, a context that does not fit the flow.
         """
-        names = units = None
-        if isinstance(events, EventSample):
-            names, units = events.names, events.units
-            weights = events.weights if weights is None else weights
-            events = events.values
-        check_events(events, model.features)
-        n = len(events)
+        table = checked_events(events, model.features)
+        events, names, units, n = table.values, table.names, table.units, len(table.values)
+        weights = table.weights if weights is None else numbers_of(weights, "weights", table.labels)
         if weights is not None:
             check_weights(weights, n)
             # Only ratios of weights matter; in these units their squares fit into a float32.
@@ -61,7 +58,7 @@ class TrainingData:
                     f"the weights have an effective sample size (sum w)^2 / sum w^2 of {effective:.3g}: positive and "
                     "negative weights cancel almost completely, and nothing is left to learn from"
                 )
-        check_context(context, model.context, n)
+        context = checked_context(context, model.context, n, table.labels, spread=False)
         tensors = {
             name: as_tensor(value, dtype, device)
             for name, value in (("events", events), ("weights", weights), ("context", context))
@@ -134,7 +131,7 @@ def why_apart(samples: Any) -> str | None:
     sizes = {len(sample) for sample in samples}
     if len(sizes) > 1:
         return f"the samples have between {min(sizes)} and {max(sizes)} events"
-    if any(isinstance(sample, EventSample) and sample.weights is not None for sample in samples):
+    if any(table_of(sample).weights is not None for sample in samples):
         return "the samples have event weights"
     return None
 
