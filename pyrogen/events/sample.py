@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from .containers import Table, numbers_of, table_of
 from .format import PER_EVENT
+from .normalisation import check_same_normalisation
 from .validation import (
     check_dimensions,
     check_finite_rows,
@@ -143,12 +144,14 @@ class EventSample:
             this: how the error calls this one.
 
         Raises:
-            ValueError: other names or units, or not the same of weights, uncertainties and log weights.
+            ValueError: other names or units, not the same of weights, uncertainties and log weights, or LHE files of
+                different cross sections whose weights are in no common unit.
         """
         for name, cure in (("names", "choose columns with sample.select(names)"), ("units", "convert its columns")):
             mine, others = getattr(self, name), getattr(other, name)
             if mine != others:
                 raise ValueError(f"{what} has the {name} {list(others)}, {this} has {list(mine)}; {cure}")
+        check_same_normalisation(self.provenance, other.provenance, what, this)
         mine, others = self._per_event(), other._per_event()
         if mine != others:
             raise ValueError(
