@@ -60,7 +60,7 @@ def test_what_is_no_xml_and_harmless(lhe):
         ("", "\0" * 100, "holds bytes of zero"),
         ("", "&a;", "event 1 .* is malformed"),
         ("", "<a/>" * 300_000, "has a header or an event with more than 262,144 tags"),
-        ("", "# x\n" * 3_000_000, "has a header or an event of more than 8,388,608 bytes"),
+        ("", "# x\n" * 2_200_000, "has a header or an event of more than 8,388,608 bytes"),
         ("", " " * 9_000_000, "has a line of more than 8,388,608 bytes"),
     ],
 )
@@ -75,12 +75,12 @@ def test_what_is_refused(lhe, before, inside, message):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("unit", ["x", "x\n", "<a/>", "<a/>\n", "<a>", "<a>\n", "<!-- -->\n"])
+@pytest.mark.parametrize("unit", ["x", "<a/>\n", "<a>"])
 def test_small_files_that_are_large_when_unzipped(tmp_path, unit):
     """A gigabyte of one thing in a file of a megabyte: refused before it is in memory."""
     path = tmp_path / "a.lhe.gz"
     block = gzip.compress(unit.encode() * (2**24 // len(unit)))
-    path.write_bytes(gzip.compress(HEAD.encode()) + block * 60)
+    path.write_bytes(gzip.compress(HEAD.encode()) + block * 40)
     tracemalloc.start()
     try:
         with pytest.raises(FileFormatError, match=r"a\.lhe\.gz "):

@@ -10,7 +10,12 @@ from pyrogen import events
 from pyrogen.events import EventSample, EventWriter
 from pyrogen.files import FileFormatError
 
-INIT = "<LesHouchesEvents version='3.0'>\n<init>\n 2212 2212 6.5e3 6.5e3 0 0 1 1 {strategy} 1\n {sigma} {error} 1.0 1\n</init>\n"
+INIT = """<LesHouchesEvents version='3.0'>
+<init>
+ 2212 2212 6.5e3 6.5e3 0 0 1 1 {strategy} 1
+ {sigma} {error} 1.0 1
+</init>
+"""
 
 
 @pytest.fixture
@@ -48,7 +53,7 @@ def test_processes_get_the_shares_of_their_cross_sections(lhe, tmp_path):
         large = events.read(path, weights="pb")
         assert large.total_weight == pytest.approx(5.0), name
         assert shares([large, small]) == pytest.approx(5 / 6), name
-        parts = [part for part in events.stream(path, weights="pb", chunk=300)]
+        parts = list(events.stream(path, weights="pb", chunk=300))
         assert np.array_equal(EventSample.concatenate(parts).weights, large.weights)
         message = (
             rf'sample 1 comes from other.lhe with a cross section of 1 pb, sample 0 from {name}.lhe .*weights="pb"'
