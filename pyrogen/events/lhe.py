@@ -25,7 +25,7 @@ from .lhe_writing import FINAL, LheWriter
 from .normalisation import WEIGHTS_IN_PB, to_picobarn
 from .particles import Content, in_words
 from .sample import EventSample
-from .tables import part
+from .tables import part, reason
 
 _EVENTS_PER_BLOCK = 256  # so often pylhe's warnings are turned into errors, which takes as long as half an event
 _PARTICLES_PER_BLOCK = 2**16
@@ -116,7 +116,7 @@ def _begin(path: Path, text: LheText) -> tuple[dict[str, Any], Iterator[Any]]:
     except Exception as error:  # whatever a damaged file leads to
         raise FileFormatError(
             f"{path} does not begin like an LHE file (<LesHouchesEvents>, an optional <header>, <init>), or is "
-            f"truncated there: {_in_words(error)}"
+            f"truncated there: {reason(error)}"
         ) from error
     announced, found = file.init.initInfo.numProcesses, len(file.init.procInfo)
     if announced != found:
@@ -133,10 +133,6 @@ def _factor(path: Path, provenance: dict[str, Any], events: Iterator[Any]) -> fl
         return to_picobarn(provenance["weighting_strategy"], provenance["cross_section_pb"], weights)
     except ValueError as error:
         raise FileFormatError(f"{path}: {error}") from error
-
-
-def _in_words(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def _events(path: Path, file: Any, text: LheText) -> Iterator[Any]:
@@ -172,16 +168,16 @@ def _events(path: Path, file: Any, text: LheText) -> Iterator[Any]:
     if isinstance(broken, FileFormatError):
         raise broken
     if isinstance(broken, RuntimeWarning):
-        reason = f"is no longer XML at event {n} (counted from 0): {str(broken).removeprefix('Parse Error: ')}. It may "
-        reason += f"be truncated (no </LesHouchesEvents> at its end); copy or make it again, or keep the {n} events "
-        raise FileFormatError(f"{path} {reason}before and close it with that tag") from broken
+        told = f"is no longer XML at event {n} (counted from 0): {str(broken).removeprefix('Parse Error: ')}. It may "
+        told += f"be truncated (no </LesHouchesEvents> at its end); copy or make it again, or keep the {n} events "
+        raise FileFormatError(f"{path} {told}before and close it with that tag") from broken
     if isinstance(broken, (OSError, EOFError, zlib.error)):
         raise FileFormatError(
             f"{path} is a truncated or damaged gzip file, behind event {n} (counted from 0): {broken}; copy or make it "
             "again"
         ) from broken
     raise FileFormatError(
-        f"{path}: event {n} (counted from 0) is malformed: {_in_words(broken)}; remove it, or make the file again"
+        f"{path}: event {n} (counted from 0) is malformed: {reason(broken)}; remove it, or make the file again"
     ) from broken
 
 
@@ -218,7 +214,7 @@ class _Selection:
             rows.append(array("d", row))  # a quarter of the memory of a list
             numbers.append(number)
         skipped = sum(self._skipped.values())
-        reasons = ", ".join(f"{n} {reason}" for reason, n in self._skipped.items())
+        reasons = ", ".join(f"{n} {why}" for why, n in self._skipped.items())
         if not rows:
             cure = f"all {skipped} were left out ({reasons}); choose other particles" if skipped else "it has none"
             raise FileFormatError(f"{self._path} holds no sample of events: {cure}")

@@ -29,6 +29,8 @@ def part(path: Path, first: int, columns: Sequence[str] | None, content: dict[st
         ValueError: a column that is not there.
         FileFormatError: content that is no sample.
     """
+    if content["values"].ndim == 1:
+        content = content | {"values": content["values"][:, None]}
     if columns is not None:
         names = tuple(content.get("names") or (f"x{i}" for i in range(content["values"].shape[1])))
         missing = [name for name in columns if name not in names]
@@ -56,8 +58,13 @@ def content_of(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]
         return make()
     except FileFormatError:
         raise
-    except ValueError as error:
-        raise FileFormatError(f"{path} holds no sample of events: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(f"{path} holds no sample of events: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """What an error says; its class, where it says nothing."""
+    return str(error) or type(error).__name__
 
 
 def whole(path: Path, parts: Sequence[EventSample]) -> EventSample:
