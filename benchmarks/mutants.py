@@ -2,9 +2,9 @@
 
     python benchmarks/mutants.py [--formats NAME ...] [-n MUTANTS] [--seed SEED] [--keep FOLDER]
 
-A mutant has flipped bytes, a block of zeros or of noise, a piece missing, doubled or moved; of an HDF5 file also objects
-that are gone, renamed, of another type or shape, changed in a single number, or links to somewhere else. Each is read in
-a process of its own kind, with 2 GB of memory beyond what the imports take, and ten seconds. It can be
+A mutant has flipped bytes, a block of zeros or of noise, a piece missing, doubled or moved; of an HDF5 file also
+objects that are gone, renamed, of another type or shape, changed in a single number, or links to somewhere else. Each
+is read in a process of its own kind, with 2 GB of memory beyond what the imports take, and ten seconds. It can be
 
 * the same: what is read equals what was written (the damage hit nothing that counts);
 * refused: an error that names the file;

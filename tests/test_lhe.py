@@ -190,7 +190,7 @@ def test_content_that_does_not_match(lhe, ids, choices, message):
         (
             {"dataset": "events"},
             ValueError,
-            "is no HDF5 or ROOT file; leave out dataset='events'; .*: particles, others, missing",
+            "is no HDF5 or ROOT file; leave out dataset='events'; .*: particles, others, missing, weights",
         ),
     ],
 )

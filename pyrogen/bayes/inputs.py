@@ -2,32 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyrogen.events import EventSample, check_events
+from pyrogen.events.containers import Table, numbers_of, table_of
+from pyrogen.events.validation import as_rows, check_events
 
 
 def as_tensor(values: Any, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
-    """Events, weights or conditions (tensor, numpy array, list or EventSample) as a tensor."""
-    if isinstance(values, EventSample):
-        values = values.values
-    if isinstance(values, np.ndarray):
+    """Events, weights or conditions (tensor, array, list, EventSample or another container) as a tensor."""
+    if not isinstance(values, Tensor):
+        array = table_of(values, "values").values
         # A copy that torch can share: it knows neither foreign byte orders nor negative strides nor read-only arrays.
-        values = np.array(values, dtype=values.dtype.newbyteorder("="))
-    return torch.as_tensor(values).detach().to(dtype=dtype, device=device)
+        values = torch.as_tensor(np.array(array, dtype=array.dtype.newbyteorder("=")))
+    return values.detach().to(dtype=dtype, device=device)
 
 
-def check_context(context: Any, expected: int | None, n: int) -> None:
-    """Check that ``context`` is ``[n, expected]``, or absent for a flow without conditions; None: any number."""
+def checked_events(events: Any, features: int | None, what: str = "events") -> Table:
+    """Events in any container as a checked table ``[N, d]``; ``[N]`` does for one feature.
+
+    Raises:
+        ValueError: as :func:`pyrogen.events.check_events`.
+        TypeError: no real numbers.
+    """
+    table = table_of(events, what)
+    values = events if isinstance(events, Tensor) else table.values  # a tensor may stay on its device
+    values = as_rows(values, features)
+    check_events(values, features, what, table.names)
+    return replace(table, values=values)
+
+
+def checked_context(
+    context: Any, expected: int | None, n: int, labels: Any = None, spread: bool = True
+) -> np.ndarray | Tensor | None:
+    """Conditions ``[n, k]`` of n events, or None for a flow without conditions.
+
+    Args:
+        context: ``[n, k]``; ``[n]`` does for one condition. One row ``[k]``, or one number for one condition, stands
+            for all events.
+        expected: the k of the flow; 0: it has no conditions; None: any number.
+        n: number of events.
+        labels: row labels of the events (pandas index), to which those of the context must fit.
+        spread: whether one row may stand for all events.
+
+    Raises:
+        ValueError: a context where the flow has none, none where it has one, another shape, NaN or infinity.
+        TypeError: no real numbers.
+    """
     if expected == 0 and context is not None:
         raise ValueError("context was given, but the flow has no conditions; build it with context=k")
     if expected and context is None:
         raise ValueError(f"the flow is conditional on {expected} numbers per event; give context=[{n}, {expected}]")
-    if context is not None:
-        check_events(context, expected, what="context")
-        if len(context) != n:
-            raise ValueError(f"context has {len(context)} rows for {n} events; it needs one row per event")
+    if context is None:
+        return None
+    values = context if isinstance(context, Tensor) else numbers_of(context, "context", labels)
+    if expected == 1 and tuple(values.shape) == (n,):
+        values = values[:, None]
+    elif spread and expected and _is_row(tuple(values.shape), expected):
+        row = values.reshape(1, expected)
+        values = row.expand(n, -1) if isinstance(row, Tensor) else np.broadcast_to(row, (n, expected))
+    check_events(values, expected, what="context")
+    if len(values) != n:
+        raise ValueError(f"context has {len(values)} rows for {n} events; it needs one row per event")
+    return values
+
+
+def _is_row(shape: tuple[int, ...], expected: int) -> bool:
+    """Whether a shape is that of the conditions of one event."""
+    return shape == (expected,) or (expected == 1 and shape == ())

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.checks import is_number, shown
+
 Owner = TypeVar("Owner")
 
 

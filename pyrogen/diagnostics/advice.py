@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor
+from pyrogen.bayes.inputs import as_tensor, checked_events
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
 from pyrogen.diagnostics.integral import integral
-from pyrogen.events import EventSample, EventsLike, check_events
+from pyrogen.events import EventsLike
 from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import DRAWS
@@ -111,7 +111,7 @@ def advise(
         ValueError: events that are not finite or of the wrong shape.
     """
     if events is not None:
-        check_events(events.values if isinstance(events, EventSample) else events, posterior.model.features)
+        events = checked_events(posterior.predictor.in_order(events), posterior.model.features).values
         events = as_tensor(events, torch.float64)
     if support is not None and not posterior.model.context:
         some = posterior.sample(2, draws, seed=seed) if events is None else events[:2]

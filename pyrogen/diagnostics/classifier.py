@@ -92,7 +92,7 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def log_ratio(self, events: EventsLike) -> Tensor:
         """log p_truth(x) / p_generated(x), ``[N]`` in float64, at events ``[N, d]`` of any kind."""
-        check_events(events.values if isinstance(events, EventSample) else events)
+        check_events(events)
         x = as_tensor(events, torch.float64, self.centre.device)
         return torch.cat([self(chunk).double() for chunk in x.split(SCORED_AT_ONCE)])
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.events import EventSample, check_events
+from pyrogen.events.containers import check_same_order, table_of
 
 Features = Callable[[Tensor], Tensor]
 
@@ -26,10 +27,7 @@ def checked_samples(truth: Any, generated: Any, features: Features | None) -> di
     a, b = samples.values()
     if a.features != b.features:
         raise ValueError(f"truth has {a.features} columns and generated has {b.features}; they must be the same")
-    if a.names != b.names and sorted(a.names) == sorted(b.names):
-        raise ValueError(
-            f"truth has the columns {', '.join(a.names)}, generated has them in another order: {', '.join(b.names)}"
-        )
+    check_same_order("generated", table_of(b), "truth", table_of(a))
     widths = [variables(name, sample, features).shape[1] for name, sample in samples.items()]
     if widths[0] != widths[1]:
         raise ValueError(f"features makes {widths[0]} variables of truth and {widths[1]} of generated; give one number")

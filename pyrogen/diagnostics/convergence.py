@@ -17,7 +17,7 @@ from torch import Tensor
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.arviz_io import import_arviz
 from pyrogen.diagnostics.stored_draws import Rows, blocks, spaced_rows
-from pyrogen.events import EventSample
+from pyrogen.events.containers import table_of
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.printing import Brief
 from pyrogen.seeds import seeded, stream
@@ -137,9 +137,9 @@ def probe_points(source: Any, n: int = 100, seed: int = 0) -> Tensor:
     n = whole_number("n", n, 1)
     # Not the seed itself: whoever drew training events after torch.manual_seed(seed) would meet them again.
     with seeded(stream(seed, "probe points")):
-        if hasattr(source, "sample"):
+        if hasattr(source, "sample") and not hasattr(source, "columns"):  # a DataFrame has a sample() too
             return source.sample((n,))
-        values = source.values if isinstance(source, EventSample) else source
+        values = source if isinstance(source, Tensor) else table_of(source).values
         events = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values, dtype=np.float64))
         if events.ndim != 2 or n > len(events):
             raise ValueError(f"n is {n}, but the events have shape {list(events.shape)}; they must be [N, d], N >= n")

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyrogen.checks import whole_number
-from pyrogen.events import EventSample, EventsLike
+from pyrogen.events import EventsLike
+from pyrogen.events.containers import check_same_order, table_of
 from pyrogen.posterior.posterior import Posterior
 
 Array = NDArray[np.float64]
@@ -90,11 +91,10 @@ def wasserstein(a_events: EventsLike, b_events: EventsLike) -> Array:
     """
     from scipy.stats import wasserstein_distance  # here: scipy.stats takes a second, and comes with ArviZ
 
-    weights = [positive_weights(name, its) for name, its in (("a_events", a_events), ("b_events", b_events))]
-    a, b = (
-        event_table(name, its.values if isinstance(its, EventSample) else its)
-        for name, its in (("a_events", a_events), ("b_events", b_events))
-    )
+    tables = [table_of(its, name) for name, its in (("a_events", a_events), ("b_events", b_events))]
+    weights = [positive_weights(name, its) for name, its in zip(("a_events", "b_events"), tables, strict=True)]
+    check_same_order("b_events", tables[1], "a_events", tables[0])
+    a, b = (event_table(name, its.values) for name, its in zip(("a_events", "b_events"), tables, strict=True))
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"a_events has {a.shape[1]} columns and b_events has {b.shape[1]}; they must be the same")
     return np.array([wasserstein_distance(a[:, i], b[:, i], *weights) for i in range(a.shape[1])])
@@ -102,7 +102,7 @@ def wasserstein(a_events: EventsLike, b_events: EventsLike) -> Array:
 
 def positive_weights(name: str, events: EventsLike) -> Array | None:
     """The weights of a sample, checked not to be negative."""
-    weights = events.weights if isinstance(events, EventSample) else None
+    weights = table_of(events, name).weights
     if weights is not None and (weights < 0).any():
         raise ValueError(f"{name} has {int((weights < 0).sum())} negative weights; the distance needs positive ones")
     return weights
@@ -130,11 +130,14 @@ def _array(values: Any) -> Array:
     return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
 
 
-def event_table(name: str, events: EventsLike) -> Array:
-    """Checked events ``[N, d]`` of any kind, without weights."""
-    if isinstance(events, EventSample) and events.weights is not None:
+def event_table(name: str, events: EventsLike, posterior: Posterior | None = None) -> Array:
+    """Checked events ``[N, d]`` of any kind, without weights; their columns in the order of a posterior's training."""
+    table = table_of(events, name)
+    if table.weights is not None:
         raise ValueError(f"{name} has weights, which would not be counted; give unweighted events")
-    values = _array(events.values if isinstance(events, EventSample) else events)
+    if posterior is not None:
+        table = table_of(posterior.predictor.in_order(table), name)
+    values = np.asarray(table.values, dtype=np.float64)
     if values.ndim != 2 or len(values) == 0 or not np.isfinite(values).all():
         raise ValueError(f"{name} has shape {list(values.shape)}; it must be finite numbers [N, d] with N > 0")
     return values

@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor
+from pyrogen.bayes.inputs import as_tensor, checked_events
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.arviz_io import make_inference_data
 from pyrogen.diagnostics.convergence import log_prob_of_chains, probe_points
 from pyrogen.diagnostics.stored_draws import Rows, as_chains, blocks, spaced_rows
-from pyrogen.events import EventSample, EventsLike, check_events
+from pyrogen.events import EventsLike, check_events
+from pyrogen.events.containers import table_of
 from pyrogen.posterior.binning import Bins, bins_of
 from pyrogen.posterior.histograms import observable_values
 from pyrogen.posterior.posterior import Posterior
@@ -142,12 +143,12 @@ def _loo_obstacle(posterior: Posterior) -> str | None:
 def _observed(observed: EventsLike | None, posterior: Posterior) -> Tensor | None:
     if observed is None:
         return None
-    if isinstance(observed, EventSample) and observed.weights is not None:
+    observed = posterior.predictor.in_order(observed)
+    if table_of(observed).weights is not None:
         raise ValueError(
             "observed has weights, and ArviZ counts every event once; give unweighted events, such as sample.values"
         )
-    check_events(observed.values if isinstance(observed, EventSample) else observed, posterior.model.features)
-    return as_tensor(observed, torch.float64)
+    return as_tensor(checked_events(observed, posterior.model.features).values, torch.float64)
 
 
 def _probes(
@@ -169,7 +170,7 @@ def _probes(
         check_events(points, posterior.model.features)
         return list(map(str, probes)), points, probe_context
     else:
-        points = as_tensor(probes, torch.float64)
+        points = as_tensor(posterior.predictor.in_order(probes), torch.float64)
     check_events(points, posterior.model.features)
     labels = ["(" + ", ".join(f"{value:.4g}" for value in point) + ")" for point in points.tolist()]
     if len(set(labels)) < len(labels):  # a label must find its point again

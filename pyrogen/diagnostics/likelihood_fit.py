@@ -17,10 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.func import jacfwd
 
-from pyrogen.bayes.inputs import as_tensor
+from pyrogen.bayes.inputs import as_tensor, checked_events
 from pyrogen.checks import require_extra
 from pyrogen.diagnostics.lines import _as_vector
-from pyrogen.events import EventSample, EventsLike, check_events
+from pyrogen.events import EventsLike
 from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
@@ -201,10 +201,10 @@ def _coordinates(target: Any, events: EventsLike) -> Tensor:
     """The coordinate t ``[N]`` of checked events, in double precision."""
     if not hasattr(target, "parametric_density"):
         raise ValueError(f"target is {target!r}; it must have a parametric form, as Wedge, Kicker and GaussianRing do")
-    if isinstance(events, EventSample) and events.weights is not None:
+    table = checked_events(events, target.features)
+    if table.weights is not None:
         raise ValueError("events have weights; likelihood_fit needs unweighted events, EventSample(events.values)")
-    check_events(events.values if isinstance(events, EventSample) else events, target.features)
-    x = as_tensor(events, torch.float64)
+    x = as_tensor(table.values, torch.float64)
     least = len(target.parameters) + 1
     if len(x) < least:
         raise ValueError(f"events has {len(x)} rows; a fit of {', '.join(target.parameters)} needs at least {least}")

@@ -106,7 +106,7 @@ def elpd(
             which a draw has no density; with ``trained=True`` a posterior of weighted events, an ensemble, or more
             events than it was trained on.
     """
-    values = event_table("events", events)
+    values = event_table("events", events, posterior)
     if len(values) < 2:
         raise ValueError(f"events holds {len(values)} event; a standard error needs at least two")
     power = _power_of_training_event(posterior, len(values)) if trained else 1.0
@@ -167,7 +167,7 @@ def guide_pareto_k(
         ValueError: a posterior of stored draws or a single point, which has no density; other events than it was
             trained on, by their number; fewer than 50 draws.
     """
-    values = event_table("events", events)
+    values = event_table("events", events, posterior)
     info = posterior.info
     trained = len(values) if info.training_events is None else info.training_events
     if trained != len(values) or info.is_weighted:
@@ -209,7 +209,7 @@ def effective_parameters(
     if size is None:
         raise ValueError("the posterior does not tell how many events it was trained on")
     count = posterior.weights.count(draws, DRAWS_OF_VARIANCE, least=2)
-    log_prob = posterior.log_prob(event_table("events", events), count, context=context, seed=seed).double()
+    log_prob = posterior.log_prob(event_table("events", events, posterior), count, context=context, seed=seed).double()
     if not log_prob.isfinite().all():
         raise ValueError(f"log p is not finite in {int((~log_prob.isfinite()).sum())} of {log_prob.numel()} cases")
     return float(size * log_prob.var(0).mean())

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyrogen.checks import whole_number
 from pyrogen.diagnostics.distances import positive_weights
 from pyrogen.events import EventSample, check_events, check_weights
+from pyrogen.events.containers import check_same_order, table_of
 from pyrogen.printing import Brief
 from pyrogen.seeds import stream
 
@@ -167,13 +168,15 @@ def checked_samples(*, positive: bool = True, **given: Any) -> dict[str, EventSa
         positive: whether negative weights are refused.
         given: the samples.
     """
-    named = [events for events in given.values() if isinstance(events, EventSample)]
+    tables = {name: table_of(events, name) for name, events in given.items()}
+    named = [EventSample(table) for table in tables.values() if table.names is not None]
     samples = {}
     for name, events in given.items():
+        check_same_order(name, tables[name], "truth", tables["truth"])
         if not isinstance(events, EventSample):
             check_events(events, what=name)
-            events = EventSample(events)
-            if named and named[0].features == events.features:
+            events = EventSample(tables[name])
+            if tables[name].names is None and named and named[0].features == events.features:
                 events = EventSample(events.values, named[0].names, named[0].units)
         if positive:
             positive_weights(name, events)

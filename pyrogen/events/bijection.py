@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from .sample import EventSample, EventsLike
+from .sample import EventSample, EventsLike, as_sample
 
 _KINDS: dict[str, type[Bijection]] = {}  # by the name in their configuration
 
@@ -259,12 +259,3 @@ def from_config(config: Mapping[str, Any]) -> Bijection:
         return _KINDS[kind]._from_config(config)
     except KeyError as error:
         raise ValueError(f"the configuration of preprocessing {kind!r} lacks {error}") from error
-
-
-def as_sample(events: EventsLike, weights: ArrayLike | Tensor | None) -> EventSample:
-    """Events and weights, checked and in float64."""
-    if isinstance(events, EventSample):
-        if weights is None:
-            return events
-        return EventSample(events.values, events.names, weights=weights)
-    return EventSample(events, weights=weights)

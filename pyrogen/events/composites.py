@@ -9,9 +9,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from .bijection import Bijection, as_sample, from_config
+from .bijection import Bijection, from_config
 from .elementwise import Dequantise
-from .sample import EventSample, EventsLike
+from .sample import EventSample, EventsLike, as_sample
 
 
 class Composite(Bijection):

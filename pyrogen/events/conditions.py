@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .bijection import as_sample
 from .preprocessing import Standardise, moments
-from .sample import EventsLike
+from .sample import EventsLike, as_sample
 
 
 class StandardiseContext(Standardise):

@@ -19,14 +19,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..checks import is_number, require
-from .bijection import Bijection, FittedConstants, Fixed, as_sample
+from .bijection import Bijection, FittedConstants, Fixed
 from .composites import Chain, Columns
 from .elementwise import Probit, Squash
 from .kinematics import PAIR_COLUMNS
 from .leptons import RECOIL_COLUMNS
 from .preprocessing import Standardise, UnitBox
 from .resonance import Resonance, beyond
-from .sample import EventsLike
+from .sample import EventsLike, as_sample
 
 COORDINATES = {
     "mass": ("M", "y", "eta*", "phi"),

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..checks import is_number, require, whole_number
-from .bijection import FittedConstants, Fixed, as_sample
+from .bijection import FittedConstants, Fixed
 from .preprocessing import Standardise
-from .sample import EventsLike
+from .sample import EventsLike, as_sample
 
 
 class Squash(FittedConstants):

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -32,7 +33,7 @@ from ..hdf5 import (
 from .format import PER_EVENT, Continuation, Format, PartWriter
 from .hdf5_tables import Content, common_length, table_of
 from .sample import EventSample
-from .tables import from_records, part, to_columns
+from .tables import content_of, from_records, part, to_columns
 
 _LABELS = ("names", "units", "provenance")
 _TABLE = "events"  # the one dataset of the layout "rows"
@@ -124,7 +125,8 @@ class Hdf5(Format, suffixes=(".h5", ".hdf5")):
 
 def _slices(path: Path, chunk: int, columns: tuple[str, ...] | None, n: int, content: Content) -> Iterator[EventSample]:
     for first in range(0, max(n, 1), chunk):  # of no event at least one, for the error
-        yield part(path, first, columns, content(slice(first, first + chunk)))
+        rows = slice(first, first + chunk)
+        yield part(path, first, columns, content_of(path, partial(content, rows)))
 
 
 # --- pyrogen's own ------------------------------------------------------------------------------------------

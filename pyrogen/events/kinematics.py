@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pyrogen.printing import Brief
 
+from .containers import table_of
 from .sample import EventSample
 
 COMPONENTS = ("px", "py", "pz", "E")
@@ -56,7 +57,8 @@ def pair_momenta(events: Any, lepton_mass: float = 0.0) -> tuple[Tensor, Tensor]
     Raises:
         ValueError: other than four or six columns.
     """
-    x = torch.as_tensor(np.array(events.values) if isinstance(events, EventSample) else events).double()
+    x = events if isinstance(events, Tensor) else torch.as_tensor(np.array(table_of(events).values))
+    x = x.double()
     if x.ndim != 2 or x.shape[1] not in (4, 6):
         raise ValueError(f"a lepton pair has 4 columns (balanced) or 6 (px, py, pz of both); got {list(x.shape)}")
     plus = x[:, :3]

@@ -6,17 +6,14 @@ Only particles of status 1 count. Events are numbered from 0.
 from __future__ import annotations
 
 import contextlib
-import gzip
-import io
-import itertools
-import re
 import warnings
 import zlib
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,14 +21,15 @@ from ..checks import require, require_extra
 from ..files import FileFormatError
 from ..warn import warn
 from .format import Format, NoOptions, PartWriter
-from .particles import COMPONENTS, Content, id_of, in_words
+from .lhe_text import LheText, opened
+from .lhe_writing import FINAL, LheWriter
+from .normalisation import WEIGHTS_IN_PB, to_picobarn
+from .particles import Content, in_words
 from .sample import EventSample
-from .tables import part
+from .tables import part, reason
 
 _EVENTS_PER_BLOCK = 256  # so often pylhe's warnings are turned into errors, which takes as long as half an event
-_FINAL = 1
-_BROKEN = (ValueError, IndexError, OverflowError, KeyError, AttributeError, RuntimeWarning)
-_UNWEIGHTED, _MEAN_IS_CROSS_SECTION = 3, -4  # IDWTUP of the Les Houches accord
+_PARTICLES_PER_BLOCK = 2**16
 
 
 @dataclass(frozen=True)
@@ -39,20 +37,24 @@ class _Reading:
     particles: Mapping[str, int | Sequence[int]] | Sequence[int] | None = None
     others: str | None = None
     missing: str = "error"
+    weights: str = "file"
 
     def __post_init__(self) -> None:
         require(self.others in (None, "keep", "skip", "error"), "others", self.others, '"keep", "skip" or "error"')
         require(self.missing in ("error", "skip"), "missing", self.missing, '"error" or "skip"')
+        require(self.weights in ("file", WEIGHTS_IN_PB), "weights", self.weights, '"file" or "pb"')
 
 
 class Lhe(Format, suffixes=(".lhe", ".lhe.gz")):
     """Les Houches files, ``.lhe`` and ``.lhe.gz``; they need the packages of ``pip install "pyrogen[lhc]"``.
 
     Momenta (GeV) and weights of chosen particles of the final state are read: columns ``px_<name>, py_<name>,
-    pz_<name>, E_<name>``. Weights are always kept, equal ones too: they carry the cross section, so that samples of
-    several processes can be put together. Only where every weight is 1 does :func:`~pyrogen.events.read` leave them
-    out. The cross sections of the ``<init>`` block (pb) and the number of events left out are in the provenance, of a
-    stream in that of its last part. Weights of variations (``<rwgt>``) are not read.
+    pz_<name>, E_<name>``. Weights are those of the file, equal ones too. Only where every weight is 1 does
+    :func:`~pyrogen.events.read` leave them out. What they sum up to differs from file to file: samples of different
+    cross sections are put together only where they were read with ``weights="pb"``. The cross sections of the
+    ``<init>`` block (pb) and the number of events left out are in the provenance, of a stream in that of its last
+    part. Weights of variations (``<rwgt>``) are not read. Ampersands and Latin-1 in the text are accepted; lines,
+    headers and events of more than 8 MiB, and files of several documents, are refused.
 
     Options of reading:
 
@@ -64,11 +66,14 @@ class Lhe(Format, suffixes=(".lhe", ".lhe.gz")):
       particles (the default where ``particles`` is given), ``"skip"`` them, or ``"error"``.
     * ``missing``: what to do with events that lack one of the particles or have one too many: ``"error"`` or
       ``"skip"``.
+    * ``weights``: ``"file"``, or ``"pb"``: those of all events of the file, also of those left out, sum up to its cross
+      section in pb. Its weighting strategy (IDWTUP) says how; the file is read twice. Equal weights are kept.
 
     Samples of such columns, of particles with a known PDG id, can be written, with weights and nothing else for each
-    event. Masses follow from energy and momentum, and are 0 where rounding makes the square negative. There are no
-    incoming particles, mothers or colours: the file is for analyses, not for a parton shower. The same events give the
-    same bits, compressed or not. There are no options of writing.
+    event. Weights that were read with ``weights="pb"`` get the strategy -3, all others -4. Masses follow from energy
+    and momentum, and are 0 where rounding makes the square negative. There are no incoming particles, mothers or
+    colours: the file is for analyses, not for a parton shower. The same events give the same bits, compressed or not.
+    There are no options of writing.
     """
 
     label = "LHE"
@@ -77,48 +82,80 @@ class Lhe(Format, suffixes=(".lhe", ".lhe.gz")):
 
     def parts(self, chunk: int, columns: tuple[str, ...] | None, options: _Reading) -> Iterator[EventSample]:
         require_extra("pylhe", "lhc", "reading LHE files")
-        import pylhe
-
         path = self.path
         if path.stat().st_size == 0:
             raise FileFormatError(f"{path} is empty; expected an LHE file")
-        with _decompressed(path) as stream:
-            try:
-                with _parse_errors():
-                    file = pylhe.LHEFile.frombuffer(_Kept(stream), with_attributes=False)  # type: ignore[arg-type]
-            except (*_BROKEN, OSError, EOFError, zlib.error, StopIteration) as error:
-                raise FileFormatError(
-                    f"{path} does not begin like an LHE file (<LesHouchesEvents>, an optional <header>, <init>), or is "
-                    f"truncated there: {error}"
-                ) from error
-            selection = _Selection(path, columns, options, _provenance(path, file.init))
-            yield from selection.parts(_events(path, file, stream), chunk)
+        factor = 1.0
+        if options.weights == WEIGHTS_IN_PB:
+            with opened(path) as text:
+                factor = _factor(path, *_begin(path, text))
+        with opened(path) as text:
+            provenance, events = _begin(path, text)
+            if options.weights == WEIGHTS_IN_PB:
+                provenance["weights"] = WEIGHTS_IN_PB
+            yield from _Selection(path, columns, options, provenance, factor).parts(events, chunk)
 
     def finish(self, sample: EventSample) -> EventSample:
         """The sample without weights that say nothing, all of them 1."""
-        if np.all(sample.weights == 1):
+        if np.all(sample.weights == 1) and sample.provenance.get("weights") != WEIGHTS_IN_PB:
             return EventSample(sample.values, sample.names, sample.units, provenance=sample.provenance)
         return sample
 
     def writer(self, temporary: Path, first: EventSample, options: NoOptions) -> PartWriter:
-        return _Writer(temporary, first, zipped=self.path.name.lower().endswith(".gz"))
+        return LheWriter(temporary, first, zipped=self.path.name.lower().endswith(".gz"))
 
 
-def _events(path: Path, file: Any, stream: IO[bytes]) -> Iterator[Any]:
+def _begin(path: Path, text: LheText) -> tuple[dict[str, Any], Iterator[Any]]:
+    """What the beginning of a file tells of its events, and the events."""
+    import pylhe
+
+    try:
+        with _parse_errors():
+            file = pylhe.LHEFile.frombuffer(text, with_attributes=False)  # type: ignore[arg-type]
+        provenance = _provenance(path, file.init)
+    except FileFormatError:
+        raise
+    except Exception as error:  # whatever a damaged file leads to
+        raise FileFormatError(
+            f"{path} does not begin like an LHE file (<LesHouchesEvents>, an optional <header>, <init>), or is "
+            f"truncated there: {reason(error)}"
+        ) from error
+    announced, found = file.init.initInfo.numProcesses, len(file.init.procInfo)
+    if announced != found:
+        raise FileFormatError(f"{path}: its <init> block announces {announced} processes and has {found}")
+    return provenance, _events(path, file, text)
+
+
+def _factor(path: Path, provenance: dict[str, Any], events: Iterator[Any]) -> float:
+    """What turns the weights of a file into shares of its cross section in pb."""
+    weights = np.array([event.eventinfo.weight for event in events])
+    if not len(weights):
+        return 1.0  # there is a better error
+    try:
+        return to_picobarn(provenance["weighting_strategy"], provenance["cross_section_pb"], weights)
+    except ValueError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+
+
+def _events(path: Path, file: Any, text: LheText) -> Iterator[Any]:
     """The events one by one, with errors that say which is broken."""
     n = 0
     events = iter(file.events)
-    broken = None
+    broken: Exception | None = None
     while broken is None:
-        block = []
+        block: list[Any] = []
+        particles = 0
         try:
             with _parse_errors():
-                for event in itertools.islice(events, _EVENTS_PER_BLOCK):
+                while len(block) < _EVENTS_PER_BLOCK and particles < _PARTICLES_PER_BLOCK:
+                    event = next(events, None)
+                    if event is None:
+                        break
                     block.append(event)
+                    particles += len(event.particles)
                 if not block:
-                    while stream.read(2**20):  # pylhe stops at the closing tag; the checksum of gzip comes later
-                        pass
-        except (*_BROKEN, OSError, EOFError, zlib.error) as error:
+                    text.finish()  # pylhe stops at the closing tag; the checksum of gzip comes later
+        except Exception as error:  # whatever a damaged file leads to
             broken = error
         for event in block:
             if len(event.particles) != event.eventinfo.nparticles:
@@ -130,17 +167,19 @@ def _events(path: Path, file: Any, stream: IO[bytes]) -> Iterator[Any]:
             n += 1
         if not block and broken is None:
             return
+    if isinstance(broken, FileFormatError):
+        raise broken
     if isinstance(broken, RuntimeWarning):
-        reason = f"is no longer XML at event {n} (counted from 0): {str(broken).removeprefix('Parse Error: ')}. It may "
-        reason += f"be truncated (no </LesHouchesEvents> at its end); copy or make it again, or keep the {n} events "
-        raise FileFormatError(f"{path} {reason}before and close it with that tag") from broken
+        told = f"is no longer XML at event {n} (counted from 0): {str(broken).removeprefix('Parse Error: ')}. It may "
+        told += f"be truncated (no </LesHouchesEvents> at its end); copy or make it again, or keep the {n} events "
+        raise FileFormatError(f"{path} {told}before and close it with that tag") from broken
     if isinstance(broken, (OSError, EOFError, zlib.error)):
         raise FileFormatError(
             f"{path} is a truncated or damaged gzip file, behind event {n} (counted from 0): {broken}; copy or make it "
             "again"
         ) from broken
     raise FileFormatError(
-        f"{path}: event {n} (counted from 0) is malformed: {broken}; remove it, or make the file again"
+        f"{path}: event {n} (counted from 0) is malformed: {reason(broken)}; remove it, or make the file again"
     ) from broken
 
 
@@ -148,9 +187,14 @@ class _Selection:
     """Which events are taken, and what of them."""
 
     def __init__(
-        self, path: Path, columns: tuple[str, ...] | None, options: _Reading, provenance: dict[str, Any]
+        self,
+        path: Path,
+        columns: tuple[str, ...] | None,
+        options: _Reading,
+        provenance: dict[str, Any],
+        factor: float,
     ) -> None:
-        self._path, self._columns, self._options = path, columns, options
+        self._path, self._columns, self._options, self._factor = path, columns, options, factor
         self._content = None if options.particles is None else Content(options.particles)
         self._others = options.others or ("keep" if options.particles is not None else "error")
         self._skipped: Counter[str] = Counter()
@@ -158,7 +202,7 @@ class _Selection:
 
     def parts(self, events: Iterator[Any], chunk: int) -> Iterator[EventSample]:
         """The samples, each with its provenance so far; the last is given at the end, so that it tells all."""
-        rows: list[list[float]] = []
+        rows: list[array[float]] = []
         numbers: list[int] = []
         number, first = -1, 0
         for number, event in enumerate(events):
@@ -169,10 +213,10 @@ class _Selection:
                 yield self._sample(rows, numbers, first)
                 first += len(rows)
                 rows, numbers = [], []
-            rows.append(row)
+            rows.append(array("d", row))  # a quarter of the memory of a list
             numbers.append(number)
         skipped = sum(self._skipped.values())
-        reasons = ", ".join(f"{n} {reason}" for reason, n in self._skipped.items())
+        reasons = ", ".join(f"{n} {why}" for why, n in self._skipped.items())
         if not rows:
             cure = f"all {skipped} were left out ({reasons}); choose other particles" if skipped else "it has none"
             raise FileFormatError(f"{self._path} holds no sample of events: {cure}")
@@ -182,7 +226,7 @@ class _Selection:
 
     def _row(self, event: Any, number: int) -> list[float] | None:
         """Momenta and weight; None where the event is left out."""
-        final = [particle for particle in event.particles if particle.status == _FINAL]
+        final = [particle for particle in event.particles if particle.status == FINAL]
         if self._content is None:
             ids = [particle.id for particle in final]
             if not ids:
@@ -215,7 +259,7 @@ class _Selection:
             f'{{"name": ids, ...}} that all events have, or give {cure}'
         )
 
-    def _sample(self, rows: list[list[float]], numbers: list[int], first: int) -> EventSample:
+    def _sample(self, rows: list[array[float]], numbers: list[int], first: int) -> EventSample:
         assert self._content is not None
         table = np.array(rows)
         bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
@@ -226,7 +270,12 @@ class _Selection:
             )
         names = self._content.columns()
         provenance = self._provenance | ({"left_out": dict(self._skipped)} if self._skipped else {})
-        content = {"values": table[:, :-1], "names": names, "units": ("GeV",) * len(names), "weights": table[:, -1]}
+        content = {
+            "values": table[:, :-1],
+            "names": names,
+            "units": ("GeV",) * len(names),
+            "weights": table[:, -1] * self._factor,
+        }
         return part(self._path, first, self._columns, content | {"provenance": provenance})
 
 
@@ -252,128 +301,3 @@ def _parse_errors() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Parse Error", RuntimeWarning)
         yield
-
-
-@contextlib.contextmanager
-def _decompressed(path: Path) -> Iterator[IO[bytes]]:
-    with open(path, "rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        if not zipped:
-            yield raw
-            return
-        with gzip.GzipFile(fileobj=raw) as stream:
-            yield stream  # type: ignore[misc]
-
-
-class _Kept:
-    """A stream that pylhe doesn't close, so that the rest of it can be read."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.read = stream.read
-
-    def __enter__(self) -> _Kept:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-class _Writer(PartWriter):
-    """Writes samples of momenta as LHE events, one behind the other: their final-state particles alone.
-
-    Args:
-        temporary: the file to write.
-        first: a sample like those to come; beams and cross sections are taken from its provenance.
-        zipped: whether to compress.
-
-    Raises:
-        ValueError: other columns or units, or uncertainties and log weights, which LHE has no place for.
-        OSError: the disk is full or read-only.
-    """
-
-    def __init__(self, temporary: Path, first: EventSample, zipped: bool) -> None:
-        require_extra("pylhe", "lhc", "writing LHE files")
-        import pylhe
-
-        self._ids = _ids_of_columns(first)
-        # 17 digits give every number back.
-        places = {name: f"{{{name}:.17g}}" for name in ("px", "py", "pz", "e", "m", "weight")}
-        default = pylhe.DEFAULT_FORMAT
-        self._format = pylhe.LHEXMLFormat(
-            eventinfo=re.sub(r"\{weight:[^}]*\}", places["weight"], default.eventinfo),
-            particle=re.sub(r"\{(px|py|pz|e|m):[^}]*\}", lambda found: places[found[1]], default.particle),
-        )
-        self._files = contextlib.ExitStack()
-        raw: Any = self._files.enter_context(temporary.open("wb"))
-        if zipped:  # without the name and the time that gzip keeps: the same events give the same bits
-            raw = self._files.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0))
-        self._stream: Any = self._files.enter_context(io.TextIOWrapper(raw, encoding="utf-8"))
-        init = _init(first)
-        pylhe.LHEFile(init=init).write(_WithoutEnd(self._stream), lheformat=self._format)
-
-    def write(self, sample: EventSample) -> None:
-        import pylhe
-
-        momenta = sample.select([f"{c}_{name}" for name in self._ids for c in COMPONENTS]).values
-        momenta = momenta.reshape(len(sample), -1, 4)
-        masses = np.sqrt(np.maximum(momenta[..., 3] ** 2 - np.square(momenta[..., :3]).sum(-1), 0))
-        weights = np.ones(len(sample)) if sample.weights is None else sample.weights
-        for momentum, mass, weight in zip(momenta.tolist(), masses.tolist(), weights.tolist(), strict=True):
-            particles = [
-                pylhe.LHEParticle(pdg, _FINAL, 0, 0, 0, 0, px, py, pz, e, m, 0.0, 9.0)  # a spin of 9: unknown
-                for pdg, (px, py, pz, e), m in zip(self._ids.values(), momentum, mass, strict=True)
-            ]
-            info = pylhe.LHEEventInfo(len(particles), 0, weight, -1.0, -1.0, -1.0)  # -1: unknown
-            self._stream.write(pylhe.LHEEvent(info, particles).tolhe(self._format) + "\n")
-
-    def close(self) -> None:
-        with self._files:
-            self._stream.write("</LesHouchesEvents>\n")
-
-
-class _WithoutEnd:
-    """Lets all pass but the closing tag, which comes behind the last event."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        if text != "</LesHouchesEvents>":
-            self._stream.write(text)
-
-
-def _ids_of_columns(sample: EventSample) -> dict[str, int]:
-    """PDG ids by particle name."""
-    names = dict.fromkeys(column.partition("_")[2] for column in sample.names)
-    expected = {f"{component}_{name}" for name in names for component in COMPONENTS}
-    if set(sample.names) != expected:
-        raise ValueError(
-            f"an LHE file needs px_<name>, py_<name>, pz_<name>, E_<name> of every particle and no other column; "
-            f"the columns are {', '.join(sample.names)}"
-        )
-    if not set(sample.units) <= {"GeV", ""}:
-        raise ValueError(f"an LHE file needs momenta in GeV; the units are {', '.join(sample.units)}")
-    ids = {name: id_of(name) for name in names}
-    unknown = [name for name, pdg in ids.items() if pdg is None]
-    if unknown:
-        raise ValueError(
-            f"no PDG id is known for {', '.join(unknown)}; call the columns px_e+, px_g, ..., or px_pdg<id> with the id"
-        )
-    return ids  # type: ignore[return-value]
-
-
-def _init(sample: EventSample) -> Any:
-    """The <init> block, from the provenance of a sample that was read from an LHE file, else with zeros."""
-    import pylhe
-
-    told = sample.provenance
-    beams = told.get("beams")
-    if not (isinstance(beams, list) and len(beams) == 2 and all({"pdg", "energy"} <= set(beam) for beam in beams)):
-        beams = [{"pdg": 2212, "energy": 0.0}] * 2  # that of something else may be called beams too
-    strategy = told.get("weighting_strategy", _UNWEIGHTED if sample.weights is None else _MEAN_IS_CROSS_SECTION)
-    values = (told.get("cross_section_pb", 0.0), told.get("cross_section_error_pb", 0.0))
-    processes = [pylhe.LHEProcInfo(*values, 1.0, 0)]
-    a, b = beams
-    info = pylhe.LHEInitInfo(a["pdg"], b["pdg"], a["energy"], b["energy"], 0, 0, 0, 0, strategy, len(processes))
-    return pylhe.LHEInit(info, processes, [])

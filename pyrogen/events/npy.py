@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from ..files import FileFormatError
 from .format import Format, NoOptions
 from .sample import EventSample
-from .tables import from_records, part
+from .tables import content_of, from_records, part, reason
 
 
 class Npy(Format, suffixes=(".npy",)):
@@ -19,19 +23,21 @@ class Npy(Format, suffixes=(".npy",)):
 
     The fields of records are the columns; some names mean weights and their kin, as in
     :class:`~pyrogen.events.hdf5.Hdf5`. Only the values of a sample can be written, and only as a whole. There are no
-    options. Nothing is ever unpickled.
+    options. Nothing is ever unpickled. The format has no checksums: only a wrong size of the file is noticed.
     """
 
     label = "npy"
     why_whole = ".npy has its size at its beginning"
 
     def parts(self, chunk: int, columns: tuple[str, ...] | None, options: NoOptions) -> Iterator[EventSample]:
-        n = len(_mapped(self.path))
-        for first in range(0, max(n, 1), chunk):
-            # Mapped anew for each part: a mapping keeps all that was read of it in memory.
-            rows = _mapped(self.path)[first : first + chunk]
-            content = from_records(rows) if rows.dtype.names else {"values": rows}
-            yield part(self.path, first, columns, content | {"provenance": {"file": self.path.name}})
+        header = _header(self.path)
+        with open(self.path, "rb") as stream:
+            for first in range(0, max(header.rows, 1), chunk):
+                rows = _rows(stream, header, slice(first, min(first + chunk, header.rows)))
+                content = {"values": rows}
+                if rows.dtype.names:
+                    content = content_of(self.path, partial(from_records, rows))
+                yield part(self.path, first, columns, content | {"provenance": {"file": self.path.name}})
 
     def write(self, sample: EventSample, temporary: Path, options: NoOptions) -> None:
         stream = io.BytesIO()  # numpy's own writing to a file does not say why the disk refuses it
@@ -39,12 +45,53 @@ class Npy(Format, suffixes=(".npy",)):
         temporary.write_bytes(stream.getvalue())
 
 
-def _mapped(path: Path) -> np.ndarray:
-    """The array, its numbers still on the disk; never np.load, which looks for pickles and zip archives too."""
+@dataclass(frozen=True)
+class _Header:
+    """What the beginning of a file says: its shape, the type of its numbers, their order, and where they begin."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    by_columns: bool
+    offset: int
+
+    @property
+    def rows(self) -> int:
+        return self.shape[0]
+
+
+def _header(path: Path) -> _Header:
+    """The header, which must account for the whole file."""
     try:
+        # Never np.load, which looks for pickles and zip archives too.
         array = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # the parser of the header has many ways to fail
-        raise FileFormatError(f"{path} is not a whole .npy file of numbers: {error}") from error
+        raise FileFormatError(f"{path} is not a whole .npy file of numbers: {reason(error)}") from error
     if array.ndim == 0:
         raise FileFormatError(f"{path} holds no sample of events: a single number, not an array [N, d]")
-    return array
+    said, there = array.offset + array.nbytes, path.stat().st_size
+    if said != there:
+        raise FileFormatError(f"{path} is not a whole .npy file: it should have {said} bytes and has {there}")
+    by_columns = array.flags.f_contiguous and not array.flags.c_contiguous
+    return _Header(path, array.shape, array.dtype, by_columns, array.offset)
+
+
+def _rows(stream: IO[bytes], header: _Header, rows: slice) -> np.ndarray:
+    """Some rows, read: a mapping would end the process where somebody shortens the file."""
+    n = rows.stop - rows.start
+    numbers = math.prod(header.shape[1:])
+    if not header.by_columns:
+        stream.seek(header.offset + rows.start * numbers * header.dtype.itemsize)
+        return _read(stream, header, n * numbers).reshape(n, *header.shape[1:])
+    columns = np.empty((numbers, n), header.dtype)
+    for i in range(numbers):
+        stream.seek(header.offset + (i * header.rows + rows.start) * header.dtype.itemsize)
+        columns[i] = _read(stream, header, n)
+    return columns.T.reshape(n, *header.shape[1:], order="F")
+
+
+def _read(stream: IO[bytes], header: _Header, count: int) -> np.ndarray:
+    content = stream.read(count * header.dtype.itemsize)
+    if len(content) < count * header.dtype.itemsize:
+        raise FileFormatError(f"{header.path} became shorter while it was read")
+    return np.frombuffer(content, header.dtype, count) if content else np.empty(count, header.dtype)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .bijection import FittedConstants, Fixed, as_sample
-from .sample import EventSample, EventsLike
+from .bijection import FittedConstants, Fixed
+from .sample import EventSample, EventsLike, as_sample
 
 
 class Identity(Fixed):

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from .bijection import FittedConstants, as_sample
-from .sample import EventsLike
+from .bijection import FittedConstants
+from .sample import EventsLike, as_sample
 
 FIT_EVENTS = 200_000  # the constants need no more
 GAP = 20.0  # a fitted limit lies this many mean distances of the outermost values beyond the last one

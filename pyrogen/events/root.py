@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ import numpy as np
 
 from ..checks import require_extra
 from ..files import FileFormatError
+from .columns import expand, from_columns, is_reserved, spread
 from .format import PER_EVENT, Format, NoOptions, PartWriter
+from .root_labels import LABELS, TITLE, TREE, Checksums, Labels, check_no_labels, labels_text, own_labels
 from .sample import EventSample
-from .tables import expand, from_columns, is_reserved, part, to_columns
+from .tables import content_of, part, reason, to_columns
 
-_TREE = "events"
-_LABELS = "pyrogen"
+_LARGEST_COMPRESSION = 10_000  # of equal numbers
+_SMALL = 2**26  # bytes that need no question
 _TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 _NUMBER_TYPES = {
     "bool",
@@ -37,12 +41,13 @@ class Root(Format, suffixes=(".root",)):
     """Files ``.root``; they need the packages of ``pip install "pyrogen[lhc]"``.
 
     A file of pyrogen's keeps everything that a sample has. Its tree ``events`` has the columns as branches of float64,
-    then ``weight``, ``uncertainty``, ``log_weight_0``, ``log_weight_1``, ...; names, units and provenance are JSON in a
-    TObjString ``pyrogen``. The same events give the same numbers, but not the same bits: uproot writes the time and a
-    number of its own into every file.
+    then ``weight``, ``uncertainty``, ``log_weight_0``, ``log_weight_1``, ...; names, units, provenance and checksums
+    of all branches are JSON in a TObjString ``pyrogen``. What does not agree with it is refused. The same events give
+    the same numbers, but not the same bits: uproot writes the time and a number of its own into every file.
 
     Of other files the flat branches of one TTree or RNTuple are read: one number for each event, or as many in each,
-    which are called ``name[0], name[1], ...``. Some names mean weights and their kin, as in
+    which are called ``name[0], name[1], ...``; fields of records are called ``record.field``. Two branches of one name
+    are refused. Some names mean weights and their kin, as in
     :class:`~pyrogen.events.hdf5.Hdf5`.
 
     Options of reading:
@@ -61,44 +66,56 @@ class Root(Format, suffixes=(".root",)):
         import uproot
 
         path = self.path
-        try:
-            file = uproot.open({str(path): None})  # a plain string would be split at a colon
-        except Exception as error:  # uproot has no class of its own for this
-            raise FileFormatError(f"{path} is not a whole ROOT file: {error}") from error
-        with file:
-            there = path.stat().st_size
-            if there < file.file.fEND:  # uproot reads what is left without a word
+        with open(path, "rb") as disk:  # by its path, uproot would split it at colons
+            with _damage(path, "is not a whole ROOT file"):
+                file = uproot.open(disk)
+                end = file.file.fEND
+            if self.path.stat().st_size < end:  # uproot reads what is left without a word
                 raise FileFormatError(
-                    f"{path} is not a whole ROOT file: it should have {file.file.fEND} bytes and has {there}; "
+                    f"{path} is not a whole ROOT file: it should have {end} bytes and has {path.stat().st_size}; "
                     "copy or make it again"
                 )
-            name = _tree_name(path, file, options.dataset)
-            tree = file[name]
-            units: dict[str, str] = {}
-            provenance: dict[str, Any] = {"file": path.name, "dataset": name}
-            if name == _TREE and file.classnames(cycle=False).get(_LABELS) == "TObjString":
-                units, provenance = _own_labels(path, str(file[_LABELS]))
-            wanted = _wanted(path, tree, name, columns)
-            for first, arrays in _arrays(path, tree, wanted, chunk):
-                content = from_columns(arrays) | {"provenance": provenance}
-                content["units"] = [units.get(column, "") for column in content["names"]]
+            with _damage(path, "is damaged"):
+                kinds = file.classnames(cycle=False)
+                own = own_labels(path, {name: str(file[name]) for name, kind in kinds.items() if kind == "TObjString"})
+            name = _tree_name(path, kinds, options.dataset)
+            with _damage(path, f"is damaged: its tree {name!r} cannot be read"):
+                tree = file[name]
+                branches = _branches(tree)
+                title = getattr(tree, "title", "")
+            if name != TREE and TREE not in kinds:
+                check_no_labels(path, own)
+            own = own if name == TREE else None
+            if own is None and title == TITLE:
+                raise FileFormatError(f"{path} is damaged: its object {LABELS!r} is missing")
+            if own is not None:
+                own.check_branches(path, list(branches))
+            provenance = {"file": path.name, "dataset": name} if own is None else own.provenance
+            wanted = _wanted(path, branches, name, columns)
+            with _damage(path, f"is damaged: its tree {name!r} cannot be read"):
+                _check_sizes(path, tree, branches, wanted, chunk)
+            for first, arrays in _arrays(path, tree, wanted, chunk, own):
+                content = content_of(path, partial(from_columns, arrays)) | {"provenance": provenance}
+                content["units"] = [own.units.get(column, "") if own else "" for column in content["names"]]
                 yield part(path, first, columns, content)
 
     def writer(self, temporary: Path, first: EventSample, options: NoOptions) -> PartWriter:
         return _Writer(temporary, first)
 
 
-def _own_labels(path: Path, text: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """Units by name, and the provenance, of a file of pyrogen's."""
+@contextlib.contextmanager
+def _damage(path: Path, what: str) -> Iterator[None]:
+    """Whatever uproot raises of a damaged file names the file."""
     try:
-        labels = json.loads(text)
-        return dict(zip(labels["names"], labels["units"], strict=True)), labels["provenance"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(f"{path}: its object {_LABELS!r} is not what pyrogen writes: {error!r}") from error
+        yield
+    except FileFormatError:
+        raise
+    except Exception as error:  # uproot has no class of its own for this
+        raise FileFormatError(f"{path} {what}: {reason(error)}") from error
 
 
-def _tree_name(path: Path, file: Any, dataset: str | None) -> str:
-    trees = sorted(name for name, kind in file.classnames(cycle=False).items() if kind in _TREES)
+def _tree_name(path: Path, kinds: dict[str, str], dataset: str | None) -> str:
+    trees = sorted(name for name, kind in kinds.items() if kind in _TREES)
     if dataset is not None:
         if dataset not in trees:
             raise ValueError(f"{path} has no tree {dataset!r}; its trees are {', '.join(trees) or 'none'}")
@@ -110,39 +127,92 @@ def _tree_name(path: Path, file: Any, dataset: str | None) -> str:
     return trees[0]
 
 
-def _wanted(path: Path, tree: Any, name: str, columns: tuple[str, ...] | None) -> set[str]:
+@dataclass(frozen=True)
+class _Branch:
+    """A branch of a TTree or a field of an RNTuple.
+
+    Attributes:
+        path: its name with those of its parents.
+        branch: of uproot.
+        kind: its type in C++.
+        shape: of what it holds for each event; None where it differs from event to event or is no number.
+        twice: whether another one has its name.
+    """
+
+    path: str
+    branch: Any
+    kind: str
+    shape: tuple[int, ...] | None
+    twice: bool = False
+
+
+def _branches(tree: Any) -> dict[str, _Branch]:
+    """The branches by name; fields of records in an RNTuple are called ``record.field``."""
+    found: dict[str, _Branch] = {}
+    records = "RNTuple" in tree.classname
+    items = tree.items()
+    names = [name for name, _ in (items if records else tree.items(full_paths=False))]
+    kinds = {full: branch.typename for full, branch in items}
+    for name, (full, branch) in zip(names, items, strict=True):
+        if _is_group(branch, records):
+            continue
+        parents = [kinds.get(full[:i], "") for i, letter in enumerate(full) if letter == "."] if records else []
+        even = all(_is_record(kind) for kind in parents)
+        shape = _numbers_per_event(branch) if even else None
+        found[name] = _Branch(full, branch, branch.typename, shape, twice=name in found)
+    return found
+
+
+def _wanted(path: Path, branches: dict[str, _Branch], name: str, columns: tuple[str, ...] | None) -> set[str]:
     """Names of the branches to read: those of the columns, of weights and their kin."""
-    found = dict(tree.items(full_paths=False))  # the names that tree.iterate gives
-    branches = {branch: _numbers_per_event(found[branch]) for branch in found if not _is_group(found[branch])}
-    flat = [branch for branch, shape in branches.items() if shape is not None]
-    uneven = [branch for branch, shape in branches.items() if shape is None]
+    flat = [branch for branch, it in branches.items() if it.shape is not None]
+    uneven = [branch for branch, it in branches.items() if it.shape is None]
     if columns is None:
         if uneven:
             raise ValueError(
-                f"{path}: branch {uneven[0]!r} of tree {name!r} ({found[uneven[0]].typename}) is not one number for "
+                f"{path}: branch {uneven[0]!r} of tree {name!r} ({branches[uneven[0]].kind}) is not one number for "
                 f"each event; choose others with columns=[...]: {', '.join(flat) or 'there are none'}"
             )
+        _check_single(path, branches, flat)
         return set(flat)
     holders = {
         column: branch
         for branch in flat
-        for column in expand(branch, np.empty((0, *branches[branch])))  # type: ignore[misc]
+        for column in expand(branch, np.empty((0, *branches[branch].shape)))  # type: ignore[misc]
     }
     for column in columns:
         if column in uneven:
             raise ValueError(
-                f"{path}: branch {column!r} of tree {name!r} ({found[column].typename}) is not one number for each "
+                f"{path}: branch {column!r} of tree {name!r} ({branches[column].kind}) is not one number for each "
                 "event; leave it out of columns, or write one number of it into a branch of its own"
             )
         if column not in holders:
             raise ValueError(f"{path} has no column {column!r}; those of tree {name!r} are {', '.join(holders)}")
-    return {branch for column, branch in holders.items() if column in columns or is_reserved(column)}
+    wanted = {branch for column, branch in holders.items() if column in columns or is_reserved(column)}
+    _check_single(path, branches, wanted)
+    return wanted
 
 
-def _is_group(branch: Any) -> bool:
+def _check_single(path: Path, branches: dict[str, _Branch], wanted: Iterable[str]) -> None:
+    for name in wanted:
+        if branches[name].twice:
+            raise ValueError(
+                f"{path}: several branches have the name {name!r}, the last is {branches[name].path!r}; only one can "
+                "be a column: rename them, or leave it out with columns=[...]"
+            )
+
+
+def _is_record(kind: str) -> bool:
+    """Whether a field of an RNTuple is a record with the same fields in each event."""
+    return not kind.startswith("std::")
+
+
+def _is_group(branch: Any, field: bool) -> bool:
     """Whether it is only the parent of branches, which are listed too."""
     import uproot
 
+    if field:
+        return len(branch.fields) > 0 and _is_record(branch.typename)
     return isinstance(getattr(branch, "interpretation", None), uproot.AsGrouped)
 
 
@@ -160,23 +230,52 @@ def _numbers_per_event(branch: Any) -> tuple[int, ...] | None:
     return kind.to_dtype.shape
 
 
-def _arrays(path: Path, tree: Any, wanted: set[str], chunk: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+def _check_sizes(path: Path, tree: Any, branches: dict[str, _Branch], wanted: set[str], chunk: int) -> None:
+    """Check what a tree says of its size against its branches and the file, before memory is taken for it."""
+    entries = int(tree.num_entries)
+    for name in wanted:
+        offsets = getattr(branches[name].branch, "entry_offsets", [entries])
+        if offsets[-1] != entries:
+            raise FileFormatError(f"{path} is damaged: its branch {name!r} has {offsets[-1]} of {entries} events")
+    numbers = sum(math.prod(branches[name].shape or ()) for name in wanted)
+    need, there = 8 * numbers * min(chunk, entries), path.stat().st_size
+    if need > _SMALL and need > _LARGEST_COMPRESSION * there:
+        raise FileFormatError(
+            f"{path} is damaged: it has {there} bytes, and its {numbers} numbers for each of {entries} events need "
+            "more memory than any compression accounts for"
+        )
+
+
+def _arrays(
+    path: Path, tree: Any, wanted: set[str], chunk: int, own: Labels | None
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Columns of the events from the first on, ``chunk`` at a time."""
     # By a function: names may have characters that mean something in uproot's expressions.
     arrays = tree.iterate(filter_name=lambda name: name in wanted, step_size=chunk, library="np")
     first = 0
+    checksums = Checksums()
     while True:
-        try:
+        with _damage(path, f"is damaged or incomplete behind event {first}"):
             found = next(arrays, None)
-        except Exception as error:  # whatever a damaged file leads to
-            raise FileFormatError(f"{path} is damaged or incomplete behind event {first}: {error}") from error
         if found is None:
             break
-        columns = {name: column for branch, array in found.items() for name, column in expand(branch, array).items()}
+        columns = content_of(path, lambda: spread(pair for item in found.items() for pair in _fields(*item)))  # noqa: B023
+        if own is not None:
+            checksums.add(columns)
         yield first, columns
         first += len(next(iter(columns.values())))
+    if own is not None:
+        own.check_content(path, first, checksums)
     if first == 0:
         raise FileFormatError(f"{path} holds no sample of events: its tree is empty")
+
+
+def _fields(name: str, array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """A column, or the columns of a record."""
+    if array.dtype.names is None:
+        yield name, array
+    for field in array.dtype.names or ():
+        yield from _fields(f"{name}.{field}", array[field])
 
 
 class _Writer(PartWriter):
@@ -198,13 +297,18 @@ class _Writer(PartWriter):
         columns = to_columns(first)
         self._disk = open(temporary, "w+b")  # noqa: SIM115 (closed in close)
         self._file = uproot.recreate(self._disk)
-        self._tree = self._file.mktree(_TREE, dict.fromkeys(columns, np.float64))
-        labels = {name: getattr(first, name) for name in ("names", "units", "provenance")}
-        self._file[_LABELS] = json.dumps(labels, sort_keys=True)
+        self._tree = self._file.mktree(TREE, dict.fromkeys(columns, np.float64), title=TITLE)
+        self._labels = {name: getattr(first, name) for name in ("names", "units", "provenance")}
+        self._labels["branches"] = list(columns)
+        self._checksums, self._entries = Checksums(), 0
 
     def write(self, sample: EventSample) -> None:
-        self._tree.extend({name: np.ascontiguousarray(column) for name, column in to_columns(sample).items()})
+        columns = {name: np.ascontiguousarray(column) for name, column in to_columns(sample).items()}
+        self._tree.extend(columns)
+        self._checksums.add(columns)
+        self._entries += len(sample)
 
     def close(self) -> None:
         with self._disk:
+            self._file[LABELS] = labels_text(self._labels, self._entries, self._checksums)
             self._file.close()

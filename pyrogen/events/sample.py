@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike
 
 from pyrogen.checks import column_index
 
+from .containers import Table, numbers_of, table_of
 from .format import PER_EVENT
+from .normalisation import check_same_normalisation
 from .validation import (
-    as_numpy,
     check_dimensions,
     check_finite_rows,
     check_log_weights,
@@ -34,11 +35,13 @@ class EventSample:
     can be passed around without being checked or copied again.
 
     Args:
-        values: ``[N, d]``, or ``[N]`` for a single feature; numpy array, torch tensor or nested list.
-        names: d different column names; ``x0, x1, ...`` if left out.
-        units: d units, such as ``"GeV"``; ``""`` (no unit) each if left out.
-        weights: ``[N]`` event weights, or None for unweighted events. Single weights may be negative, their
-            sum may not (arXiv:2104.04543, sec. 5).
+        values: ``[N, d]``, or ``[N]`` for a single feature: a numpy array, a torch tensor, a nested list, or a table of
+            another package (see :data:`EventsLike`), whose names, units and columns of weights count too.
+        names: d different column names; if left out those of ``values``, or ``x0, x1, ...``.
+        units: d units, such as ``"GeV"``; if left out those of ``values``, or ``""`` (no unit) each.
+        weights: ``[N]`` event weights; if left out those of ``values``, or None for unweighted events. Single weights
+            may be negative, their sum may not (arXiv:2104.04543, sec. 5). A pandas Series is put into the order of the
+            events by its index, where the events are a pandas object too.
         uncertainties: ``[N]`` relative uncertainty σ(x)/p(x) of the density at each event (arXiv:2104.04543,
             eq. 2), or None.
         provenance: how the events were made; anything JSON can hold.
@@ -49,8 +52,8 @@ class EventSample:
             which errors count. The sum of its weights may then be zero or negative.
 
     Raises:
-        ValueError: wrong shape or length, an empty sample, NaN or infinite entries, repeated names, weights
-            without a positive sum, negative uncertainties.
+        ValueError: wrong shape or length, an empty sample, NaN, infinite or masked entries, repeated names, names in
+            another order than those of ``values``, weights without a positive sum, negative uncertainties.
         TypeError: entries that are no real numbers, names that are no strings, a provenance JSON cannot hold.
     """
 
@@ -65,7 +68,7 @@ class EventSample:
 
     def __init__(
         self,
-        values: ArrayLike | torch.Tensor,
+        values: EventsLike,
         names: Sequence[str] | None = None,
         units: Sequence[str] | None = None,
         weights: ArrayLike | torch.Tensor | None = None,
@@ -75,29 +78,32 @@ class EventSample:
         log_weights: ArrayLike | torch.Tensor | None = None,
         part: int | None = None,
     ) -> None:
-        table = as_numpy(values, "events")
-        if table.ndim == 1:
-            table = table[:, None]
+        given = table_of(values)
+        table = given.values[:, None] if given.values.ndim == 1 else given.values
         check_dimensions(table, None, "events")
         d = table.shape[1]
+        names, units = names_and_units(given, names, units)
         names = _labels(names, d, "names") if names is not None else tuple(f"x{i}" for i in range(d))
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"names must differ from each other; repeated: {', '.join(repeated)}")
         first = part or 0
         check_finite_rows(table, "events", names, first)
-        if weights is not None:
-            check_weights(weights, len(table), positive_sum=part is None, first=first)
-        if uncertainties is not None:
-            check_uncertainties(uncertainties, len(table), first)
-        if log_weights is not None:
-            check_log_weights(log_weights, len(table), first)
+        extras = {
+            name: getattr(given, name) if own is None else numbers_of(own, name, given.labels)
+            for name, own in zip(PER_EVENT, (weights, uncertainties, log_weights), strict=True)
+        }
+        if extras["weights"] is not None:
+            check_weights(extras["weights"], len(table), positive_sum=part is None, first=first)
+        if extras["uncertainties"] is not None:
+            check_uncertainties(extras["uncertainties"], len(table), first)
+        if extras["log_weights"] is not None:
+            check_log_weights(extras["log_weights"], len(table), first)
         store = object.__setattr__  # the one place where a frozen sample is filled
         store(self, "values", _frozen_copy(table))
         store(self, "names", names)
         store(self, "units", _labels(units, d, "units") if units is not None else ("",) * d)
-        given = {"weights": weights, "uncertainties": uncertainties, "log_weights": log_weights}
-        for name, array in given.items():
+        for name, array in extras.items():
             store(self, name, None if array is None else _frozen_copy(array))
         store(self, "provenance", _plain(provenance if provenance is not None else {}))
         store(self, "part", part)
@@ -140,12 +146,14 @@ class EventSample:
             this: how the error calls this one.
 
         Raises:
-            ValueError: other names or units, or not the same of weights, uncertainties and log weights.
+            ValueError: other names or units, not the same of weights, uncertainties and log weights, or LHE files of
+                different cross sections whose weights are in no common unit.
         """
         for name, cure in (("names", "choose columns with sample.select(names)"), ("units", "convert its columns")):
             mine, others = getattr(self, name), getattr(other, name)
             if mine != others:
                 raise ValueError(f"{what} has the {name} {list(others)}, {this} has {list(mine)}; {cure}")
+        check_same_normalisation(self.provenance, other.provenance, what, this)
         mine, others = self._per_event(), other._per_event()
         if mine != others:
             raise ValueError(
@@ -244,12 +252,50 @@ class EventSample:
         return [f"{name} [{unit}]" if unit else name for name, unit in zip(self.names, self.units, strict=True)]
 
 
-EventsLike: TypeAlias = EventSample | ArrayLike | torch.Tensor
-"""What every function of events takes: a sample, or its values ``[N, d]`` as a tensor, an array or nested lists."""
+EventsLike: TypeAlias = EventSample | Table | ArrayLike | torch.Tensor | Mapping[str, Any]
+"""What every function of events takes: a sample, or its values ``[N, d]`` as a tensor, an array or nested lists.
+
+Tables of other packages do as well: a DataFrame or Series of pandas or polars, a table of Arrow, an array of awkward, a
+DataArray or Dataset of xarray, a mapping of names to columns, records of numpy, numbers with a unit of astropy, pint or
+unyt. Their names and units count, and their columns ``weight``, ``uncertainty`` and ``log_weight_0``, ... are what they
+are in files. Masked and missing entries are refused.
+"""
 
 
-def _frozen_copy(values: ArrayLike | torch.Tensor) -> np.ndarray:
-    array = as_numpy(values, "values")
+def as_sample(events: EventsLike, weights: Any = None) -> EventSample:
+    """Any events as a checked sample in float64.
+
+    Args:
+        events: any container of events.
+        weights: ``[N]``, which count instead of those of the events; None: those of the events.
+
+    Raises:
+        ValueError, TypeError: as :class:`EventSample`.
+    """
+    if isinstance(events, EventSample):
+        return events if weights is None else EventSample(events.values, events.names, events.units, weights)
+    return EventSample(events, weights=weights)
+
+
+def names_and_units(
+    table: Table, names: Sequence[str] | None = None, units: Sequence[str] | None = None
+) -> tuple[Sequence[str] | None, Sequence[str] | None]:
+    """Names and units given, else those of a table.
+
+    Raises:
+        ValueError: the names of the table in another order, which would exchange its columns.
+    """
+    if names is not None and table.names is not None and not isinstance(names, str):
+        names = tuple(names)
+        if names != table.names and sorted(map(str, names)) == sorted(table.names):
+            raise ValueError(
+                f"names are {', '.join(map(str, names))}, but the columns of the events are {', '.join(table.names)}, "
+                "in another order; leave names out, or choose the order with sample.select(names)"
+            )
+    return (table.names if names is None else names), (table.units if units is None else units)
+
+
+def _frozen_copy(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.float64 and array.flags.c_contiguous and array.flags.owndata and not array.flags.writeable:
         return array  # that of another sample: nobody can change it
     array = np.array(array, dtype=np.float64, order="C")

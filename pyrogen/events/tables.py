@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..files import FileFormatError
+from .columns import UNCERTAINTIES as UNCERTAINTIES
+from .columns import WEIGHTS as WEIGHTS
+from .columns import expand as expand
+from .columns import from_columns, is_reserved, spread
 from .sample import EventSample
-
-WEIGHTS = ("weight", "weights")
-UNCERTAINTIES = ("uncertainty", "uncertainties")
-INDEX = "index"  # the row numbers of pandas
-_LOG_WEIGHT = re.compile(r"log_weight_(\d+)|log_weights\[(\d+)\]")
 
 
 def part(path: Path, first: int, columns: Sequence[str] | None, content: dict[str, Any]) -> EventSample:
@@ -31,6 +29,8 @@ def part(path: Path, first: int, columns: Sequence[str] | None, content: dict[st
         ValueError: a column that is not there.
         FileFormatError: content that is no sample.
     """
+    if content["values"].ndim == 1:
+        content = content | {"values": content["values"][:, None]}
     if columns is not None:
         names = tuple(content.get("names") or (f"x{i}" for i in range(content["values"].shape[1])))
         missing = [name for name in columns if name not in names]
@@ -48,6 +48,25 @@ def part(path: Path, first: int, columns: Sequence[str] | None, content: dict[st
         raise FileFormatError(f"{path} holds no sample of events: {error}") from error
 
 
+def content_of(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``make`` gives for :func:`part`, its errors naming the file.
+
+    Raises:
+        FileFormatError: columns that are no sample, such as two of one name.
+    """
+    try:
+        return make()
+    except FileFormatError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(f"{path} holds no sample of events: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """What an error says; its class, where it says nothing."""
+    return str(error) or type(error).__name__
+
+
 def whole(path: Path, parts: Sequence[EventSample]) -> EventSample:
     """The sample that parts of a file make up; the last of them knows all there is to say of their origin."""
     try:
@@ -56,36 +75,9 @@ def whole(path: Path, parts: Sequence[EventSample]) -> EventSample:
         raise FileFormatError(f"{path} holds no sample of events: {error}") from error
 
 
-def expand(name: str, column: np.ndarray) -> dict[str, np.ndarray]:
-    """A column of several numbers for each event as ``name[0], name[1], ...``."""
-    if column.ndim == 1:
-        return {name: column}
-    flat = column.reshape(len(column), int(np.prod(column.shape[1:])))  # of no event too
-    return {f"{name}[{i}]": flat[:, i] for i in range(flat.shape[1])}
-
-
 def from_records(records: np.ndarray) -> dict[str, Any]:
     """What :func:`from_columns` gives, of records with named fields."""
-    columns: dict[str, np.ndarray] = {}
-    for name in records.dtype.names or ():
-        columns |= expand(name, records[name])
-    return from_columns(columns)
-
-
-def from_columns(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Arguments of :class:`EventSample`: values and names, and what the names tell to be weights and their kin."""
-    columns = dict(columns)
-    extras: dict[str, Any] = {}
-    logs = sorted((int(found[1] or found[2]), name) for name in columns if (found := _LOG_WEIGHT.fullmatch(name)))
-    if logs and len(logs) < len(columns):
-        extras["log_weights"] = np.column_stack([columns.pop(name) for _, name in logs])
-    for what, labels in (("weights", WEIGHTS), ("uncertainties", UNCERTAINTIES)):
-        present = [columns.pop(name) for name in labels if name in columns and len(columns) > 1]
-        if present:
-            extras[what] = present[0]
-    if len(columns) > 1:
-        columns.pop(INDEX, None)
-    return {"values": np.column_stack(list(columns.values())), "names": list(columns), **extras}
+    return from_columns(spread((name, records[name]) for name in records.dtype.names or ()))
 
 
 def to_columns(sample: EventSample) -> dict[str, np.ndarray]:
@@ -108,8 +100,3 @@ def to_columns(sample: EventSample) -> dict[str, np.ndarray]:
     if sample.log_weights is not None:
         columns |= {f"log_weight_{k}": column for k, column in enumerate(sample.log_weights.T)}
     return columns
-
-
-def is_reserved(name: str) -> bool:
-    """Whether a column of this name is no feature of the events."""
-    return name in (*WEIGHTS, *UNCERTAINTIES, INDEX) or _LOG_WEIGHT.fullmatch(name) is not None

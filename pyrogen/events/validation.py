@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from .containers import numbers_of, table_of
+
 
 def check_events(
-    values: ArrayLike | torch.Tensor,
+    values: Any,
     features: int | None = None,
     what: str = "events",
     names: Sequence[str] | None = None,
@@ -18,19 +21,20 @@ def check_events(
     """Check that ``values`` are events a density can be fitted to: ``[N, d]``, N ≥ 1, d ≥ 1, all finite.
 
     Args:
-        values: numpy array, torch tensor (any device) or nested list.
+        values: any container of events, see :data:`pyrogen.events.EventsLike`; ``[N]`` does for one feature.
         features: the d that is needed, if it is known.
         what: how the error calls them.
         names: column names for the error.
 
     Raises:
         ValueError: not two-dimensional, empty, another number of columns, or rows with NaN or infinity (the
-            message says how many, and where the first is).
+            message says how many, and where the first is), or with masked entries.
         TypeError: no real numbers.
     """
-    table = as_numpy(values, what)
+    found = table_of(values, what)
+    table = as_rows(found.values, features)
     check_dimensions(table, features, what)
-    check_finite_rows(table, what, names)
+    check_finite_rows(table, what, names or found.names)
 
 
 def check_weights(weights: ArrayLike | torch.Tensor, n: int, positive_sum: bool = True, first: int = 0) -> None:
@@ -71,7 +75,7 @@ def check_log_weights(log_weights: ArrayLike | torch.Tensor, n: int, first: int 
         ValueError: wrong shape, NaN or +inf.
         TypeError: no real numbers.
     """
-    array = as_numpy(log_weights, "log_weights")
+    array = numbers_of(log_weights, "log_weights")
     if array.ndim != 2 or len(array) != n or array.shape[1] == 0:
         raise ValueError(
             f"log_weights must hold one row per event and one column per draw, shape [{n}, K]; "
@@ -85,6 +89,11 @@ def check_log_weights(log_weights: ArrayLike | torch.Tensor, n: int, first: int 
             f"log_weights must be finite or -inf; {len(rows)} of {n} events have others, the first is "
             f"{array[rows[0], draw]} at event {first + rows[0]}, draw {draw}"
         )
+
+
+def as_rows(values: Any, features: int | None) -> Any:
+    """Events ``[N]`` of one feature, an array or a tensor, as ``[N, 1]``; all others as they are."""
+    return values[:, None] if features == 1 and values.ndim == 1 else values
 
 
 def check_dimensions(table: np.ndarray, features: int | None, what: str) -> None:
@@ -113,7 +122,7 @@ def check_finite_rows(table: np.ndarray, what: str, names: Sequence[str] | None,
 
 
 def _per_event(values: ArrayLike | torch.Tensor, n: int, what: str, first: int) -> np.ndarray:
-    array = as_numpy(values, what)
+    array = numbers_of(values, what)
     if array.shape != (n,):
         raise ValueError(f"{what} must hold one number per event, shape [{n}]; got shape {list(array.shape)}")
     bad = np.flatnonzero(~np.isfinite(array))
@@ -121,20 +130,4 @@ def _per_event(values: ArrayLike | torch.Tensor, n: int, what: str, first: int) 
         raise ValueError(
             f"{what}: {len(bad)} of {n} are NaN or infinite; the first is {array[bad[0]]} at event {first + bad[0]}"
         )
-    return array
-
-
-def as_numpy(values: ArrayLike | torch.Tensor, what: str) -> np.ndarray:
-    """A real-valued numpy array, without a copy where the memory can be shared."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        # numpy has no bfloat16
-        array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    else:
-        try:
-            array = np.asarray(values)
-        except ValueError as error:
-            raise ValueError(f"{what} must be a table with rows of one length: {error}") from error
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{what} must be real numbers; got {array.dtype}")
     return array

@@ -79,6 +79,7 @@ class Posterior:
         if not isinstance(info, RunInfo):
             raise TypeError(f"info is a {type(info).__name__}; it must be a pyrogen.posterior.RunInfo")
         self._info, self.predictor.trained_names = info, info.names
+        self.predictor.trained_units = info.units
 
     @property
     def progress(self) -> bool:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor, check_context
+from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import column_index, whole_number
-from pyrogen.events import EventSample, EventsLike, check_events
+from pyrogen.events import EventsLike, check_events
+from pyrogen.events.containers import table_of
 from pyrogen.posterior.bands import DensityEstimate
 from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.progress import Bar, bar
@@ -31,7 +33,8 @@ class Predictor:
     Args:
         model: the prepared Bayesian flow.
         weights: the distribution of its weights.
-        names: column names of the training events, where they had any; other names are refused.
+        names: column names of the training events, where they had any; events with other names are refused, and columns
+            in another order are chosen by name. The attribute ``trained_units`` has their units.
         progress: show a bar when a prediction takes longer than a few seconds.
     """
 
@@ -45,6 +48,7 @@ class Predictor:
         if weights.size != model.packing.size:
             raise ValueError(f"a posterior over {weights.size} weights does not fit a model of {model.packing.size}")
         self.model, self.weights, self.trained_names, self.progress = model, weights, names, progress
+        self.trained_units: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         return f"Predictor({type(self.model.flow).__name__} of {', '.join(self.names)}; {self.weights!r})"
@@ -83,20 +87,18 @@ class Predictor:
 
         Args:
             x: events ``[N, d]``.
-            context: conditions ``[N, k]`` or None.
+            context: conditions ``[N, k]`` or None; see :func:`pyrogen.bayes.inputs.checked_context`.
             draws: number of weight draws.
             seed: seeds them.
             what: name of the progress bar.
 
         Raises:
-            ValueError: NaN or infinite events, wrong shapes, or other columns than those of the training.
+            ValueError: NaN or infinite events, wrong shapes, or other columns or units than those of the training.
         """
-        if isinstance(x, EventSample):
-            self._check_names(x)
-        check_events(x.values if isinstance(x, EventSample) else x, self.model.features)
-        points = as_tensor(x, self.model.input_dtype, self.model.device)
+        table = checked_events(self.in_order(x), self.model.features)
+        points = as_tensor(table.values, self.model.input_dtype, self.model.device)
         check_events(points, what=f"events in {points.dtype}")  # a float32 may overflow where a float64 did not
-        context = self._context(context, len(points))
+        context = self._context(context, len(points), table.labels)
         step = max(1, min(EVENTS_AT_ONCE, DENSITIES_AT_ONCE // max(draws, 1)))
         with torch.no_grad(), self._bar(draws * len(points), what, "density") as shown:
             for start in range(0, len(points), step):
@@ -168,18 +170,31 @@ class Predictor:
         index = column_index(observable, self.names)
         return lambda events: events[:, index]
 
-    def _check_names(self, sample: EventSample) -> None:
-        trained, default = self.trained_names, tuple(f"x{i}" for i in range(sample.features))
-        if trained is not None and sample.names not in (tuple(trained), default):
-            raise ValueError(f"the columns are {sample.names}, but the posterior was trained on {tuple(trained)}")
+    def in_order(self, x: EventsLike) -> Any:
+        """Events whose columns have the names of the training, in its order; other events as they are."""
+        table, trained = table_of(x), self.trained_names
+        default = tuple(f"x{i}" for i in range(len(table.names or ())))
+        if trained is None or table.names in (None, default):
+            return x
+        if sorted(table.names) != sorted(trained):
+            raise ValueError(
+                f"the columns are {table.names}, but the posterior was trained on {tuple(trained)}; choose them by name"
+            )
+        order = [table.names.index(name) for name in trained]
+        values = table.values if table.values.ndim == 1 else table.values[:, order]
+        units = None if table.units is None else tuple(table.units[i] for i in order)
+        for name, unit, own in zip(trained, units or (), self.trained_units or (), strict=False):
+            if unit and own and unit != own:
+                raise ValueError(f"column {name} is in {unit}, but the posterior was trained in {own}; convert it")
+        return replace(table, values=values, names=tuple(trained), units=units)
 
     @torch.no_grad()
     def _generate(self, theta: Tensor, n: int, context: Tensor | None) -> Tensor:
         return self.model.sample_events(theta, n, context)
 
-    def _context(self, context: Any, n: int) -> Tensor | None:
-        check_context(context, self.model.context, n)
-        return None if context is None else as_tensor(context, self.model.input_dtype, self.model.device)
+    def _context(self, context: Any, n: int, labels: Any = None) -> Tensor | None:
+        values = checked_context(context, self.model.context, n, labels)
+        return None if values is None else as_tensor(values, self.model.input_dtype, self.model.device)
 
     def _bar(self, total: int, what: str, unit: str) -> Bar[Any]:
         return bar(total, what, unit, show=self.progress, brief=True, scaled=True)

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor, check_context
+from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.bayes.scales import input_dtype
-from pyrogen.events import EventSample, EventsLike, check_events, check_weights
+from pyrogen.events import EventSample, EventsLike, check_weights
+from pyrogen.events.containers import numbers_of, table_of
 from pyrogen.flows import CouplingFlow
 from pyrogen.inference.problems import report
 from pyrogen.inference.run.existence import obstacles
@@ -51,13 +52,9 @@ class TrainingData:
             ValueError: NaN or infinite events, wrong shapes, an empty sample, weights of wrong length or without a
                 positive sum, a context that does not fit the flow, events that have no density.
         """
-        names = units = None
-        if isinstance(events, EventSample):
-            names, units = events.names, events.units
-            weights = events.weights if weights is None else weights
-            events = events.values
-        check_events(events, model.features)
-        n = len(events)
+        table = checked_events(events, model.features)
+        events, names, units, n = table.values, table.names, table.units, len(table.values)
+        weights = table.weights if weights is None else numbers_of(weights, "weights", table.labels)
         if weights is not None:
             check_weights(weights, n)
             # Only ratios of weights matter; in these units their squares fit into a float32.
@@ -70,7 +67,7 @@ class TrainingData:
                     f"the weights have an effective sample size (sum w)^2 / sum w^2 of {effective:.3g}: positive and "
                     "negative weights cancel almost completely, and nothing is left to learn from"
                 )
-        check_context(context, model.context, n)
+        context = checked_context(context, model.context, n, table.labels, spread=False)
         given = {"events": events, "weights": weights, "context": context}
         exact = {name: as_tensor(value, torch.float64) for name, value in given.items() if value is not None}
         labels = names or tuple(f"x{i}" for i in range(exact["events"].shape[1]))
@@ -174,7 +171,7 @@ def why_apart(samples: Any) -> str | None:
     sizes = {len(sample) for sample in samples}
     if len(sizes) > 1:
         return f"the samples have between {min(sizes)} and {max(sizes)} events"
-    if any(isinstance(sample, EventSample) and sample.weights is not None for sample in samples):
+    if any(table_of(sample).weights is not None for sample in samples):
         return "the samples have event weights"
     return None
 
