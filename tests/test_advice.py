@@ -10,6 +10,7 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.diagnostics import advise
+from pyrogen.events import EventSample
 from pyrogen.posterior import Finding, MeanField, Point, RunInfo, StoredDraws
 
 EVENTS = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
@@ -194,8 +195,10 @@ def test_an_integral_that_is_not_known_is_no_finding():
 def test_density_where_no_event_is_generated_is_seen_however_narrow_the_peaks_are():
     found = advise(guide(flow=Narrow(hill=0.7)))
     assert "density not normalised" in found and not found.ok, found.text()
-    # The hill's share that the bounded estimate sees: the integral of h t / (h + t) for similar hills h and t.
-    assert 1.1 < float(re.search(r"integrates to ([\d.]+)", found.text())[1]) < 1.7
+    # Without a point in the peaks the estimate has the hill alone; with one, the hill's share that the bounded estimate
+    # sees: the integral of h t / (h + t) for similar hills h and t.
+    integral = float(re.search(r"integrates to ([\d.]+)", found.text())[1])
+    assert integral == pytest.approx(0.7, abs=0.05) or 1.1 < integral < 1.7
 
 
 def test_events_outside_are_counted():
@@ -228,3 +231,74 @@ def test_conditional_flows_are_looked_at_as_far_as_it_goes():
     assert "density at the events" in found.checked and "normalisation (the flow is conditional)" in found.unchecked
     with pytest.raises(ValueError, match="shape"):
         advise(sampled(), torch.zeros(3, 5))
+
+
+def test_events_that_differ_from_the_training_are_named():
+    wide = np.random.default_rng(5).normal(size=(5000, 2)) * [1.0, 1.3]
+    found = advise(guide(), EventSample(wide, ["pt", "eta"]))
+    (finding,) = (f for f in found.findings if f.problem == "generated events differ")
+    assert finding.serious and "of eta" in finding.found and "1 more of the 3" in finding.found
+    # The same events with weights that make them narrow again: nothing differs.
+    weights = np.exp(-0.5 * wide[:, 1] ** 2 * (1 - 1 / 1.3**2))
+    assert "generated events differ" not in advise(guide(), EventSample(wide, weights=weights))
+    assert "generated events differ" not in advise(guide(), EVENTS)
+    few = advise(guide(), EVENTS[:40])
+    assert any("effectively 40 events; at least 60" in reason for reason in few.unchecked)
+
+
+def test_conditional_events_are_generated_with_their_own_conditions():
+    conditional = pg.BayesianFlow(Line(), preprocessing=None)
+    theta = torch.tensor([1.0, -1.0, 0.5])
+    posterior = pg.Posterior(conditional, StoredDraws(theta + 0.01 * torch.randn(2, 20, 3)))
+    context = torch.randn(3000, 3, generator=torch.Generator().manual_seed(1))
+    events = (context @ theta)[:, None] + torch.randn(3000, 1, generator=torch.Generator().manual_seed(2))
+    assert "generated events differ" not in advise(posterior, events, context=context)
+    assert "generated events differ" in advise(posterior, events, context=2 * context)
+
+
+def test_conditions_beyond_those_of_the_training_are_counted():
+    conditional = pg.BayesianFlow(Line(), preprocessing=None)
+    info = RunInfo(context_range=((-3.0, 3.0), (0.0, 1.0), (-3.0, 3.0)))
+    posterior = pg.Posterior(conditional, StoredDraws(torch.randn(2, 20, 3)), info=info)
+    context = torch.rand(200, 3, generator=torch.Generator().manual_seed(1))
+    assert "conditions outside" not in advise(posterior, context=context)
+    context[:50, 1] += 1.0
+    (finding,) = (f for f in advise(posterior, context=context).findings if f.problem == "conditions outside")
+    assert finding.serious and finding.found.startswith("25.0%") and "0 to 1 in column 1" in finding.found
+
+
+def test_the_range_of_the_conditions_is_that_of_the_training(tmp_path):
+    x, context = torch.randn(60, 1), torch.linspace(100, 3000, 60)[:, None]
+    fit = pg.SVI(epochs=1, progress=False).fit(
+        pg.BayesianFlow(pg.CouplingFlow(1, 2, (4,), context=1)), x, context=context
+    )
+    fit.save(tmp_path / "a.h5")
+    assert pg.load(tmp_path / "a.h5").info.context_range == fit.info.context_range == ((100.0, 3000.0),)
+
+
+def test_more_weights_than_events_are_told_and_not_trained_longer():
+    history = curves(lambda t: 2 - 0.3 * t)
+    crowded = advise(guide(history=history, epochs_done=300, training_events=1), EVENTS)
+    assert "more weights than events" in crowded and not crowded.ok
+    text = " ".join(crowded.text().split())
+    assert "2 weights for 1 training events" in text and "Do not train longer" in text
+    assert "Train for more epochs" not in text
+    fine = advise(guide(history=history, epochs_done=300, training_events=500), EVENTS)
+    assert "more weights than events" not in fine and "Train for more epochs" in fine.text()
+
+
+def test_quick_runs_are_no_result():
+    short = {name: values[:5] for name, values in curves(lambda t: 2 - 0.3 * t).items()}
+    settings = {"init_scale": 1e-3, "kl_weight": 1.0, "batch_size": 100}
+    found = advise(guide(history=short, epochs_done=5, training_events=500, settings=settings), EVENTS)
+    assert "short training" in found and not found.converged and "25 steps in 5 epochs" in found.text()
+    assert found.text().startswith("Not converged: these numbers are no result yet.")
+    long = advise(guide(history=short, epochs_done=5, training_events=50_000, settings=settings), EVENTS)
+    assert long.converged and any("too few to see a trend" in reason for reason in long.unchecked)
+
+
+def test_a_flow_on_the_unit_box_is_not_told_to_go_there():
+    box = model(pg.CouplingFlow(2, 2, (4,), transform="bernstein", base="uniform", bins=3))
+    posterior = pg.Posterior(box, StoredDraws(0.1 * torch.randn(4, 50, box.weights)))
+    text = " ".join(advise(posterior, support=lambda x: x[:, 0] > 0.5).text().split())
+    assert "on the unit box already" in text and "learn on the unit box" not in text

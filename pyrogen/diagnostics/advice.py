@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor, checked_events
+from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events
 from pyrogen.checks import whole_number
-from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
-from pyrogen.diagnostics.integral import integral
-from pyrogen.events import EventsLike
+from pyrogen.diagnostics import look_at_events, look_at_run
+from pyrogen.diagnostics.look import Look, NotCheckedError
+from pyrogen.events import EventSample, EventsLike
 from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import Posterior
-from pyrogen.posterior.weights import DRAWS
 from pyrogen.printing import Brief
 
-Array = NDArray[np.float64]
-LARGEST_RHAT = 1.05
-FEWEST_EFFECTIVE = 100  # effective draws per chain (arXiv:1903.08008)
-FEWEST_DRAWS = 30  # weight draws of a prediction ([A] sec. 3.5)
-BALANCE = 0.7  # of the pull of the prior on the widths, that the data must at least hold back
-BALANCED = 2_000  # events by which that is judged
-FALLING_NLL = 0.005  # nats per event: a tenth of the density, as KL(p, q) = (dp/p)^2 / 2
-COLLAPSED = 0.2  # largest |log(width / initial width)| of a width that has not moved
-OUTSIDE = 0.01  # fraction of generated events
-UNNORMALISED = 0.02
-PROBES, EVALUATED = 100, 400  # probe points, and draws per chain evaluated at them
+Check = Callable[[Look], Iterator[Finding]]
+
+#: A result with one of these is none yet.
+NOT_CONVERGED = {
+    "chains apart",
+    "few effective draws",
+    "guide collapsed to its initial width",
+    "loss still falling",
+    "short training",
+    "the chain drifts",
+    "the chains disagree",
+    "widths still growing",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,6 +56,11 @@ class Advice(Brief):
         """Whether nothing serious was found."""
         return not any(finding.serious for finding in self.findings)
 
+    @property
+    def converged(self) -> bool:
+        """Whether nothing says that the run had to go on."""
+        return not any(finding.serious and finding.problem in NOT_CONVERGED for finding in self.findings)
+
     def __contains__(self, problem: object) -> bool:
         return any(finding.problem == problem for finding in self.findings)
 
@@ -73,7 +75,9 @@ class Advice(Brief):
                 subsequent_indent="  ",
                 break_on_hyphens=False,
             )
-        if self.ok:
+        if not self.converged:
+            lines.insert(0, "Not converged: these numbers are no result yet.")
+        elif self.ok:
             lines.insert(0, "Nothing serious was found. Whether sigma is right, only coverage can tell.")
         lines.append("Checked: " + ", ".join(self.checked) + ".")
         if self.unchecked:
@@ -91,7 +95,7 @@ def advise(
     context: Any = None,
     seed: int = 0,
 ) -> Advice:
-    """Look at a posterior: have chains met, has the training ended, is the density one?
+    """Look at a posterior: have chains met, has the training ended, is the density one, does it fit the events?
 
     Args:
         posterior: of any backend.
@@ -110,262 +114,47 @@ def advise(
     Raises:
         ValueError: events that are not finite or of the wrong shape.
     """
+    sample = None
     if events is not None:
-        events = checked_events(posterior.predictor.in_order(events), posterior.model.features).values
-        events = as_tensor(events, torch.float64)
+        table = checked_events(posterior.predictor.in_order(events), posterior.model.features)
+        names = table.names or posterior.names
+        sample = EventSample(table.values, names, weights=table.weights)
+    if context is not None:
+        n = len(as_tensor(context, torch.float64)) if sample is None else len(sample)
+        context = as_tensor(checked_context(context, posterior.model.context, n), torch.float64)
+    look = Look(posterior, sample, support, whole_number("generated", generated, 1), draws, context, seed)
     if support is not None and not posterior.model.context:
-        some = posterior.sample(2, draws, seed=seed) if events is None else events[:2]
-        _inside(support, some.double().cpu())
-    look = _Look(posterior, events, support, whole_number("generated", generated, 1), draws, context, seed)
+        some = posterior.sample(2, draws, seed=seed).double().cpu() if look.events is None else look.events[:2]
+        look_at_events.inside(support, some)
     findings, checked, unchecked = [], [], []
-    for name, check in look.checks().items():
+    for name, check in _checks(look).items():
         try:
-            findings += list(check())
+            findings += list(check(look))
             checked.append(name)
-        except _NotCheckedError as reason:
+        except NotCheckedError as reason:
             unchecked.append(f"{name} ({reason})")
     findings.sort(key=lambda finding: not finding.serious)
     return Advice(tuple(findings), tuple(checked), tuple(unchecked))
 
 
-class _NotCheckedError(Exception):
-    """A check that cannot be made, and why."""
-
-
-@dataclass
-class _Look:
-    posterior: Posterior
-    events: Tensor | None
-    support: Any
-    generated: int
-    draws: int | None
-    context: Any
-    seed: int
-
-    def checks(self) -> dict[str, Callable[[], Iterator[Finding]]]:
-        found: dict[str, Callable[[], Iterator[Finding]]] = {"warnings of the run": self.recorded, "kind": self.kind}
-        if self.posterior.info.epochs_done is not None:
-            found |= {"end of the training": self.curve, "widths": self.widths, "balance of the widths": self.balance}
-        if self.posterior.weights.stored is not None:
-            found |= {"number of draws": self.number, "chains": self.chains}
-        if self.events is not None:
-            found["density at the events"] = self.density
-        return found | {"normalisation": self.normalisation, "range of generated events": self.range}
-
-    def recorded(self) -> Iterator[Finding]:
-        yield from self.posterior.info.findings
-        skipped = float(np.sum(self.posterior.history.get("skipped_steps", 0.0)))
-        if skipped:
-            yield Finding(
-                "steps left out",
-                f"{skipped:.0f} steps of the training had no finite gradient",
-                "A few in a long training do no harm; for more, lower lr or clip",
-                serious=False,
-            )
-
-    def kind(self) -> Iterator[Finding]:
-        info, weights = self.posterior.info, self.posterior.weights
-        if info.tempered:
-            power = info.settings.get("kl_weight", info.settings.get("temperature"))
-            what = "the KL was weighted by" if "kl_weight" in info.settings else "the temperature was"
-            yield Finding(
-                "tempered",
-                f"{what} {power}: no posterior of these events",
-                "Its sigma is to be calibrated (bootstrap_calibration), and to be labelled as tempered wherever shown",
-                serious=False,
-            )
-        if not (info.is_posterior and weights.has_spread):
-            yield Finding(
-                "no posterior",
-                "single networks do not follow a posterior, and their spread is not its sigma",
-                "Use SVI or a sampler; show the spread of an ensemble as what trainings differ by",
-            )
-        if weights.independent and not info.tempered:
-            yield Finding(
-                "mean field",
-                "independent weights cannot follow the ridges of a posterior; in the study of the docs (calibration) "
-                "their sigma was several times that of sampled posteriors and of the true spread",
-                "Test it for your events with bootstrap_calibration, or compare with HMC on fewer events",
-                serious=False,
-            )
-
-    def curve(self) -> Iterator[Finding]:
-        history = self.posterior.history
-        rate, nll = (np.asarray(history.get(name, ())) for name in ("learning_rate", "nll"))
-        # The time of a training is the sum of its learning rates: a schedule that falls to zero makes every curve flat
-        # in epochs.
-        time = np.cumsum(rate) / np.sum(rate)
-        parts = [nll[(time > first) & (time <= first + 1 / 6) & np.isfinite(nll)] for first in (4 / 6, 5 / 6)]
-        if min(map(len, parts)) < 4:
-            raise _NotCheckedError(f"{len(nll)} epochs are too few to see a trend")
-        (before, error), (last, last_error) = map(_median, parts)
-        fallen = before - last
-        if fallen > max(FALLING_NLL, 4 * math.hypot(error, last_error)):
-            yield Finding(
-                "loss still falling",
-                f"from the fifth to the last sixth of the training (counted in learning rate) the negative "
-                f"log-likelihood fell by {fallen:.3f} nats per event, as much as a density loses that is off by "
-                f"{math.sqrt(2 * fallen):.0%}",
-                "Train for more epochs, or with a larger lr",
-            )
-
-    def widths(self) -> Iterator[Finding]:
-        weights, info = self.posterior.weights, self.posterior.info
-        initial = info.settings.get("init_scale")
-        if not weights.independent or not initial:
-            raise _NotCheckedError("only a mean-field guide has one width per weight")
-        moved = (weights.arrays["scale"] / initial).log().abs() > COLLAPSED
-        share = 1 - float(moved.double().mean())
-        if share > 0.5:
-            yield Finding(
-                "guide collapsed to its initial width",
-                f"{share:.0%} of the widths are still what they started as, {initial:g}: sigma is that of the settings",
-                "Raise lr_widths, let the widths start earlier (widths_after), or train for more epochs",
-            )
-
-    def balance(self) -> Iterator[Finding]:
-        """At the maximum of the ELBO, prior and data pull a common factor on all widths with the same force:
-        ``sum_i (1 - sigma_i^2 / s_i^2)`` and ``N d/dlog(factor) E_q[-log p]``."""
-        weights, model, info = self.posterior.weights, self.posterior.model, self.posterior.info
-        if not weights.independent or self.events is None or info.effective_size is None or model.context:
-            raise _NotCheckedError("it takes an unconditional mean-field posterior and its training events")
-        if info.is_weighted:
-            raise _NotCheckedError("the training events were weighted")
-        location, scale = weights.arrays["loc"], weights.arrays["scale"]
-        outward = info.settings.get("kl_weight", 1.0) * float((1 - (scale / model.prior_scales).square()).sum())
-        events = probe_points(self.events, min(BALANCED, len(self.events)), self.seed).to(model.input_dtype)
-        forces = []
-        with torch.no_grad():
-            for theta in weights.draws(DRAWS, self.seed + 3):
-                offset = theta - location  # the same noise for both, so that the difference is known well
-                nll = [-model.log_prob(location + f * offset, events).double().mean() for f in (0.9, 1.1)]
-                forces.append(info.effective_size * float(nll[1] - nll[0]) / 0.2)
-        inward, error = float(np.mean(forces)), float(np.std(forces, ddof=1)) / math.sqrt(len(forces))
-        if not math.isfinite(inward + error):
-            raise _NotCheckedError("log p is not finite at some events")
-        if inward + 3 * error < BALANCE * outward:
-            yield Finding(
-                "widths still growing",
-                f"when the training ended the data held a common factor on all widths back with {inward:.4g} +- "
-                f"{error:.2g}, and the prior pulled with {outward:.4g}; in a finished training the two are equal",
-                "Train for more epochs, with a larger lr_widths, or let the widths start earlier (widths_after): until "
-                "then sigma is a matter of the settings",
-            )
-
-    def number(self) -> Iterator[Finding]:
-        stored = self.posterior.weights.stored or 0
-        if stored < FEWEST_DRAWS:
-            yield Finding(
-                "few draws",
-                f"{stored} networks: their standard deviation is known to {1 / math.sqrt(2 * max(stored - 1, 1)):.0%}",
-                f"Take {FEWEST_DRAWS} or more",
-                serious=stored < 10,
-            )
-
-    def chains(self) -> Iterator[Finding]:
-        stored = self.posterior.weights.arrays["draws"]
-        if not self.posterior.info.is_posterior or not has_chains(self.posterior):
-            raise _NotCheckedError(f"{len(stored)} x {stored.shape[1]} draws are no chains that could converge")
-        if self.posterior.model.context:
-            raise _NotCheckedError("the flow is conditional; use function_space at conditions of your choice")
-        source = self.posterior.sample(PROBES, seed=self.seed) if self.events is None else self.events
-        probes = probe_points(source, min(PROBES, len(source)), self.seed)
-        try:
-            found = function_space(self.posterior, probes, min(stored.shape[1], EVALUATED))
-        except ValueError as reason:
-            raise _NotCheckedError(str(reason)) from reason
-        chains = len(stored)
-        if found.largest_rhat > LARGEST_RHAT:
-            yield Finding(
-                "chains apart" if chains > 1 else "the chain drifts",
-                f"R-hat of log p(x) is up to {found.largest_rhat:.2f} at {len(probes)} probe points",
-                "Run a longer warm-up and more draws; if it stays, a smoother flow (transform='bernstein', "
-                "prior_scale='fan-in'), or the chains sit in different modes: then say so with the result",
-            )
-        if found.smallest_ess < FEWEST_EFFECTIVE * chains:
-            yield Finding(
-                "few effective draws",
-                f"{found.smallest_ess:.0f} of {found.log_prob[..., 0].size} at the worst of {len(probes)} probe points",
-                f"Raise draws or thinning until there are {FEWEST_EFFECTIVE * chains}",
-                serious=found.smallest_ess < FEWEST_DRAWS,
-            )
-        if chains == 1:
-            yield Finding("one chain", "it cannot see a mode that it never met", "Run four (chains=4)", serious=False)
-
-    def density(self) -> Iterator[Finding]:
-        assert self.events is not None
-        rows = torch.arange(len(self.events))[: self.generated]
-        context = None if self.context is None else as_tensor(self.context, torch.float64)[rows]
-        draws = self.posterior.weights.count(self.draws)
-        log_prob = self.posterior.log_prob(self.events[rows], draws, context=context, seed=self.seed)
-        bad = (~log_prob.isfinite()).double().mean(0)
-        if (bad > 0).any():
-            first = int((bad > 0).nonzero()[0, 0])
-            yield Finding(
-                "no density at some events",
-                f"log p is not finite at {int((bad > 0).sum())} of {len(rows)} events in some draws; the first is row "
-                f"{first}: {self.events[first].tolist()}",
-                "Check the box or the preprocessing of the flow, or use dtype=torch.float64",
-            )
-
-    def normalisation(self) -> Iterator[Finding]:
-        if self.posterior.model.context:
-            raise _NotCheckedError("the flow is conditional")
-        draws = min(20, self.posterior.weights.count(self.draws))
-        if draws < 2:
-            raise _NotCheckedError("a single draw")
-        found = integral(self.posterior, draws, self.seed)
-        if not math.isfinite(found.value):
-            yield Finding("density not normalised", "p(x) is NaN or infinite at some points", "Use dtype=torch.float64")
-        elif abs(found.value - 1) > max(UNNORMALISED, 5 * found.error):
-            yield Finding(
-                "density not normalised",
-                f"it integrates to {found.value:.3f} +- {found.error:.3f}",
-                "Check that log_prob and sample of your flow belong together, with all Jacobians, and that a bijection "
-                "of yours tells where it is defined; or use dtype=torch.float64",
-            )
-        elif found.unknown:
-            raise _NotCheckedError(found.unknown)
-
-    def range(self) -> Iterator[Finding]:
-        if self.posterior.model.context:
-            raise _NotCheckedError("the flow is conditional")
-        if self.support is None and self.events is None:
-            raise _NotCheckedError("give events or support")
-        draws = self.posterior.weights.count(self.draws)
-        sample = self.posterior.sample(self.generated, draws, seed=self.seed).double().cpu()
-        if self.support is not None:
-            outside = ~_inside(self.support, sample)
-            where, expected = "of the support", 0.0
-        else:
-            assert self.events is not None
-            beyond = (sample < self.events.min(0).values) | (sample > self.events.max(0).values)
-            outside, worst = beyond.any(1), int(beyond.double().mean(0).argmax())
-            # Of new events beyond the extremes of old ones: the mean, and twice its standard deviation.
-            d = sample.shape[1]
-            expected = (2 * d + 2 * math.sqrt(2 * d)) / (len(self.events) + 1)
-            where = f"of the range of the training events, most of them in {self.posterior.names[worst]}"
-        share = float(outside.double().mean())
-        if share > OUTSIDE + expected + 3 * math.sqrt((OUTSIDE + expected) / self.generated):
-            yield Finding(
-                "events outside",
-                f"{share:.1%} of the generated events lie outside {where}",
-                "Where limits are known, learn on the unit box (base='uniform' with preprocessing=UnitBox(low, high)); "
-                "otherwise cut the same way in data and prediction",
-                serious=share - expected > 5 * OUTSIDE,
-            )
-
-
-def _inside(support: Any, events: Tensor) -> Tensor:
-    """Which events ``[n, d]`` are inside, ``[n]``."""
-    check = support.support.check if hasattr(support, "support") else support
-    inside = torch.as_tensor(check(events)).bool()
-    if inside.shape != (len(events),):
-        raise ValueError(f"support gave shape {list(inside.shape)} for {len(events)} events; it must be [n]")
-    return inside
-
-
-def _median(values: Array) -> tuple[float, float]:
-    """Median, which single spikes do not impress, and its error from the median absolute deviation."""
-    middle = float(np.median(values))
-    return middle, 1.2533 * 1.4826 * float(np.median(np.abs(values - middle))) / math.sqrt(len(values))
+def _checks(look: Look) -> dict[str, Check]:
+    """The checks that this posterior is to pass, by name."""
+    posterior = look.posterior
+    found: dict[str, Check] = {"warnings of the run": look_at_run.recorded, "kind": look_at_run.kind}
+    if posterior.info.epochs_done is not None:
+        found |= {
+            "number of weights": look_at_run.size,
+            "end of the training": look_at_run.curve,
+            "widths": look_at_run.widths,
+            "balance of the widths": look_at_run.balance,
+        }
+    if posterior.weights.stored is not None:
+        found |= {"number of draws": look_at_run.number, "chains": look_at_run.chains}
+    if posterior.model.context:
+        found["range of the conditions"] = look_at_events.conditions
+    if look.sample is not None:
+        found |= {
+            "density at the events": look_at_events.density,
+            "distribution of generated events": look_at_events.distribution,
+        }
+    return found | {"normalisation": look_at_events.normalisation, "range of generated events": look_at_events.beyond}

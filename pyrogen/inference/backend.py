@@ -302,6 +302,7 @@ class Backend(ABC):
             settings=self.describe(),
             names=data.names,
             units=data.units,
+            context_range=data.context_range,
             findings=(*data.findings, *entries.pop("findings", ())),
             **{"data_sha256": data.digest} | entries,
         )

@@ -46,6 +46,7 @@ class RunInfo:
         training_events: number N of training events.
         validation_events: number of events held out.
         effective_size: ``(sum w)^2 / sum w^2`` of weighted events, N of others.
+        context_range: lowest and highest training condition, by column.
         exact: whether the draws follow the posterior exactly, given time.
         tempered: True if the target is the posterior to a power other than 1 (``kl_weight`` or ``temperature`` not 1).
         is_posterior: whether the draws stand for a posterior at all; those of an ensemble are single trainings.
@@ -72,6 +73,7 @@ class RunInfo:
     training_events: int | None = None
     validation_events: int = 0
     effective_size: float | None = None
+    context_range: tuple[tuple[float, float], ...] | None = None
     exact: bool = False
     tempered: bool = False
     is_posterior: bool = True
@@ -154,6 +156,8 @@ class RunInfo:
         for name in ("names", "units"):
             if given.get(name) is not None:
                 given[name] = tuple(given[name])
+        if given.get("context_range") is not None:
+            given["context_range"] = tuple((float(low), float(high)) for low, high in given["context_range"])
         for i, finding in enumerate(given["findings"]):
             _check_types(Finding, finding, f"info.findings.{i}")
         given["findings"] = tuple(Finding(**finding) for finding in given["findings"])

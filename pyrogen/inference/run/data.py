@@ -42,6 +42,14 @@ class TrainingData:
     digest: str
     findings: tuple[Finding, ...] = field(default=(), kw_only=True)
 
+    @property
+    def context_range(self) -> tuple[tuple[float, float], ...] | None:
+        """Lowest and highest condition, by column; None without conditions."""
+        if self.context is None:
+            return None
+        rows = self.context.double().flatten(0, -2)
+        return tuple(zip(rows.amin(0).tolist(), rows.amax(0).tolist(), strict=True))
+
     @classmethod
     def check(
         cls, model: BayesianFlow, events: Any, weights: Any, context: Any, dtype: torch.dtype, device: str
