@@ -183,3 +183,9 @@ def test_a_column_is_a_name_or_a_whole_number(posterior, observable):
         with pytest.raises(ValueError, match="no column .*; the 2 columns are x0, x1"):
             call()
     assert posterior.histogram(np.int64(-1), [0, 1], n=100, draws=2).draws.shape == (2, 1)
+
+
+@pytest.mark.parametrize("result", ["a", None, {"x": 1}])
+def test_an_observable_gives_numbers(posterior, result):
+    with pytest.raises(TypeError, match="the observable gave a .*; it must be numbers, one for each event"):
+        posterior.histogram(lambda events: result, [0, 1], n=10, draws=2)

@@ -6,9 +6,10 @@ from matplotlib.figure import Figure
 
 import pyrogen as pg
 from pyrogen import plotting as pl
-from pyrogen.diagnostics import Calibration, LineResult, MarginalResult, UncertaintyMap, coverage
+from pyrogen.diagnostics import LineResult, MarginalResult, UncertaintyMap
 
 EDGES = np.array([0.0, 1.0, 2.0, 4.0, 8.0])
+CURVES = dict.fromkeys(("loss", "nll", "kl"), [1.0, 2.0])
 
 
 @pytest.fixture
@@ -43,6 +44,18 @@ def test_what_is_often_given_by_mistake(band, line):
         (lambda: pl.plot_correlation(band, label=3), "label is 3; it must be a text"),
         (lambda: pl.save_figure(band, "a.png"), "figure is a HistogramBand; it must be a matplotlib Figure"),
         (lambda: pl.plot_kinematics([]), "panels is empty"),
+        (lambda: pl.plot_lines(line, unit=3), "unit is 3; it must be a text"),
+        (lambda: pl.plot_histogram(band, np.ones(4), unit=3), "unit is 3; it must be a text"),
+        (lambda: pl.plot_histogram(band, np.ones(4), log="yes"), "log is 'yes'; it must be True or False"),
+        (lambda: pl.plot_kinematics([pl.HistogramPanel(band, np.ones(4))], llabel=1), "llabel is 1; it must be a text"),
+        (lambda: pl.plot_marginal_sigma(MarginalResult({"a": band}), line, "a"), "measure is 'a'; it must be "),
+        (lambda: pl.plot_backends({"a": line}, 3), "reference is 3"),
+        (lambda: pl.plot_training(CURVES | {"nll": ["a", "b"]}), "nll in the history is .*it must be numbers"),
+        (lambda: pl.plot_training(CURVES | {"nll": [1.0]}), r"curves nll in the history have other lengths than loss"),
+        (lambda: pl.plot_training(CURVES | {"kl": [np.nan, np.nan]}), "kl in the history has no finite number"),
+        (lambda: pl.plot_chains({"potential": "a"}), "potential in the history is 'a'; it must be numbers"),
+        (lambda: pl.plot_chains({"potential": [[np.nan, 1.0]]}), "potential in the history .* NaN or infinite"),
+        (lambda: pl.plot_amplification(*[{"a": [1]}] * 3, {"a": 3}), "every entry of fits is 3, .*AmplificationFit"),
         (lambda: pl.plot_histogram(band, ["a"] * 4), "counts is .*numbers, one for each bin, or a histogram"),
         (lambda: pl.plot_histogram(band, [1, 2, np.nan, 3]), "counts of x must be finite"),
         (lambda: pl.plot_histogram(band, np.ones(4), errors=-np.ones(4)), "errors of x must be finite, and .*not neg"),
@@ -63,21 +76,6 @@ def test_a_posterior_is_not_its_history():
         pl.plot_training(posterior)
     with pytest.raises(TypeError, match=r"posterior.histogram\(observable, bins\)"):
         pl.plot_histogram(posterior, np.ones(4))
-
-
-@pytest.mark.parametrize("levels", [[-1], [0], [1.0], [0.5, 2], ["a"], [], 0.5, None])
-def test_levels_are_probabilities(levels):
-    calibration = Calibration(*np.ones((3, 2, 7)), np.ones(7), 50, np.ones(7))
-    with pytest.raises(ValueError, match="level.* must be "):
-        calibration.curve(levels)
-
-
-@pytest.mark.parametrize("levels", [[-1], [0], ["a"], [], 1, [np.nan], [True]])
-def test_levels_of_sigma_are_positive(line, levels):
-    with pytest.raises(ValueError, match="levels.* must be "):
-        coverage(line, levels)
-    with pytest.raises(ValueError, match="k is -1; it must be positive"):
-        line.within(-1)
 
 
 def arrows(axis):

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pyrogen.checks import FRACTION, each
 from pyrogen.diagnostics.convergence import diagnose, has_chains
 from pyrogen.diagnostics.lines import HasLines, points_on_lines
 from pyrogen.posterior.posterior import Posterior
@@ -78,7 +77,8 @@ class Calibration(Brief):
         Raises:
             ValueError: a level that is not between 0 and 1.
         """
-        level = FRACTION("level", level)
+        if not 0 < level < 1:
+            raise ValueError(f"level is {level}; it must be a probability between 0 and 1, such as 0.683")
         low, high = (1 - level) / 2, (1 + level) / 2
         first, last = self.ranks / (self.draws + 1), (self.ranks + 1) / (self.draws + 1)
         inside = np.clip(np.minimum(last, high) - np.maximum(first, low), 0, None)
@@ -114,12 +114,7 @@ class Calibration(Brief):
         return found, np.full(len(found), math.sqrt(level * (1 - level) / self.trainings))
 
     def curve(self, levels: Sequence[float] = LEVELS) -> tuple[Array, Array, Array]:
-        """Nominal levels, fractions found and their errors, ``[L]`` each.
-
-        Raises:
-            ValueError: no levels, or one that is not between 0 and 1.
-        """
-        levels = each(FRACTION, "probabilities between 0 and 1, such as (0.5, 0.9)", least=1)("levels", levels)
+        """Nominal levels, fractions found and their errors, ``[L]`` each."""
         found = np.array([self.fraction(level) for level in levels])
         return np.asarray(levels, dtype=np.float64), found[:, 0], found[:, 1]
 

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pyrogen.checks import POSITIVE
 from pyrogen.printing import Brief, span
 
 Array = NDArray[np.float64]
@@ -128,11 +127,7 @@ class LineResult(Brief):
 
         For independent Gaussian deviations that would be 68.3 % (k = 1) and 95.4 % (k = 2). Neighbouring points share
         their deviation, so for one posterior the fraction fluctuates much more than the number of points suggests.
-
-        Raises:
-            ValueError: k is not positive.
         """
-        k = POSITIVE("k", k)
         return float(np.mean(np.abs(self.means - self.truth) <= k * self.stds))
 
     def line(self, index: int) -> LineResult:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from ..printing import brief
 from .sample import EventSample, EventsLike, as_sample
 
 _KINDS: dict[str, type[Bijection]] = {}  # by the name in their configuration
@@ -194,6 +195,11 @@ class FittedConstants(Bijection):
         for name, value in zip(self.constants, self.start, strict=True):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
         self.register_buffer("_is_fitted", torch.tensor(False))
+
+    def extra_repr(self) -> str:
+        if not self.fitted:
+            return super().extra_repr()
+        return ", ".join(f"{name}={brief(getattr(self, name))}" for name in self.constants)
 
     @abstractmethod
     def valid(self, *constants: Tensor) -> Tensor:

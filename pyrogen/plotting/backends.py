@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyrogen.checks import MAPPING, door, instance
+from pyrogen.checks import BOOLEAN, MAPPING, TEXT, door, instance, optional
 from pyrogen.diagnostics import LineResult
 
 from .style import BANDS, PREDICTION, TRUTH, VALIDATION, arrangement, arrows_outside, new_figure, styled, with_unit
@@ -18,7 +18,7 @@ COLUMNS = 4  # pairs of panels side by side: what is still readable on a slide
 
 
 @styled
-@door(lines=MAPPING)
+@door(lines=MAPPING, reference=optional(TEXT), log=BOOLEAN, unit=TEXT, density_unit=TEXT)
 def plot_backends(
     lines: Mapping[str, LineResult],
     reference: str | None = None,

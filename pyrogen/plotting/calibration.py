@@ -95,6 +95,8 @@ def plot_amplification(
     Raises:
         ValueError: nothing to draw, or other names in one of the arguments than in the others.
     """
+    for fit in (*fits.values(), *(published or {}).values()):
+        instance(AmplificationFit, "an AmplificationFit, from fit_amplification")("every entry of fits", fit)
     if not n_bins:
         raise ValueError("n_bins is empty; give at least one to draw")
     for argument, its in (("gains", gains), ("errors", errors), ("fits", fits)):

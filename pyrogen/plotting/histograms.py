@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from pyrogen.checks import each, instance, is_number
+from pyrogen.checks import BOOLEAN, TEXT, check_settings, door, each, instance, is_number, optional
 from pyrogen.posterior import HistogramBand
 from pyrogen.posterior.uhi import edges_and_counts, is_histogram, label_of
 from pyrogen.printing import Brief
@@ -70,7 +70,8 @@ class HistogramPanel(Brief):
 
     def __post_init__(self) -> None:
         """Take a histogram apart."""
-        instance(HistogramBand, "a HistogramBand, from posterior.histogram", HINTS)("band", self.band)
+        kind = instance(HistogramBand, "a HistogramBand, from posterior.histogram", HINTS)
+        check_settings(self, band=kind, label=TEXT, unit=TEXT, log=optional(BOOLEAN))
         found: dict[str, Any] = {}
         booked = self.counts is not None and is_histogram(self.counts)
         if not self.label:
@@ -192,6 +193,7 @@ def plot_histogram(
 
 
 @styled
+@door(truth_label=TEXT, log=BOOLEAN)
 def plot_histograms(panels: Sequence[HistogramPanel], *, truth_label: str = "truth", log: bool = False) -> Figure:
     """Generated distributions with one and two sigma of the posterior, the truth with its errors, ratio panels.
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from pyrogen.checks import require_extra
+from pyrogen.checks import BOOLEAN, TEXT, door, require_extra
 
 from .histograms import COLUMNS, HistogramPanel, checked_panels
 from .style import BANDS, PREDICTION, TRUTH, arrangement, arrows_outside, new_figure, styled, triangles, with_unit
@@ -27,6 +27,7 @@ Draw = Callable[[Axes, Axes, HistogramPanel], None]
 
 
 @styled
+@door(truth_label=TEXT, log=BOOLEAN, llabel=TEXT, rlabel=TEXT)
 def plot_kinematics(
     panels: Sequence[HistogramPanel],
     *,
@@ -63,6 +64,7 @@ def plot_kinematics(
 
 
 @styled
+@door(truth_label=TEXT, subtract_noise=BOOLEAN, llabel=TEXT, rlabel=TEXT)
 def plot_uncertainties(
     panels: Sequence[HistogramPanel],
     *,

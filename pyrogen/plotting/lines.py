@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyrogen.checks import door, instance, optional
+from pyrogen.checks import TEXT, door, instance, optional
 from pyrogen.diagnostics import LikelihoodFit, LineResult, ShapeFit
 
 from .style import (
@@ -32,6 +32,8 @@ from .style import (
     result=instance(LineResult, "a LineResult, from density_along_lines"),
     shape=optional(instance(ShapeFit, "a ShapeFit, from fit_shape")),
     reference=optional(instance(LikelihoodFit, "a LikelihoodFit, from likelihood_fit")),
+    unit=TEXT,
+    density_unit=TEXT,
 )
 def plot_lines(
     result: LineResult,

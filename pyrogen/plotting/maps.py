@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 
-from pyrogen.checks import BOOLEAN, TEXT, door, instance, optional
+from pyrogen.checks import BOOLEAN, TEXT, array, door, instance, optional
 from pyrogen.diagnostics import LineResult
 from pyrogen.diagnostics.maps import UncertaintyMap
 from pyrogen.diagnostics.marginals import MarginalResult
@@ -124,6 +124,7 @@ def _extend(values: Any, norm: Normalize) -> str:
 @door(
     result=instance(MarginalResult, "a MarginalResult, from marginal"),
     lines=optional(instance(LineResult, "a LineResult, from density_along_lines")),
+    measure=array(0, 1),
 )
 def plot_marginal_sigma(result: MarginalResult, lines: LineResult | None = None, measure: Any = 1.0) -> Figure:
     """The uncertainty of a marginal distribution by both procedures, and that along lines beside it ([A] fig. 8).

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from pyrogen.checks import door
 
-from .style import HISTORY, TRUTH, new_figure, styled
+from .style import HISTORY, TRUTH, curves_of, new_figure, styled
 
 COLOURS = ("#0f5fa8", "#d1661b", "#2a8f3c", "#9a3fa0", "#7a7a7a", "#b8a100")  # chains, in turn
 LABELS = {
@@ -34,11 +34,13 @@ def plot_chains(history: Mapping[str, ArrayLike]) -> Figure:
             ``warmup_...``.
 
     Raises:
-        ValueError: no record of a potential.
+        ValueError: no record of a potential, or one that is not finite.
     """
-    curves = {name: np.asarray(values, dtype=np.float64) for name, values in history.items()}
+    curves = curves_of(history)
     if curves.get("potential", np.empty(0)).ndim != 2:
         raise ValueError(f"the history has no potential [chains, draws]; it has {', '.join(curves) or 'nothing'}")
+    if not np.isfinite(curves["potential"]).all():
+        raise ValueError("potential in the history has numbers that are NaN or infinite")
     names = [name for name in LABELS if name in curves]
     figure = new_figure(5.8 * len(names), 4.8)
     for axis, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):

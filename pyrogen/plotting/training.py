@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from pyrogen.checks import door
 
-from .style import FIT, HISTORY, PREDICTION, TRUTH, VALIDATION, new_figure, styled
+from .style import FIT, HISTORY, PREDICTION, TRUTH, VALIDATION, curves_of, new_figure, styled
 
 
 @styled
@@ -27,12 +27,20 @@ def plot_training(history: Mapping[str, ArrayLike]) -> Figure:
             ``"validation_nll"`` if events were held out (NaN otherwise).
 
     Raises:
-        ValueError: a curve that is missing or empty.
+        ValueError: a curve that is missing, empty, of another length, or without a finite number.
     """
-    curves = {name: np.asarray(values, dtype=np.float64) for name, values in history.items()}
+    curves = curves_of(history)
     missing = [name for name in ("loss", "nll", "kl") if not curves.get(name, np.empty(0)).size]
     if missing:
         raise ValueError(f"the history has no {', '.join(missing)}; it has {', '.join(curves) or 'nothing'}")
+    length = curves["loss"].shape
+    known = [name for name in ("nll", "kl", "validation_nll") if curves.get(name, np.empty(0)).size]
+    others = [name for name in known if curves[name].shape != length]
+    if others or len(length) != 1:
+        raise ValueError(f"the curves {', '.join(others)} in the history have other lengths than loss {list(length)}")
+    for name in ("loss", "nll", "kl"):
+        if not np.isfinite(curves[name]).any():
+            raise ValueError(f"{name} in the history has no finite number to draw")
     epochs = np.arange(1, len(curves["loss"]) + 1)
     # A line through one point is invisible.
     line = {"marker": "o" if len(epochs) == 1 else ""}

@@ -135,8 +135,15 @@ def observable_values(function: Callable[[Tensor], Tensor], events: Tensor) -> N
 
     Raises:
         ValueError: values of another shape, NaN or infinite.
+        TypeError: something that is no numbers.
     """
-    values = torch.as_tensor(function(events)).detach().double().cpu().numpy()
+    found = function(events)
+    try:
+        values = torch.as_tensor(found).detach().double().cpu().numpy()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"the observable gave a {type(found).__name__}; it must be numbers, one for each event"
+        ) from error
     if values.shape != (len(events),):
         raise ValueError(
             f"the observable gave shape {list(values.shape)} for {len(events)} events; it must be [events]"

@@ -18,8 +18,8 @@ class Variations(Brief):
     """Independent one-sigma variations of a histogram with B bins, the largest first.
 
     A fit takes every variation for one nuisance parameter alpha_i with a standard normal constraint: the template is
-    ``nominal + sum_i alpha_i shifts_i``, whose covariance is that of the band (:attr:`rest` aside). The variations of
-    one band belong together: they are to be kept or left out as a whole, and shared by all fits that use this band.
+    ``nominal + sum_i alpha_i shifts_i``, whose covariance is that of the band (:attr:`rest` aside). Another band
+    has other variations: its parameters are not these.
 
     Attributes:
         edges: bin edges, ``[B + 1]``.
