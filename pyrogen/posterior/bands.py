@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.checks import is_number, require, whole_number
+from pyrogen.checks import BOOLEAN, POSITIVE, SEED, TEXT, check_memory, door, one_of, whole, whole_number
 from pyrogen.posterior.uhi import edges_of, is_axis, is_histogram, the_axis, weighted_hist
 
 if TYPE_CHECKING:
     import hist
+
+PROCEDURE = one_of("a", "b")  #: of own events, or of weighted ones
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class HistogramBand:
         """Bin widths, to turn probabilities into densities: ``mean / widths``."""
         return np.diff(self.edges)
 
+    @door(subtract_noise=BOOLEAN)
     def covariance(self, subtract_noise: bool = False) -> NDArray[np.float64]:
         """Covariance of the bin probabilities over the weight draws, ``[B, B]``.
 
@@ -82,6 +84,7 @@ class HistogramBand:
         total = rows.T @ rows / (len(rows) - 1)
         return total - self._known_noise() if subtract_noise else total
 
+    @door(subtract_noise=BOOLEAN)
     def sigma(self, subtract_noise: bool = False) -> NDArray[np.float64]:
         """Uncertainty of every bin, ``[B]``: :attr:`std`, on request without the noise of the events.
 
@@ -92,6 +95,7 @@ class HistogramBand:
         """
         return np.sqrt(np.clip(np.diagonal(self.covariance(subtract_noise)), 0, None))
 
+    @door(subtract_noise=BOOLEAN)
     def correlation(self, subtract_noise: bool = False) -> NDArray[np.float64]:
         """Correlation of the bins over the weight draws, ``[B, B]``; NaN for bins that do not vary.
 
@@ -101,6 +105,7 @@ class HistogramBand:
         product = np.outer(sigma, sigma)
         return np.divide(covariance, product, out=np.full_like(covariance, np.nan), where=product > 0)
 
+    @door(n=whole(1), seed=SEED, subtract_noise=BOOLEAN)
     def toys(self, n: int, seed: int = 0, subtract_noise: bool = False) -> NDArray[np.float64]:
         """``n`` histograms ``[n, B]`` drawn from the Gaussian of this mean and covariance.
 
@@ -110,10 +115,12 @@ class HistogramBand:
         Raises:
             ValueError: n is not a positive whole number, or the noise is not known.
         """
+        check_memory("n", n, 8.0 * n * len(self.mean), "draw fewer toys at a time, with other seeds")
         values, vectors = np.linalg.eigh(self.covariance(subtract_noise))
-        noise = np.random.default_rng(seed).standard_normal((whole_number("n", n, 1), len(values)))
+        noise = np.random.default_rng(seed).standard_normal((n, len(values)))
         return self.mean + (noise * np.sqrt(np.clip(values, 0, None))) @ vectors.T
 
+    @door(total=POSITIVE, label=TEXT, name=TEXT, subtract_noise=BOOLEAN)
     def to_hist(self, total: float = 1.0, label: str = "", name: str = "", subtract_noise: bool = False) -> hist.Hist:
         """The band as a ``hist.Hist`` with the posterior's variances, for plots, fits and files (extra ``lhc``).
 
@@ -132,7 +139,6 @@ class HistogramBand:
             ImportError: ``hist`` is missing.
             ValueError: ``total`` is not positive, or the noise is not known.
         """
-        require(is_number(total) and 0 < total < math.inf, "total", total, "positive and finite")
         variances = np.square(total * self.sigma(subtract_noise))
         return weighted_hist(self.edges, total * self.mean, variances, label, name)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from pyrogen.checks import MAPPING, door, instance
 from pyrogen.events import EventSample, stream
 from pyrogen.posterior.bands import HistogramBand, make_edges, multinomial_noise, weighted_noise
 from pyrogen.posterior.predictor import Predictor
@@ -56,6 +57,7 @@ def weighted_events(
     }
 
 
+@door(source=instance((EventSample, str, os.PathLike), "an EventSample or the path of a file"), observables=MAPPING)
 def sample_histograms(
     source: EventSample | str | os.PathLike[str], observables: Mapping[str, tuple[Any, ...]]
 ) -> dict[str, HistogramBand]:
