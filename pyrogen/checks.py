@@ -17,7 +17,7 @@ import math
 import numbers
 import operator
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -184,11 +184,12 @@ def instance(kinds: type | tuple[type, ...], right: str, hints: Mapping[str, str
     return check
 
 
-def dictionary(check: Check) -> Check:
-    """A dictionary whose values another check takes."""
+def dictionary(check: Check, right: str = "a dictionary", hints: Mapping[str, str] | None = None) -> Check:
+    """A dictionary whose values another check takes; ``hints`` as in :func:`instance`."""
+    mapping = instance(Mapping, right, hints)
 
     def checked(name: str, value: Any) -> dict[Any, Any]:
-        MAPPING(name, value)
+        mapping(name, value)
         return {key: check(f"{name}[{key!r}]", each) for key, each in value.items()}
 
     return checked
@@ -321,6 +322,20 @@ def require_extra(module: str, extra: str, caller: str) -> None:
         importlib.import_module(module)
     except ImportError as missing:
         raise ImportError(f'{caller} needs {module}; install it with: pip install "pyrogen[{extra}]"') from missing
+
+
+def column_index(which: Any, names: Sequence[str]) -> int:
+    """Index of a column, given by its name or index (negative counts from the end).
+
+    Raises:
+        ValueError: neither a name nor the index of a column; the message lists the names.
+    """
+    if isinstance(which, str) and which in names:
+        return list(names).index(which)
+    index = whole_or_none(which)
+    if index is None or not -len(names) <= index < len(names):
+        raise ValueError(f"no column {shown(which)}; the {len(names)} columns are {', '.join(names)}")
+    return index % len(names)
 
 
 def _is_plain(value: Any) -> bool:

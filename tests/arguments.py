@@ -188,6 +188,10 @@ def posterior_calls():
     }
     for method in ("correlation", "covariance", "sigma"):
         table[f"HistogramBand.{method}"] = lazily(lambda method=method: getattr(band(), method), subtract_noise=False)
+    for method in ("density_sigma", "relative"):
+        table[f"HistogramBand.{method}"] = lazily(lambda method=method: getattr(band(), method), subtract_noise=False)
+    table["HistogramBand.variations"] = lazily(lambda: band().variations)
+    table["HistogramBand.plot"] = lazily(lambda: band().plot)
     table["HistogramBand.toys"] = lazily(lambda: band().toys, n=2, seed=0)
     table["HistogramBand.to_hist"] = lazily(lambda: band().to_hist, total=1.0)
     return table
@@ -424,6 +428,7 @@ def diagnostic_calls():
         "diagnostics.LineResult.within": lazily(lambda: lines().within),
         "diagnostics.MarginalResult.density": lazily(lambda: marginal().density),
         "diagnostics.MarginalResult.sigma": lazily(lambda: marginal().sigma),
+        "diagnostics.MarginalResult.relative": lazily(lambda: marginal().relative),
         "diagnostics.MarginalResult.sigma_error": lazily(lambda: marginal().sigma_error),
         "diagnostics.MarginalResult.ratio_to_lines": lazily(lambda: marginal().ratio_to_lines, lines=lines),
         "diagnostics.QuantileBinResult.probabilities": lazily(lambda: bins()[2].probabilities),
@@ -564,6 +569,15 @@ RIGHT = {
         "infinity",
     ),
     ("diagnostics.make_inference_data", "coords"): ("a dictionary",),
+    ("plotting.plot_marginal_sigma", "measure"): (
+        "an empty list",
+        "minus one",
+        "a half",
+        "a numpy number",
+        "True",
+        "NaN",
+        "infinity",
+    ),
     ("", "mu"): ("minus one", "a half", "a numpy number"),
     ("", "w"): ("minus one", "a half", "a numpy number"),
     ("", "a"): ("minus one", "a half", "a numpy number"),
@@ -581,6 +595,9 @@ NAMES_IN_MESSAGES = {
     ("", "n"): ("context", "weights"),
     ("EventSample.column", "which"): ("no column",),
     ("EventSample.select", "names"): ("no column", "at least one column"),
+    ("diagnostics.marginal", "observable"): ("no column",),
+    ("Posterior.histogram", "observable"): ("no column",),
+    ("HistogramBand.plot", "data"): ("counts",),
     ("to_inference_data", "probe_context"): ("context",),
     ("", "flow"): ("cannot lift",),
     ("events.lepton_pair_coordinates", "mass_low"): ("low",),

@@ -371,8 +371,8 @@ def test_every_backend_is_drawn_against_truth_and_reference():
         assert upper.get_ylim() == pairs[0][0].get_ylim()
         assert lower.get_ylim() == pairs[0][1].get_ylim()
     # Whatever has nothing below it names the coordinate; the first column names what is drawn.
-    assert [lower.get_xlabel() for _, lower in pairs] == ["", "$x$ [GeV]", "$x$ [GeV]", "$x$ [GeV]", "$x$ [GeV]"]
-    assert "density" in pairs[4][0].get_ylabel()
+    assert [lower.get_xlabel() for _, lower in pairs] == ["", "", "$x$ [GeV]", "$x$ [GeV]", "$x$ [GeV]"]
+    assert "density" in pairs[3][0].get_ylabel()
     entries = [text.get_text() for text in figure.legends[0].get_texts()]
     assert entries == [r"$\pm \sigma$", r"$\pm 2\sigma$", "prediction", "truth", r"$\sigma$ of HMC"]
 

@@ -10,7 +10,8 @@ from matplotlib.patches import StepPatch
 
 import pyrogen as pg
 from pyrogen.plotting import HistogramPanel, plot_histograms, plot_kinematics, plot_uncertainties, save_figure
-from pyrogen.posterior.bands import make_edges, multinomial_noise
+from pyrogen.posterior.bands import multinomial_noise
+from pyrogen.posterior.binning import make_bins
 from pyrogen.posterior.uhi import edges_and_counts, label_of
 
 hist = pytest.importorskip("hist")
@@ -117,7 +118,7 @@ def test_every_kind_of_histogram_is_read(truth, tmp_path):
         np.testing.assert_allclose(found.values, [5, 4, 5, 6])
         np.testing.assert_allclose(found.variances, [13, 16, 25, 36])
         assert found.total == 28
-        np.testing.assert_array_equal(make_edges(histogram), EDGES)
+        np.testing.assert_array_equal(make_bins(histogram).edges, EDGES)
     assert label_of(truth) == label_of(rooted) == ("$p_T$", "GeV")
     assert label_of(boosted) == ("", "")
     assert label_of(hist.Hist(hist.axis.Regular(2, 0, 1, label="a [b] c"))) == ("a [b] c", "")
@@ -180,20 +181,20 @@ def test_what_can_not_be_compared_is_refused(band, truth):
 
 
 def test_an_axis_gives_the_edges():
-    np.testing.assert_allclose(make_edges(hist.axis.Regular(4, 0, 8)), [0, 2, 4, 6, 8])
-    np.testing.assert_allclose(make_edges(hist.axis.Variable(EDGES)), EDGES)
-    np.testing.assert_allclose(make_edges(hist.axis.Integer(3, 6)), [3, 4, 5, 6])
+    np.testing.assert_allclose(make_bins(hist.axis.Regular(4, 0, 8)).edges, [0, 2, 4, 6, 8])
+    np.testing.assert_allclose(make_bins(hist.axis.Variable(EDGES)).edges, EDGES)
+    np.testing.assert_allclose(make_bins(hist.axis.Integer(3, 6)).edges, [3, 4, 5, 6])
     np.testing.assert_allclose(
-        make_edges(boost_histogram.axis.Regular(3, 1, 1000, transform=boost_histogram.axis.transform.log)),
+        make_bins(boost_histogram.axis.Regular(3, 1, 1000, transform=boost_histogram.axis.transform.log)).edges,
         [1, 10, 100, 1000],
     )
-    np.testing.assert_allclose(make_edges((0.0, 1.0)), [0, 1])  # two edges, not counts and edges
+    np.testing.assert_allclose(make_bins((0.0, 1.0)).edges, [0, 1])  # two edges, not counts and edges
     with pytest.raises(ValueError, match="circular"):
-        make_edges(hist.axis.Regular(4, 0, 6, circular=True))
+        make_bins(hist.axis.Regular(4, 0, 6, circular=True))
     with pytest.raises(ValueError, match="has 2 axes"):
-        make_edges(hist.Hist(hist.axis.Regular(4, 0, 6), hist.axis.Regular(4, 0, 6)))
+        make_bins(hist.Hist(hist.axis.Regular(4, 0, 6), hist.axis.Regular(4, 0, 6)))
     with pytest.raises(ValueError, match="finite numbers"):
-        make_edges(hist.axis.Variable([0, 1, np.inf]))
+        make_bins(hist.axis.Variable([0, 1, np.inf]))
 
 
 def test_a_posterior_fills_the_bins_of_a_hist(truth):

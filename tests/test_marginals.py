@@ -291,7 +291,7 @@ def test_a_marginal_knows_the_name_and_unit_of_its_column():
         (lambda: marginal(ramps(), 0, 3, range=(0, 1), n=100, truth=[1.0, 1.0]), r"truth has shape \[2\].*3 bins"),
         (lambda: marginal(ramps(), 0, 3, n=100), r"needs range=\(low, high\)"),
         (lambda: marginal(ramps(), 0, [0.0, 0.0], n=100), "increasing"),
-        (lambda: marginal(ramps(), "pT", [0.0, 1.0], n=100), "unknown column 'pT'"),
+        (lambda: marginal(ramps(), "pT", [0.0, 1.0], n=100), "no column 'pT'"),
         (lambda: marginal(ramps(), 0, [0.0, 1.0], n=100, draws=1), "draws is 1"),
         (lambda: marginal(ramps(), 0, [0.0, 1.0], n=10, draws=20), "n is 10"),
         (lambda: ramps().histogram(0, [0.0, 1.0], n=1, draws=2).covariance(True), "does not know the noise"),

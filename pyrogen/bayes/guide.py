@@ -93,6 +93,9 @@ class ELBO(TraceMeanField_ELBO):
         self.local, self.kl_weight = local, kl_weight
         self._particles: list[tuple[Tensor, Tensor]] = []
 
+    def __repr__(self) -> str:
+        return f"ELBO(local={self.local}, num_particles={self.num_particles}, kl_weight={self.kl_weight:g})"
+
     @property
     def parts(self) -> tuple[Tensor, Tensor]:
         """``(negative log-likelihood, KL)`` of the last call, averaged over its particles, detached; KL unweighted."""

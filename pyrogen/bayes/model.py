@@ -94,6 +94,9 @@ class BayesianFlow(PyroModule):
         self.register_buffer("_initial_theta", theta)
         self.register_buffer("_prior_scales", scales.to(theta))
 
+    def extra_repr(self) -> str:
+        return f"{self.packing.size} weights, prior_scale={self.prior_scale!r}"
+
     # Properties, as Pyro's own attribute access would register the plain weights of a submodule as Pyro parameters,
     # which they are not: their values come from the sample site.
     @property

@@ -22,6 +22,7 @@ from pyrogen.events.doors import EVENTS
 from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.posterior.weights import DRAWS
+from pyrogen.printing import Brief
 from pyrogen.seeds import untouched
 
 Array = NDArray[np.float64]
@@ -40,8 +41,8 @@ FEWEST_HITS = 200  # effective number of them in the density, below which the in
 FREEDOM = 5.0  # degrees of freedom of their distribution
 
 
-@dataclass(frozen=True)
-class Advice:
+@dataclass(frozen=True, repr=False)
+class Advice(Brief):
     """What :func:`advise` found.
 
     Attributes:
@@ -53,6 +54,10 @@ class Advice:
     findings: tuple[Finding, ...]
     checked: tuple[str, ...]
     unchecked: tuple[str, ...] = ()
+
+    def _summary(self) -> str:
+        found = [f"{'! ' * finding.serious}{finding.problem}" for finding in self.findings] or ["nothing was found"]
+        return "; ".join(found)
 
     @property
     def ok(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from pyrogen.checks import COUNT, FRACTION, SEED, TEXT, array, door, each, optio
 from pyrogen.diagnostics.convergence import diagnose, has_chains
 from pyrogen.diagnostics.lines import LINE_TARGET, HasLines, points_on_lines
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
+from pyrogen.printing import Brief
 from pyrogen.progress import bar
 from pyrogen.seeds import stream
 
@@ -34,8 +35,8 @@ TOLERANCE = 3.0  # standard errors by which a coverage may miss its level
 VAGUE = 0.05  # error of the coverage from which on three of them allow nearly everything
 
 
-@dataclass(frozen=True)
-class Calibration:
+@dataclass(frozen=True, repr=False)
+class Calibration(Brief):
     """Central credible intervals of B quantities in R independent trainings, and the truth.
 
     Attributes:
@@ -51,14 +52,17 @@ class Calibration:
             too narrow (64 % within 1 sigma, pulls of 1.14 for 10; 68 % and 1.02 for 50).
     """
 
-    ranks: Array = field(repr=False)
-    means: Array = field(repr=False)
-    sigmas: Array = field(repr=False)
-    truth: Array = field(repr=False)
+    ranks: Array
+    means: Array
+    sigmas: Array
+    truth: Array
     draws: int
-    at: Array = field(repr=False)
+    at: Array
     label: str = "quantity"
     effective_draws: float = math.nan
+
+    def _summary(self) -> str:
+        return f"{self.ranks.shape[1]} quantities (by {self.label}) in {self.trainings} trainings, {self.draws} draws"
 
     @property
     def trainings(self) -> int:
@@ -75,8 +79,7 @@ class Calibration:
         Raises:
             ValueError: a level that is not between 0 and 1.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level is {level}; it must be a probability between 0 and 1, such as 0.683")
+        level = FRACTION("level", level)
         low, high = (1 - level) / 2, (1 + level) / 2
         first, last = self.ranks / (self.draws + 1), (self.ranks + 1) / (self.draws + 1)
         inside = np.clip(np.minimum(last, high) - np.maximum(first, low), 0, None)
@@ -113,9 +116,13 @@ class Calibration:
         found = self.covered(level).mean(0)
         return found, np.full(len(found), math.sqrt(level * (1 - level) / self.trainings))
 
-    @door(levels=each(FRACTION, "levels between 0 and 1, such as (0.68, 0.95)", 1))
+    @door(levels=each(FRACTION, "probabilities between 0 and 1, such as (0.5, 0.9)", 1))
     def curve(self, levels: Sequence[float] = LEVELS) -> tuple[Array, Array, Array]:
-        """Nominal levels, fractions found and their errors, ``[L]`` each."""
+        """Nominal levels, fractions found and their errors, ``[L]`` each.
+
+        Raises:
+            ValueError: no levels, or one that is not between 0 and 1.
+        """
         found = np.array([self.fraction(level) for level in levels])
         return np.asarray(levels, dtype=np.float64), found[:, 0], found[:, 1]
 

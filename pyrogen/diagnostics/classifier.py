@@ -20,6 +20,7 @@ from pyrogen.diagnostics.classifier_samples import Features, checked_samples, pa
 from pyrogen.diagnostics.roc import roc_auc
 from pyrogen.events import EventSample, EventsLike, check_events
 from pyrogen.inference.problems import TrainingDivergedError
+from pyrogen.printing import Brief
 from pyrogen.progress import bar
 from pyrogen.schedules import learning_rate_factor
 from pyrogen.seeds import seeded, stream
@@ -70,6 +71,11 @@ class Classifier(nn.Module):
         self.history: dict[str, Array] = {}
         self.kept_epoch = 0
 
+    def __repr__(self) -> str:
+        widths = [layer.in_features for layer in self.network if isinstance(layer, nn.Linear)]
+        kept = f", epoch {self.kept_epoch} of {len(self.history['loss'])}" if self.history else ", not trained"
+        return f"Classifier({' -> '.join(map(str, [*widths, 1]))}{kept})"
+
     def standardise(self, events: Tensor) -> Tensor:
         """What the network sees of events ``[N, d]``: ``[N, k]``."""
         return self._scaled(events.double() if self.features is None else self.features(events.double()).double())
@@ -109,8 +115,8 @@ class Classifier(nn.Module):
         self.scale.copy_(torch.from_numpy(scale))
 
 
-@dataclass(frozen=True, eq=False)
-class ClassifierResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class ClassifierResult(Brief):
     """Area under the ROC curve of classifiers between truth and generated events, each trained on another split.
 
     Attributes:
@@ -154,6 +160,9 @@ class ClassifierResult:
         Each classifier knows those events of the test that it was trained on: histograms of w are for other ones.
         """
         return self.log_ratio(events).exp()
+
+    def _summary(self) -> str:
+        return self.text().removeprefix("classifier ")
 
     def text(self) -> str:
         """One line."""

@@ -30,6 +30,7 @@ from pyrogen.diagnostics.predictive import elpd, guide_pareto_k
 from pyrogen.events.doors import EVENTS
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.posterior.weights import StoredDraws
+from pyrogen.printing import Brief
 from pyrogen.warn import warn
 
 Array = NDArray[np.float64]
@@ -37,9 +38,13 @@ DRAWS = 200  # weight draws of a prediction where none are asked for
 LEVELS = (1.0, 2.0)  # numbers of sigma at which coverage is counted
 
 
-@door(lines=LINES, levels=each(POSITIVE, "numbers of standard deviations, such as (1, 2)"))
+@door(lines=LINES, levels=each(POSITIVE, "numbers of sigma, such as (1, 2)", 1))
 def coverage(lines: LineResult, levels: Sequence[float] = LEVELS) -> dict[float, float]:
-    """Fraction of all points of all lines at which the truth is within k sigma, for every k of ``levels``."""
+    """Fraction of all points of all lines at which the truth is within k sigma, for every k of ``levels``.
+
+    Raises:
+        ValueError: no levels, or one that is not positive.
+    """
     return {k: lines.within(k) for k in levels}
 
 
@@ -60,8 +65,8 @@ def band_overlap(a: LineResult, b: LineResult, k: float = 1.0) -> float:
     return float(np.divide(common, either, out=np.zeros_like(common), where=either > 0).mean())
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Brief):
     """Several posteriors of one sample, compared with a reference and the truth.
 
     Attributes:
@@ -85,6 +90,9 @@ class Comparison:
     rows: list[dict[str, Any]]
     lines: dict[str, LineResult]
     reference: str
+
+    def _summary(self) -> str:
+        return f"{', '.join(str(row['backend']) for row in self.rows)}; reference {self.reference}"
 
     def text(self) -> str:
         """The table as aligned plain text, the distances of several columns by the largest."""

@@ -6,7 +6,7 @@ the density at a point say how well the sampler knows what it predicts there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from pyrogen.diagnostics.stored_draws import Rows, blocks, spaced_rows
 from pyrogen.events import EventSample
 from pyrogen.events.doors import EVENTS
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
+from pyrogen.printing import Brief
 from pyrogen.seeds import seeded, stream
 
 Array = NDArray[np.float64]
@@ -27,8 +28,8 @@ PROBE_STREAM = 29
 FEWEST = 4  # draws per chain: two for each half
 
 
-@dataclass(frozen=True)
-class Convergence:
+@dataclass(frozen=True, repr=False)
+class Convergence(Brief):
     """R-hat and effective sample sizes of log p at n probe points, of D draws in each of C chains.
 
     R-hat is the rank-normalised split one, ESS the bulk and tail ESS of Vehtari et al. (arXiv:1903.08008), by ArviZ.
@@ -46,12 +47,19 @@ class Convergence:
         potential_ess: its bulk ESS; NaN likewise.
     """
 
-    log_prob: Array = field(repr=False)
+    log_prob: Array
     rhat: Array
     ess_bulk: Array
     ess_tail: Array
     potential_rhat: float = float("nan")
     potential_ess: float = float("nan")
+
+    def _summary(self) -> str:
+        chains, draws, probes = self.log_prob.shape
+        return (
+            f"{probes} probe points, {chains} chains of {draws} draws: R-hat up to {self.largest_rhat:.4g}, ESS from "
+            f"{self.smallest_ess:.4g}"
+        )
 
     @property
     def largest_rhat(self) -> float:

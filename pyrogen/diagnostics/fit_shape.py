@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pyrogen.checks import POSITIVE, array, dictionary, door, optional, require_extra
+from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class ShapeFit:
+@dataclass(frozen=True, repr=False)
+class ShapeFit(Brief):
     """Fitted uncertainties of the parameters of a density.
 
     Attributes:
@@ -39,6 +40,13 @@ class ShapeFit:
     sensitivities: dict[str, Array]
     bars: Array
     converged: bool = True
+
+    def _summary(self) -> str:
+        return ", ".join(
+            [f"{name} = {value:.4g} +- {self.errors[name]:.2g}" for name, value in self.values.items()]
+            + [f"chi2/ndf = {self.chi2:.4g}/{self.ndf}"]
+            + ["not converged"] * (not self.converged)
+        )
 
     @door(sensitivities=optional(dictionary(array(1))))
     def curve(self, sensitivities: Mapping[str, Any] | None = None) -> Array:

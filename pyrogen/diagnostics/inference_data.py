@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.bayes.inputs import as_tensor, check_context
-from pyrogen.checks import BOOLEAN, COUNT, MAPPING, SEED, array, door, optional, whole
+from pyrogen.checks import BOOLEAN, COUNT, MAPPING, SEED, array, dictionary, door, optional, whole
 from pyrogen.diagnostics.arviz_io import make_inference_data
 from pyrogen.diagnostics.convergence import log_prob_of_chains, probe_points
 from pyrogen.diagnostics.stored_draws import Rows, as_chains, blocks, spaced_rows
 from pyrogen.events import EventSample, EventsLike, check_events
 from pyrogen.events.doors import EVENTS
-from pyrogen.posterior.bands import make_edges
+from pyrogen.posterior.binning import Bins, bins_of
 from pyrogen.posterior.histograms import observable_values
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 
@@ -32,9 +32,14 @@ SAMPLE = ("chain", "draw")
 NAMES = {"acceptance": "acceptance_rate", "steps": "n_steps"}  # what ArviZ calls them
 
 
+def _probe_points(name: str, value: Any) -> Any:
+    return dictionary(array())(name, value) if isinstance(value, Mapping) else EVENTS(name, value)
+
+
 @door(
     posterior=POSTERIOR,
     observed=optional(EVENTS),
+    probes=optional(_probe_points),
     draws=COUNT,
     weights=BOOLEAN,
     generated=optional(whole(0)),
@@ -195,12 +200,12 @@ def _histograms(
 ) -> dict[str, Array]:
     """Add histograms of the generated and the observed events; returns the centres of their bins."""
     coords = {}
-    for name, wanted in histograms.items():
-        edges = make_edges(*wanted[1:])
-        dim, function = f"bin_{name}", posterior.predictor.observable(wanted[0])
+    for name, bins in (bins_of(histograms) if histograms else {}).items():
+        edges = bins.edges
+        dim, function = f"bin_{name}", posterior.predictor.observable(histograms[name][0])
 
-        def fill(sample: Tensor, edges: Array = edges, function: Any = function) -> Array:
-            return np.histogram(observable_values(function, sample), edges)[0] / len(sample)
+        def fill(sample: Tensor, bins: Bins = bins, function: Any = function) -> Array:
+            return bins.fill(observable_values(function, sample)) / len(sample)
 
         flat = replicated.reshape(-1, *replicated.shape[2:])
         filled = np.stack([fill(torch.from_numpy(sample)) for sample in flat])

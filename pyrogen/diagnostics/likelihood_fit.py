@@ -22,6 +22,7 @@ from pyrogen.checks import array, door, require_extra
 from pyrogen.diagnostics.lines import _as_vector
 from pyrogen.events import EventSample, EventsLike, check_events
 from pyrogen.events.doors import EVENTS
+from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
 INSIDE = 0.1  # a parameter starts at least this fraction of its range away from a limit
@@ -47,8 +48,8 @@ class HasParameters(Protocol):
     def line_coordinate(self, x: Tensor) -> Tensor: ...
 
 
-@dataclass(frozen=True)
-class LikelihoodFit:
+@dataclass(frozen=True, repr=False)
+class LikelihoodFit(Brief):
     """Parameters of the true form of a density, fitted to events.
 
     Attributes:
@@ -67,8 +68,17 @@ class LikelihoodFit:
     events: int
     edge: str | None
     at_limit: tuple[str, ...]
-    target: HasParameters = field(repr=False, compare=False)
+    target: HasParameters = field(compare=False)
     converged: bool = True
+
+    def _summary(self) -> str:
+        errors = self.errors
+        return ", ".join(
+            [f"{name} = {value:.6g} +- {errors[name]:.2g}" for name, value in self.values.items()]
+            + [f"{self.events:,} events"]
+            + [f"{name} at its limit" for name in self.at_limit]
+            + ["not converged"] * (not self.converged)
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyrogen.checks import COUNT, INDEX, POSITIVE, SEED, array, door, having, instance, optional
+from pyrogen.printing import Brief, span
 
 Array = NDArray[np.float64]
 POINTS = 33  # on every line, where no t are given
@@ -36,8 +37,8 @@ class HasLines(Protocol):
     def line_density(self, t: Tensor) -> Tensor: ...
 
 
-@dataclass(frozen=True)
-class LineResult:
+@dataclass(frozen=True, repr=False)
+class LineResult(Brief):
     """Predicted density and uncertainty at n points t of L lines, and the truth.
 
     Curves ``[n]`` are averages over the lines. The summary numbers :attr:`rms_bias`, :attr:`pull_rms` and
@@ -59,6 +60,12 @@ class LineResult:
     stds: Array
     truth: Array
     label: str = "t"
+
+    def _summary(self) -> str:
+        return (
+            f"{len(self.t)} points of {self.label} = {span(self.t, 'g')} on {len(self.positions)} lines, "
+            f"mean sigma {self.sigma.mean():.3g}, rms bias {self.rms_bias:.3g}, pull rms {self.pull_rms:.3g}"
+        )
 
     @property
     def density(self) -> Array:
@@ -122,6 +129,9 @@ class LineResult:
 
         For independent Gaussian deviations that would be 68.3 % (k = 1) and 95.4 % (k = 2). Neighbouring points share
         their deviation, so for one posterior the fraction fluctuates much more than the number of points suggests.
+
+        Raises:
+            ValueError: k is not positive.
         """
         return float(np.mean(np.abs(self.means - self.truth) <= k * self.stds))
 

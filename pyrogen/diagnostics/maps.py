@@ -24,13 +24,14 @@ from pyrogen.checks import (
     whole,
 )
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
+from pyrogen.printing import Brief, span
 
 Array = NDArray[np.float64]
 Axis = tuple[str | int, float, float]
 
 
-@dataclass(frozen=True)
-class UncertaintyMap:
+@dataclass(frozen=True, repr=False)
+class UncertaintyMap(Brief):
     """Density and uncertainty in the cells of a grid, at their centres.
 
     Attributes:
@@ -56,6 +57,14 @@ class UncertaintyMap:
     units: tuple[str, str] = ("", "")
     at: Mapping[str, float] | None = None
     at_units: tuple[str, ...] = ()
+
+    def _summary(self) -> str:
+        x, y = (
+            f"{name} = {span(its, 'g')}" for name, its in zip(self.labels, (self.x_edges, self.y_edges), strict=True)
+        )
+        held = "".join(f", {name} = {value:g}" for name, value in (self.at or {}).items())
+        known = "" if self.truth is None else ", truth"
+        return f"{len(self.x_edges) - 1} x {len(self.y_edges) - 1} cells: {x}, {y}{held}{known}"
 
     @property
     def pull(self) -> Array | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,17 @@ from torch import Tensor
 
 from pyrogen.checks import BOOLEAN, COUNT, LIMITS, SEED, TEXT, array, door, optional, require, whole
 from pyrogen.diagnostics.lines import LINES, LineResult
-from pyrogen.posterior.bands import PROCEDURE, HistogramBand, make_edges
+from pyrogen.posterior.bands import PROCEDURE, HistogramBand
+from pyrogen.posterior.binning import make_bins
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
+from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
 PROCEDURES = ("a", "b")
 
 
-@dataclass(frozen=True)
-class MarginalResult:
+@dataclass(frozen=True, repr=False)
+class MarginalResult(Brief):
     """One marginal distribution in B bins.
 
     Attributes:
@@ -37,6 +39,14 @@ class MarginalResult:
     label: str = "x"
     unit: str = ""
 
+    def _summary(self) -> str:
+        name = f"{self.label} [{self.unit}]" if self.unit else self.label
+        known = "" if self.truth is None else ", truth"
+        return (
+            f"{name}: {len(self.centres)} bins from {self.edges[0]:g} to {self.edges[-1]:g}, "
+            f"procedures {' and '.join(self.bands)}{known}"
+        )
+
     @property
     def edges(self) -> Array:
         """Bin edges ``[B + 1]``."""
@@ -45,17 +55,22 @@ class MarginalResult:
     @property
     def centres(self) -> Array:
         """Middles of the bins, ``[B]``."""
-        return (self.edges[1:] + self.edges[:-1]) / 2
+        return next(iter(self.bands.values())).centres
 
     @door(procedure=PROCEDURE)
     def density(self, procedure: str = "a") -> Array:
         """Mean density in the bins, ``[B]``, per unit of the observable."""
-        return self.bands[procedure].mean / self.bands[procedure].widths
+        return self.bands[procedure].density()
 
     @door(procedure=PROCEDURE, subtract_noise=BOOLEAN)
     def sigma(self, procedure: str = "a", subtract_noise: bool = True) -> Array:
         """Its standard deviation over the weight draws, ``[B]``; by default without the noise of the events."""
-        return self.bands[procedure].sigma(subtract_noise) / self.bands[procedure].widths
+        return self.bands[procedure].density_sigma(subtract_noise)
+
+    @door(procedure=PROCEDURE, subtract_noise=BOOLEAN)
+    def relative(self, procedure: str = "a", subtract_noise: bool = True) -> Array:
+        """Its relative uncertainty, ``[B]``; infinite in a bin that no event fell into."""
+        return self.bands[procedure].relative(subtract_noise)
 
     @door(procedure=PROCEDURE, subtract_noise=BOOLEAN)
     def sigma_error(self, procedure: str = "a", subtract_noise: bool = True) -> Array:
@@ -103,7 +118,7 @@ class MarginalResult:
 def marginal(
     posterior: Posterior,
     observable: Callable[[Tensor], Tensor] | str | int,
-    bins: Sequence[float] | Array | int,
+    bins: Sequence[float] | Array | int | Any,
     *,
     range: tuple[float, float] | None = None,
     n: int = 100_000,
@@ -118,29 +133,27 @@ def marginal(
     Args:
         posterior: the posterior.
         observable: a function of events ``[m, d]`` to values ``[m]``, or a column's name or index.
-        bins: increasing edges ``[B + 1]``, or a number of equal bins on ``range``.
+        bins: as in :meth:`~pyrogen.Posterior.histogram`: edges, a ``hist`` axis, or a number of bins on ``range``.
         range: lowest and highest edge for a number of bins.
         n: number of events, per draw (a) and in all (b).
         draws: weight draws K; None: 50, or all where fewer are stored.
         truth: true density in the bins, ``[B]``.
-        label: name of the observable; by default that of the column.
-        unit: its unit; by default that of the column.
+        label: name of the observable; by default that of the axis, of the observable or of the column.
+        unit: its unit; by default likewise.
         seed: seeds weight draws and events.
 
     Raises:
         ValueError: as :meth:`~pyrogen.Posterior.histogram`, or a truth that does not fit the bins.
     """
-    edges = make_edges(bins, range)
+    binning = make_bins(bins, range)
     true = None if truth is None else np.asarray(truth, dtype=np.float64)
-    if true is not None and true.shape != (len(edges) - 1,):
-        raise ValueError(f"truth has shape {list(true.shape)}; there are {len(edges) - 1} bins")
+    if true is not None and true.shape != (len(binning),):
+        raise ValueError(f"truth has shape {list(true.shape)}; there are {len(binning)} bins")
     settings: dict[str, Any] = {"n": n, "draws": draws, "seed": seed}
-    bands = {name: posterior.histogram(observable, edges, procedure=name, **settings) for name in PROCEDURES}
-    column = ("observable", "") if callable(observable) else _column(posterior, observable)
-    return MarginalResult(bands, true, column[0] if label is None else label, column[1] if unit is None else unit)
-
-
-def _column(posterior: Posterior, which: str | int) -> tuple[str, str]:
-    """Name and unit of a column, as the training events had them."""
-    index = posterior.names.index(which) if isinstance(which, str) else which
-    return posterior.names[index], posterior.units[index]
+    bands = {name: posterior.histogram(observable, binning, procedure=name, **settings) for name in PROCEDURES}
+    known = bands["a"]
+    label = (known.label or "observable") if label is None else label
+    unit = known.unit if unit is None else unit
+    return MarginalResult(
+        {name: replace(band, label=label, unit=unit) for name, band in bands.items()}, true, label, unit
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from pyrogen.events import EventsLike
 from pyrogen.events.doors import EVENTS
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.posterior.weights import DRAWS
+from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
 DRAWS_IF_TRAINED = 400  # weight draws where none are asked for, of events that have to be forgotten first
@@ -24,8 +25,8 @@ DRAWS_OF_VARIANCE = 100
 GOOD_K = 0.7  # above, a mean over importance weights is not to be trusted (arXiv:1507.02646)
 
 
-@dataclass(frozen=True)
-class Elpd:
+@dataclass(frozen=True, repr=False)
+class Elpd(Brief):
     """Log predictive density of N events that a posterior does not know.
 
     Attributes:
@@ -34,8 +35,12 @@ class Elpd:
             left out in turn; None for held-out events.
     """
 
-    pointwise: Array = field(repr=False)
-    pareto_k: Array | None = field(default=None, repr=False)
+    pointwise: Array
+    pareto_k: Array | None = None
+
+    def _summary(self) -> str:
+        value = f"{self.mean:.5g} +- {self.error:.2g} nats per event, {len(self.pointwise):,} events"
+        return value + ("" if self.pareto_k is None else f" left out in turn, {self.unreliable:.1%} unreliable")
 
     @property
     def mean(self) -> float:

@@ -16,6 +16,7 @@ from pyrogen.checks import LIMITS, SEED, array, dictionary, door, optional, requ
 from pyrogen.diagnostics.distances import positive_weights
 from pyrogen.events import EventSample, check_events, check_weights
 from pyrogen.events.doors import EVENTS
+from pyrogen.printing import Brief
 from pyrogen.seeds import stream
 
 Array = NDArray[np.float64]
@@ -23,8 +24,8 @@ Array = NDArray[np.float64]
 FEWEST = 100  # effective number of events in the window of a peak
 
 
-@dataclass(frozen=True, eq=False)
-class QualityTable:
+@dataclass(frozen=True, eq=False, repr=False)
+class QualityTable(Brief):
     """Wasserstein-1 distances of observables of a generated sample from the truth, next to their floor.
 
     Attributes:
@@ -50,6 +51,10 @@ class QualityTable:
     sizes: tuple[int, int]
     effective_sizes: tuple[float, float, float]
     partitions: int
+
+    def _summary(self) -> str:
+        ratios = ", ".join(f"{name}: {ratio:.3g}" for name, ratio in zip(self.names, self.ratio, strict=True))
+        return f"W1/floor {ratios}"
 
     @property
     def ratio(self) -> Array:
@@ -224,8 +229,8 @@ def _distance(values: Array, weights: Array, first: NDArray[np.bool_]) -> float:
     return float(np.abs(difference[:-1]) @ np.diff(values))
 
 
-@dataclass(frozen=True)
-class PeakFit:
+@dataclass(frozen=True, repr=False)
+class PeakFit(Brief):
     """A resonance peak: a Breit-Wigner on a flat background.
 
     Attributes:
@@ -247,6 +252,9 @@ class PeakFit:
     events: float
     fraction: float
     window: tuple[float, float]
+
+    def _summary(self) -> str:
+        return self.text()
 
     def text(self) -> str:
         """One line."""

@@ -8,7 +8,7 @@ events a counting experiment would need for the same errors, in units of those i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from pyrogen.checks import BOOLEAN, COUNT, SEED, dictionary, door, each, having, whole
 from pyrogen.diagnostics.calibration import Calibration, calibration_of
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
+from pyrogen.printing import Brief
 from pyrogen.progress import bar
 from pyrogen.seeds import seeded, stream
 from pyrogen.targets.base import Target
@@ -26,8 +27,8 @@ MOST_NOISE = 0.8  # of the variance of a bin over the draws
 FILLED_AT_ONCE = 16_384  # events generated and filled
 
 
-@dataclass(frozen=True)
-class QuantileBinResult:
+@dataclass(frozen=True, repr=False)
+class QuantileBinResult(Brief):
     """Probabilities of B quantile bins in K weight draws of R trainings.
 
     Attributes:
@@ -36,9 +37,16 @@ class QuantileBinResult:
         training_events: events N that every posterior was trained on.
     """
 
-    counts: NDArray[np.int64] = field(repr=False)
+    counts: NDArray[np.int64]
     events: int
     training_events: int
+
+    def _summary(self) -> str:
+        trainings, draws, bins = self.counts.shape
+        return (
+            f"{bins} bins, {trainings} trainings on {self.training_events:,} events, {draws} draws of {self.events:,} "
+            "events"
+        )
 
     @property
     def bins(self) -> int:
@@ -181,8 +189,8 @@ def quantile_bins(
     return {n: QuantileBinResult(counts[n], events, max(sizes)) for n in bins}
 
 
-@dataclass(frozen=True)
-class AmplificationFit:
+@dataclass(frozen=True, repr=False)
+class AmplificationFit(Brief):
     """``G = a n_bins^b`` ([F] sec. 5).
 
     Attributes:
@@ -194,6 +202,9 @@ class AmplificationFit:
     a_error: float
     b: float
     b_error: float
+
+    def _summary(self) -> str:
+        return f"G = a n_bins^b, a = {self.a:.4g} +- {self.a_error:.2g}, b = {self.b:.4g} +- {self.b_error:.2g}"
 
     def __call__(self, n_bins: ArrayLike) -> Array:
         """G at these numbers of bins."""

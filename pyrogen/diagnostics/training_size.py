@@ -16,12 +16,13 @@ from pyrogen.diagnostics.fit_shape import ShapeFit, fit_shape
 from pyrogen.diagnostics.likelihood_fit import LikelihoodFit
 from pyrogen.diagnostics.lines import LINE_TARGET, LineResult, density_along_lines
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
+from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class SizeScan:
+@dataclass(frozen=True, repr=False)
+class SizeScan(Brief):
     """Uncertainty along lines for several numbers N of training events.
 
     Attributes:
@@ -33,9 +34,12 @@ class SizeScan:
     """
 
     lines: dict[int, LineResult]
-    shapes: dict[int, ShapeFit] = field(repr=False)
-    ensembles: dict[int, LineResult] = field(default_factory=dict, repr=False)
-    references: dict[int, LikelihoodFit] = field(default_factory=dict, repr=False)
+    shapes: dict[int, ShapeFit]
+    ensembles: dict[int, LineResult] = field(default_factory=dict)
+    references: dict[int, LikelihoodFit] = field(default_factory=dict)
+
+    def _summary(self) -> str:
+        return f"sigma along lines for {', '.join(f'{n:,}' for n in self.sizes)} training events"
 
     @property
     def sizes(self) -> tuple[int, ...]:

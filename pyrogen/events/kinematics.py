@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyrogen.printing import Brief
+
 from ..checks import NOT_NEGATIVE, TEXT, array, door
 from .doors import SAMPLE
 from .sample import EventSample
@@ -115,8 +117,8 @@ def delta_r(p: Tensor, q: Tensor) -> Tensor:
     return torch.hypot(eta(p) - eta(q), delta_phi(p, q))
 
 
-@dataclass(frozen=True)
-class Observable:
+@dataclass(frozen=True, repr=False)
+class Observable(Brief):
     """A function of events with what a figure needs to know of it.
 
     Attributes:
@@ -132,6 +134,10 @@ class Observable:
     unit: str
     edges: np.ndarray
     log: bool = True
+
+    def _summary(self) -> str:
+        name = f"{self.label} [{self.unit}]" if self.unit else self.label
+        return f"{name}, {len(self.edges) - 1} bins from {self.edges[0]:g} to {self.edges[-1]:g}"
 
     def __call__(self, events: Any) -> Tensor:
         """Values ``[N]`` in float64."""

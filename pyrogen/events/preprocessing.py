@@ -16,6 +16,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from pyrogen.printing import brief
+
 from ..checks import NOT_NEGATIVE, array, door, each, instance, require
 from .sample import EventSample, EventsLike
 
@@ -35,6 +37,9 @@ class Bijection(nn.Module, ABC):
         super().__init_subclass__(**keywords)
         if "kind" in vars(cls):
             _KINDS[cls.kind] = cls
+
+    def extra_repr(self) -> str:
+        return "" if self.fitted else "not fitted"
 
     @property
     @abstractmethod
@@ -125,6 +130,11 @@ class FittedConstants(Bijection):
         for name, value in zip(self.constants, self.start, strict=True):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
         self.register_buffer("_is_fitted", torch.tensor(False))
+
+    def extra_repr(self) -> str:
+        if not self.fitted:
+            return super().extra_repr()
+        return ", ".join(f"{name}={brief(getattr(self, name))}" for name in self.constants)
 
     @abstractmethod
     def valid(self, *constants: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ..checks import DEVICE, DTYPE, INDEX, TEXT, door, optional, shown, whole
+from pyrogen.checks import column_index
+
+from ..checks import DEVICE, DTYPE, TEXT, door, optional, whole
 from .format import PER_EVENT
 from .validation import (
     as_numpy,
@@ -185,11 +187,7 @@ class EventSample:
         Raises:
             ValueError: no such column; the message lists the names.
         """
-        try:
-            return self.values[:, self.names.index(which) if isinstance(which, str) else INDEX("which", which)]
-        except (ValueError, IndexError):
-            message = f"no column {shown(which)}; the {self.features} columns are {', '.join(self.names)}"
-            raise ValueError(message) from None
+        return self.values[:, column_index(which, self.names)]
 
     def __getitem__(self, selection: slice | ArrayLike | torch.Tensor) -> EventSample:
         """The events of a slice, a boolean mask ``[N]`` or an array of row numbers, with all theirs.

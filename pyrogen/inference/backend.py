@@ -34,6 +34,7 @@ from pyrogen.inference.run.potential import independent_starts
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.printing import brief
 from pyrogen.progress import bar
 from pyrogen.seeds import stream, untouched
 
@@ -81,6 +82,19 @@ class Backend(ABC):
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         inherit_arguments(cls)
+        if "__repr__" not in vars(cls):
+            cls.__repr__ = Backend.__repr__  # type: ignore[method-assign]  # dataclass would write a longer one
+
+    def __repr__(self) -> str:
+        """The settings that are not the defaults."""
+        changed = [entry.name for entry in fields(self) if getattr(self, entry.name) != entry.default]
+        return f"{type(self).__name__}({', '.join(f'{name}={brief(getattr(self, name))}' for name in changed)})"
+
+    def __str__(self) -> str:
+        """One line for every setting."""
+        return "\n".join(
+            [type(self).__name__, *(f"{entry.name}: {getattr(self, entry.name)}" for entry in fields(self))]
+        )
 
     def __post_init__(self) -> None:
         check_settings(

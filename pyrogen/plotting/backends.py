@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,14 +9,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pyrogen.checks import BOOLEAN, MAPPING, TEXT, door, instance, optional
 from pyrogen.diagnostics import LineResult
 
-from .style import BANDS, PREDICTION, TRUTH, VALIDATION, new_figure, styled, with_unit
+from .style import BANDS, PREDICTION, TRUTH, VALIDATION, arrangement, arrows_outside, new_figure, styled, with_unit
 
 COLUMNS = 4  # pairs of panels side by side: what is still readable on a slide
 
 
 @styled
+@door(lines=MAPPING, reference=optional(TEXT), log=BOOLEAN, unit=TEXT, density_unit=TEXT)
 def plot_backends(
     lines: Mapping[str, LineResult],
     reference: str | None = None,
@@ -41,6 +42,8 @@ def plot_backends(
     Raises:
         ValueError: no lines, a reference that is not among them, or results along different coordinates.
     """
+    for result in lines.values():
+        instance(LineResult, "a LineResult, from density_along_lines")("every entry of lines", result)
     if not lines:
         raise ValueError("lines is empty; give at least one backend's result")
     if reference is not None and reference not in lines:
@@ -49,8 +52,7 @@ def plot_backends(
     if len(labels) > 1:
         raise ValueError(f"the lines are along {', '.join(sorted(labels))}; all backends need the same coordinate")
 
-    columns = min(len(lines), COLUMNS)
-    rows = math.ceil(len(lines) / columns)
+    rows, columns = arrangement(len(lines), COLUMNS)
     figure = new_figure(4.4 * columns + 1, 5.6 * rows)
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=(3, 2) * rows)
     pairs: list[tuple[Axes, Axes]] = []
@@ -72,6 +74,9 @@ def plot_backends(
             upper.set_ylabel(with_unit(rf"density $p$(${result.label}$)", density_unit))
             lower.set_ylabel(with_unit(rf"$\sigma$(${result.label}$)", density_unit))
     _limits(*pairs[0], lines, reference, log)
+    for (upper, lower), result in zip(pairs, lines.values(), strict=True):
+        arrows_outside(upper, result.t, result.density, PREDICTION)
+        arrows_outside(lower, result.t, np.where(result.sigma > 0, result.sigma, np.nan), PREDICTION)
     _legend(figure, reference)
     return figure
 

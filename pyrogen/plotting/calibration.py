@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from pyrogen.checks import BOOLEAN, MAPPING, TEXT, dictionary, door, instance, optional
 from pyrogen.diagnostics.calibration import LEVELS, Calibration
 from pyrogen.diagnostics.quantile_bins import AmplificationFit
 
@@ -17,6 +18,7 @@ SHOWN = 4.0  # pulls beyond are counted in the outermost bin
 
 
 @styled
+@door(calibrations=MAPPING, unit=TEXT, log=BOOLEAN)
 def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "", log: bool = True) -> Figure:
     """Three panels: coverage against the nominal level, pulls, and sigma against the spread of the trainings.
 
@@ -28,6 +30,8 @@ def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "",
     Raises:
         ValueError: nothing to draw.
     """
+    for found in calibrations.values():
+        instance(Calibration, "a Calibration, from calibration_along_lines")("every entry of calibrations", found)
     if not calibrations:
         raise ValueError("calibrations is empty; give at least one to draw")
     figure = new_figure(18, 5.8)
@@ -36,7 +40,9 @@ def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "",
     for (name, found), colour in zip(calibrations.items(), colours(len(calibrations)), strict=True):
         nominal, fraction, error = found.curve(LEVELS)
         coverage.fill_between(nominal, fraction - error, fraction + error, color=colour, alpha=0.25, linewidth=0)
-        coverage.plot(nominal, fraction, color=colour, label=f"{name} ({found.trainings} trainings)")
+        coverage.plot(
+            nominal, fraction, color=colour, label=f"{name} ({found.trainings} training{'s' * (found.trainings > 1)})"
+        )
         values = np.clip(found.pulls[np.isfinite(found.pulls)], -SHOWN, SHOWN)
         density, _ = np.histogram(values, grid, density=True)
         width = with_error(*found.pull_width()) if found.trainings > 1 else f"{found.pull_width()[0]:.2f}"
@@ -49,7 +55,7 @@ def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "",
     coverage.set(xlim=(0, 1), ylim=(0, 1), xlabel="credibility of the interval", ylabel="truth inside")
     for axis in (coverage.xaxis, coverage.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    coverage.legend(loc="lower right")
+    coverage.legend(loc="best")
     x = np.linspace(-SHOWN, SHOWN, 200)
     pulls.plot(x, np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi), color=TRUTH, linewidth=1.2, linestyle="--", label="N(0, 1)")
     pulls.set(xlabel=r"pull (prediction $-$ truth) / $\sigma$", ylabel="density", xlim=(-SHOWN, SHOWN))
@@ -69,6 +75,13 @@ def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "",
 
 
 @styled
+@door(
+    n_bins=MAPPING,
+    gains=MAPPING,
+    errors=MAPPING,
+    fits=MAPPING,
+    published=optional(dictionary(instance(AmplificationFit, "an AmplificationFit"))),
+)
 def plot_amplification(
     n_bins: Mapping[str, np.ndarray],
     gains: Mapping[str, np.ndarray],
@@ -84,7 +97,17 @@ def plot_amplification(
         errors: their errors, ``[n]``.
         fits: ``G = a n_bins^b`` by name.
         published: further power laws to draw for comparison.
+
+    Raises:
+        ValueError: nothing to draw, or other names in one of the arguments than in the others.
     """
+    if not n_bins:
+        raise ValueError("n_bins is empty; give at least one to draw")
+    for argument, its in (("gains", gains), ("errors", errors), ("fits", fits)):
+        if its.keys() != n_bins.keys():
+            raise ValueError(
+                f"{argument} has {', '.join(its) or 'nothing'}; it must have the names of n_bins: {', '.join(n_bins)}"
+            )
     figure = new_figure(8, 6.2)
     axis = figure.subplots()
     for (name, n), colour in zip(n_bins.items(), colours(len(n_bins)), strict=True):

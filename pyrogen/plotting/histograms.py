@@ -4,46 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from pyrogen.checks import BOOLEAN, TEXT, check_settings, door, each, instance, is_number, optional
+from pyrogen.posterior import HistogramBand
 from pyrogen.posterior.uhi import edges_and_counts, is_histogram, label_of
+from pyrogen.printing import Brief
 
-from .style import BANDS, PREDICTION, TRUTH, new_figure, ratio_axis, styled, with_unit
-
-if TYPE_CHECKING:
-    from pyrogen.posterior import HistogramBand
+from .style import (
+    BANDS,
+    PREDICTION,
+    TRUTH,
+    arrangement,
+    arrows_outside,
+    legend_above,
+    new_figure,
+    ratio_axis,
+    styled,
+    with_unit,
+)
 
 COLUMNS = 3  # panels side by side at most
+HINTS = {
+    "Posterior": "make one with posterior.histogram(observable, bins)",
+    "MarginalResult": 'take one of its bands: result.bands["a"]',
+    "HistogramBand": "wrap it: HistogramPanel(band, counts)",
+}
 
 
-@dataclass(frozen=True)
-class HistogramPanel:
+@dataclass(frozen=True, repr=False)
+class HistogramPanel(Brief):
     """One distribution to draw: the posterior's band, and what it is compared to.
 
     Attributes:
         band: what ``posterior.histogram`` found, B bins.
-        counts: true events (or sum of their weights) in the same bins, ``[B]``; or a whole histogram: a ``hist.Hist``
+        counts: None: the band is drawn alone; or true events (or sum of their weights) in the same bins, ``[B]``; or a
+            whole histogram: a ``hist.Hist``
             or what follows the UHI protocol. Then its flow bins are in ``total``, its variances give the ``errors``,
             and its axis ``label`` and ``unit`` (``"$p_T$ [GeV]"``), unless they are given.
         total: true events (or sum of weights) in all, those outside the bins among them; by default the sum of
             ``counts``. The band counts events outside its edges in its normalisation, too.
         errors: errors of ``counts``, ``[B]``; by default Poisson, their square root. Weighted events have
             ``sqrt(sum of squared weights)``.
-        label: name of the observable, ``"x"`` by default.
-        unit: its unit.
+        label: name of the observable; by default that of the histogram's axis or of the band, or ``"x"``.
+        unit: its unit; by default likewise, where the label is not given either.
         log: logarithmic density or not; None leaves it to the ``log`` of the plotting function.
 
     Raises:
-        ValueError: a histogram with other edges than the band's, with several axes, or without known variances.
+        ValueError: a histogram with other edges than the band's, with several axes, or without known variances; or one
+            that treats events on the last edge in another way than the band, which has such events.
     """
 
     band: HistogramBand
-    counts: ArrayLike | Any
+    counts: ArrayLike | Any = None
     total: float | None = None
     errors: ArrayLike | None = None
     label: str = ""
@@ -52,14 +70,24 @@ class HistogramPanel:
 
     def __post_init__(self) -> None:
         """Take a histogram apart."""
+        check_settings(
+            self,
+            band=instance(HistogramBand, "a HistogramBand, from posterior.histogram", HINTS),
+            label=TEXT,
+            unit=TEXT,
+            log=optional(BOOLEAN),
+        )
         found: dict[str, Any] = {}
-        if is_histogram(self.counts):
-            (label, unit), histogram = label_of(self.counts), edges_and_counts(self.counts)
-            if not self.label:
-                found |= {"label": label, "unit": self.unit or unit}
-            name = self.label or label or "x"
+        booked = self.counts is not None and is_histogram(self.counts)
+        if not self.label:
+            label, unit = label_of(self.counts) if booked else ("", "")
+            label, unit = (label, unit) if label else (self.band.label, self.band.unit)
+            found |= {"label": label or "x", "unit": self.unit or unit}
+        if booked:
+            name, histogram = self.label or found["label"], edges_and_counts(self.counts)
             found["counts"] = histogram.values
             _same_edges(name, histogram.edges, self.band.edges)
+            _same_convention(name, histogram.closed, self.band)
             if self.total is None:
                 found["total"] = histogram.total
             if self.errors is None:
@@ -69,28 +97,63 @@ class HistogramPanel:
                         "book it with storage=hist.storage.Weight(), or give errors"
                     )
                 found["errors"] = np.sqrt(histogram.variances)
-        found["label"] = found.get("label", self.label) or "x"
         for field, value in found.items():
             object.__setattr__(self, field, value)
+        if self.counts is not None:
+            self.truth()
+
+    def _summary(self) -> str:
+        truth = "no truth"
+        if self.counts is not None:
+            truth = f"truth of {np.sum(self.counts) if self.total is None else self.total:g} events"
+        return f"{with_unit(self.label, self.unit)}, {truth}, {self.band!r}"
 
     def truth(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """True density per bin and its error, ``[B]`` each.
 
         Raises:
-            ValueError: counts or errors that do not fit the bins, or no events.
+            ValueError: no counts; counts or errors that do not fit the bins; or no events.
         """
-        counts = np.asarray(self.counts, dtype=np.float64)
-        errors = np.sqrt(np.abs(counts)) if self.errors is None else np.asarray(self.errors, dtype=np.float64)
+        if self.counts is None:
+            raise ValueError(f"the panel of {self.label} has no counts, and this needs a truth to compare to")
+        counts = _numbers("counts", self.counts)
+        errors = np.sqrt(np.abs(counts)) if self.errors is None else _numbers("errors", self.errors)
         for name, values in (("counts", counts), ("errors", errors)):
             if values.shape != self.band.mean.shape:
                 raise ValueError(
                     f"{name} of {self.label} has shape {list(values.shape)}; the band has {len(self.band.mean)} bins"
                 )
+            if not np.isfinite(values).all() or (name == "errors" and (values < 0).any()):
+                raise ValueError(f"{name} of {self.label} must be finite, and errors not negative")
         total = counts.sum() if self.total is None else self.total
-        if not total > 0:
+        if not (is_number(total) and 0 < total < np.inf):
             raise ValueError(f"the total of {self.label} is {total}; without events there is nothing to compare to")
         scale = total * self.band.widths
         return counts / scale, errors / scale
+
+
+def checked_panels(panels: Any) -> tuple[HistogramPanel, ...]:
+    """The panels of a figure.
+
+    Raises:
+        ValueError: no panels.
+        TypeError: something else.
+    """
+    if isinstance(panels, (HistogramPanel, HistogramBand)):
+        raise TypeError(
+            f"panels is a single {type(panels).__name__}; it must be a list: [HistogramPanel(band, counts)]"
+        )
+    found = each(instance(HistogramPanel, "a HistogramPanel", HINTS), "a list of HistogramPanel")("panels", panels)
+    if not found:
+        raise ValueError("panels is empty; give at least one histogram to draw")
+    return found
+
+
+def _numbers(name: str, values: Any) -> NDArray[np.float64]:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} is {values!r}; it must be numbers, one for each bin, or a histogram") from error
 
 
 def _same_edges(name: str, edges: NDArray[np.float64], wanted: NDArray[np.float64]) -> None:
@@ -101,13 +164,25 @@ def _same_edges(name: str, edges: NDArray[np.float64], wanted: NDArray[np.float6
         )
 
 
+def _same_convention(name: str, closed: bool, band: HistogramBand) -> None:
+    """Whether the upper edge of the last bin belongs to it must be the same for both, if events lie there."""
+    if closed != band.closed and band.on_last_edge > 0:
+        inside = ("the histogram", "the band") if closed else ("the band", "the histogram")
+        raise ValueError(
+            f"{100 * band.on_last_edge:.3g} % of the generated {name} lie on the last edge, {band.edges[-1]:g}: "
+            f"{inside[0]} counts such events in its last bin, {inside[1]} does not; give posterior.histogram the "
+            "histogram itself, or its axis, as bins"
+        )
+
+
 def _brief(edges: NDArray[np.float64]) -> str:
     return np.array2string(edges, threshold=8, edgeitems=3, precision=6)
 
 
+@door(label=TEXT, unit=TEXT, truth_label=TEXT, log=BOOLEAN)
 def plot_histogram(
     band: HistogramBand,
-    counts: ArrayLike | Any,
+    counts: ArrayLike | Any = None,
     *,
     total: float | None = None,
     errors: ArrayLike | None = None,
@@ -116,7 +191,7 @@ def plot_histogram(
     truth_label: str = "truth",
     log: bool = False,
 ) -> Figure:
-    """One generated distribution with its posterior band over the truth, and their ratio below.
+    """One generated distribution with its posterior band over the truth, and their ratio below; the band alone on None.
 
     Arguments as in :class:`HistogramPanel` and :func:`plot_histograms`.
     """
@@ -124,8 +199,11 @@ def plot_histogram(
 
 
 @styled
+@door(truth_label=TEXT, log=BOOLEAN)
 def plot_histograms(panels: Sequence[HistogramPanel], *, truth_label: str = "truth", log: bool = False) -> Figure:
     """Generated distributions with one and two sigma of the posterior, the truth with its errors, ratio panels.
+
+    Triangles point to ratios outside the panel.
 
     Args:
         panels: what to draw, up to three in a row.
@@ -135,37 +213,37 @@ def plot_histograms(panels: Sequence[HistogramPanel], *, truth_label: str = "tru
     Raises:
         ValueError: no panels, or one that does not fit together.
     """
-    if not panels:
-        raise ValueError("panels is empty; give at least one histogram to draw")
-    rows = -(-len(panels) // COLUMNS)
-    columns = -(-len(panels) // rows)  # four make two rows of two
+    panels = checked_panels(panels)
+    rows, columns = arrangement(len(panels), COLUMNS)
     figure = new_figure(6.2 * columns, 5.8 * rows)
     for part, panel in zip(figure.subfigures(rows, columns, squeeze=False).flat, panels, strict=False):
-        top, bottom = part.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        _distribution(top, panel, truth_label)
-        _ratio(bottom, panel)
-        logarithmic = log if panel.log is None else panel.log
-        top.set_yscale("log" if logarithmic else "linear")
-        if not logarithmic:
-            top.set_ylim(bottom=0)
-        top.set_xlim(panel.band.edges[0], panel.band.edges[-1])
-        top.set_ylabel(with_unit(f"density of {panel.label}", f"1/{panel.unit}" if panel.unit else ""))
-        bottom.set_xlabel(with_unit(panel.label, panel.unit))
+        compared = panel.counts is not None
+        axes = part.subplots(2, 1, sharex=True, height_ratios=(3, 1)) if compared else [part.subplots()]
+        _distribution(axes[0], panel, truth_label, log if panel.log is None else panel.log)
+        if compared:
+            _ratio(axes[1], panel)
+        axes[0].set_xlim(panel.band.edges[0], panel.band.edges[-1])
+        axes[0].set_ylabel(with_unit(f"density of {panel.label}", f"1/{panel.unit}" if panel.unit else ""))
+        axes[-1].set_xlabel(with_unit(panel.label, panel.unit))
     return figure
 
 
-def _distribution(axis: Axes, panel: HistogramPanel, truth_label: str) -> None:
+def _distribution(axis: Axes, panel: HistogramPanel, truth_label: str, log: bool) -> None:
     band = panel.band
-    mean, std = band.mean / band.widths, band.std / band.widths
+    mean, std = band.density(), band.density_sigma()
     for k, opacity in BANDS:
         label = rf"$\pm {k if k > 1 else ''}\sigma$"
         axis.stairs(
             mean + k * std, band.edges, baseline=mean - k * std, fill=True, color=PREDICTION, alpha=opacity, label=label
         )
     axis.stairs(mean, band.edges, baseline=None, color=PREDICTION, linewidth=1.8, label="generated")
-    density, error = panel.truth()
-    axis.errorbar(_centres(band), density, error, label=truth_label, **_POINTS)
-    axis.legend(loc="best")
+    if panel.counts is not None:
+        density, error = panel.truth()
+        axis.errorbar(band.centres, density, error, label=truth_label, **_POINTS)
+    axis.set_yscale("log" if log else "linear")
+    if not log:
+        axis.set_ylim(bottom=0)
+    legend_above(axis, 2)
 
 
 def _ratio(axis: Axes, panel: HistogramPanel) -> None:
@@ -173,19 +251,16 @@ def _ratio(axis: Axes, panel: HistogramPanel) -> None:
     band = panel.band
     density, error = panel.truth()
     density = np.where(density > 0, density, np.nan)
-    middle, sigma = band.mean / band.widths / density, band.std / band.widths / density
+    middle, sigma = band.density() / density, band.density_sigma() / density
     for k, opacity in BANDS:
         axis.stairs(
             middle + k * sigma, band.edges, baseline=middle - k * sigma, fill=True, color=PREDICTION, alpha=opacity
         )
     axis.stairs(middle, band.edges, baseline=None, color=PREDICTION, linewidth=1.8)
-    axis.errorbar(_centres(band), np.where(np.isfinite(density), 1.0, np.nan), error / density, **_POINTS)
+    axis.errorbar(band.centres, np.where(np.isfinite(density), 1.0, np.nan), error / density, **_POINTS)
     drawn = np.concatenate([middle - 2 * sigma - 1, middle + 2 * sigma - 1, error / density])
     ratio_axis(axis, "gen. / truth", drawn, shown=0.85)
+    arrows_outside(axis, band.centres, middle, PREDICTION)
 
 
 _POINTS: dict[str, Any] = {"fmt": "o", "markersize": 3.5, "linewidth": 1.2, "color": TRUTH}
-
-
-def _centres(band: HistogramBand) -> NDArray[np.float64]:
-    return (band.edges[1:] + band.edges[:-1]) / 2

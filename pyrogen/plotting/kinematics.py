@@ -10,13 +10,12 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-from matplotlib.transforms import Transform
 from numpy.typing import NDArray
 
-from pyrogen.checks import require_extra
+from pyrogen.checks import BOOLEAN, TEXT, door, require_extra
 
-from .histograms import COLUMNS, HistogramPanel
-from .style import BANDS, PREDICTION, TRUTH, new_figure, styled, with_unit
+from .histograms import COLUMNS, HistogramPanel, checked_panels
+from .style import BANDS, PREDICTION, TRUTH, arrangement, arrows_outside, new_figure, styled, triangles, with_unit
 
 if TYPE_CHECKING:
     from pyrogen.posterior import HistogramBand
@@ -28,6 +27,7 @@ Draw = Callable[[Axes, Axes, HistogramPanel], None]
 
 
 @styled
+@door(truth_label=TEXT, log=BOOLEAN, llabel=TEXT, rlabel=TEXT)
 def plot_kinematics(
     panels: Sequence[HistogramPanel],
     *,
@@ -64,6 +64,7 @@ def plot_kinematics(
 
 
 @styled
+@door(truth_label=TEXT, subtract_noise=BOOLEAN, llabel=TEXT, rlabel=TEXT)
 def plot_uncertainties(
     panels: Sequence[HistogramPanel],
     *,
@@ -112,10 +113,8 @@ def _grid(
     panels: Sequence[HistogramPanel], draw: Draw, heights: tuple[float, float], llabel: str, rlabel: str
 ) -> Figure:
     """A figure of panels with two axes each, and one legend above all of them."""
-    if not panels:
-        raise ValueError("panels is empty; give at least one histogram to draw")
-    rows = -(-len(panels) // COLUMNS)
-    columns = -(-len(panels) // rows)  # four make two rows of two
+    panels = checked_panels(panels)
+    rows, columns = arrangement(len(panels), COLUMNS)
     figure = new_figure(5.3 * columns, 4.4 * rows + (0.6 if columns > 1 else 0.9))
     # One grid for all, so that panels below each other line up.
     axes = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=heights * rows)
@@ -157,7 +156,7 @@ def _distribution(axis: Axes, panel: HistogramPanel, truth_label: str, log: bool
     import mplhep
 
     band = panel.band
-    mean, std = band.mean / band.widths, band.std / band.widths
+    mean, std = band.density(), band.density_sigma()
     density, error = panel.truth()
     _prediction(axis, mean, std, band.edges, labelled=True)
     shared: dict[str, Any] = {"ax": axis, "flow": "none", "label": truth_label}
@@ -187,9 +186,7 @@ def _ratio(axis: Axes, panel: HistogramPanel) -> None:
     axis.axhline(1, color=TRUTH, linewidth=1.2)
     half = _half_height(np.concatenate([np.abs(ratio - 1) + sigma, spread]))
     axis.set_ylim(1 - half, 1 + half)
-    centres = (band.edges[1:] + band.edges[:-1]) / 2
-    for outside, marker, height in ((ratio > 1 + half, "^", 0.94), (ratio < 1 - half, "v", 0.06)):
-        _triangles(axis, centres[outside], np.full(outside.sum(), height), marker, axis.get_xaxis_transform())
+    arrows_outside(axis, band.centres, ratio, PREDICTION)
     axis.set_ylabel("ratio", fontsize=SIDEWAYS)
 
 
@@ -220,26 +217,8 @@ def _uncertainty(axis: Axes, band: HistogramBand, scale: NDArray[Any], subtracte
     axis.stairs(high, band.edges, baseline=low, fill=True, color=PREDICTION, alpha=0.25, linewidth=0, label=name)
     axis.stairs(middle, band.edges, baseline=None, color=PREDICTION, linewidth=1.8, label=name)
     if np.isfinite(limit).any():
-        _triangles(
-            axis, (band.edges[1:] + band.edges[:-1]) / 2, limit, "v", axis.transData, r"its upper limit ($1\sigma$)"
-        )
+        triangles(axis, band.centres, limit, "v", PREDICTION, label=r"its upper limit ($1\sigma$)")
     return np.concatenate([low, high, limit])
-
-
-def _triangles(
-    axis: Axes, x: NDArray[Any], y: NDArray[Any], marker: str, transform: Transform, label: str | None = None
-) -> None:
-    axis.plot(
-        x,
-        y,
-        marker,
-        markersize=5.5,
-        markeredgecolor="white",
-        markeredgewidth=0.6,
-        color=PREDICTION,
-        transform=transform,
-        label=label,
-    )
 
 
 def _half_height(deviations: NDArray[np.float64]) -> float:

@@ -8,12 +8,33 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pyrogen.checks import TEXT, door, instance, optional
 from pyrogen.diagnostics import LikelihoodFit, LineResult, ShapeFit
 
-from .style import BANDS, FIT, PREDICTION, TRUTH, new_figure, ratio_axis, styled, symbol, with_error, with_unit
+from .style import (
+    BANDS,
+    FIT,
+    PREDICTION,
+    TRUTH,
+    arrows_outside,
+    legend_above,
+    new_figure,
+    ratio_axis,
+    styled,
+    symbol,
+    with_error,
+    with_unit,
+)
 
 
 @styled
+@door(
+    result=instance(LineResult, "a LineResult, from density_along_lines"),
+    shape=optional(instance(ShapeFit, "a ShapeFit, from fit_shape")),
+    reference=optional(instance(LikelihoodFit, "a LikelihoodFit, from likelihood_fit")),
+    unit=TEXT,
+    density_unit=TEXT,
+)
 def plot_lines(
     result: LineResult,
     shape: ShapeFit | None = None,
@@ -88,7 +109,7 @@ def _density(axis: Axes, result: LineResult) -> None:
     axis.plot(result.t, result.density, color=PREDICTION, label="prediction")
     axis.plot(result.t, result.truth, color=TRUTH, linestyle="--", linewidth=1.5, label="truth")
     axis.set_ylim(bottom=0)
-    axis.legend(loc="best")
+    legend_above(axis, 2)
 
 
 def _ratio(axis: Axes, result: LineResult) -> None:
@@ -100,6 +121,7 @@ def _ratio(axis: Axes, result: LineResult) -> None:
         )
     axis.plot(result.t, middle, color=PREDICTION)
     ratio_axis(axis, "pred. / truth", np.concatenate([middle - 2 * sigma, middle + 2 * sigma]) - 1)
+    arrows_outside(axis, result.t, middle, PREDICTION)
 
 
 def _describe(shape: ShapeFit) -> str:

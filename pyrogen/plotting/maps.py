@@ -9,21 +9,38 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 
+from pyrogen.checks import BOOLEAN, TEXT, array, door, instance, optional
 from pyrogen.diagnostics import LineResult
 from pyrogen.diagnostics.maps import UncertaintyMap
 from pyrogen.diagnostics.marginals import MarginalResult
 from pyrogen.posterior import HistogramBand
 
-from .style import FIT, PREDICTION, TRUTH, VALIDATION, new_figure, ratio_axis, styled, with_unit
+from .histograms import HINTS
+from .style import (
+    FIT,
+    PREDICTION,
+    TRUTH,
+    VALIDATION,
+    arrangement,
+    arrows_outside,
+    new_figure,
+    ratio_axis,
+    styled,
+    with_unit,
+)
 
 VISIBLE = 1e-3  # of the largest density: below, an uncertainty concerns nobody
 PULLS = 4.0  # colours of a map of pulls end here
+WIDEST = 3.0  # ratio of bin widths up to which a correlation is drawn to scale
+NAMED = 11  # bin edges that are named one by one
 COLUMNS = 3  # panels side by side: more are too small on a slide
 
 
 @styled
+@door(result=instance(UncertaintyMap, "an UncertaintyMap, from uncertainty_map"), log=BOOLEAN)
 def plot_map(result: UncertaintyMap, *, log: bool = False) -> Figure:
     """Panels of one plane: truth, prediction, pull (without a truth the prediction alone), sigma and sigma/p.
 
@@ -62,10 +79,11 @@ def plot_map(result: UncertaintyMap, *, log: bool = False) -> Figure:
     x, y = result.x_edges, result.y_edges
     proportion = (y[-1] - y[0]) / (x[-1] - x[0])
     equal = result.units[0] == result.units[1] and 1 / 3 <= proportion <= 3
-    rows = -(-len(panels) // COLUMNS)
-    figure = new_figure(4.9 * COLUMNS, rows * (3.9 * (float(proportion) if equal else 1.0) + 1.7))
-    for i, (name, values, colours, norm, its_unit) in enumerate(panels):
-        axis = figure.add_subplot(rows, COLUMNS, i + 1)
+    rows, columns = arrangement(len(panels), COLUMNS)
+    figure = new_figure(4.9 * columns, rows * (3.9 * (float(proportion) if equal else 1.0) + 1.7))
+    places = _centred(figure, len(panels), rows, columns)
+    for place, (name, values, colours, norm, its_unit) in zip(places, panels, strict=True):
+        axis = figure.add_subplot(place)
         mesh = axis.pcolormesh(x, y, np.ma.masked_invalid(values).T, cmap=colours, norm=norm, rasterized=True)
         axis.set_aspect("equal" if equal else "auto")
         beyond = _extend(values, norm)
@@ -79,6 +97,14 @@ def plot_map(result: UncertaintyMap, *, log: bool = False) -> Figure:
         held = zip(result.at.items(), result.at_units or ("",) * len(result.at), strict=True)
         figure.suptitle("at " + ", ".join(f"{name} = {value:g} {its}".rstrip() for (name, value), its in held))
     return figure
+
+
+def _centred(figure: Figure, n: int, rows: int, columns: int) -> list[SubplotSpec]:
+    """Places of n panels; a last row that is not full stands in the middle, so that no place looks forgotten."""
+    grid = figure.add_gridspec(rows, 2 * columns)  # half a panel is the unit
+    shift = rows * columns - n
+    starts = [(i // columns, 2 * (i % columns) + shift * (i // columns == rows - 1)) for i in range(n)]
+    return [grid[row, start : start + 2] for row, start in starts]
 
 
 def _per(units: Sequence[str]) -> str:
@@ -95,6 +121,11 @@ def _extend(values: Any, norm: Normalize) -> str:
 
 
 @styled
+@door(
+    result=instance(MarginalResult, "a MarginalResult, from marginal"),
+    lines=optional(instance(LineResult, "a LineResult, from density_along_lines")),
+    measure=array(0, 1),
+)
 def plot_marginal_sigma(result: MarginalResult, lines: LineResult | None = None, measure: Any = 1.0) -> Figure:
     """The uncertainty of a marginal distribution by both procedures, and that along lines beside it ([A] fig. 8).
 
@@ -131,26 +162,45 @@ def plot_marginal_sigma(result: MarginalResult, lines: LineResult | None = None,
     highest = top.get_ylim()[1]
     top.set(xlim=(result.edges[0], result.edges[-1]), ylim=(-0.04 * highest, 1.45 * highest))
     top.legend(loc="upper left", fontsize="small")
-    ratio_axis(bottom, "to (a)", np.concatenate(deviations), shown=0.85)
+    ratio_axis(bottom, "ratio to (a)", np.concatenate(deviations), shown=0.85)
+    for name, sign in (("a", -1), ("b", 1)):
+        ratio = np.divide(result.sigma(name), reference, where=reference > 0, out=np.full_like(reference, np.nan))
+        arrows_outside(bottom, result.centres + sign * shift, ratio, colours[name])
     bottom.set_xlabel(with_unit(result.label, result.unit))
     return figure
 
 
 @styled
-def plot_correlation(band: HistogramBand, *, label: str = "x", unit: str = "", subtract_noise: bool = False) -> Figure:
+@door(
+    band=instance(HistogramBand, "a HistogramBand, from posterior.histogram", HINTS),
+    label=TEXT,
+    unit=TEXT,
+    subtract_noise=BOOLEAN,
+)
+def plot_correlation(band: HistogramBand, *, label: str = "", unit: str = "", subtract_noise: bool = False) -> Figure:
     """Correlation between the bins of a histogram over the weight draws; bins that do not vary stay blank.
 
     Args:
         band: what :meth:`~pyrogen.Posterior.histogram` found.
-        label: name of the observable.
-        unit: its unit.
+        label: name of the observable; by default that of the band.
+        unit: its unit; by default that of the band, where the label is not given either.
         subtract_noise: without the noise of the generated events.
     """
+    label, unit = (label, unit) if label else (band.label or "observable", unit or band.unit)
     figure = new_figure(6.6, 5.4)
     axis = figure.subplots()
     values = np.ma.masked_invalid(band.correlation(subtract_noise))
-    mesh = axis.pcolormesh(band.edges, band.edges, values, cmap="RdBu_r", vmin=-1, vmax=1, rasterized=True)
+    # Bins of very different widths are drawn equally large: the narrow ones would not be seen.
+    even = band.widths.max() <= WIDEST * band.widths.min()
+    edges = band.edges if even else np.arange(len(band.edges), dtype=np.float64)
+    mesh = axis.pcolormesh(edges, edges, values, cmap="RdBu_r", vmin=-1, vmax=1, rasterized=True)
     figure.colorbar(mesh, ax=axis, label="correlation between bins", pad=0.02)
     axis.set(xlabel=with_unit(label, unit), ylabel=with_unit(label, unit), aspect="equal")
     axis.tick_params(color=TRUTH)
+    if not even or len(edges) <= NAMED:
+        step = -(-len(edges) // NAMED)
+        names = [f"{edge:.4g}" for edge in band.edges[::step]]
+        axis.set_xticks(edges[::step], names, rotation=45)
+        axis.set_yticks(edges[::step], names)
+        axis.minorticks_off()
     return figure

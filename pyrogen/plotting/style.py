@@ -15,10 +15,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.transforms import Transform
 from numpy.typing import NDArray
 
+from pyrogen.checks import PATH, array, dictionary, door, instance
 from pyrogen.files import write_bytes
 
+HISTORY = dictionary(array(), "a dictionary of curves", {"Posterior": "give posterior.history"})
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -61,6 +64,7 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=120, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.05))
 
 
+@door(figure=instance(Figure, "a matplotlib Figure"), path=PATH)
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure in one piece, in the format of the suffix (``.png``, ``.pdf``, ``.svg``).
 
@@ -117,6 +121,48 @@ def ratio_axis(axis: Axes, label: str, deviations: NDArray[Any], shown: float = 
     half = float(np.clip(1.25 * reach, 0.02, 1.0))
     axis.set_ylim(1 - half, 1 + half)
     axis.set_ylabel(label, fontsize="medium")
+
+
+def arrangement(n: int, most: int) -> tuple[int, int]:
+    """Rows and columns of n panels, at most so many side by side, as even as possible: four make two rows of two."""
+    rows = -(-n // most)
+    return rows, -(-n // rows)
+
+
+def arrows_outside(axis: Axes, x: NDArray[Any], y: NDArray[Any], colour: str) -> None:
+    """Triangles at the upper and lower edge of a panel where points ``(x, y)`` lie outside of its limits."""
+    low, high = axis.get_ylim()
+    for outside, marker, height in ((y > high, "^", 0.94), (y < low, "v", 0.06)):
+        triangles(axis, x[outside], np.full(int(outside.sum()), height), marker, colour, axis.get_xaxis_transform())
+
+
+def triangles(
+    axis: Axes,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    marker: str,
+    colour: str,
+    transform: Transform | None = None,
+    label: str | None = None,
+) -> None:
+    """Triangles with a white rim, which stay visible on a band."""
+    if len(x):
+        where = axis.transData if transform is None else transform
+        style: dict[str, Any] = {"markersize": 5.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
+        axis.plot(x, y, marker, color=colour, transform=where, label=label, **style)
+
+
+def legend_above(axis: Axes, columns: int, **options: Any) -> None:
+    """A legend at the upper edge of a panel, whose upper limit is raised until the legend lies above all data."""
+    legend = axis.legend(loc="upper center", ncols=columns, **options)
+    rows = -(-sum(text.get_text().count("\n") + 1 for text in legend.get_texts()) // columns)
+    inches = axis.get_window_extent().height / axis.figure.dpi
+    share = min((1.3 * rows + 1.0) * float(legend.get_texts()[0].get_fontsize()) / 72 / inches, 0.6)
+    low, high = axis.get_ylim()
+    if axis.get_yscale() == "log":
+        axis.set_ylim(low, high * (high / low) ** (share / (1 - share)))
+    else:
+        axis.set_ylim(low, high + (high - low) * share / (1 - share))
 
 
 def colours(n: int) -> list[str]:

@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from .style import TRUTH, new_figure, styled
+from pyrogen.checks import door
+
+from .style import HISTORY, TRUTH, new_figure, styled
 
 COLOURS = ("#0f5fa8", "#d1661b", "#2a8f3c", "#9a3fa0", "#7a7a7a", "#b8a100")  # chains, in turn
 LABELS = {
@@ -21,6 +23,7 @@ LABELS = {
 
 
 @styled
+@door(history=HISTORY)
 def plot_chains(history: Mapping[str, ArrayLike]) -> Figure:
     """Potential, acceptance (or excess temperature) and step size of every chain against the transition.
 
@@ -43,9 +46,10 @@ def plot_chains(history: Mapping[str, ArrayLike]) -> Figure:
         values = np.concatenate([warmup, curves[name]], 1)
         first = np.arange(values.shape[1]) + 1
         for chain, course in enumerate(values):
-            axis.plot(first, course, color=COLOURS[chain % len(COLOURS)], linewidth=1.0, alpha=0.8)
+            label = f"chain {chain + 1}" if chain < len(COLOURS) else None
+            axis.plot(first, course, color=COLOURS[chain % len(COLOURS)], linewidth=1.0, alpha=0.8, label=label)
         if warmup.shape[1]:
-            axis.axvline(warmup.shape[1], color=TRUTH, linestyle="--", linewidth=1.2)
+            axis.axvline(warmup.shape[1], color=TRUTH, linestyle="--", linewidth=1.2, label="end of warm-up")
         if name == "potential":
             # The fall from the start would squeeze everything that is of interest.
             low, high = np.quantile(curves[name], [0, 1])
@@ -56,4 +60,6 @@ def plot_chains(history: Mapping[str, ArrayLike]) -> Figure:
         axis.set_xlabel("transition")
         axis.set_ylabel(LABELS[name])
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
     return figure

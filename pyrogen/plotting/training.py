@@ -10,10 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from .style import FIT, PREDICTION, TRUTH, VALIDATION, new_figure, styled
+from pyrogen.checks import door
+
+from .style import FIT, HISTORY, PREDICTION, TRUTH, VALIDATION, new_figure, styled
 
 
 @styled
+@door(history=HISTORY)
 def plot_training(history: Mapping[str, ArrayLike]) -> Figure:
     """Loss = negative log-likelihood + KL/N, and its two parts, per event against the epoch [A eq. 16].
 

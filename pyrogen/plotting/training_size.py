@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
+from pyrogen.checks import TEXT, door, instance
 from pyrogen.diagnostics.training_size import SizeScan
 
 from .style import PREDICTION, TRUTH, VALIDATION, colours, new_figure, styled, with_error, with_unit
 
 
 @styled
+@door(scan=instance(SizeScan, "a SizeScan, from scan_training_size"), unit=TEXT, density_unit=TEXT)
 def plot_training_size(scan: SizeScan, *, unit: str = "", density_unit: str = "") -> Figure:
     """Two panels: sigma along the lines for every number of training events, and its mean against that number.
 
@@ -53,6 +56,8 @@ def plot_training_size(scan: SizeScan, *, unit: str = "", density_unit: str = ""
         means = [scan.references[size].sigma(scan.lines[size].t).mean() for size in fitted]
         sizes.plot(fitted, means, "s--", color=TRUTH, linewidth=1.5, label="maximum-likelihood fit of the true form")
     sizes.set(xscale="log", yscale="log", xlabel="training events $N$")
+    sizes.set_xticks(events, [f"{n:,}" for n in scan.sizes])
+    sizes.xaxis.set_minor_formatter(NullFormatter())
     sizes.set_ylabel(with_unit("mean of the uncertainty along the lines", density_unit))
     low, high = sizes.get_ylim()
     sizes.set_ylim(low, high * (high / low) ** 0.25)

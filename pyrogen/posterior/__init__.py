@@ -5,6 +5,7 @@ from pyrogen.posterior.histograms import sample_histograms
 from pyrogen.posterior.info import Finding, RunInfo
 from pyrogen.posterior.posterior import Posterior, load
 from pyrogen.posterior.predictor import Predictor
+from pyrogen.posterior.variations import Variations
 from pyrogen.posterior.weights import (
     LowRank,
     LowRankPrecision,
@@ -28,6 +29,7 @@ __all__ = [
     "Predictor",
     "RunInfo",
     "StoredDraws",
+    "Variations",
     "WeightPosterior",
     "load",
     "sample_histograms",

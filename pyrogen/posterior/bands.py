@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,17 +10,30 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.checks import BOOLEAN, POSITIVE, SEED, TEXT, check_memory, door, one_of, whole, whole_number
-from pyrogen.posterior.uhi import edges_of, is_axis, is_histogram, the_axis, weighted_hist
+from pyrogen.checks import (
+    BOOLEAN,
+    POSITIVE,
+    SEED,
+    TEXT,
+    check_memory,
+    door,
+    number,
+    one_of,
+    whole,
+)
+from pyrogen.posterior.uhi import axis_label, weighted_hist
+from pyrogen.posterior.variations import Variations, eigen_variations
+from pyrogen.printing import Brief, span
 
 if TYPE_CHECKING:
     import hist
+    from matplotlib.figure import Figure
 
 PROCEDURE = one_of("a", "b")  #: of own events, or of weighted ones
 
 
-@dataclass(frozen=True)
-class DensityEstimate:
+@dataclass(frozen=True, repr=False)
+class DensityEstimate(Brief):
     """Predictive density and its uncertainty at N points [A sec. 2.1].
 
     Attributes:
@@ -27,16 +41,34 @@ class DensityEstimate:
         std: ``sigma(x)``, the standard deviation of ``p(x|theta)`` over the posterior, ``[N]``.
         relative: ``sigma(x) / p(x)``, ``[N]``; infinite where no draw has any density. It is computed from ratios of
             densities, so that it stays finite where p itself is too small for a number.
+
+    Lines, maps, marginals and bands have the names :attr:`density`, :attr:`sigma` and ``relative``, too.
     """
 
     mean: Tensor
     std: Tensor
     relative: Tensor
 
+    @property
+    def density(self) -> Tensor:
+        """The same as ``mean``."""
+        return self.mean
 
-@dataclass(frozen=True)
-class HistogramBand:
+    @property
+    def sigma(self) -> Tensor:
+        """The same as ``std``."""
+        return self.std
+
+    def _summary(self) -> str:
+        return f"{self.mean.numel():,} points, p = {span(self.mean, '.3g')}, sigma/p = {span(self.relative, '.2g')}"
+
+
+@dataclass(frozen=True, repr=False)
+class HistogramBand(Brief):
     """A histogram with the posterior's uncertainty [A eqs. 32-34].
+
+    :attr:`mean`, :attr:`std`, :meth:`sigma` and :meth:`covariance` are probabilities per bin; :meth:`density` and
+    :meth:`density_sigma` are per unit of the observable, as figures show them.
 
     Attributes:
         edges: bin edges ``[B + 1]``.
@@ -46,6 +78,11 @@ class HistogramBand:
         procedure: ``"a"`` (each draw generates its own events) or ``"b"`` (the same events weighted per draw).
         noise: covariance ``[B, B]`` that the finite number of events alone gives the rows of ``draws``: of (a) the
             Poisson part, multinomial to be exact. None where it is not known.
+        closed: whether the last bin contains its upper edge: as in numpy for plain edges; not with an axis of ``hist``
+            that has an overflow bin.
+        on_last_edge: fraction of the events exactly on that edge, where the two conventions differ.
+        label: name of the observable, for figures; empty where it has none.
+        unit: its unit.
     """
 
     edges: NDArray[np.float64]
@@ -53,6 +90,20 @@ class HistogramBand:
     events: int
     procedure: str
     noise: NDArray[np.float64] | None = None
+    closed: bool = True
+    on_last_edge: float = 0.0
+    label: str = ""
+    unit: str = ""
+
+    def _summary(self) -> str:
+        draws, bins = self.draws.shape
+        each = "each" if self.procedure == "a" else "for all"
+        edges = f"{bins} bins from {self.edges[0]:g} to {self.edges[-1]:g}"
+        name = f"{self.label}: " if self.label else ""
+        return (
+            f"{name}{edges}, {draws} draws, {self.events:,} events {each}, "
+            f"{self.mean.sum():.1%} of them inside, procedure {self.procedure!r}"
+        )
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -68,6 +119,26 @@ class HistogramBand:
     def widths(self) -> NDArray[np.float64]:
         """Bin widths, to turn probabilities into densities: ``mean / widths``."""
         return np.diff(self.edges)
+
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """Middles of the bins, ``[B]``."""
+        return (self.edges[1:] + self.edges[:-1]) / 2
+
+    def density(self) -> NDArray[np.float64]:
+        """Mean density in every bin, ``[B]``, per unit of the observable: ``mean / widths``."""
+        return self.mean / self.widths
+
+    @door(subtract_noise=BOOLEAN)
+    def density_sigma(self, subtract_noise: bool = False) -> NDArray[np.float64]:
+        """Uncertainty of the density in every bin, ``[B]``: :meth:`sigma` per unit of the observable."""
+        return self.sigma(subtract_noise) / self.widths
+
+    @door(subtract_noise=BOOLEAN)
+    def relative(self, subtract_noise: bool = False) -> NDArray[np.float64]:
+        """Relative uncertainty of every bin, ``[B]``; infinite in a bin that no event fell into."""
+        mean = self.mean
+        return np.divide(self.sigma(subtract_noise), mean, out=np.full_like(mean, np.inf), where=mean > 0)
 
     @door(subtract_noise=BOOLEAN)
     def covariance(self, subtract_noise: bool = False) -> NDArray[np.float64]:
@@ -120,6 +191,43 @@ class HistogramBand:
         noise = np.random.default_rng(seed).standard_normal((n, len(values)))
         return self.mean + (noise * np.sqrt(np.clip(values, 0, None))) @ vectors.T
 
+    @door(
+        fraction=number("above 0 and at most 1", lambda value: 0 < value <= 1), total=POSITIVE, subtract_noise=BOOLEAN
+    )
+    def variations(self, fraction: float = 0.99, total: float = 1.0, subtract_noise: bool = False) -> Variations:
+        """The uncertainty as K independent pairs of templates, for a template fit: eigenvectors of the covariance.
+
+        Every pair is one nuisance parameter with a standard normal constraint, a ``histosys`` of HistFactory and pyhf
+        (:meth:`~pyrogen.posterior.Variations.modifiers`). The squares of the variations add up to the covariance.
+
+        Args:
+            fraction: of the variance, summed over the bins, that the variations have at least; 1: all of it. D draws
+                have at most D - 1 variations.
+            total: number of events (or cross section) that the templates are scaled to, those outside the edges among
+                them.
+            subtract_noise: without the noise of the generated events, see :meth:`covariance`. Directions in which the
+                noise explains everything are left out.
+
+        Raises:
+            ValueError: a fraction or total out of range, or the noise is not known.
+        """
+        return eigen_variations(self.edges, total * self.mean, total**2 * self.covariance(subtract_noise), fraction)
+
+    def plot(self, data: Any = None, **options: Any) -> Figure:
+        """The band as a figure, with data and the ratio to them where they are given.
+
+        Args:
+            data: events per bin ``[B]``, or a histogram (``hist`` and others, or ``(counts, edges)`` of numpy), drawn
+                as points with errors; None: the band alone.
+            **options: of :func:`pyrogen.plotting.plot_histogram`, such as ``label="$p_T$", unit="GeV", log=True``.
+
+        Raises:
+            ValueError: data that do not fit the bins.
+        """
+        # By its name at run time: figures are made of posteriors, and not the other way round.
+        plotting = importlib.import_module("pyrogen.plotting")
+        return plotting.plot_histogram(self, data, **options)
+
     @door(total=POSITIVE, label=TEXT, name=TEXT, subtract_noise=BOOLEAN)
     def to_hist(self, total: float = 1.0, label: str = "", name: str = "", subtract_noise: bool = False) -> hist.Hist:
         """The band as a ``hist.Hist`` with the posterior's variances, for plots, fits and files (extra ``lhc``).
@@ -131,7 +239,7 @@ class HistogramBand:
         Args:
             total: number of events (or cross section) to scale the probabilities to: the values are ``total * mean``,
                 the variances ``(total * sigma)^2``. There is no Poisson variance of ``total`` events in them.
-            label: of the axis, such as ``"$p_T$ [GeV]"``; by default the name.
+            label: of the axis, such as ``"$p_T$ [GeV]"``; by default that of the band, or the name.
             name: of the axis, to address it by.
             subtract_noise: variances without the noise of the generated events, see :meth:`sigma`.
 
@@ -140,7 +248,7 @@ class HistogramBand:
             ValueError: ``total`` is not positive, or the noise is not known.
         """
         variances = np.square(total * self.sigma(subtract_noise))
-        return weighted_hist(self.edges, total * self.mean, variances, label, name)
+        return weighted_hist(self.edges, total * self.mean, variances, label or axis_label(self.label, self.unit), name)
 
     def _known_noise(self) -> NDArray[np.float64]:
         if self.noise is None:
@@ -171,29 +279,3 @@ def weighted_noise(draws: NDArray[np.float64], squares: NDArray[np.float64], eve
         return None
     offset = draws - draws.mean(0)
     return (np.diag(squares) - offset.T @ offset / len(draws)) / (events - 1) * len(draws) / (len(draws) - 1)
-
-
-def make_edges(bins: Any, limits: tuple[float, float] | None = None) -> NDArray[np.float64]:
-    """Bin edges ``[B + 1]``, checked.
-
-    Args:
-        bins: the edges, an axis or a one-dimensional histogram of ``hist`` (or what follows the UHI protocol), or a
-            number of bins.
-        limits: of a number of bins.
-
-    Raises:
-        ValueError: edges that are infinite or do not increase, a number without limits, an axis that is circular (it
-            would wrap events from outside around, the band does not) or has categories.
-    """
-    if is_axis(bins) or (is_histogram(bins) and not isinstance(bins, tuple)):
-        if the_axis(bins).traits.circular:
-            raise ValueError("bins is a circular axis, which wraps events from outside around; give its edges instead")
-        bins = edges_of(bins)
-    elif np.ndim(bins) == 0:
-        if limits is None:
-            raise ValueError(f"bins={bins} needs range=(low, high); or give the edges themselves")
-        bins = np.linspace(*limits, whole_number("bins", bins, 1) + 1)
-    edges = np.asarray(bins, dtype=np.float64)
-    if edges.ndim != 1 or len(edges) < 2 or not np.isfinite(edges).all() or not (np.diff(edges) > 0).all():
-        raise ValueError(f"bin edges must be at least two increasing numbers; got {edges.tolist()}")
-    return edges

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,34 +15,47 @@ from torch import Tensor
 
 from pyrogen.checks import MAPPING, door, instance
 from pyrogen.events import EventSample, stream
-from pyrogen.posterior.bands import HistogramBand, make_edges, multinomial_noise, weighted_noise
+from pyrogen.posterior.bands import HistogramBand, multinomial_noise, weighted_noise
+from pyrogen.posterior.binning import Bins, bins_of, label_for
 from pyrogen.posterior.predictor import Predictor
 
 Functions = Mapping[str, Callable[[Tensor], Tensor]]
-Edges = Mapping[str, NDArray[np.float64]]
+Binning = Mapping[str, Bins]
 
 
 def own_events(
-    predictor: Predictor, functions: Functions, edges: Edges, n: int, draws: int, context: Any, seed: int
+    predictor: Predictor, functions: Functions, bins: Binning, n: int, draws: int, context: Any, seed: int
 ) -> dict[str, HistogramBand]:
     """Procedure (a): every weight draw generates ``n`` events and fills its own histogram."""
-    counts = {name: np.zeros((draws, len(its) - 1)) for name, its in edges.items()}
+    counts = {name: np.zeros((draws, len(its))) for name, its in bins.items()}
+    on_edge = dict.fromkeys(bins, 0)
     for k, events in predictor.replicates(n, draws, context, seed, "histogram"):
         for name, function in functions.items():
-            counts[name][k] += np.histogram(observable_values(function, events), edges[name])[0]
+            values = observable_values(function, events)
+            counts[name][k] += bins[name].fill(values)
+            on_edge[name] += bins[name].on_last_edge(values)
     return {
-        name: HistogramBand(edges[name], filled / n, n, "a", multinomial_noise(filled / n, n))
-        for name, filled in counts.items()
+        name: HistogramBand(
+            its.edges,
+            counts[name] / n,
+            n,
+            "a",
+            multinomial_noise(counts[name] / n, n),
+            its.closed,
+            on_edge[name] / (n * draws),
+        )
+        for name, its in bins.items()
     }
 
 
 def weighted_events(
-    predictor: Predictor, functions: Functions, edges: Edges, n: int, draws: int, context: Any, seed: int
+    predictor: Predictor, functions: Functions, bins: Binning, n: int, draws: int, context: Any, seed: int
 ) -> dict[str, HistogramBand]:
     """Procedure (b): the same ``n`` events for all draws, weighted by each draw's density."""
     events = predictor.sample(n, draws, context, seed)
-    sums = {name: np.zeros((draws, len(its) - 1)) for name, its in edges.items()}
-    squares = {name: np.zeros(len(its) - 1) for name, its in edges.items()}
+    sums = {name: np.zeros((draws, len(its))) for name, its in bins.items()}
+    squares = {name: np.zeros(len(its)) for name, its in bins.items()}
+    on_edge = dict.fromkeys(bins, 0)
     for rows, block in predictor.log_prob_blocks(events, context, draws, seed, "histogram"):
         # The events come from the mixture of the same draws: their density is the mean over the draws.
         weights = torch.softmax(block.double(), 0).mul(draws).cpu().numpy()
@@ -49,12 +63,25 @@ def weighted_events(
         for name, function in functions.items():
             values = observable_values(function, events[rows])
             for k in range(draws):
-                sums[name][k] += np.histogram(values, edges[name], weights=weights[k])[0]
-            squares[name] += np.histogram(values, edges[name], weights=spread)[0]
-    return {
-        name: HistogramBand(edges[name], filled / n, n, "b", weighted_noise(filled / n, squares[name] / n, n))
-        for name, filled in sums.items()
-    }
+                sums[name][k] += bins[name].fill(values, weights[k])
+            squares[name] += bins[name].fill(values, spread)
+            on_edge[name] += bins[name].on_last_edge(values)
+    return {name: _weighted_band(its, sums[name], squares[name], n, on_edge[name]) for name, its in bins.items()}
+
+
+def labelled(
+    bands: Mapping[str, HistogramBand],
+    observables: Mapping[str, Sequence[Any]],
+    bins: Binning,
+    columns: Sequence[str],
+    units: Sequence[str],
+) -> dict[str, HistogramBand]:
+    """The bands with the labels and units of their observables."""
+    found = {}
+    for name, band in bands.items():
+        label, unit = label_for(name, observables[name][0], bins[name], columns, units)
+        found[name] = replace(band, label=label, unit=unit)
+    return found
 
 
 @door(source=instance((EventSample, str, os.PathLike), "an EventSample or the path of a file"), observables=MAPPING)
@@ -67,19 +94,18 @@ def sample_histograms(
 
     Args:
         source: events made with ``log_weights=True``, or a file of them, which is streamed.
-        observables: by name ``(observable, bins)`` or ``(observable, number of bins, (low, high))``; an observable is a
-            function of events ``[m, d]`` (tensor) to values ``[m]``, or a column's name or index.
+        observables: by name ``(observable, bins)`` or ``(observable, number of bins, (low, high))``, with bins as in
+            :meth:`~pyrogen.Posterior.histogram`; an observable is a function of events ``[m, d]`` (tensor) to values
+            ``[m]``, or a column's name or index.
 
     Raises:
         ValueError: events without log-weights, with event weights, or an observable or bins that do not fit.
     """
-    if not observables:
-        raise ValueError("observables is empty; give at least one")
-    edges = {name: make_edges(*wanted[1:]) for name, wanted in observables.items()}
+    bins = bins_of(observables)
     parts = iter([source]) if isinstance(source, EventSample) else stream(source)
-    sums: dict[str, Any] = dict.fromkeys(edges, 0.0)
-    squares: dict[str, Any] = dict.fromkeys(edges, 0.0)
-    n = 0
+    sums: dict[str, Any] = dict.fromkeys(bins, 0.0)
+    squares: dict[str, Any] = dict.fromkeys(bins, 0.0)
+    on_edge, n = dict.fromkeys(bins, 0), 0
     for part in parts:
         if part.log_weights is None or part.weights is not None:
             wrong = "no log-weights" if part.log_weights is None else "event weights besides their log-weights"
@@ -87,18 +113,23 @@ def sample_histograms(
         weights, events = np.exp(part.log_weights), part.tensor(torch.float64)
         for name, (observable, *_) in observables.items():
             values = observable_values(observable, events) if callable(observable) else part.column(observable)
-            bins = np.searchsorted(edges[name], values, side="right") - 1
-            bins[values == edges[name][-1]] -= 1  # the last bin has both its edges, as in numpy
-            rows = np.flatnonzero((bins >= 0) & (bins < len(edges[name]) - 1))
-            shape = (len(edges[name]) - 1, len(rows))
-            one_hot = csr_array((np.ones(len(rows)), (bins[rows], np.arange(len(rows)))), shape)
+            numbers = bins[name].numbers(values)
+            rows = np.flatnonzero((numbers >= 0) & (numbers < len(bins[name])))
+            shape = (len(bins[name]), len(rows))
+            one_hot = csr_array((np.ones(len(rows)), (numbers[rows], np.arange(len(rows)))), shape)
+            on_edge[name] += bins[name].on_last_edge(values)
             sums[name] = sums[name] + (one_hot @ weights[rows]).T
             squares[name] = squares[name] + one_hot @ np.square(weights[rows] - 1).mean(1)
         n += len(part)
-    return {
-        name: HistogramBand(its, sums[name] / n, n, "b", weighted_noise(sums[name] / n, squares[name] / n, n))
-        for name, its in edges.items()
-    }
+    bands = {name: _weighted_band(its, sums[name], squares[name], n, on_edge[name]) for name, its in bins.items()}
+    return labelled(bands, observables, bins, part.names, part.units)
+
+
+def _weighted_band(
+    bins: Bins, sums: NDArray[np.float64], squares: NDArray[np.float64], n: int, on_edge: int
+) -> HistogramBand:
+    noise = weighted_noise(sums / n, squares / n, n)
+    return HistogramBand(bins.edges, sums / n, n, "b", noise, bins.closed, on_edge / n)
 
 
 def observable_values(function: Callable[[Tensor], Tensor], events: Tensor) -> NDArray[np.float64]:

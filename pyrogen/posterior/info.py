@@ -33,7 +33,7 @@ class Finding:
         return f"{self.problem}: {self.found}. {self.advice}."
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RunInfo:
     """How a posterior came about: the same entries for every backend, None where a backend has no such thing.
 
@@ -88,6 +88,11 @@ class RunInfo:
     batched_reason: str | None = None
     findings: tuple[Finding, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        events = "?" if self.training_events is None else f"{self.training_events:,}"
+        found = f"{len(self.findings)} findings" if self.findings else "no findings"
+        return f"RunInfo({self.backend}, {events} training events, {found}; print it for all entries)"
 
     def __str__(self) -> str:
         """One line for every entry that is known."""

@@ -31,9 +31,10 @@ from pyrogen.checks import (
 )
 from pyrogen.events import EventSample, EventsLike
 from pyrogen.posterior import files
-from pyrogen.posterior.bands import PROCEDURE, DensityEstimate, HistogramBand, make_edges
+from pyrogen.posterior.bands import PROCEDURE, DensityEstimate, HistogramBand
+from pyrogen.posterior.binning import bins_of
 from pyrogen.posterior.generation import EVENTS_PER_PART, generate_sample, generate_to_file
-from pyrogen.posterior.histograms import own_events, weighted_events
+from pyrogen.posterior.histograms import labelled, own_events, weighted_events
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.predictor import IN_PARTS, Predictor
 from pyrogen.posterior.weights import WeightPosterior
@@ -279,6 +280,8 @@ class Posterior:
         Args:
             observable: a function of events ``[m, d]`` (tensor) to values ``[m]``, or a column's name or index.
             bins: increasing edges ``[B + 1]``, a ``hist`` axis or histogram, or a number of equal bins on ``range``.
+                With plain edges the last bin contains its upper edge, as in numpy; an axis fills its bins by its own
+                rule, which leaves that edge to the overflow bin where it has one.
             range: lowest and highest edge for a number of bins.
             n: number of events, per draw (a) or in all (b).
             draws: number of weight draws K, at least 2; None: 50, or all where fewer are stored.
@@ -287,7 +290,8 @@ class Posterior:
             seed: seeds weight draws and events.
 
         Raises:
-            ValueError: edges that do not increase, an unknown procedure or column, fewer than two draws.
+            ValueError: edges that do not increase, an axis that is circular, grows or has categories, an unknown
+                procedure or column, fewer than two draws.
         """
         wanted = {"": (observable, bins) if range is None else (observable, bins, range)}
         return self.histograms(wanted, n=n, draws=draws, procedure=procedure, context=context, seed=seed)[""]
@@ -316,14 +320,13 @@ class Posterior:
         Raises:
             ValueError: as :meth:`histogram`, and no observables.
         """
-        if not observables:
-            raise ValueError("observables is empty; give at least one")
+        bins = bins_of(observables)
         functions = {name: self.predictor.observable(wanted[0]) for name, wanted in observables.items()}
-        edges = {name: make_edges(*wanted[1:]) for name, wanted in observables.items()}
         draws = self.weights.count(draws, least=2)
         n = whole_number("n", n, draws if procedure == "b" else 1)  # (b): every draw contributes events
         fill = own_events if procedure == "a" else weighted_events
-        return fill(self.predictor, functions, edges, n, draws, context, seed)
+        bands = fill(self.predictor, functions, bins, n, draws, context, seed)
+        return labelled(bands, observables, bins, self.names, self.units)
 
     @door(path=PATH)
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from pyrogen.bayes.inputs import as_tensor, check_context
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import COUNT, SEED, TEXT, check_memory, door, optional, shown, whole, whole_or_none
+from pyrogen.checks import (
+    COUNT,
+    SEED,
+    TEXT,
+    check_memory,
+    column_index,
+    door,
+    optional,
+    whole,
+)
 from pyrogen.events import EventSample, EventsLike, check_events
 from pyrogen.posterior.bands import DensityEstimate
 from pyrogen.posterior.weights import WeightPosterior
@@ -46,6 +55,9 @@ class Predictor:
         if weights.size != model.packing.size:
             raise ValueError(f"a posterior over {weights.size} weights does not fit a model of {model.packing.size}")
         self.model, self.weights, self.trained_names, self.progress = model, weights, names, progress
+
+    def __repr__(self) -> str:
+        return f"Predictor({type(self.model.flow).__name__} of {', '.join(self.names)}; {self.weights!r})"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -154,15 +166,8 @@ class Predictor:
         """
         if callable(observable):
             return observable
-        names = self.names
-        index = names.index(observable) if isinstance(observable, str) and observable in names else observable
-        number = None if isinstance(index, str) else whole_or_none(index)
-        if number is None or not -len(names) <= number < len(names):
-            raise ValueError(
-                f"unknown column {shown(observable)} for an observable; give a function of the events or one of "
-                f"{list(names)}"
-            )
-        return lambda events: events[:, number]
+        index = column_index(observable, self.names)
+        return lambda events: events[:, index]
 
     def _check_names(self, sample: EventSample) -> None:
         trained, default = self.trained_names, tuple(f"x{i}" for i in range(sample.features))

@@ -6,6 +6,7 @@ Anything that follows the UHI ``PlottableHistogram`` protocol is read (``hist``,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,12 +27,14 @@ class Counts(NamedTuple):
         variances: variance of every value, ``[B]``: sum of squared weights, or the events themselves; None where the
             histogram does not know them, as one with plain storage that was filled with weights.
         total: events or sum of weights in all, those in the under- and overflow bins among them where it has such.
+        closed: whether the last bin contains its upper edge, see :func:`closed_above`.
     """
 
     edges: NDArray[np.float64]
     values: NDArray[np.float64]
     variances: NDArray[np.float64] | None
     total: float
+    closed: bool = True
 
 
 def is_histogram(thing: Any) -> bool:
@@ -75,7 +78,7 @@ def edges_and_counts(histogram: Any) -> Counts:
     except TypeError:  # not part of the protocol, though hist, boost_histogram and uproot have it
         everything = values
     known = None if variances is None else np.asarray(variances, dtype=np.float64)
-    return Counts(edges, values, known, float(np.sum(everything)))
+    return Counts(edges, values, known, float(np.sum(everything)), closed_above(histogram))
 
 
 def edges_of(thing: Any) -> NDArray[np.float64]:
@@ -94,9 +97,30 @@ def edges_of(thing: Any) -> NDArray[np.float64]:
     return _finite(edges() if callable(edges) else edges)
 
 
+def closed_above(thing: Any) -> bool:
+    """Whether the last bin contains its upper edge: that of numpy does, that of an axis with an overflow bin does not.
+
+    An axis of ``hist`` or ``boost_histogram`` says so itself; all others leave that edge to the overflow, as ROOT does.
+    """
+    if isinstance(thing, tuple):
+        return True
+    index = own_index(the_axis(thing))
+    return index is not None and bool(index(edges_of(thing)[-1:])[0] == len(the_axis(thing)) - 1)
+
+
+def own_index(axis: Any) -> Callable[[Any], Any] | None:
+    """The function of an axis from values to bin numbers: ``hist`` and ``boost_histogram`` have one, others do not."""
+    return axis.index if is_axis(axis) and callable(getattr(axis, "index", None)) else None
+
+
+def axis_label(label: str, unit: str) -> str:
+    """Name and unit in one, ``"$p_T$ [GeV]"``, as :func:`label_of` takes them apart."""
+    return f"{label} [{unit}]" if unit else label
+
+
 def label_of(histogram: Any) -> tuple[str, str]:
-    """Name and unit in the label of a histogram's axis: ``"$p_T$ [GeV]"`` has both; empty where there is none."""
-    if isinstance(histogram, tuple):
+    """Name and unit in the label of an axis, or of a histogram's: ``"$p_T$ [GeV]"`` has both; empty where none is."""
+    if isinstance(histogram, tuple) or not (is_axis(histogram) or is_histogram(histogram)):
         return "", ""
     axis = the_axis(histogram)
     label = getattr(axis, "label", None) or (axis.member("fTitle") if hasattr(axis, "member") else "")
