@@ -19,9 +19,11 @@ from pyrogen.bayes.evaluation import in_evaluation_mode
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
 from pyrogen.bayes.scales import input_dtype, own_bijection
-from pyrogen.checks import DEVICE, DTYPE, door, optional
+from pyrogen.checks import DEVICE, DTYPE, array, door, optional
+from pyrogen.events import check_weights
 from pyrogen.events.bijection import Bijection, from_config
 from pyrogen.events.conditions import StandardiseContext
+from pyrogen.events.doors import EVENTS as EVENTS_LIKE
 from pyrogen.events.preprocessing import Identity, Standardise
 from pyrogen.events.sample import EventSample
 from pyrogen.flows import CouplingFlow, upgrade_buffers
@@ -181,7 +183,7 @@ class BayesianFlow(PyroModule):
         """The prior over ``theta [P]``, independent Gaussians around zero."""
         return dist.Normal(torch.zeros_like(self.prior_scales), self.prior_scales, validate_args=False).to_event(1)
 
-    @door(dtype=optional(DTYPE), device=optional(DEVICE))
+    @door(events=EVENTS_LIKE, weights=optional(array(1)), dtype=optional(DTYPE), device=optional(DEVICE))
     def prepare(
         self,
         events: Tensor,
@@ -197,6 +199,8 @@ class BayesianFlow(PyroModule):
         Its preprocessing constants are fitted to both, if they were not set before, and its weights have the given
         type and are on the given device. The model itself is left as it is. Errors call the columns by ``names``.
         """
+        if weights is not None:
+            check_weights(weights, len(events))
         prepared = self.packing.copied(self)
         prepared._features = events.shape[-1]
         if not prepared.preprocessing.fitted:

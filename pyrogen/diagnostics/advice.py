@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events
-from pyrogen.checks import whole_number
+from pyrogen.checks import COUNT, SEED, door, optional, shown, whole
 from pyrogen.diagnostics import look_at_events, look_at_run
 from pyrogen.diagnostics.look import Look, NotCheckedError
 from pyrogen.events import EventSample, EventsLike
+from pyrogen.events.doors import EVENTS
 from pyrogen.posterior.info import Finding
-from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief
 
 Check = Callable[[Look], Iterator[Finding]]
@@ -85,6 +86,17 @@ class Advice(Brief):
         return "\n".join(lines)
 
 
+def _support(name: str, value: Any) -> Any:
+    if not (callable(value) or hasattr(value, "support")):
+        raise TypeError(
+            f"{name} is {shown(value)}; it must be a target, or a function that tells which events are inside"
+        )
+    return value
+
+
+@door(
+    posterior=POSTERIOR, events=optional(EVENTS), support=optional(_support), generated=whole(1), draws=COUNT, seed=SEED
+)
 def advise(
     posterior: Posterior,
     events: EventsLike | None = None,
@@ -122,7 +134,7 @@ def advise(
     if context is not None:
         n = len(as_tensor(context, torch.float64)) if sample is None else len(sample)
         context = as_tensor(checked_context(context, posterior.model.context, n), torch.float64)
-    look = Look(posterior, sample, support, whole_number("generated", generated, 1), draws, context, seed)
+    look = Look(posterior, sample, support, generated, draws, context, seed)
     if support is not None and not posterior.model.context:
         some = posterior.sample(2, draws, seed=seed).double().cpu() if look.events is None else look.events[:2]
         look_at_events.inside(support, some)

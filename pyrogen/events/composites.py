@@ -9,9 +9,12 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from ..checks import door, each, instance
 from .bijection import Bijection, from_config
 from .elementwise import Dequantise
 from .sample import EventSample, EventsLike, as_sample
+
+PARTS = each(instance(Bijection, "a bijection of pyrogen.events"), "a sequence of bijections", 1)
 
 
 class Composite(Bijection):
@@ -19,6 +22,7 @@ class Composite(Bijection):
 
     everywhere = True
 
+    @door(parts=PARTS)
     def __init__(self, parts: Iterable[Bijection]) -> None:
         super().__init__()
         self.parts: Sequence[Bijection] = nn.ModuleList(parts)  # type: ignore[assignment]
@@ -32,7 +36,7 @@ class Composite(Bijection):
 
     @classmethod
     def _from_config(cls, config: Mapping[str, Any]) -> Self:
-        return cls(from_config(part) for part in config["parts"])
+        return cls([from_config(part) for part in config["parts"]])
 
 
 class Chain(Composite):

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..checks import is_number, require
+from ..checks import BOOLEAN, POSITIVE, TEXT, door, is_number, optional, require
 from .bijection import Bijection, FittedConstants, Fixed
 from .composites import Chain, Columns
 from .elementwise import Probit, Squash
@@ -226,6 +226,7 @@ class BeamLimit(FittedConstants):
     condition = "energy must be positive"
     energy: Tensor
 
+    @door(energy=optional(POSITIVE))
     def __init__(self, energy: float | None = None) -> None:
         super().__init__()
         if energy is not None:
@@ -289,6 +290,7 @@ class BeamLimit(FittedConstants):
         return x[..., :1], x[..., 1:2], [x[..., 2:]], self.energy.to(x.dtype)
 
 
+@door(coordinates=TEXT, circle=BOOLEAN, mass_low=optional(POSITIVE), energy=optional(POSITIVE))
 def lepton_pair_coordinates(
     coordinates: str = "mass",
     *,

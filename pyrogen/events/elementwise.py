@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..checks import is_number, require, whole_number
+from ..checks import FINITE, POSITIVE, door, is_number, optional, require, whole_number
 from .bijection import FittedConstants, Fixed
 from .preprocessing import Standardise
 from .sample import EventsLike, as_sample
@@ -32,6 +32,7 @@ class Squash(FittedConstants):
     location: Tensor
     scale: Tensor
 
+    @door(location=optional(FINITE), scale=optional(POSITIVE))
     def __init__(self, location: float | None = None, scale: float | None = None) -> None:
         super().__init__()
         if location is not None and scale is not None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ..checks import NOT_NEGATIVE, array, door, require
 from .bijection import FittedConstants, Fixed
 from .sample import EventSample, EventsLike, as_sample
 
@@ -106,15 +107,15 @@ class UnitBox(_Affine):
     low: Tensor
     high: Tensor
 
+    @door(margin=NOT_NEGATIVE)
     def __init__(self, low: ArrayLike | None = None, high: ArrayLike | None = None, margin: float = 0.05) -> None:
         super().__init__()
-        if not 0 <= margin < float("inf"):
-            raise ValueError(f"margin must be zero or a positive fraction; got {margin}")
-        self.margin = float(margin)
+        self.margin = margin
         if (low is None) != (high is None):
             raise ValueError(f"give both low and high, or none of them; got low={low!r}, high={high!r}")
         if low is not None and high is not None:
-            self._set(np.broadcast_arrays(low, high))
+            require(np.size(low) > 0 and np.size(high) > 0, "low, high", (low, high), "numbers, one or [d]")
+            self._set(np.broadcast_arrays(array()("low", low), array()("high", high)))
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         sample = as_sample(events, weights)

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from ..checks import BOOLEAN, TEXT, door, each, optional, whole
 from .containers import numbers_of, table_of
 
 
+@door(features=optional(whole(1)), what=TEXT, names=optional(each(TEXT, "a sequence of names")))
 def check_events(
     values: Any,
     features: int | None = None,
@@ -37,6 +39,7 @@ def check_events(
     check_finite_rows(table, what, names or found.names)
 
 
+@door(n=whole(0), positive_sum=BOOLEAN, first=whole(0))
 def check_weights(weights: ArrayLike | torch.Tensor, n: int, positive_sum: bool = True, first: int = 0) -> None:
     """Check that ``weights`` can weight ``n`` events: ``[n]``, finite, with a positive sum.
 

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import column_index, whole_number
+from pyrogen.checks import (
+    COUNT,
+    SEED,
+    TEXT,
+    check_memory,
+    column_index,
+    door,
+    optional,
+    whole,
+)
 from pyrogen.events import EventsLike, check_events
 from pyrogen.events.containers import table_of
 from pyrogen.posterior.bands import DensityEstimate
@@ -21,6 +30,7 @@ from pyrogen.seeds import seeded, stream
 
 EVENTS_AT_ONCE = 4096  # evaluated together: the fastest number on a CPU, and what bounds the memory
 GENERATED_AT_ONCE = 4 * EVENTS_AT_ONCE
+IN_PARTS = "posterior.generate_to(path, n) writes them to a file and holds one part at a time"
 DENSITIES_AT_ONCE = 1 << 22  # largest number of densities [draws, events] held
 
 
@@ -58,11 +68,13 @@ class Predictor:
         """Names of the columns; ``x0, x1, ...`` where the training events had none."""
         return self.trained_names or tuple(f"x{i}" for i in range(self.model.features or 0))
 
+    @door(draws=COUNT, seed=SEED)
     def log_prob(self, x: EventsLike, draws: int | None = None, context: Any = None, seed: int = 0) -> Tensor:
         """Log density of every weight draw, ``[draws, N]``."""
         draws = self.weights.count(draws)
         return torch.cat([block for _, block in self.log_prob_blocks(x, context, draws, seed, "log density")], 1)
 
+    @door(draws=COUNT, seed=SEED)
     def density(self, x: EventsLike, draws: int | None = None, context: Any = None, seed: int = 0) -> DensityEstimate:
         """Predictive density and uncertainty at ``x [N, d]`` [A sec. 2.1]."""
         draws = self.weights.count(draws, least=2)
@@ -77,6 +89,7 @@ class Predictor:
             relatives.append(torch.where(mean > 0, std / mean, torch.inf))
         return DensityEstimate(torch.cat(means), torch.cat(stds), torch.cat(relatives))
 
+    @door(draws=whole(1), seed=SEED)
     def log_prob_blocks(
         self, x: EventsLike, context: Any, draws: int, seed: int, what: str
     ) -> Iterator[tuple[slice, Tensor]]:
@@ -110,6 +123,7 @@ class Predictor:
                     shown.update(len(block[-1]))
                 yield rows, torch.stack(block)
 
+    @door(n=whole(1), draws=COUNT, seed=SEED, part=optional(whole(0)))
     def sample(
         self,
         n: int,
@@ -129,8 +143,8 @@ class Predictor:
             part: number of a part of a larger sample: other events of the same weight draws.
             first: number of events in the parts before this one; None: these have n events each.
         """
-        n = whole_number("n", n, 1)
         draws = self.weights.count(draws)
+        check_memory("n", n, 8.0 * n * (1 + (self.model.features or 1)), IN_PARTS)
         context = self._context(context, n)
         shares = _shares(n, draws, seed, n * (part or 0) if first is None else first)
         with seeded(stream(seed, "sample") if part is None else stream(seed, "part", part), self.model.device):
@@ -144,12 +158,16 @@ class Predictor:
         events = torch.cat(pieces)
         return events[order.argsort().to(events.device)]
 
+    @door(n=whole(1), draws=COUNT, seed=SEED, what=TEXT)
     def replicates(
         self, n: int, draws: int | None = None, context: Any = None, seed: int = 0, what: str = "replicates"
     ) -> Iterator[tuple[int, Tensor]]:
         """Samples of every weight draw of its own: yields ``(k, events)``, the parts of a draw after each other."""
-        n, draws = whole_number("n", n, 1), self.weights.count(draws)
-        context = self._context(context, n)
+        return self._replicates(n, self.weights.count(draws), self._context(context, n), seed, what)
+
+    def _replicates(
+        self, n: int, draws: int, context: Tensor | None, seed: int, what: str
+    ) -> Iterator[tuple[int, Tensor]]:
         with self._bar(draws * n, what, "event") as shown:
             for k, theta in enumerate(self.weights.draws(draws, seed)):
                 for rows in torch.arange(n).split(GENERATED_AT_ONCE):

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.bayes.scales import input_dtype
-from pyrogen.events import EventSample, EventsLike, check_weights
+from pyrogen.events import EventsLike, check_weights
 from pyrogen.events.containers import numbers_of, table_of
 from pyrogen.flows import CouplingFlow
 from pyrogen.inference.problems import report
@@ -168,7 +169,8 @@ def check_samples(model: BayesianFlow, samples: Any) -> None:
     Raises:
         ValueError: a single sample, none, or a conditional flow.
     """
-    if isinstance(samples, EventSample) or len(samples) == 0 or getattr(samples, "ndim", 3) != 3:
+    several = isinstance(samples, Tensor | np.ndarray | Sequence) and not isinstance(samples, str)
+    if not several or len(samples) == 0 or getattr(samples, "ndim", 3) != 3:
         raise ValueError("samples must be several samples of events: a sequence of [N, d], or an array [R, N, d]")
     if model.context:
         raise ValueError("fit_many takes no conditions; fit a conditional flow to one sample after another")
