@@ -288,3 +288,22 @@ def test_a_door_names_arguments_that_exist():
         checks.door(sede=checks.SEED)(lambda seed: seed)
     with pytest.raises(TypeError, match="CouplingFlow.* missing 1 required positional argument: 'features'"):
         pg.CouplingFlow()
+
+
+def test_rows_of_a_sample_are_rows_that_it_has():
+    sample = arguments_of_calls.sample()
+    for rows, message in (
+        (np.ones(59, dtype=bool), r"the mask has shape \[59\]; it must have one entry per event, \[60\]"),
+        (np.ones((60, 2), dtype=bool), "the mask has shape"),
+        ([0, 60], "1 row numbers are outside of the 60 events; the first is 60"),
+        (torch.tensor([-61, 99]), "2 row numbers are outside of the 60 events; the first is -61"),
+        (np.zeros((2, 2), dtype=int), r"the row numbers have shape \[2, 2\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sample[rows]
+    assert np.array_equal(sample[[-1, 0]].values, sample.values[[59, 0]])
+
+
+def test_a_guide_is_made_of_the_model():
+    with pytest.raises(TypeError, match="guide made a NoneType of the model; it must make a Pyro guide"):
+        pg.SVI(guide=lambda model: None, progress=False).fit(arguments_of_calls.model(), torch.randn(30, 2))

@@ -202,9 +202,10 @@ class EventSample:
 
         Raises:
             TypeError: anything else, such as a single number or a name.
-            ValueError: no event is left, or their weights have no positive sum.
+            ValueError: a mask of another length, row numbers beyond the last event, no event that is left, or weights
+                without a positive sum.
         """
-        rows = selection if isinstance(selection, slice) else _row_selection(selection)
+        rows = selection if isinstance(selection, slice) else _existing(_row_selection(selection), len(self))
         chosen: dict[str, Any] = {
             name: getattr(self, name)[rows] for name in PER_EVENT if getattr(self, name) is not None
         }
@@ -334,6 +335,20 @@ def _row_selection(selection: ArrayLike | torch.Tensor) -> np.ndarray:
     if rows.size and rows.dtype.kind not in "biu":
         raise TypeError(f"row numbers must be integers and masks booleans; got {rows.dtype}")
     return rows if rows.size else rows.astype(np.intp)  # an empty list has no integer type of its own
+
+
+def _existing(rows: np.ndarray, n: int) -> np.ndarray:
+    """Row numbers or a mask, if the n events have these rows."""
+    if rows.dtype.kind == "b":
+        if rows.shape != (n,):
+            raise ValueError(f"the mask has shape {list(rows.shape)}; it must have one entry per event, [{n}]")
+        return rows
+    if rows.ndim != 1:
+        raise ValueError(f"the row numbers have shape {list(rows.shape)}; they must be a vector")
+    outside = rows[(rows < -n) | (rows >= n)]
+    if len(outside):
+        raise ValueError(f"{len(outside)} row numbers are outside of the {n} events; the first is {outside[0]}")
+    return rows
 
 
 def _labels(labels: Sequence[str], d: int, what: str) -> tuple[str, ...]:

@@ -17,7 +17,6 @@ from pyrogen.checks import (
     COUNT,
     FUNCTION,
     LIMITS,
-    MAPPING,
     PATH,
     SEED,
     array,
@@ -329,7 +328,7 @@ class Posterior:
         wanted = {"": (observable, bins) if range is None else (observable, bins, range)}
         return self.histograms(wanted, n=n, draws=draws, procedure=procedure, context=context, seed=seed)[""]
 
-    @door(observables=MAPPING, n=whole(1), draws=COUNT, procedure=PROCEDURE, seed=SEED)
+    @door(n=whole(1), draws=COUNT, procedure=PROCEDURE, seed=SEED)
     def histograms(
         self,
         observables: Mapping[str, tuple[Any, ...]],
