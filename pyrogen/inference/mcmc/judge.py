@@ -11,6 +11,7 @@ from pyrogen.posterior.info import Finding, History
 
 FEWEST = 20  # draws per chain from which on they are asked to agree
 LARGEST_RHAT = 1.1
+LARGEST_RHAT_OF_LOG_PROB = 1.3  # at the worst of many points, where slow chains alone come to 1.2
 SAME = 1e-4  # nats between densities that differ by rounding errors
 LARGEST_EXCESS = 0.3  # of the temperature
 
@@ -80,12 +81,12 @@ def find_problems(history: History, draws: Tensor, log_prob: np.ndarray | None =
                 "Try a longer warmup and more draws; see pyrogen.diagnostics.function_space for their predictions",
             )
         )
-    elif not stuck and log_prob is not None and (worst := _largest_rhat(log_prob)) > LARGEST_RHAT:
+    elif not stuck and log_prob is not None and (worst := _largest_rhat(log_prob)) > LARGEST_RHAT_OF_LOG_PROB:
         found.append(
             Finding(
                 "the chains disagree",
                 f"split R-hat of log p is {worst:.2f} at the worst of {log_prob.shape[2]} training events. The chains "
-                "have not met: they may sit in different modes, even where their potentials agree",
+                "have not met: their potentials agree, but they may sit in different modes",
                 "Try a longer warmup and more draws; see pyrogen.diagnostics.function_space for their predictions",
             )
         )
