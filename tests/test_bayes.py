@@ -293,7 +293,7 @@ def test_the_elbo_of_a_deep_set_is_that_of_weight_draws():
 def test_rows_are_counted_in_training_too():
     """A set whose length only the events tell passes the check on examples of length one, and not the training."""
     model = pg.BayesianFlow(Sum(), preprocessing=None)
-    model.flow.sample = lambda n: torch.randn(n, 1)
+    model.flow.sample, model._features = lambda n: torch.randn(n, 1), None
     assert model.local_obstacle() is None
     with pytest.raises(LocalReparameterizationError, match="phi acts on 10 rows of 5 events"):
         model.local_log_prob(model.initial_theta, model.initial_theta.abs(), torch.randn(5, 2))

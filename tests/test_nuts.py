@@ -62,7 +62,7 @@ def test_location(located, events):
 
 
 def test_history(located, events):
-    names = {"acceptance", "step_size", "energy", "diverging", "steps", "potential"}
+    names = {"acceptance", "step_size", "energy", "diverging", "steps", "cut", "potential"}
     assert set(located.history) == names | {f"warmup_{name}" for name in names}
     for name in names:
         assert located.history[name].shape == (2, 200)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -236,51 +237,6 @@ def test_gradient_noise_heats_as_documented(method):
     assert measured == pytest.approx(1 + heat, rel=0.05)
 
 
-class Batches(Gaussian):
-    """Independent weights of precision ``h``; U of a batch of M of N events is centred on the batch's own mean."""
-
-    def __init__(self, h, size):
-        super().__init__(torch.diag(1 / torch.as_tensor(h, dtype=DTYPE)), size=size)
-
-    def value_and_gradient(self, position, rows=None):
-        return super().value_and_gradient(position if rows is None else position - rows)
-
-    def batches(self, chains, batch_size, generator):
-        noise = torch.randn(chains, len(self.mean), generator=generator, dtype=DTYPE)
-        return noise * (self.covariance.diag() * self.size / batch_size).sqrt()
-
-
-@pytest.mark.parametrize(
-    ("precisions", "settings"),
-    [
-        ([400.0, 400.0], {"batch_size": 20}),
-        ([400.0, 400.0], {"batch_size": 20, "step_size": 0.1}),
-        ([400.0] * 5 + [300.0] * 5, {"batch_size": 100, "betas": (0.0, 0.99), "elongation": 0.0}),
-        ([100.0], {"batch_size": 40, "temperature": 4.0}),
-        ([400.0, 400.0], {"batch_size": 200, "step_size": 0.2}),
-    ],
-)
-def test_adam_mcmc_on_mini_batches_measures_its_heat(precisions, settings):
-    """Variances of the draws, over T / precision, are one plus the excess temperature: 1.1 to 14.
-
-    256 chains, of which the first 800 steps are left out, in which they forget where they were at 600; the error of
-    both is below three per cent.
-    """
-    target, sampler = Batches(precisions, 400), pg.AdamMCMC(**settings)
-    generator = torch.Generator().manual_seed(3)
-    state = sampler.begin(target, stationary(target, 256), generator)
-    squares, excess = [], []
-    for step in range(1500):
-        before = state["position"]
-        told = sampler.advance(target, state, step, 600, generator)
-        if step >= 800:
-            squares.append(before.square() / target.covariance.diag() / sampler.temperature)
-            excess.append(told["excess_temperature"])
-    ratio, measured = torch.stack(squares).mean(), 1 + torch.stack(excess).mean()
-    assert measured == pytest.approx(float(ratio), rel=0.06), (ratio, measured)
-    assert 1.05 < ratio < 20
-
-
 @pytest.mark.parametrize("preconditioner", ["none", "rmsprop"])
 @pytest.mark.parametrize("method", [pg.SGLD, pg.SGHMC])
 def test_the_automatic_step_keeps_the_excess_within_its_tolerance(method, preconditioner):
@@ -337,6 +293,16 @@ def test_cyclical_steps_fall_and_the_first_part_gives_no_draws():
     assert cycle == sorted(cycle, reverse=True)
     assert cycle[12] == pytest.approx(1.0)
     assert cycle[0] == pytest.approx(math.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("draws", "cycles", "shares"), [(10, 3, [4, 3, 3]), (10, 6, [2, 2, 1, 2, 2, 1]), (5, 5, [1] * 5)]
+)
+def test_cycles_share_the_draws_evenly(draws, cycles, shares):
+    kernel = pg.SGLD(schedule="cyclical", cycles=cycles, draws=draws, thinning=3, exploration=0.7)
+    moves = [len(kernel._factors(step)) for step in range(3 * draws)]
+    starts = [step for step, number in enumerate(moves) if number > 1]  # cycles begin with moves that give no draws
+    assert np.diff([*starts, 3 * draws]).tolist() == [3 * share for share in shares]
 
 
 @pytest.mark.parametrize("method", [pg.SGLD, pg.SGHMC])

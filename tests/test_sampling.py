@@ -302,44 +302,6 @@ def test_problems_in_words():
     assert "step size of chain 2 collapsed to 1.0e-06" in str(find_problems(good | {"step_size": step_size}, draws)[0])
 
 
-def test_a_chain_that_is_too_hot_is_named():
-    with pytest.warns(pg.SamplingWarning, match="too hot: excess temperatures of"):
-        pg.SGLD(chains=2, warmup=5, draws=5, thinning=4, step_size=0.05, batch_size=10, **QUIET).fit(
-            linear_model(), EVENTS, context=CONTEXT
-        )
-
-
-def test_adam_mcmc_on_small_batches_is_named_too_hot():
-    """Batches of 5 of 400 events; how hot it is, is measured in test_samplers."""
-    with pytest.warns(pg.SamplingWarning, match="too hot: excess temperatures of"):
-        pg.AdamMCMC(chains=2, warmup=20, draws=40, thinning=10, batch_size=5, start_steps=50, **QUIET).fit(
-            linear_model(), EVENTS, context=CONTEXT
-        )
-
-
-def test_adam_mcmc_on_all_events_has_no_heat():
-    posterior = SMALL["AdamMCMC"].fit(small_flow(), RAMP)
-    assert (posterior.history["excess_temperature"] == 0).all()
-
-
-def test_a_checkpoint_without_todays_statistics_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(pg.AdamMCMC, "statistics", ("acceptance", "step_size"))
-    advance = pg.AdamMCMC.advance
-
-    def without(self, *arguments):
-        told = advance(self, *arguments)
-        return {name: told[name] for name in self.statistics}
-
-    sampler = pg.AdamMCMC(chains=2, warmup=2, draws=2, checkpoint=tmp_path / "run.h5", **QUIET)
-    with monkeypatch.context() as old:
-        old.setattr(pg.AdamMCMC, "advance", without)
-        old.setattr(pg.AdamMCMC, "findings", lambda self, history: [])
-        sampler.fit(small_flow(), RAMP)
-    monkeypatch.undo()
-    with pytest.raises(pg.CheckpointMismatchError, match="did not record excess_temperature"):
-        sampler.fit(small_flow(), RAMP)
-
-
 def test_trajectories_cut_short_are_named():
     with pytest.warns(pg.SamplingWarning, match="most trajectories end after max_steps=2 steps"):
         pg.HMC(chains=2, warmup=30, draws=30, max_steps=2, **QUIET).fit(linear_model(), EVENTS, context=CONTEXT)

@@ -32,7 +32,7 @@ PROBES = 20  # where none are given
 GENERATED = 1_000  # events of every draw, where no observed ones say how many
 LARGEST = 1 << 28  # numbers in log_likelihood: 2 GB
 SAMPLE = ("chain", "draw")
-NAMES = {"acceptance": "acceptance_rate", "steps": "n_steps"}  # what ArviZ calls them
+NAMES = {"acceptance": "acceptance_rate", "steps": "n_steps", "cut": "reached_max_treedepth"}  # what ArviZ calls them
 
 
 def _probe_points(name: str, value: Any) -> Any:
@@ -248,8 +248,8 @@ def _statistics(posterior: Posterior, rows: Rows, shape: Sequence[int]) -> Array
             found[name] = (("epoch",), values)
         elif values.shape == tuple(shape):
             found[NAMES.get(name, name)] = (SAMPLE, values[:, rows])
-    if "diverging" in found:
-        found["diverging"] = (SAMPLE, found["diverging"][1] > 0)
+    for name in {"diverging", NAMES["cut"]} & found.keys():
+        found[name] = (SAMPLE, found[name][1] > 0)
     if "potential" in found:
         found["lp"] = (SAMPLE, -found.pop("potential")[1])
     if {"nll", "kl"} <= found.keys() and posterior.info.effective_size is not None:

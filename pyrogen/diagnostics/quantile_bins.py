@@ -103,8 +103,10 @@ class QuantileBinResult(Brief):
         """Amplification ``G = sum_bins mean^2 / variance / N`` ([F] sec. 5), and its error.
 
         mean^2 / variance is the number of Poisson events that would give a bin's relative error. The variance of a bin
-        is the mean over the trainings, the noise of the generated events subtracted; the error is that of a jackknife
-        over the trainings, NaN for a single one.
+        is the mean over the trainings, the noise of the generated events subtracted. The square of the mean is that of
+        products of different trainings: the square of each would hold the spread of the trainings too, which adds B/N
+        where sigma is as large as that. Of a single training it does. The error is that of a jackknife over the
+        trainings, NaN for a single one.
 
         Raises:
             ValueError: the noise of the generated events explains the variance of a bin, within three errors.
@@ -118,7 +120,7 @@ class QuantileBinResult(Brief):
         """G of all trainings, and of all but each of them, ``[1 + R]`` (``[2]`` for a single one, twice the same)."""
         p = self.counts / self.events
         trainings, draws, _ = p.shape
-        means, totals, noise = np.square(p.mean(1)), p.var(1, ddof=1), self.noise_variance
+        means, totals, noise = p.mean(1), p.var(1, ddof=1), self.noise_variance
 
         def gain(some: NDArray[np.bool_]) -> float:
             variance = totals[some].mean(0) - noise[some].mean(0)
@@ -129,11 +131,19 @@ class QuantileBinResult(Brief):
                     f"{int((variance <= 3 * error).sum())} of {self.bins} bins: generate more events per draw, or take "
                     "fewer bins"
                 )
-            return float((means[some].mean(0) / variance).sum() / self.training_events)
+            return float((_square_of_mean(means[some]) / variance).sum() / self.training_events)
 
         every = np.ones(trainings, dtype=bool)
         without = [np.arange(trainings) != r for r in range(trainings)] if trainings > 1 else [every]
         return np.array([gain(some) for some in (every, *without)])
+
+
+def _square_of_mean(values: Array) -> Array:
+    """Unbiased estimate ``[B]`` of the square of the mean of ``values [R, B]``; the square itself of a single one."""
+    count = len(values)
+    if count == 1:
+        return np.square(values[0])
+    return (np.square(values.sum(0)) - np.square(values).sum(0)) / (count * (count - 1))
 
 
 @door(

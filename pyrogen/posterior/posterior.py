@@ -371,10 +371,8 @@ class Posterior:
 
     def __repr__(self) -> str:
         trained = "?" if self.info.training_events is None else self.info.training_events
-        return (
-            f"Posterior({self.info.backend}, {self.weights.family}, {self.weights.size} weights, "
-            f"{trained} training events)"
-        )
+        backend = f"{self.info.backend}, tempered" if self.info.tempered else self.info.backend
+        return f"Posterior({backend}, {self.weights.family}, {self.weights.size} weights, {trained} training events)"
 
 
 #: What diagnostics take.

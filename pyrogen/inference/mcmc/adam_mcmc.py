@@ -120,7 +120,7 @@ class AdamMCMC(Sampler):
             assert self.batch_size is not None
             rows = target.batches(len(state["position"]), self.batch_size, generator)
             state["potential"], state["gradient"] = target.value_and_gradient(state["position"], rows)
-        if step == warmup_steps:
+        if step == warmup_steps or "centre" not in state:  # as in checkpoints of earlier versions
             state["centre"] = state["position"]
         excess = self._excess(state) if stochastic else torch.zeros_like(state["step_size"])
         live = stochastic or step < warmup_steps // 2

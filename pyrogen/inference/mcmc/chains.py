@@ -17,7 +17,6 @@ from pyrogen.inference.mcmc.judge import find_problems
 from pyrogen.inference.problems import SamplingError, report
 from pyrogen.inference.run.adam import Adam
 from pyrogen.inference.run.checkpoint import (
-    CheckpointMismatchError,
     digest,
     load_checkpoint,
     name_of,
@@ -33,6 +32,8 @@ from pyrogen.posterior.weights import StoredDraws
 from pyrogen.progress import Bar, bar
 from pyrogen.seeds import stream
 
+PROBES = 20  # training events, at which the densities of different chains are compared
+PROBED = 100  # draws of every chain, for that
 JUDGES = 4096  # events by whose potential chains on mini-batches are judged
 
 
@@ -205,13 +206,9 @@ class SamplingRun:
         if found is None:
             return self.draw_store(shape, self.model.dtype, path, self.name), self.start()
         saved, tensors = found
-        missing = sorted({*kernel.statistics, "potential"} - saved["statistics"].keys())
-        if saved["statistics"] and missing:
-            raise CheckpointMismatchError(
-                f"the checkpoint {kernel.checkpoint} is that of an earlier version, which did not record "
-                f"{', '.join(missing)}; give another checkpoint file to begin anew"
-            )
         self.done, self.seconds, self.statistics = saved["done"], saved["seconds"], saved["statistics"]
+        for name in kernel.statistics if self.statistics else ():  # older files do not have all of them
+            self.statistics.setdefault(name, np.full_like(self.statistics["potential"], np.nan).tolist())
         self.potential.gradients, self.name = saved["gradients"], saved["run"]
         self.generator.set_state(tensors.pop("generator"))
         store = self.draw_store(shape, self.model.dtype, path, self.name, saved["checksums"])
@@ -242,9 +239,25 @@ class SamplingRun:
             history[name], history[f"warmup_{name}"] = values[:, warmup:], values[:, :warmup]
         return history
 
+    @torch.no_grad()
+    def log_prob_of_probes(self, draws: Tensor) -> np.ndarray:
+        """Log p ``[C, rows, n]`` of some of the draws ``[C, draws, P]`` at some training events, in which chains of the
+        same potential differ where they sit in different modes."""
+        events, context = self.potential.events.flatten(0, -2), self.potential.context
+        rows = torch.linspace(0, len(events) - 1, min(PROBES, len(events))).long().to(events.device)
+        some = torch.linspace(0, draws.shape[1] - 1, min(PROBED, draws.shape[1])).long()
+        theta = draws[:, some].flatten(0, 1).to(self.potential.prior_scale)
+        given = events[rows], None if context is None else context[rows]
+        if self.potential.batched:
+            # A few networks at once: batches of all would need their memory.
+            values = torch.func.vmap(self.model.log_prob, (0, None, None), chunk_size=16)(theta, *given)
+        else:
+            values = torch.stack([self.model.log_prob(one, *given) for one in theta])
+        return values.double().cpu().unflatten(0, (len(draws), -1)).numpy()
+
     def posterior(self, draws: Tensor, history: dict[str, np.ndarray]) -> Posterior:
         """The result of some of the chains, with warnings where something is wrong with them."""
-        findings = (*find_problems(history, draws), *self.kernel.findings(history))
+        findings = (*find_problems(history, draws, self.log_prob_of_probes(draws)), *self.kernel.findings(history))
         report(findings)
         return self.kernel._posterior(
             self.model,

@@ -11,15 +11,19 @@ from pyrogen.posterior.info import Finding, History
 
 FEWEST = 20  # draws per chain from which on they are asked to agree
 LARGEST_RHAT = 1.1
+LARGEST_RHAT_OF_LOG_PROB = 1.3  # at the worst of many points, where slow chains alone come to 1.2
+SAME = 1e-4  # nats between densities that differ by rounding errors
 LARGEST_EXCESS = 0.3  # of the temperature
 
 
-def find_problems(history: History, draws: Tensor) -> list[Finding]:
+def find_problems(history: History, draws: Tensor, log_prob: np.ndarray | None = None) -> list[Finding]:
     """What is wrong with finished chains.
 
     Args:
         history: statistics ``[C, draws]`` by name.
         draws: ``[C, draws, P]``.
+        log_prob: log p of some of the draws at n points, ``[C, rows, n]``; None: chains are judged by the potential
+            alone, which is the same in modes of equal weight.
     """
     stuck = [c for c, chain in enumerate(draws) if len(chain) > 1 and bool((chain[0] == chain[-1]).all())]
     stuck = [c for c in stuck if bool((draws[c] == draws[c][:1]).all())]
@@ -77,12 +81,32 @@ def find_problems(history: History, draws: Tensor) -> list[Finding]:
                 "Try a longer warmup and more draws; see pyrogen.diagnostics.function_space for their predictions",
             )
         )
+    elif not stuck and log_prob is not None and (worst := _largest_rhat(log_prob)) > LARGEST_RHAT_OF_LOG_PROB:
+        found.append(
+            Finding(
+                "the chains disagree",
+                f"split R-hat of log p is {worst:.2f} at the worst of {log_prob.shape[2]} training events. The chains "
+                "have not met: their potentials agree, but they may sit in different modes",
+                "Try a longer warmup and more draws; see pyrogen.diagnostics.function_space for their predictions",
+            )
+        )
     return found
+
+
+def _largest_rhat(log_prob: np.ndarray) -> float:
+    """The largest split R-hat of log p ``[C, rows, n]``, of points at which it is finite and not always the same."""
+    if log_prob.shape[1] < FEWEST:
+        return 1.0
+    points = [values for values in np.moveaxis(log_prob, 2, 0) if np.isfinite(values).all()]
+    return max((split_rhat(values) for values in points if np.ptp(values) > SAME), default=1.0)
 
 
 def find_heat(history: History, largest: float, advice: str) -> list[Finding]:
     """Chains whose mean excess temperature is above ``largest`` by more than the noise of its records."""
     records = history["excess_temperature"]
+    records = records[:, np.isfinite(records).all(0)]  # checkpoints of earlier versions have none
+    if not records.size:
+        return []
     excess = records.mean(1)
     error = records.std(1) / np.sqrt(records.shape[1])
     if (excess - 2 * error <= largest).all():

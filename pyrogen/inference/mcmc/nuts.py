@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -20,9 +21,12 @@ from pyrogen.inference.mcmc.sampler import Sampler
 from pyrogen.inference.run.draw_store import ChainStore, DrawStore
 from pyrogen.inference.run.potential import Whitened
 from pyrogen.inference.run.stopping import SafePoints
+from pyrogen.posterior.info import Finding, History
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.progress import Bar
 from pyrogen.seeds import seeded, stream
+
+MOST_CUT = 0.05  # of a chain's trajectories, before a warning
 
 
 class _Energy(torch.autograd.Function):
@@ -79,6 +83,7 @@ class _Kernel(pyro.infer.NUTS):
             "energy": energies[0] if energies else self.energy,
             "diverging": torch.stack(diverging).any(),
             "steps": torch.tensor(len(self.leaves)),
+            "cut": torch.tensor(len(self.leaves) >= 2**self._max_tree_depth - 1),
         }
         return {name: value.double()[None] for name, value in row.items()}
 
@@ -186,7 +191,8 @@ class NUTS(Sampler):
         mass: ``"diagonal"``, ``"dense"`` (which needs ``P^2`` numbers) or ``"unit"`` (the prior's or the guide's widths
             alone).
 
-    Of its history, ``"steps"`` counts the leapfrog steps, each of them one gradient; ``"energy"`` is that of the draw
+    Of its history, ``"steps"`` counts the leapfrog steps, each of them one gradient; ``"cut"`` is 1 for a trajectory
+    that was cut at ``max_tree_depth`` before it turned back; ``"energy"`` is that of the draw
     with its momentum; ``"step_size"`` that of the transition. ``info.gradients`` counts, as for the other samplers,
     gradients per chain, the search for a first step size included.
     """
@@ -195,7 +201,7 @@ class NUTS(Sampler):
     max_tree_depth: int = 10
     mass: str = "diagonal"
 
-    statistics: ClassVar[tuple[str, ...]] = ("acceptance", "step_size", "energy", "diverging", "steps")
+    statistics: ClassVar[tuple[str, ...]] = ("acceptance", "step_size", "energy", "diverging", "steps", "cut")
     loop: ClassVar[type[SamplingRun]] = NutsRun
 
     def __post_init__(self) -> None:
@@ -203,6 +209,21 @@ class NUTS(Sampler):
         check_settings(
             self, target_acceptance=FRACTION, max_tree_depth=whole(1), mass=one_of("diagonal", "dense", "unit")
         )
+
+    def findings(self, history: History) -> Sequence[Finding]:
+        cut = history["cut"]
+        shares = np.array([np.mean(chain[np.isfinite(chain)] > 0) if np.isfinite(chain).any() else 0 for chain in cut])
+        if (shares <= MOST_CUT).all():
+            return []
+        return [
+            Finding(
+                "trajectories cut short",
+                f"{', '.join(f'{share:.0%}' for share in shares)} of each chain's end at max_tree_depth="
+                f"{self.max_tree_depth}, after {2**self.max_tree_depth - 1} steps, before they turn back: neighbouring "
+                "draws are closer than they should be",
+                "Try a larger max_tree_depth, a longer warmup, or a smoother flow, whose steps are longer",
+            )
+        ]
 
     def begin(self, target: Whitened, position: Tensor, generator: torch.Generator) -> State:
         return {"position": position, "potential": target.value(position)}

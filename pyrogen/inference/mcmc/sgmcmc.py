@@ -40,7 +40,7 @@ class StochasticGradient(Sampler):
             steps, which may find another mode, and goes on with falling ones, from which the draws are taken; several
             modes in one chain. Other than there, the large steps have their noise too: without it, weights that relax
             more slowly than a cycle lasts end with a fifth of their variance. ``step_size`` is that of the first draw.
-        cycles: number of cycles, for ``"cyclical"``; they share the draws evenly.
+        cycles: number of cycles, for ``"cyclical"``; they share the draws evenly, to one draw.
         exploration: fraction of every cycle that gives no draws.
         preconditioner: ``"none"``, or ``"rmsprop"`` (Li et al., arXiv:1512.07666): every weight's step in units of
             its gradient's root mean square. It is learned in the warm-up and fixed afterwards; so it needs no
@@ -119,9 +119,11 @@ class StochasticGradient(Sampler):
         """Factors on the step size of the moves up to the next one that may give a draw."""
         if self.schedule == "constant":
             return [1.0]
-        length = math.ceil(self.draws / self.cycles) * self.thinning  # moves of a cycle that may give draws
+        cycle = step // self.thinning * self.cycles // self.draws
+        first, end = (-(-i * self.draws // self.cycles) * self.thinning for i in (cycle, cycle + 1))
+        length = end - first  # moves of a cycle that may give draws
         explored = round(length * self.exploration / (1 - self.exploration))
-        within = step % length
+        within = step - first
         moves = range(explored + length) if within == 0 else range(explored + within, explored + length)
         moves = moves[: explored + 1] if within == 0 else moves[:1]
         start = explored / (explored + length)
