@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from pyrogen.bayes.inputs import as_tensor, check_context
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.events import EventSample, EventsLike, check_events, check_weights
+from pyrogen.posterior.posterior import Posterior
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class TrainingData:
         context: conditions ``[N, k]`` or None.
         names, units: column names and units, where the events had them.
         digest: SHA-256 of all numbers, by which a checkpoint knows its data.
+        start: the posterior that the run goes on from, if any.
     """
 
     events: Tensor
@@ -32,6 +34,7 @@ class TrainingData:
     names: tuple[str, ...] | None
     units: tuple[str, ...] | None
     digest: str
+    start: Posterior | None = field(default=None, kw_only=True)
 
     @classmethod
     def check(
