@@ -34,6 +34,7 @@ WHOLE = RunInfo(
     samples=3,
     batched=True,
     batched_reason="why not",
+    started_from={"backend": "SVI", "seed": 2, "started_from": {"backend": "Laplace"}},
     findings=(Finding("the chains disagree", "R-hat is 2", "Try more", serious=False), Finding("stuck", "all", "Stop")),
     details={"rank": 5, "newton_decrement": 0.1},
 )

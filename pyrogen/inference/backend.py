@@ -32,6 +32,7 @@ from pyrogen.inference.run.data import (
     prepare_together,
     why_apart,
 )
+from pyrogen.inference.run.going_on import columns_of, model_of, told_of
 from pyrogen.inference.run.potential import independent_starts
 from pyrogen.inference.run.stopping import Terminated, end, terminable
 from pyrogen.locks import running
@@ -111,7 +112,15 @@ class Backend(ABC):
         check_settings(self, **{name: whole(smallest) for name, smallest in least.items()})
 
     @door(model=MODEL)
-    def fit(self, model: BayesianFlow, events: EventsLike, weights: Any = None, context: Any = None) -> Posterior:
+    def fit(
+        self,
+        model: BayesianFlow,
+        events: EventsLike,
+        weights: Any = None,
+        context: Any = None,
+        *,
+        start: Posterior | None = None,
+    ) -> Posterior:
         """Learn the posterior of the weights, or go on from the checkpoint.
 
         Args:
@@ -119,6 +128,8 @@ class Backend(ABC):
             events: ``[N, d]``, a tensor, an array or an :class:`~pyrogen.EventSample` (whose weights then count).
             weights: event weights ``[N]`` of either sign with a positive sum.
             context: conditions ``[N, k]`` of a conditional flow.
+            start: a posterior of the same model, to go on from: for longer, or with other events of the same columns.
+                The constants of its preprocessing are kept. ``info.started_from`` of the result tells of it.
 
         Returns:
             The posterior. Its ``history`` has the curves of the run, its ``info`` how it came about, and in
@@ -126,7 +137,8 @@ class Backend(ABC):
 
         Raises:
             TypeError: a model that is no :class:`~pyrogen.BayesianFlow`.
-            ValueError: events, weights or context that cannot be learned from, or a foreign checkpoint.
+            ValueError: events, weights or context that cannot be learned from, a foreign checkpoint, or a ``start`` of
+                another model or of a kind that this backend cannot go on from.
             TrainingDivergedError: the loss or its gradient was NaN or infinite for many steps in a row.
             SamplingError: no chain, or no network, has a finite potential.
             PathInUseError: another process, or another part of this one, trains with this checkpoint.
@@ -137,9 +149,14 @@ class Backend(ABC):
         self._check_run()
         try:
             with terminable(), self._only_run() as run:
-                prepared = run.checked(model, events, weights, context)
+                if start is not None:
+                    model = model_of(start, model, self.dtype)
+                model, data = run.checked(model, events, weights, context)
+                if start is not None:
+                    data = columns_of(start, data)
+                    run._check_going_on(start, model)
                 with untouched(self.device):
-                    return run._fit(*prepared)
+                    return run._fit(model, data)
         except (KeyboardInterrupt, Terminated) as stop:
             end(stop, type(self).__name__, self.checkpoint)
 
@@ -215,6 +232,14 @@ class Backend(ABC):
     @abstractmethod
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
         """The posterior of a prepared model on checked data."""
+
+    def _check_going_on(self, start: Posterior, model: BayesianFlow) -> None:
+        """Check that a run can go on from a posterior, which is then ``data.start``.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        raise ValueError(f"{type(self).__name__} cannot go on from a posterior; leave start out")
 
     def _check_batch(self, samples: Samples) -> None:
         """Check that samples can be one batch.
@@ -304,6 +329,7 @@ class Backend(ABC):
             units=data.units,
             context_range=data.context_range,
             findings=(*data.findings, *entries.pop("findings", ())),
+            started_from=None if data.start is None else told_of(data.start),
             **{"data_sha256": data.digest} | entries,
         )
         probes = Probes.of(data.events, data.context)

@@ -38,3 +38,10 @@ def weights_of(guide: Any, stored_draws: int = 200, seed: int = 0) -> WeightPost
         with seeded(stream(seed, "draws of a guide")):
             draws = torch.stack([guide()[THETA] for _ in range(stored_draws)])
         return StoredDraws(draws[None])
+
+
+def start_at(guide: PyroAutoNormal, weights: WeightPosterior) -> None:
+    """Give a mean-field guide the means and widths of a mean-field posterior ``N(loc, scale^2)``."""
+    free = torch.distributions.transform_to(guide.scale_constraint).inv(weights.arrays["scale"])
+    started = {f"locs.{THETA}_unconstrained": weights.arrays["loc"], f"scales.{THETA}_unconstrained": free}
+    guide.load_state_dict(guide.state_dict() | started)

@@ -61,6 +61,8 @@ class RunInfo:
         sample, samples: which of how many samples of a ``fit_many`` this is.
         batched: whether these samples were trained in one batch.
         batched_reason: why not.
+        started_from: of a run that went on from another posterior, what that one was: backend, seed, data, and what
+            it was started from itself. All other entries, and the history, are of the last run alone.
         findings: what was found wrong at the end of the run.
         details: figures that this backend alone has, by names that its documentation explains, in JSON types.
     """
@@ -89,6 +91,7 @@ class RunInfo:
     samples: int | None = None
     batched: bool | None = None
     batched_reason: str | None = None
+    started_from: Mapping[str, Any] | None = None
     findings: tuple[Finding, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 

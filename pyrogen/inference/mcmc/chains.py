@@ -17,7 +17,6 @@ from pyrogen.inference.mcmc.judge import find_problems
 from pyrogen.inference.problems import SamplingError, report
 from pyrogen.inference.run.adam import Adam
 from pyrogen.inference.run.checkpoint import (
-    digest,
     load_checkpoint,
     name_of,
     run_identity,
@@ -25,6 +24,7 @@ from pyrogen.inference.run.checkpoint import (
 )
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.run.draw_store import DrawStore
+from pyrogen.inference.run.going_on import weights_digests
 from pyrogen.inference.run.potential import Potential, Whitened, independent_starts
 from pyrogen.inference.run.stopping import SafePoints
 from pyrogen.posterior.posterior import Posterior
@@ -62,7 +62,7 @@ class SamplingRun:
         self.target = Whitened(self.potential, location, scale)
         more: dict[str, Any] = {"backend": type(kernel).__name__}
         if isinstance(kernel.start, Posterior):
-            more["start"] = {name: digest(array) for name, array in kernel.start.weights.arrays.items()}
+            more["start"] = weights_digests(kernel.start)
         self.identity = run_identity(kernel.describe(), self.model, self.data, **more)
         self.name = name_of(self.identity)  # by which the file of the draws knows its run
         self.total = kernel.warmup + kernel.draws

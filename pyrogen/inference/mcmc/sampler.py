@@ -16,7 +16,9 @@ from pyrogen.inference.mcmc.many import ManyRun
 from pyrogen.inference.mcmc.pyro_kernel import PyroKernel
 from pyrogen.inference.problems import NotBatchedError
 from pyrogen.inference.run.data import ManySamples, TrainingData
+from pyrogen.inference.run.going_on import rounds
 from pyrogen.posterior.posterior import Posterior
+from pyrogen.seeds import stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +57,17 @@ class Sampler(Kernel):
         """
         return PyroKernel(self, model, self.loop)
 
+    def _check_going_on(self, start: Posterior, model: BayesianFlow) -> None:
+        if self.start != "map":  # the default
+            raise ValueError("the sampler and fit have each a start of their own; leave out one of them")
+        self._check_start(start, model)
+
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
-        return self.loop(self, model, data).run()
+        if data.start is None:
+            return self.loop(self, model, data).run()
+        # Chains with the random numbers of the run before would come back to its draws.
+        seed = stream(self.seed, 4, rounds(data.start)) % 2**31
+        return self.loop(replace(self, start=data.start, seed=seed), model, data).run()
 
     def _check_batch(self, samples: Samples) -> None:
         if self.loop is not SamplingRun:

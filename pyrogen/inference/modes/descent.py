@@ -16,6 +16,7 @@ from pyrogen.inference.backend import Backend
 from pyrogen.inference.run.adam import Adam
 from pyrogen.inference.run.checkpoint import load_checkpoint, run_identity, save_checkpoint
 from pyrogen.inference.run.data import TrainingData
+from pyrogen.inference.run.going_on import weights_digests
 from pyrogen.inference.run.potential import Potential, Whitened
 from pyrogen.inference.run.stopping import SafePoints
 from pyrogen.posterior.info import History
@@ -91,7 +92,8 @@ class Descent:
         scale = torch.ones_like(self.potential.prior_scale)
         self.target = Whitened(self.potential, torch.zeros_like(scale), scale)
         self.generator = torch.Generator(model.device).manual_seed(seed)
-        self.identity = run_identity(settings.describe(), model, data, backend=type(settings).__name__)
+        start = {} if data.start is None else {"start": weights_digests(data.start)}
+        self.identity = run_identity(settings.describe(), model, data, backend=type(settings).__name__, **start)
         self.adam = Adam(settings.steps, settings.lr, settings.batch_size)
         self.records = min(RECORDS, settings.steps)
         self.done, self.seconds = 0, 0.0

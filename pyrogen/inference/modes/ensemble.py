@@ -44,8 +44,16 @@ class Ensemble(Optimised):
         super().__post_init__()
         check_settings(self, members=whole(1), objective=one_of(*OBJECTIVES))
 
+    def _check_going_on(self, start: Posterior, model: BayesianFlow) -> None:
+        if start.weights.stored != self.members:
+            held = start.weights.family if start.weights.stored is None else f"{start.weights.stored} networks"
+            raise ValueError(f"members is {self.members}, and start holds {held}; give an ensemble of as many members")
+
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
-        starts = independent_starts(model, self.members, stream(self.seed, 1))
+        if data.start is None:
+            starts = independent_starts(model, self.members, stream(self.seed, 1))
+        else:
+            starts = data.start.weights.arrays["draws"].flatten(0, 1).to(model.initial_theta)
         descent = Descent(self, model, data, starts, stream(self.seed, 0), self.objective == "likelihood")
         theta = descent.run()
         final = descent.potential.value(theta) / descent.potential.effective_size

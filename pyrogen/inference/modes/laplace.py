@@ -63,8 +63,16 @@ class Laplace(Optimised):
             self, structure=one_of(*STRUCTURES), curvature=one_of(*CURVATURES), rank=whole(1), polish=whole(0)
         )
 
+    def _check_going_on(self, start: Posterior, model: BayesianFlow) -> None:
+        if "loc" not in start.weights.arrays:
+            raise ValueError(
+                f"Laplace goes on from the centre of a posterior, and start holds {start.weights.family}; give one of "
+                "SVI or Laplace"
+            )
+
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
-        descent = Descent(self, model, data, model.initial_theta[None], stream(self.seed, 0))
+        start = model.initial_theta if data.start is None else data.start.weights.arrays["loc"].to(model.initial_theta)
+        descent = Descent(self, model, data, start[None], stream(self.seed, 0))
         theta = descent.run()
         before = time.monotonic() - descent.seconds
         if "maximum" not in descent.state:

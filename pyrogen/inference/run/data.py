@@ -20,6 +20,7 @@ from pyrogen.flows import CouplingFlow
 from pyrogen.inference.problems import report
 from pyrogen.inference.run.existence import obstacles
 from pyrogen.posterior.info import Finding
+from pyrogen.posterior.posterior import Posterior
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class TrainingData:
         names, units: column names and units, where the events had them.
         digest: SHA-256 of all numbers, by which a checkpoint knows its data.
         findings: what makes a density of them doubtful.
+        start: the posterior that the run goes on from, if any.
     """
 
     events: Tensor
@@ -42,6 +44,7 @@ class TrainingData:
     units: tuple[str, ...] | None
     digest: str
     findings: tuple[Finding, ...] = field(default=(), kw_only=True)
+    start: Posterior | None = field(default=None, kw_only=True)
 
     @property
     def context_range(self) -> tuple[tuple[float, float], ...] | None:

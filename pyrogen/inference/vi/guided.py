@@ -18,7 +18,7 @@ from pyrogen.bayes.model import BayesianFlow, normalise_weights
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.vi.objective import Objective
 from pyrogen.inference.vi.settings import SVISettings
-from pyrogen.posterior.guides import weights_of
+from pyrogen.posterior.guides import start_at, weights_of
 from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.seeds import stream
 
@@ -54,6 +54,8 @@ class GuideObjective(Objective):
         example = data.events[:1], None, None if data.context is None else data.context[:1]
         with pyro.poutine.block():
             self.guide(*example)  # autoguides make their parameters when they first see the model
+        if data.start is not None:
+            start_at(self.guide, data.start.weights)
         self.local, self.local_reason = self._can_be_local()
         self.elbo = ELBO(local=False, num_particles=settings.num_particles, kl_weight=settings.kl_weight)
         means: list[Tensor] = []

@@ -46,6 +46,13 @@ class SVI(SVISettings):
             training.run()
             return self._result(model, data, objective, training)
 
+    def _check_going_on(self, start: Posterior, model: BayesianFlow) -> None:
+        if self.guide is not AutoNormal or not start.weights.independent:
+            raise ValueError(
+                "SVI goes on with the guide pg.AutoNormal from a mean-field posterior; here the guide is "
+                f"{self.describe()['guide']}, and start holds {start.weights.family}"
+            )
+
     def _check_batch(self, samples: Samples) -> None:
         if self.guide is not AutoNormal:
             raise NotBatchedError("only the mean-field guide pg.AutoNormal is batched")

@@ -1,0 +1,126 @@
+"""A run that goes on from a posterior: which model, which columns, and what the new posterior tells of the old one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from pyrogen.bayes.evaluation import first_difference
+from pyrogen.bayes.model import BayesianFlow
+from pyrogen.checks import require
+from pyrogen.inference.run.checkpoint import digest
+from pyrogen.inference.run.data import TrainingData
+from pyrogen.posterior.posterior import Posterior
+
+KEPT = ("backend", "training_events", "data_sha256", "epochs_done", "chains", "gradients", "seconds", "started_from")
+
+
+def model_of(start: Posterior, model: BayesianFlow, dtype: torch.dtype | None) -> BayesianFlow:
+    """The model of a posterior, with the constants of its preprocessing, after checking that ``model`` is the same.
+
+    Raises:
+        ValueError: not a posterior, or one of another flow, prior, preprocessing or type; the text says which.
+    """
+    require(isinstance(start, Posterior), "start", start, "a trained pyrogen.Posterior")
+    _same("dtype", str(start.model.dtype), str(dtype or model.dtype), "give the backend dtype={}")
+    theirs, ours = (_flatten(one.describe()) for one in (start.model, model))
+    for name in ("flow", "flow_config", "features", "weights", "parameters", "prior_scale"):
+        if name == "features" and ours["features"] is None:
+            continue
+        for key in [key for key in theirs | ours if key == name or key.startswith(f"{name}.")]:
+            _same(key, theirs.get(key), ours.get(key), "train with the model of the posterior, start.model")
+    for name in ("preprocessing", "context_preprocessing"):
+        _check_preprocessing(name, getattr(start.model, name, None), getattr(model, name, None))
+    for name, buffer in start.model.flow_buffers().items():
+        other = dict(model.flow_buffers()).get(name)
+        if other is None or other.shape != buffer.shape or not torch.equal(buffer.cpu(), other.cpu()):
+            raise ValueError(
+                f"start is a posterior over another flow: its buffer {name} differs; train with the model of the "
+                "posterior, start.model"
+            )
+    _check_flow(start, model)
+    return start.model
+
+
+def _same(what: str, theirs: Any, ours: Any, advice: str) -> None:
+    if theirs != ours:
+        raise ValueError(
+            f"start is a posterior over another model: {what} is {theirs} there, and {ours} here; "
+            + advice.format(theirs)
+        )
+
+
+def _flatten(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A description of a model, with the arguments of its flow by name."""
+    flat = dict(description)
+    config = flat.pop("flow_config") or {}
+    return flat | {f"flow_config.{name}": value for name, value in config.items()}
+
+
+def _check_preprocessing(what: str, theirs: Any, ours: Any) -> None:
+    """Constants that are not yet set are taken from the posterior; those that are have to be the same."""
+    different = type(theirs) is not type(ours)
+    if not different and ours is not None and ours.fitted:
+        different = theirs.config() != ours.config()
+    if different:
+        raise ValueError(
+            f"start is a posterior over a model with another {what}: {theirs} there, and {ours} here; train with the "
+            "model of the posterior, start.model"
+        )
+
+
+@torch.no_grad()
+def _check_flow(start: Posterior, model: BayesianFlow) -> None:
+    """Check that both flows have one density for the same weights, at events that the posterior remembers."""
+    if start.probes is None:
+        return
+    theta = start.model.initial_theta
+    events, context = start.probes.events.to(theta.device), start.probes.context
+    inner = start.model.preprocessing(events)[0].to(theta)
+    given = () if context is None else (context.to(theta),)
+    packings = start.model.packing, model.packing.copied(model).to(theta).packing
+    theirs, ours = (packing.call(theta, "log_prob", inner, *given) for packing in packings)
+    row = first_difference(theirs, ours)
+    if row is not None:
+        raise ValueError(
+            "start is a posterior over another flow: with the same weights log p is "
+            f"{float(theirs[row]):.6g} there and {float(ours[row]):.6g} here. A plain attribute differs, or the code; "
+            "train with the model of the posterior, start.model"
+        )
+
+
+def columns_of(start: Posterior, data: TrainingData) -> TrainingData:
+    """Training data with the column names and units of a posterior, where they have none of their own.
+
+    Raises:
+        ValueError: they have others.
+    """
+    for what in ("names", "units"):
+        theirs, ours = getattr(start.info, what), getattr(data, what)
+        if theirs is not None and ours is not None and tuple(theirs) != tuple(ours):
+            raise ValueError(f"the columns have the {what} {tuple(ours)}, and those of start {tuple(theirs)}")
+    names, units = data.names or start.info.names, data.units or start.info.units
+    return replace(data, names=names, units=units, start=start)
+
+
+def weights_digests(start: Posterior) -> dict[str, str]:
+    """Digests of the weights of a posterior, by which a checkpoint knows where its run started."""
+    return {name: digest(array) for name, array in start.weights.arrays.items()}
+
+
+def told_of(start: Posterior) -> dict[str, Any]:
+    """What a posterior tells of the one that its run started from, in JSON types."""
+    told = {name: getattr(start.info, name) for name in KEPT}
+    told["seed"] = start.info.settings.get("seed")
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def rounds(start: Posterior) -> int:
+    """How many runs led to a posterior, one going on from another."""
+    count, told = 1, start.info.started_from
+    while told is not None:
+        count, told = count + 1, told.get("started_from")
+    return count
