@@ -420,7 +420,9 @@ def _keep_mode(old: Path, new: Path) -> None:
 def _remove_leftovers(target: Path) -> None:
     """Remove what killed processes left beside ``target``, unless somebody writes it just now."""
     name = re.compile(rf"\.{re.escape(target.name)}\.([0-9a-f]{{16}}\.tmp|lock)")
-    leftovers = [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
+    leftovers = []
+    with contextlib.suppress(PermissionError):  # a folder may be written and yet not be listed
+        leftovers = [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
     if not leftovers:
         return
     with unless_written(target) as free:  # which removes the lock at its end

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from .format import PER_EVENT
+from .networks import check_same_networks
 from .validation import (
     as_numpy,
     check_dimensions,
@@ -138,7 +139,8 @@ class EventSample:
             this: how the error calls this one.
 
         Raises:
-            ValueError: other names or units, or not the same of weights, uncertainties and log weights.
+            ValueError: other names or units, not the same of weights, uncertainties and log weights, or log weights of
+                other networks.
         """
         for name, cure in (("names", "choose columns with sample.select(names)"), ("units", "convert its columns")):
             mine, others = getattr(self, name), getattr(other, name)
@@ -149,6 +151,8 @@ class EventSample:
             raise ValueError(
                 f"{what} has {others}, {this} has {mine}; all must have the same (weights=np.ones(N) are neutral)"
             )
+        if self.log_weights is not None:
+            check_same_networks(self.provenance, other.provenance, what, this)
 
     def __len__(self) -> int:
         """Number of events N."""
