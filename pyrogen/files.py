@@ -117,15 +117,19 @@ def naming_failed_write(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def _check_target(target: Path) -> None:
     """Raise an OSError where no file can be put."""
-    if target.is_dir():
-        raise IsADirectoryError(f"{target} is a folder; give the name of a file in it, such as {target / 'run.h5'}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {target}: the folder {target.parent} does not exist; create it first")
-    if not target.exists():
-        return
-    if not target.is_file():
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(f"{target} is a folder; give the name of a file in it, such as {target / 'run.h5'}")
+        if not target.parent.is_dir():
+            raise FileNotFoundError(
+                f"cannot write {target}: the folder {target.parent} does not exist; create it first"
+            )
+        there = target.exists()
+    except PermissionError as error:
+        raise PermissionError(error.errno, f"cannot write {target}: {error.strerror}") from error
+    if there and not target.is_file():
         raise OSError(errno.EINVAL, f"cannot write {target}: it is a device or pipe, and no ordinary file")
-    if not os.access(target, os.W_OK):
+    if there and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, f"cannot write {target}: the file is read-only; it is unchanged")
 
 
@@ -140,15 +144,18 @@ def _keep_mode(old: Path, new: Path) -> None:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove temporary files that killed processes left beside ``target``, unless somebody writes it just now."""
-    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp")
-    leftovers = [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
+    """Remove what killed processes left beside ``target``, unless somebody writes it just now."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.([0-9a-f]{{16}}\.tmp|lock)")
+    leftovers = []
+    with contextlib.suppress(PermissionError):  # a folder may be written and yet not be listed
+        leftovers = [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
     if not leftovers:
         return
-    with unless_written(target) as free:
+    with unless_written(target) as free:  # which removes the lock at its end
         for leftover in leftovers if free else ():
-            with contextlib.suppress(OSError):
-                leftover.unlink()
+            if leftover.suffix == ".tmp":
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
 
 
 def _temporary_name(target: Path) -> Path:

@@ -1,7 +1,10 @@
-"""SIGKILL at several moments of a run that goes on from its checkpoint."""
+"""SIGKILL at several moments of a run that goes on from its checkpoint, and at every step of what writes files."""
 
+import os
 import signal
+import sys
 import time
+import traceback
 
 
 def kill_again_and_again(start, checkpoint, ready, delays):
@@ -29,3 +32,46 @@ def kill_again_and_again(start, checkpoint, ready, delays):
                 process.send_signal(signal.SIGKILL)
                 kills += 1
     return kills
+
+
+#: What a process does to files, as Python's audit events call it.
+STEPS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod")
+
+
+def stopped_at(step, work, folder, how="kill"):
+    """Do some work in a process of its own that is stopped before it opens, renames, makes or removes something.
+
+    Args:
+        step: the number, from 1, of that moment.
+        work: a function.
+        folder: what happens in it counts.
+        how: ``"kill"``, after which nothing more is done, or ``"interrupt"``, as of Ctrl-C.
+
+    Returns:
+        Whether it was stopped; else it came to its end.
+    """
+    child = os.fork()
+    if child:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, 9), status
+        return status == 9
+    try:
+        steps = 0
+
+        def count(event, arguments):
+            nonlocal steps
+            if event in STEPS and str(arguments[0]).startswith(str(folder)):
+                steps += 1
+                if steps == step and how == "kill":
+                    os._exit(9)
+                if steps == step:
+                    raise KeyboardInterrupt
+
+        sys.addaudithook(count)
+        work()
+        os._exit(0)
+    except KeyboardInterrupt:
+        os._exit(9)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)

@@ -42,6 +42,24 @@ def test_histograms_from_log_weights_are_procedure_b(posterior):
     assert found["x"].sigma().max() > 3e-4
 
 
+def test_log_weights_of_other_networks_are_not_put_together(posterior, tmp_path):
+    """Else column k would be the weights of two networks, whose differences average out."""
+    first = posterior.generate(20, 3, log_weights=True, seed=1)
+    first.save(tmp_path / "a.h5")
+    more = pg.EventSample.concatenate([first[:5], first[5:]])
+    assert np.array_equal(more.values, first.values)
+    for wrong, message in (
+        (posterior.generate(20, 3, log_weights=True, seed=2), "provenance has seed 2, that of .* 1; generate all"),
+        (posterior.generate(20, 4, log_weights=True, seed=1), "4 log weights|draws 4|log_weights"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pg.EventSample.concatenate([first, wrong])
+        with pytest.raises(ValueError, match=message):
+            pg.events.append(wrong, tmp_path / "a.h5")
+    pg.events.append(first, tmp_path / "a.h5")
+    pg.EventSample.concatenate([posterior.generate(5, 3, seed=s) for s in (1, 2)])  # uncertainties are of each event
+
+
 def test_histogram_edges_count_as_in_numpy():
     sample = pg.EventSample([[0.0], [0.5], [1.0], [1.5], [-1.0]], log_weights=np.zeros((5, 2)))
     band = pg.sample_histograms(sample, {"x": ("x0", [0, 0.5, 1])})["x"]

@@ -2,24 +2,24 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import subprocess
 import sys
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from killing import stopped_at
 
 import pyrogen as pg
 from pyrogen.locks import PathInUseError
 from pyrogen.posterior.fingerprint import UnknownStateError, fingerprint
 
 TOP = 3.0
-STEPS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod")
 
 
 @pytest.fixture(scope="module")
@@ -35,46 +35,16 @@ def run(posterior, path, **options):
     )
 
 
-def killed_at(step, work, folder):
-    """Do some work in a process that is killed at a step: before it opens, renames, makes or removes something.
-
-    Returns:
-        Whether it was killed; else it came to its end.
-    """
-    child = os.fork()
-    if child:
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status in (0, 9), status
-        return status == 9
-    try:
-        steps = 0
-
-        def count(event, arguments):
-            nonlocal steps
-            if event in STEPS and str(arguments[0]).startswith(str(folder)):
-                steps += 1
-                if steps == step:
-                    os._exit(9)
-
-        sys.addaudithook(count)
-        work()
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-
-
-def test_killed_at_any_step_it_goes_on_to_the_same_bits(posterior, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("how", "stride"), [("kill", 1), ("interrupt", 3)])
+def test_stopped_at_any_step_it_goes_on_to_the_same_bits(posterior, tmp_path, monkeypatch, how, stride):
     listed = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda path: iter(sorted(listed(path), reverse=True)))  # the label comes first
     whole = run(posterior, tmp_path / "whole.h5").read_bytes()
-    step = 0
-    while True:
-        step += 1
+    for step in itertools.count(1, stride):
         folder = tmp_path / f"{step}"
         folder.mkdir()
         path = folder / "a.h5"
-        if not killed_at(step, lambda: run(posterior, path), folder):  # noqa: B023 (called at once)
+        if not stopped_at(step, lambda: run(posterior, path), folder, how):  # noqa: B023 (called at once)
             break
         if path.exists():
             assert path.read_bytes() == whole  # at no moment something else

@@ -1,15 +1,15 @@
 """What every writer of files keeps: links, modes, other people's files; and two that write at once."""
 
+import itertools
 import os
 import stat
-import subprocess
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from killing import stopped_at
 
 import pyrogen as pg
 from pyrogen import events, files, locks
@@ -134,31 +134,48 @@ def test_what_is_no_file_or_read_only_is_not_replaced(write, name, tmp_path, mon
     assert pipe.read_text() == "precious" and os.listdir(tmp_path) == [name]
 
 
-READ_ONLY = """
-import os, sys
-from pyrogen import files
-if os.getuid() == 0:
-    os.setgid(65534)
-    os.setuid(65534)
-for write in (files.check_writable, lambda path: files.write_bytes(path, b"")):
-    try:
-        write(sys.argv[1])
-    except OSError as error:
-        print(type(error).__name__, error.errno, error)
-"""
+@pytest.mark.parametrize("name", [name for name in WRITERS if name != "generated.h5"])  # which has its own test
+@pytest.mark.parametrize(("how", "stride"), [("kill", 1), ("interrupt", 2)])
+def test_stopped_at_any_step_a_file_is_the_old_or_the_new_one(write, name, tmp_path, how, stride):
+    path = tmp_path / name
+    write(path)
+    old = path.read_bytes()
+    if name == "checkpoint.h5":
+        path.unlink()  # a finished run is not written again
+    for step in itertools.count(stride, stride):
+        stopped = stopped_at(step, lambda: write(path), tmp_path, how)
+        assert path.exists() or name == "checkpoint.h5"
+        files.check_writable(path)
+        assert set(os.listdir(tmp_path)) <= {name, f".{name}.run.lock"}  # all else is gone
+        if path.exists() and path.read_bytes() != old:
+            break  # the new file
+        if not stopped:
+            break
+    assert step > 5
+    write(path)
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_a_read_only_folder_is_told_before_the_work(tmp_path):
-    folder = tmp_path / "closed"
-    folder.mkdir()
-    folder.chmod(0o555)
-    for above in (tmp_path, *tmp_path.parents):
-        if above.stat().st_uid == os.getuid() and str(above).startswith("/tmp/"):
-            above.chmod(0o755)
-    done = subprocess.run([sys.executable, "-c", READ_ONLY, folder / "a.h5"], capture_output=True, text=True)
-    assert done.stderr == ""
-    told = done.stdout.splitlines()
-    assert len(told) == 2 and all(f"cannot write {folder / 'a.h5'}: Permission denied" in line for line in told), told
+    path, (inward, outward) = tmp_path / "closed" / "a.h5", os.pipe()
+    path.parent.mkdir()
+    path.parent.chmod(0o555)
+
+    def try_to_write(_):
+        if os.getuid() == 0:  # who may write anywhere
+            os.setgid(65534)
+            os.setuid(65534)
+        for write in (files.check_writable, lambda path: files.write_bytes(path, b"")):
+            try:
+                write(path)
+            except OSError as error:
+                os.write(outward, f"{error}\n".encode())
+
+    assert forked(try_to_write, 1) == [0]
+    os.close(outward)
+    with open(inward) as told:
+        lines = told.read().splitlines()
+    assert len(lines) == 2 and all(f"cannot write {path}: Permission denied" in line for line in lines), lines
 
 
 @pytest.mark.parametrize("end", [".h5", ".lhe", ".lhe.gz", ".npy"])

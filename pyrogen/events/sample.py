@@ -17,6 +17,7 @@ from pyrogen.checks import column_index
 from ..checks import DEVICE, DTYPE, TEXT, door, optional, whole
 from .containers import Table, numbers_of, table_of
 from .format import PER_EVENT
+from .networks import check_same_networks
 from .normalisation import check_same_normalisation
 from .validation import (
     check_dimensions,
@@ -154,8 +155,8 @@ class EventSample:
             this: how the error calls this one.
 
         Raises:
-            ValueError: other names or units, not the same of weights, uncertainties and log weights, or LHE files of
-                different cross sections whose weights are in no common unit.
+            ValueError: other names or units, not the same of weights, uncertainties and log weights, log weights of
+                other networks, or LHE files of different cross sections whose weights are in no common unit.
         """
         if not isinstance(other, EventSample):
             raise TypeError(f"other is a {type(other).__name__}; it must be an EventSample")
@@ -169,6 +170,8 @@ class EventSample:
             raise ValueError(
                 f"{what} has {others}, {this} has {mine}; all must have the same (weights=np.ones(N) are neutral)"
             )
+        if self.log_weights is not None:
+            check_same_networks(self.provenance, other.provenance, what, this)
 
     def __len__(self) -> int:
         """Number of events N."""

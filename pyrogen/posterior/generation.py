@@ -16,6 +16,7 @@ import torch
 from pyrogen.bayes.inputs import as_tensor, checked_context
 from pyrogen.checks import require, whole_number
 from pyrogen.events import EventSample, EventWriter
+from pyrogen.events.networks import GENERATOR
 from pyrogen.files import target_of
 from pyrogen.locks import running
 from pyrogen.posterior.fingerprint import UnknownStateError, fingerprint
@@ -82,7 +83,7 @@ def generate_sample(
         uncertainties=uncertainties,
         log_weights=kept,
         provenance={
-            "generator": "pyrogen posterior",
+            "generator": GENERATOR,
             "backend": info.backend,
             "draws": draws,
             "seed": seed,
