@@ -14,6 +14,7 @@ from pyrogen import events
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.hdf5 import structure
 from pyrogen.inference.run.checkpoint import load_checkpoint, save_checkpoint
+from pyrogen.inference.run.curves import Curve
 from pyrogen.posterior.description import check_description
 
 OLD = Path(__file__).parent / "data" / "v1_svi.h5"
@@ -164,7 +165,7 @@ def put(file, name, how):
     elif how == "never written":
         file.create_dataset(name, (10**9, 2), "f8", chunks=(1000, 2))
     elif how == "bomb":
-        file.create_dataset(name, (2**17, 2), "f8", compression="gzip")[...] = 0.0
+        file.create_dataset(name, (2**17, 2), "f8", chunks=(2**14, 2), compression="gzip")[...] = 0.0
     elif how == "large chunk":
         file.create_dataset(name, (10, 2), "f8", chunks=(2**15, 2), maxshape=(None, 2), compression="gzip")[...] = 1.0
     elif how == "null":
@@ -205,6 +206,27 @@ def test_the_labels_of_a_file_count(kind, written, tmp_path):
                     file.attrs[name] = value
             with pytest.raises(pg.FileFormatError, match=r"a\.h5"):
                 pytest.fail(f"{name}, {value}: {FILES[kind][1](path)}")
+
+
+def test_curves_of_a_checkpoint_are_arrays(tmp_path):
+    """As JSON those of a long run took seconds to write; their numbers stay as they are."""
+    rng = np.random.default_rng(0)
+    rows, numbers = Curve(), Curve([0.25])
+    for i in range(200):
+        rows.append([rng.normal(), np.nan if i % 3 else -np.inf])
+        numbers.append(rng.normal())
+    state = {"history": {"loss": rows, "seconds": numbers, "empty": Curve()}, "done": 200}
+    save_checkpoint(tmp_path / "a.h5", IDENTITY, state, {})
+    found, _ = load_checkpoint(tmp_path / "a.h5", IDENTITY)
+    assert found["done"] == 200 and found["history"].keys() == state["history"].keys()
+    for name, curve in state["history"].items():
+        assert np.asarray(found["history"][name]).tobytes() == np.asarray(curve).tobytes()
+        assert len(found["history"][name]) == len(curve)
+    assert np.asarray(rows).shape == (200, 2) and np.asarray(numbers).shape == (201,) and numbers[0] == 0.25
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert len(file["state"]) < 200
+    found["history"]["empty"].append([1.0, 2.0])
+    assert np.asarray(found["history"]["empty"]).tolist() == [[1.0, 2.0]]
 
 
 # --- events in blocks ---------------------------------------------------------------------------------------
