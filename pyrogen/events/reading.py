@@ -11,6 +11,7 @@ from ..checks import require, whole_number
 from ..progress import bar
 from .format import Format, chosen_options, format_of
 from .sample import EventSample
+from .sidecar import check_sidecar
 from .tables import whole
 
 EVENTS_PER_PART = 65_536
@@ -81,6 +82,7 @@ def _parts(
         raise IsADirectoryError(f"{file.path} is a folder; expected a file of events")
     if not file.path.exists():
         raise FileNotFoundError(f"no such file: {file.path}")
+    check_sidecar(file.path)
     return _with_bar(file.parts(whole_number("chunk", chunk, 1), columns, chosen), file.path.name, progress)
 
 
