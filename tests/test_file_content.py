@@ -1,6 +1,6 @@
 """Mutants of pyrogen's HDF5 files: zeroed blocks, flipped bits, other structure. None is read as something else."""
 
-import json
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -8,13 +8,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from test_foreign_hdf5 import put
 
 import pyrogen as pg
 from pyrogen import events
-from pyrogen.bayes.model import BayesianFlow
-from pyrogen.hdf5 import structure
 from pyrogen.inference.run.checkpoint import load_checkpoint, save_checkpoint
-from pyrogen.posterior.description import check_description
+from pyrogen.inference.run.curves import Curve
 
 OLD = Path(__file__).parent / "data" / "v1_svi.h5"
 IDENTITY = {"model": {"flow": "mine"}}
@@ -147,32 +146,6 @@ def change(path, name, how):
     return True
 
 
-def put(file, name, how):
-    """Something in a file that no file of pyrogen's has."""
-    if how == "external link":
-        file[name] = h5py.ExternalLink("other.h5", "/secret")
-    elif how == "soft link":
-        file[name] = h5py.SoftLink("/package_versions")
-    elif how == "hard link":
-        file[name] = file["/"]
-    elif how == "external storage":
-        file.create_dataset(name, (3, 2), "f8", external=[("other.bin", 0, 48)])
-    elif how == "virtual":
-        layout = h5py.VirtualLayout((3, 2), "f8")
-        layout[:] = h5py.VirtualSource(".", name, (3, 2))  # of itself
-        file.create_virtual_dataset(name, layout)
-    elif how == "never written":
-        file.create_dataset(name, (10**9, 2), "f8", chunks=(1000, 2))
-    elif how == "bomb":
-        file.create_dataset(name, (2**17, 2), "f8", compression="gzip")[...] = 0.0
-    elif how == "large chunk":
-        file.create_dataset(name, (10, 2), "f8", chunks=(2**15, 2), maxshape=(None, 2), compression="gzip")[...] = 1.0
-    elif how == "null":
-        file[name] = h5py.Empty("f8")
-    elif how == "text":
-        file[name] = "text"
-
-
 CHANGES = ("remove", "rename", "attribute", "zeros", "negative", "longer", "other type", "null", "text")
 STRUCTURES = ("external link", "soft link", "hard link", "external storage", "virtual", "never written")
 
@@ -205,6 +178,27 @@ def test_the_labels_of_a_file_count(kind, written, tmp_path):
                     file.attrs[name] = value
             with pytest.raises(pg.FileFormatError, match=r"a\.h5"):
                 pytest.fail(f"{name}, {value}: {FILES[kind][1](path)}")
+
+
+def test_curves_of_a_checkpoint_are_arrays(tmp_path):
+    """As JSON those of a long run took seconds to write; their numbers stay as they are."""
+    rng = np.random.default_rng(0)
+    rows, numbers = Curve(), Curve([0.25])
+    for i in range(200):
+        rows.append([rng.normal(), np.nan if i % 3 else -np.inf])
+        numbers.append(rng.normal())
+    state = {"history": {"loss": rows, "seconds": numbers, "empty": Curve()}, "done": 200}
+    save_checkpoint(tmp_path / "a.h5", IDENTITY, state, {})
+    found, _ = load_checkpoint(tmp_path / "a.h5", IDENTITY)
+    assert found["done"] == 200 and found["history"].keys() == state["history"].keys()
+    for name, curve in state["history"].items():
+        assert np.asarray(found["history"][name]).tobytes() == np.asarray(curve).tobytes()
+        assert len(found["history"][name]) == len(curve)
+    assert np.asarray(rows).shape == (200, 2) and np.asarray(numbers).shape == (201,) and numbers[0] == 0.25
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert len(file["state"]) < 200
+    found["history"]["empty"].append([1.0, 2.0])
+    assert np.asarray(found["history"]["empty"]).tolist() == [[1.0, 2.0]]
 
 
 # --- events in blocks ---------------------------------------------------------------------------------------
@@ -259,6 +253,32 @@ def test_files_that_grew_in_steps_are_those_written_at_once(tmp_path, layout):
     assert found[0] == found[1] and found[0]
 
 
+@pytest.mark.parametrize("name", ["a.npy", "a.h5"])
+def test_a_checksum_beside_a_file_is_compared(tmp_path, name):
+    """As sha256sum writes it, in any of its forms."""
+    path, sidecar = tmp_path / name, tmp_path / f"{name}.sha256"
+    events.write(events.EventSample(np.arange(12.0).reshape(6, 2)), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    other = f"{'0' * 64}  b.npy\n"
+    for text in (
+        f"{digest}  {name}\n",
+        f"{other}{digest} *some/{name}\n",
+        f"SHA256 ({name}) = {digest}",
+        digest.upper(),
+    ):
+        sidecar.write_text(text)
+        assert len(events.read(path)) == 6 and len(next(events.stream(path, chunk=2))) == 2
+    for text in ("", "none\n", f"{other}{other}"):
+        sidecar.write_text(text)
+        with pytest.raises(pg.FileFormatError, match=rf"{name}\.sha256 holds no SHA-256 of {name}"):
+            events.read(path)
+    sidecar.write_text(f"{digest}  {name}\n")
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    for read in (events.read, events.stream):
+        with pytest.raises(pg.FileFormatError, match=rf"{name} is damaged, or newer than its checksum: .*{digest}"):
+            read(path)
+
+
 def test_events_are_added_to_files_of_the_first_version(tmp_path):
     path = tmp_path / "a.h5"
     shutil.copy(OLD.with_name("v1_generated.h5"), path)
@@ -267,158 +287,3 @@ def test_events_are_added_to_files_of_the_first_version(tmp_path):
     assert len(events.read(path)) == 2 * len(old) and np.array_equal(events.read(path).values[500:], old.values)
     with h5py.File(path) as file:
         assert file.attrs["pyrogen_format_version"] == 3 and "pyrogen_digest" in file.attrs
-
-
-# --- what stands in files without a digest, and in those that somebody made --------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "values", "told"),
-    [
-        ("weights/loc", lambda v: np.full_like(v, np.nan), "weights: loc holds NaN"),
-        ("weights/scale", lambda v: -v, "weights: scale holds negative numbers"),
-        ("weights/scale", lambda v: v[:5], r"weights: scale has the shape \[5\]"),
-        ("weights/loc", lambda v: v[:, None], r"weights: loc has the shape \[102, 1\]"),
-        ("weights/loc", lambda v: v.astype(int), "weights: loc holds torch.int64"),
-        ("weights/loc", lambda v: "text", "weights: /weights/loc holds no numbers"),
-        ("history/loss", lambda v: "text", "history: /history/loss holds no numbers"),
-        ("initial_weights", lambda v: v[:-1], "model: parameters is a list of 102 weights; it must be one of 101"),
-        ("initial_weights", lambda v: v + np.inf, "initial_weights: it is no vector of finite"),
-        ("flow_buffers/rotations", lambda v: v + np.nan, "model: flow_buffers/rotations holds NaN"),
-    ],
-)
-def test_numbers_that_no_posterior_has(tmp_path, name, values, told):
-    path = tmp_path / "a.h5"
-    shutil.copy(OLD, path)
-    with h5py.File(path, "r+") as file:
-        old = file[name][()]
-        del file[name]
-        file[name] = values(old)
-    with pytest.raises(pg.FileFormatError, match=rf"a\.h5: {told}"):
-        pg.load(path)
-
-
-@pytest.mark.parametrize(
-    ("family", "arrays", "told"),
-    [
-        ("draws", {"draws": (2, 0, 102)}, r"draws has the shape \[2, 0, 102\]"),
-        ("draws", {"draws": (3, 102)}, r"draws has the shape \[3, 102\]"),
-        ("low_rank", {"loc": (102,), "cov_factor": (3, 102), "cov_diag": (102,)}, "cov_factor has the shape"),
-        (
-            "low_rank_precision",
-            {"loc": (102,), "scale": (102,), "vectors": (102, 3), "shrink": (2,)},
-            "vectors has the",
-        ),
-        ("multivariate", {"loc": (102,), "scale_tril": (102, 2)}, "scale_tril has the shape"),
-        ("point", {"loc": (101,)}, "loc has the shape"),
-        ("none", {"loc": (102,)}, "unknown family 'none'"),
-    ],
-)
-def test_arrays_of_other_shapes(tmp_path, family, arrays, told):
-    path = tmp_path / "a.h5"
-    shutil.copy(OLD, path)
-    with h5py.File(path, "r+") as file:
-        del file["weights"]
-        file.attrs["family"] = family
-        for name, shape in arrays.items():
-            file[f"weights/{name}"] = np.ones(shape, np.float32)
-    with pytest.raises(pg.FileFormatError, match=rf"a\.h5: weights: {told}"):
-        pg.load(path)
-
-
-def change_json(path, name, entry, value):
-    shutil.copy(OLD, path)
-    with h5py.File(path, "r+") as file:
-        content = json.loads(file[name][()].tobytes())
-        place = content
-        *outer, last = entry
-        for key in outer:
-            place = place[key]
-        place[last] = value
-        del file[name]
-        file[name] = np.frombuffer(json.dumps(content).encode(), np.uint8)
-
-
-@pytest.mark.parametrize("value", [None, "text", -1, 0.5, [], [[1]], {}, {"a": 1}, True, 10**12])
-def test_json_of_the_wrong_type_names_file_and_entry(tmp_path, value):
-    """Every entry of the description and of the record; some may have several types."""
-    path, refused = tmp_path / "a.h5", 0
-    with h5py.File(OLD) as file:
-        content = {name: json.loads(file[name][()].tobytes()) for name in ("model", "info")}
-    entries = [(name, (key,)) for name in content for key in content[name]]
-    entries += [("model", (key, inner)) for key in ("flow_config", "preprocessing") for inner in content["model"][key]]
-    for name, entry in entries:
-        change_json(path, name, entry, value)
-        try:
-            pg.load(path)
-        except pg.FileFormatError as error:
-            assert str(error).startswith(f"{path}: {name}: "), error
-            refused += 1
-    assert refused >= 15
-
-
-def test_a_description_may_not_ask_for_more_than_the_file_holds():
-    description = json.loads(json.dumps(pg.load(OLD).model.describe()))
-    check_description(description, 102)
-    part = {"kind": "chain", "parts": [{"kind": "identity"}] * 1001}
-    wrong = [description | {"preprocessing": part}]
-    for name, value in {"blocks": 10**9, "hidden": [10**9], "features": 10**9, "bins": 10**9, "context": 10**9}.items():
-        wrong.append(description | {"flow_config": description["flow_config"] | {name: value}})
-    for one in wrong:
-        with pytest.raises(ValueError, match="it must be (possible with the 102 weights|at most 1000 parts)"):
-            check_description(one, 102)
-    for flow in (
-        pg.CouplingFlow(1, 1, ()),
-        pg.CouplingFlow(9, 3, (5, 7), context=4),
-        pg.CouplingFlow(4, 2, (3,), "rqs"),
-    ):
-        model = BayesianFlow(flow).prepare(torch.rand(50, flow.config["features"]))
-        check_description(json.loads(json.dumps(model.describe())), model.weights)
-
-
-# --- a user's own files --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", ["external storage", "virtual", "never written", "bomb", "large chunk"])
-def test_tables_that_are_not_in_the_file_are_refused(monkeypatch, tmp_path, how):
-    monkeypatch.setattr(structure, "FREE", 2**18)
-    monkeypatch.setattr(structure, "LARGEST_CHUNK", 2**18)
-    (tmp_path / "other.bin").write_bytes(bytes(48))
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        put(file, "table", how)
-    told = {
-        "external storage": "stored in another file, 'other.bin'",
-        "virtual": "a virtual dataset",
-        "never written": "not all of it was written",
-        "bomb": "declares arrays of 2,097,152 bytes",
-        "large chunk": "has chunks of 524,288 bytes",
-    }
-    for dataset in (None, "table"):
-        with pytest.raises(pg.FileFormatError, match=rf"a\.h5.*{told[how]}"):
-            events.read(tmp_path / "a.h5", dataset)
-
-
-@pytest.mark.parametrize("how", ["external link", "soft link"])
-def test_links_are_not_followed(tmp_path, how):
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["secret"] = np.ones((3, 2))
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["package_versions"] = np.zeros((3, 2))
-        put(file, "link", how)
-        put(file, "weighted/weights", how)
-        file["weighted/table"] = np.zeros((3, 2))
-        file["columns/x"] = np.zeros(3)
-        put(file, "columns/y", how)
-    for dataset in ("link", "link/secret", "weighted/table", "columns"):
-        with pytest.raises(pg.FileFormatError, match=r"a\.h5: /.* is a link to .*; pyrogen follows no links"):
-            events.read(tmp_path / "a.h5", dataset)
-    assert not events.read(tmp_path / "a.h5", "package_versions").values.any()  # a link elsewhere does no harm
-
-
-def test_sizes_that_are_right_are_read(tmp_path):
-    """Equal numbers compress far: below a bound they are what they are."""
-    zeros = events.EventSample(np.zeros((200_000, 4)))
-    events.write(zeros, tmp_path / "a.h5")
-    size = (tmp_path / "a.h5").stat().st_size
-    assert zeros.values.nbytes > structure.LARGEST_RATIO * size and zeros.values.nbytes < structure.FREE
-    assert np.array_equal(events.read(tmp_path / "a.h5").values, zeros.values)

@@ -68,21 +68,24 @@ class Hdf5(Format, suffixes=(".h5", ".hdf5")):
 
     * ``layout``: ``"columns"`` (the default) or ``"rows"``; of a file that is appended to, its own.
 
-    Layout ``"columns"`` of pyrogen's own file, kind ``"events"``, version 1 (root attributes as in
-    :mod:`pyrogen.hdf5`); all datasets grow, chunked, with gzip and fletcher32 checksums::
+    Layout ``"columns"`` of pyrogen's own file, kind ``"events"``, version 3 (root attributes as in
+    :mod:`pyrogen.hdf5`); all tables grow, chunked, with gzip and fletcher32 checksums::
 
         values          [N, d] float64
         weights         [N] float64, where the sample has weights
         uncertainties   [N] float64, relative, where the sample has them
         log_weights     [N, K] float64, of K posterior draws, where the sample has them
+        digests/values  [blocks, 32] uint8: the SHA-256 of each block of rows, of every table; attribute rows_per_block
         names           JSON (UTF-8 bytes), a list of d strings
         units           JSON (UTF-8 bytes), a list of d strings
         provenance      JSON (UTF-8 bytes), an object
 
-    Layout ``"rows"``, version 2, has one table in place of the first four, which pandas reads with
+    Layout ``"rows"`` has one table in place of the first four, which pandas reads with
     ``pandas.DataFrame(file["events"][:])``::
 
         events          [N] records of float64: the columns, then weight, uncertainty, log_weight_0, log_weight_1, ...
+
+    Files of version 1 (columns) and 2 (rows) have no digests; they are read as ever.
 
     A user's own file is read where it holds exactly one table, anywhere in it:
 

@@ -11,6 +11,7 @@ from ..checks import BOOLEAN, NATURAL, PATH, TEXT, door, each, optional
 from ..progress import bar
 from .format import Format, chosen_options, format_of
 from .sample import EventSample
+from .sidecar import check_sidecar
 from .tables import whole
 
 EVENTS_PER_PART = 65_536
@@ -83,6 +84,7 @@ def _parts(
         raise IsADirectoryError(f"{file.path} is a folder; expected a file of events")
     if not file.path.exists():
         raise FileNotFoundError(f"no such file: {file.path}")
+    check_sidecar(file.path)
     return _with_bar(file.parts(chunk, columns, chosen), file.path.name, progress)
 
 

@@ -142,7 +142,7 @@ def write_empty_hdf5(path: str | os.PathLike[str], kind: Kind, fill: Callable[[h
         except RuntimeError as error:  # what h5py makes of an error of the disk
             raise OSError(str(error)) from error
         with open(temporary, "rb+") as stream:
-            # Reserved now: a mapped file that runs into a full disk later kills its process.
+            # Reserved now: that the disk is too small is found before any work is done.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(stream.fileno(), 0, max(temporary.stat().st_size, room))
 

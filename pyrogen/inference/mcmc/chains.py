@@ -12,16 +12,13 @@ import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
+from pyrogen.files import FileFormatError
 from pyrogen.inference.mcmc.contract import Kernel, State
 from pyrogen.inference.mcmc.judge import find_problems
 from pyrogen.inference.problems import SamplingError, report
 from pyrogen.inference.run.adam import Adam
-from pyrogen.inference.run.checkpoint import (
-    load_checkpoint,
-    name_of,
-    run_identity,
-    save_checkpoint,
-)
+from pyrogen.inference.run.checkpoint import load_checkpoint, name_of, run_identity, save_checkpoint
+from pyrogen.inference.run.curves import Curve
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.run.draw_store import DrawStore
 from pyrogen.inference.run.going_on import weights_digests
@@ -44,7 +41,7 @@ class SamplingRun:
     kernel: Kernel
     model: BayesianFlow
     data: TrainingData
-    statistics: dict[str, list[list[float]]] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict)
     done: int = 0  # transitions, warm-up included
     seconds: float = 0.0
 
@@ -90,7 +87,7 @@ class SamplingRun:
             while self.done < self.total:
                 row = self.transition(state)
                 for name, values in row.items():
-                    self.statistics.setdefault(name, []).append(values.tolist())
+                    self.statistics.setdefault(name, Curve()).append(values.tolist())
                 if self.done >= kernel.warmup:
                     store.append(self.target.theta(state["position"]))
                 self.done += 1
@@ -195,6 +192,11 @@ class SamplingRun:
             position = adam.run(self.target, position, self.generator, kernel.progress)
         return position
 
+    @property
+    def draws_done(self) -> int:
+        """Draws of each chain that were made."""
+        return max(self.done - self.kernel.warmup, 0)
+
     def _resume(self) -> tuple[DrawStore, State]:
         """The state in the checkpoint, or a fresh one."""
         kernel = self.kernel
@@ -212,6 +214,11 @@ class SamplingRun:
         self.potential.gradients, self.name = saved["gradients"], saved["run"]
         self.generator.set_state(tensors.pop("generator"))
         store = self.draw_store(shape, self.model.dtype, path, self.name, saved["checksums"])
+        if store.kept != self.draws_done:
+            raise FileFormatError(
+                f"{kernel.checkpoint} is damaged: it counts {store.kept} draws in {path}, but {self.draws_done} "
+                "were made"
+            )
         return store, {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
 
     def _save(self, store: DrawStore, state: State) -> None:

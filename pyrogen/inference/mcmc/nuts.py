@@ -98,6 +98,11 @@ class NutsRun(SamplingRun):
 
     draw_store = ChainStore
 
+    @property
+    def draws_done(self) -> int:
+        """Draws of all chains that are finished."""
+        return len(self.statistics.get("potential", [])) * self.kernel.draws
+
     def sample_chains(self) -> Tensor:
         """All transitions of one chain after another, from the first that the checkpoint does not hold."""
         chains = self.kernel.chains

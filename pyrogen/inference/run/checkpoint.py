@@ -17,6 +17,7 @@ from torch import Tensor
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.flows import CouplingFlow
 from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_array, write_hdf5, write_json
+from pyrogen.inference.run.curves import Curve
 from pyrogen.inference.run.data import TrainingData
 
 KIND = Kind("checkpoint", version=3, sealed=3)
@@ -77,13 +78,20 @@ def save_checkpoint(
     Args:
         path: the file.
         identity: what the run is (model, settings, data), in JSON types; :func:`load_checkpoint` compares it.
-        state: counters and curves, in JSON types.
+        state: counters in JSON types, and curves (:class:`~pyrogen.inference.run.curves.Curve`), which are stored as
+            arrays: a long run writes them again and again.
         tensors: all tensors of the run's state, by name.
     """
 
+    curves: list[tuple[list[str], Curve]] = []
+    counters = _without_curves(state, [], curves)
+
     def fill(file: h5py.File) -> None:
         write_json(file, "identity", identity)
-        write_json(file, "state", state)
+        write_json(file, "state", counters)
+        write_json(file, "curves", [place for place, _ in curves])
+        for i, (_, curve) in enumerate(curves):
+            write_array(file, f"curve/{i}", curve)
         group = file.create_group("tensors")
         for name, tensor in tensors.items():
             write_array(group, name, tensor.detach().cpu().numpy())
@@ -122,7 +130,25 @@ def load_checkpoint(
                 + "\nRepeat that run's model, settings and data to go on with it, or give another checkpoint file."
             )
         tensors = {name: torch.from_numpy(np.array(data[()])) for name, data in file["tensors"].items()}
-        return {"run": name_of(saved)} | read_json(file, "state"), tensors
+        state = read_json(file, "state")
+        # Until version 2 curves were lists in the state.
+        for i, (*outer, last) in enumerate(read_json(file, "curves") if "curves" in file else ()):
+            place = state
+            for name in outer:
+                place = place[name]
+            place[last] = Curve(file[f"curve/{i}"][()])
+        return {"run": name_of(saved)} | state, tensors
+
+
+def _without_curves(state: Mapping[str, Any], where: list[str], found: list[tuple[list[str], Curve]]) -> dict[str, Any]:
+    """The state without its curves, which go to ``found`` with the names that lead to them."""
+    left: dict[str, Any] = {}
+    for name, value in state.items():
+        if isinstance(value, Curve):
+            found.append(([*where, name], value))
+        else:
+            left[name] = _without_curves(value, [*where, name], found) if isinstance(value, Mapping) else value
+    return left
 
 
 def _up_to_date(identity: dict[str, Any]) -> dict[str, Any]:

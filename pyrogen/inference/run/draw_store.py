@@ -1,9 +1,12 @@
-"""Storage of weight draws while a sampler runs: in memory, or streamed to an HDF5 file."""
+"""Storage of weight draws while a sampler runs: in memory, and from time to time in an HDF5 file."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -11,27 +14,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrogen.files import FileFormatError
+from pyrogen.files import FileFormatError, naming_failed_write
 from pyrogen.hdf5 import Kind, open_hdf5, write_empty_hdf5
 
 KIND = Kind("draws", version=2, sealed=2, apart=("draws",))  # whose digests stand in the checkpoint
+IN_MEMORY = 2**30
+"""Draws of more bytes lie in a scratch file without a name, which the system takes into memory as far as it likes."""
+
+Block = tuple[int, int, str | int]
 
 
 class DrawStore:
     """Room for draws ``[chains, draws, P]``, of which the first ``kept`` of every chain are filled.
 
-    With a path, the draws lie in an HDF5 file whose structure is complete from the beginning: the dataset is
-    contiguous, allocated at once and mapped into memory, so that a run holds in memory only what the system likes to,
-    and a process killed in the middle of a write leaves a whole file. How many of its draws count, and their
-    checksums, stand in the run's checkpoint (:attr:`checksums`).
+    With a path, :meth:`flush` writes the draws to an HDF5 file whose structure is complete from the beginning: the
+    dataset is contiguous and allocated at once, so a process killed in the middle of a write leaves a whole file. How
+    many of its draws count, and their digests, stand in the run's checkpoint (:attr:`checksums`). The draws of the run
+    never are the file itself: whatever others do to it, they stay what they were.
 
     Args:
         shape: ``(chains, draws, P)``.
         dtype: type of the draws.
         path: the HDF5 file, or None for memory.
         run: digest of the run's identity; a file of another run is refused.
-        checksums: ``[(first, last, crc32), ...]`` of the blocks that count, where the run goes on from a checkpoint;
-            None where it begins.
+        checksums: ``[(first, last, SHA-256), ...]`` of the blocks that count, where the run goes on from a checkpoint
+            (a CRC-32 in those of version 1 and 2); None where it begins.
 
     Raises:
         FileFormatError: the file is missing, foreign, of another run, or a block fails its checksum.
@@ -44,12 +51,14 @@ class DrawStore:
         dtype: torch.dtype,
         path: Path | None = None,
         run: str = "",
-        checksums: list[tuple[int, int, int]] | None = None,
+        checksums: list[Block] | None = None,
     ) -> None:
         self.path = path
-        self.checksums = [tuple(block) for block in checksums or []]
-        self._flushed = self.kept = self.checksums[-1][1] if self.checksums else 0
-        self._map: np.memmap | None = None
+        self.checksums: list[Block] = [(first, last, value) for first, last, value in checksums or []]
+        ends = [0, *(last for _, last, _ in self.checksums)]
+        if [first for first, _, _ in self.checksums] != ends[:-1]:
+            raise FileFormatError(f"the checkpoint of {path} has no whole list of the draws that count")
+        self._flushed = self.kept = ends[-1]
         numbers = np.dtype(str(dtype).removeprefix("torch."))
         if path is None:
             self.draws = torch.zeros(shape, dtype=dtype)
@@ -66,11 +75,16 @@ class DrawStore:
                     f"{path} holds draws {found[0]} of another run; this one needs {shape}. "
                     "Give another checkpoint file"
                 )
-            offset = dataset.id.get_offset()
-        self._map = np.memmap(path, numbers, "r+", offset, shape)
-        self.draws = torch.from_numpy(self._map)
+            self._offset = dataset.id.get_offset()
+        self.draws = torch.from_numpy(_room(shape, numbers, path))
+        self._file = open(path, "r+b", buffering=0)  # noqa: SIM115 (open as long as the store lives)
         for first, last, checksum in self.checksums:
-            if self._checksum(first, last) != checksum:
+            for at, piece in self._pieces(first, last):
+                self._file.seek(at)
+                rest = piece
+                while size := self._file.readinto(rest):
+                    rest = rest[size:]
+            if self._checksum(first, last, crc=isinstance(checksum, int)) != checksum:
                 raise FileFormatError(
                     f"{path} is damaged: draws {first} to {last - 1} do not have the checksum on record in the "
                     "checkpoint. Delete both files to start afresh"
@@ -109,24 +123,52 @@ class DrawStore:
         self.kept += 1
 
     def flush(self) -> None:
-        """Bring all draws to the disk; what was flushed survives the process."""
-        if self._map is None:
-            return
-        if self.kept > self._flushed:
-            self.checksums.append((self._flushed, self.kept, self._checksum(self._flushed, self.kept)))
-            self._flushed = self.kept
-        self._map.flush()
-        descriptor = os.open(str(self.path), os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        """Bring all draws to the disk; what was flushed survives the process.
 
-    def _checksum(self, first: int, last: int) -> int:
-        value = 0
-        for chain in self.draws:
-            value = zlib.crc32(np.ascontiguousarray(chain[first:last].numpy()).data, value)
-        return value
+        Raises:
+            FileFormatError: somebody else changed the file meanwhile; the draws in memory are as they were.
+            OSError: the disk is full or read-only.
+        """
+        if self.path is None or self.kept == self._flushed:
+            return
+        self._check_there()
+        with naming_failed_write(self.path):
+            for at, piece in self._pieces(self._flushed, self.kept):
+                self._file.seek(at)
+                rest = piece
+                while len(rest):
+                    rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        self.checksums.append((self._flushed, self.kept, self._checksum(self._flushed, self.kept)))
+        self._flushed = self.kept
+
+    def _check_there(self) -> None:
+        own = os.fstat(self._file.fileno())
+        whole = own.st_size >= self._offset + self.draws.numel() * self.draws.element_size()
+        if not (whole and self.path is not None and self.path.exists() and os.path.samestat(own, self.path.stat())):
+            raise FileFormatError(
+                f"{self.path} was removed, replaced or cut short by somebody else, and no draws can be added to it. "
+                "Delete it and its checkpoint to start afresh"
+            )
+
+    def _pieces(self, first: int, last: int) -> Iterator[tuple[int, memoryview]]:
+        """Where the draws from ``first`` to ``last - 1`` lie in the file, and their bytes in memory."""
+        flat = self.draws.flatten(0, 1).numpy()
+        for start, stop in self._rows(first, last):
+            rows = flat[start:stop]
+            yield self._offset + start * flat[0].nbytes, rows.reshape(-1).view(np.uint8).data
+
+    def _rows(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The draws from ``first`` to ``last - 1`` of every chain, counted through chain after chain."""
+        length = self.draws.shape[1]
+        return [(c * length + first, c * length + last) for c in range(len(self.draws))]
+
+    def _checksum(self, first: int, last: int, crc: bool = False) -> str | int:
+        value, digest = 0, hashlib.sha256()
+        for _, piece in self._pieces(first, last):
+            value = zlib.crc32(piece, value) if crc else 0
+            digest.update(piece)
+        return value if crc else digest.hexdigest()
 
 
 class ChainStore(DrawStore):
@@ -137,5 +179,18 @@ class ChainStore(DrawStore):
         self.draws[divmod(self.kept, self.draws.shape[1])] = theta.to(self.draws)
         self.kept += 1
 
-    def _checksum(self, first: int, last: int) -> int:
-        return zlib.crc32(self.draws.flatten(0, 1)[first:last].numpy().data)
+    def _rows(self, first: int, last: int) -> list[tuple[int, int]]:
+        return [(first, last)]
+
+
+def _room(shape: tuple[int, int, int], numbers: np.dtype, path: Path) -> np.ndarray:
+    """Room for draws that nobody else has access to."""
+    size = int(np.prod(shape)) * numbers.itemsize
+    if size <= IN_MEMORY:
+        return np.zeros(shape, numbers)
+    with naming_failed_write(path), tempfile.TemporaryFile(dir=path.parent) as scratch:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(scratch.fileno(), 0, size)  # a mapped file on a full disk would kill the process
+        else:
+            scratch.truncate(size)
+        return np.memmap(scratch, numbers, "r+", 0, shape)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyrogen.inference.problems import TrainingDivergedError
 from pyrogen.inference.run.checkpoint import load_checkpoint, save_checkpoint
+from pyrogen.inference.run.curves import Curve
 from pyrogen.inference.run.stopping import SafePoints
 from pyrogen.inference.vi.objective import Objective, Step
 from pyrogen.inference.vi.settings import SVISettings
@@ -54,7 +55,7 @@ class Training:
     ) -> None:
         self.settings, self.objective, self.identity, self.label = settings, objective, identity, label
         self.advance = advance or objective.step
-        self.history: dict[str, list[Any]] = {name: [] for name in CURVES}
+        self.history = {name: Curve() for name in CURVES}
         self.best_loss = np.full(objective.networks, np.inf)
         self.best_epoch = np.zeros(objective.networks, dtype=int)
         self._unsaved: tuple[dict[str, Any], dict[str, Tensor]] | None = None
@@ -215,7 +216,7 @@ class Training:
         for name in CURVES:
             rows = state["history"].get(name, missing)
             # Files of the first version have numbers in place of rows of one number.
-            self.history[name] = rows if name == "seconds" else np.reshape(rows, (len(rows), networks)).tolist()
+            self.history[name] = Curve(rows if name == "seconds" else np.reshape(rows, (len(rows), networks)))
         self.best_loss = np.reshape(state.get("best_loss", self.best_loss), networks).astype(float)
         self.best_epoch = np.reshape(state.get("best_epoch", self.best_epoch), networks).astype(int)
         self.objective.load_adam({name: value for name, value in tensors.items() if name.startswith("adam.")})
