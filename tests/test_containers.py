@@ -280,6 +280,24 @@ def test_columns_are_chosen_by_name(trained):
             posterior.log_prob(other)
 
 
+def test_conditions_are_chosen_by_name(trained, tmp_path):
+    frame, _ = trained
+    events, context = frame[["pt", "eta"]], frame.assign(a=frame.pt - 1, b=frame.eta * 2)[["a", "b"]]
+    model = pg.BayesianFlow(pg.CouplingFlow(2, blocks=1, hidden=(4,), context=2))
+    shuffled = context.sample(frac=1, random_state=0)  # the rows follow the labels
+    posterior = pg.SVI(epochs=1, progress=False).fit(model, events, context=shuffled)
+    posterior.save(tmp_path / "a.h5")
+    for same in (posterior, pg.load(tmp_path / "a.h5")):
+        assert same.info.context_names == ("a", "b")
+        expected = same.log_prob(events.to_numpy(), context=context.to_numpy())
+        assert torch.equal(same.log_prob(events, context=shuffled[["b", "a"]]), expected)
+        with pytest.raises(ValueError, match=r"columns of context are \('a', 'c'\), .* trained on \('a', 'b'\)"):
+            same.log_prob(events, context=context.rename(columns={"b": "c"}))
+    for n, given in ((200, context), (20, context[:20])):
+        pg.load(tmp_path / "a.h5").generate_to(tmp_path / "b.h5", n, draws=2, context=given)
+        assert len(pg.events.read(tmp_path / "b.h5")) == n
+
+
 def test_units_of_the_training(trained):
     frame, posterior = trained
     model, events = posterior.model, EventSample(frame, units=["GeV", ""])

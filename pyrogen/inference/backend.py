@@ -245,6 +245,7 @@ class Backend(ABC):
             settings=self.describe(),
             names=data.names,
             units=data.units,
+            context_names=data.context_names,
             **{"data_sha256": data.digest} | entries,
         )
         return Posterior(model, weights, history, info, progress=self.progress)

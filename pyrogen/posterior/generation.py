@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyrogen.bayes.inputs import checked_context
 from pyrogen.checks import whole_number
 from pyrogen.events import EventSample, EventWriter, read
 from pyrogen.files import write_bytes
@@ -91,7 +90,7 @@ def generate_to_file(
     are there. At the end they are put together in the file, which appears in one piece, and the folder goes.
     """
     path, writer = Path(path), EventWriter(path, **layout)  # which checks its arguments before any work is done
-    context = checked_context(context, predictor.model.context, n)
+    context = predictor.conditions(context, n)
     parts = -(-n // whole_number("chunk", chunk, draws))
     bounds = np.linspace(0, n, parts + 1).round().astype(int)
     job = {

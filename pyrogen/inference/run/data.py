@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events
+from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events, named_columns
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.events import EventSample, EventsLike, check_events, check_weights
 from pyrogen.events.containers import numbers_of, table_of
@@ -25,6 +25,7 @@ class TrainingData:
         context: conditions ``[N, k]`` or None.
         names, units: column names and units, where the events had them.
         digest: SHA-256 of all numbers, by which a checkpoint knows its data.
+        context_names: column names of the conditions, where they had them.
     """
 
     events: Tensor
@@ -33,6 +34,7 @@ class TrainingData:
     names: tuple[str, ...] | None
     units: tuple[str, ...] | None
     digest: str
+    context_names: tuple[str, ...] | None = None
 
     @classmethod
     def check(
@@ -58,6 +60,7 @@ class TrainingData:
                     f"the weights have an effective sample size (sum w)^2 / sum w^2 of {effective:.3g}: positive and "
                     "negative weights cancel almost completely, and nothing is left to learn from"
                 )
+        context_names = None if context is None else named_columns(table_of(context, "context"))
         context = checked_context(context, model.context, n, table.labels, spread=False)
         tensors = {
             name: as_tensor(value, dtype, device)
@@ -71,7 +74,15 @@ class TrainingData:
         for name, tensor in tensors.items():
             digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
-        return cls(tensors["events"], tensors.get("weights"), tensors.get("context"), names, units, digest.hexdigest())
+        return cls(
+            tensors["events"],
+            tensors.get("weights"),
+            tensors.get("context"),
+            names,
+            units,
+            digest.hexdigest(),
+            context_names,
+        )
 
 
 def prepare(
@@ -152,7 +163,7 @@ def prepare_many(
     check_on_support(model, events.flatten(0, 1))
     digests = tuple(part.digest for part in parts)
     together = hashlib.sha256("".join(digests).encode()).hexdigest()
-    return model, ManySamples(events, None, None, parts[0].names, parts[0].units, together, digests)
+    return model, ManySamples(events, None, None, parts[0].names, parts[0].units, together, digests=digests)
 
 
 def prepare_together(model: BayesianFlow, samples: Any, dtype: torch.dtype | None, device: str) -> BayesianFlow:
