@@ -29,9 +29,9 @@ def checked_events(events: Any, features: int | None, what: str = "events") -> T
         ValueError: as :func:`pyrogen.events.check_events`.
         TypeError: no real numbers.
     """
-    table = table_of(events, what)
-    values = events if isinstance(events, Tensor) else table.values  # a tensor may stay on its device
-    values = as_rows(values, features)
+    # A tensor stays on its device.
+    table = Table(events) if isinstance(events, Tensor) else table_of(events, what)  # type: ignore[arg-type]
+    values = as_rows(table.values, features)
     check_events(values, features, what, table.names)
     return replace(table, values=values)
 
@@ -50,9 +50,11 @@ def in_order(
     Raises:
         ValueError: other names, or columns in another unit.
     """
+    if trained is None or isinstance(values, Tensor):
+        return values
     table = table_of(values, what)
     names = named_columns(table)
-    if trained is None or names is None:
+    if names is None:
         return values
     if sorted(names) != sorted(trained):
         raise ValueError(

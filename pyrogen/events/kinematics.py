@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .containers import table_of
+from .containers import Table, check_same_order, table_of
 from .sample import EventSample
 
 COMPONENTS = ("px", "py", "pz", "E")
@@ -53,10 +53,14 @@ def pair_momenta(events: Any, lepton_mass: float = 0.0) -> tuple[Tensor, Tensor]
         lepton_mass: in GeV.
 
     Raises:
-        ValueError: other than four or six columns.
+        ValueError: other than four or six columns, or the four in another order.
     """
-    x = events if isinstance(events, Tensor) else torch.as_tensor(np.array(table_of(events).values))
-    x = x.double()
+    if isinstance(events, Tensor):
+        x = events.double()
+    else:
+        table = table_of(events)
+        check_same_order("the sample", table, "a lepton pair", Table(table.values, PAIR_COLUMNS))
+        x = torch.as_tensor(np.array(table.values)).double()
     if x.ndim != 2 or x.shape[1] not in (4, 6):
         raise ValueError(f"a lepton pair has 4 columns (balanced) or 6 (px, py, pz of both); got {list(x.shape)}")
     plus = x[:, :3]
