@@ -138,6 +138,9 @@ def test_units_that_are_none_and_weights_with_a_unit():
     assert np.array_equal(EventSample(VALUES, weights=Pint(WEIGHTS, "dimensionless")).weights, WEIGHTS)
     with pytest.raises(ValueError, match="weights: the unit pb would be lost"):
         EventSample(VALUES, weights=Astropy.of(WEIGHTS, "pb"))
+    for values in ({"a": VALUES[:, 0], "weight": Pint(WEIGHTS, "pb")},):
+        with pytest.raises(ValueError, match="the unit pb of 'weight' would be lost"):
+            EventSample(values)
 
 
 def test_names_of_a_data_array_and_whole_numbers_for_names():
@@ -201,6 +204,39 @@ def test_containers_that_are_no_table(values, error, message):
         EventSample(values)
 
 
+def test_a_data_array_on_its_side():
+    array = xarray.DataArray(VALUES.T, dims=("feature", "event"), coords={"feature": ["a", "b"]})
+    with pytest.raises(ValueError, match="names stand along the first dimension 'feature'; give its transpose"):
+        EventSample(array)
+    assert EventSample(array.T).names == ("a", "b")
+
+
+def test_a_sample_of_a_sample_and_lists_of_tensors():
+    sample = EventSample(VALUES, ["a", "b"], ["GeV", ""], WEIGHTS, provenance={"made": "by hand"})
+    same = EventSample(sample)
+    assert same.names == sample.names and same.units == sample.units and same.provenance == sample.provenance
+    assert np.array_equal(same.weights, WEIGHTS) and EventSample(sample, weights=WEIGHTS * 2).weights[0] == 1
+    rows = [torch.tensor(row, requires_grad=True) for row in VALUES]
+    assert np.array_equal(EventSample(rows).values, VALUES)
+
+
+def test_rows_chosen_by_pandas_and_masks():
+    frame = frame_of(6)
+    sample = EventSample(frame)
+    assert sample[frame.x > 3].values[:, 0].tolist() == [4, 5]
+    with pytest.raises(ValueError, match="the selection of rows: the row labels .* are in no order"):
+        sample[(frame.x > 3).sample(frac=1, random_state=1)]
+    with pytest.raises(ValueError, match="the selection of rows: 1 of 6 rows have masked"):
+        sample[np.ma.masked_array(frame.x > 3, frame.x == 2)]
+
+
+def test_pairs_of_leptons_in_another_order():
+    columns = dict(zip(pg.events.kinematics.PAIR_COLUMNS, np.ones((4, 3)), strict=True))
+    pg.events.pair_momenta(columns)
+    with pytest.raises(ValueError, match=r"a lepton pair has the columns px_e\+, .* in another order: pz_e-, "):
+        pg.events.pair_momenta(dict(reversed(columns.items())))
+
+
 def test_names_given_too():
     frame = pandas.DataFrame(VALUES, columns=["a", "b"])
     assert EventSample(frame, ["pt", "eta"]).names == ("pt", "eta")
@@ -240,117 +276,6 @@ def test_weights_in_another_order_follow_the_labels():
     assert np.array_equal(EventSample(twice[["x", "y"]], weights=twice.w).weights, np.tile(frame.w, 2))
     with pytest.raises(ValueError, match="row labels"):
         EventSample(twice[["x", "y"]], weights=pandas.concat([frame, frame[::-1]]).w)
-
-
-# --- the doors ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def trained():
-    torch.manual_seed(0)
-    frame = pandas.DataFrame({"pt": torch.randn(200), "eta": 5 + torch.randn(200), "weight": 1.0})
-    model = pg.BayesianFlow(pg.CouplingFlow(2, blocks=2, hidden=(4,)))
-    return frame, pg.SVI(epochs=2, progress=False).fit(model, frame)
-
-
-def test_a_frame_trains_with_its_names_and_weights(trained):
-    frame, posterior = trained
-    assert posterior.info.names == ("pt", "eta")
-    weighted = frame.assign(weight=np.where(np.arange(200) < 100, 1.0, 3.0))
-    model, svi = posterior.model, pg.SVI(epochs=1, progress=False)
-    a = svi.fit(model, weighted)
-    b = svi.fit(model, frame[["pt", "eta"]].to_numpy(), weights=weighted.weight.to_numpy())
-    c = svi.fit(model, frame[["pt", "eta"]], weights=weighted.weight.sample(frac=1, random_state=0))
-    assert a.info.effective_size == b.info.effective_size == c.info.effective_size < 200
-    assert torch.equal(a.weights.arrays["loc"], b.weights.arrays["loc"])
-    assert torch.equal(a.weights.arrays["loc"], c.weights.arrays["loc"])
-
-
-def test_columns_are_chosen_by_name(trained):
-    frame, posterior = trained
-    events = frame[["pt", "eta"]]
-    expected = posterior.log_prob(events.to_numpy())
-    assert torch.equal(posterior.log_prob(events[["eta", "pt"]]), expected)
-    assert torch.equal(posterior.log_prob(EventSample(events[["eta", "pt"]])), expected)
-    assert torch.equal(posterior.log_prob(events.rename(columns={"pt": "x0", "eta": "x1"})), expected)
-    diagnostics = pg.diagnostics
-    assert diagnostics.elpd(posterior, events[["eta", "pt"]]).mean == diagnostics.elpd(posterior, events).mean
-    for other in (events.rename(columns={"eta": "phi"}), frame.assign(run=1)):
-        with pytest.raises(ValueError, match=r"but the posterior was trained on \('pt', 'eta'\); choose them by name"):
-            posterior.log_prob(other)
-
-
-def test_units_of_the_training(trained):
-    frame, posterior = trained
-    model, events = posterior.model, EventSample(frame, units=["GeV", ""])
-    in_gev = pg.SVI(epochs=1, progress=False).fit(model, events)
-    in_gev.log_prob(events), in_gev.log_prob(frame)
-    with pytest.raises(ValueError, match="column pt is in MeV, but the posterior was trained in GeV; convert it"):
-        in_gev.log_prob(EventSample(frame, units=["MeV", ""]))
-
-
-def test_two_samples_with_their_columns_in_another_order(trained):
-    frame, _ = trained
-    for compare in (pg.diagnostics.wasserstein, lambda a, b: pg.diagnostics.train_classifier(a, b)):
-        with pytest.raises(ValueError, match="has the columns pt, eta, .* in another order: eta, pt"):
-            compare(frame[["pt", "eta"]], frame[["eta", "pt"]])
-    weighted = frame.assign(weight=np.where(frame.pt > 0, 1.0, 0.0))
-    assert pg.diagnostics.wasserstein(frame, weighted)[0] > 0.3
-
-
-def test_weights_in_a_frame_are_not_lost(trained):
-    frame, posterior = trained
-    for call in (
-        lambda: pg.diagnostics.elpd(posterior, frame),
-        lambda: pg.to_inference_data(posterior, observed=frame),
-        lambda: pg.SVI(epochs=1, progress=False).fit(
-            pg.BayesianFlow(pg.CouplingFlow(2, blocks=1, hidden=(4,), context=3)), frame[["pt", "eta"]], context=frame
-        ),
-    ):
-        with pytest.raises(ValueError, match="weights"):
-            call()
-
-
-# --- one dimension -----------------------------------------------------------------------------------------------
-
-
-def test_one_feature_in_one_dimension():
-    x = torch.linspace(-1, 1, 50)
-    flow = pg.CouplingFlow(1, blocks=1, hidden=(4,), transform="rqs")
-    model, svi = pg.BayesianFlow(flow), pg.SVI(epochs=1, progress=False)
-    posterior, same = svi.fit(model, x), svi.fit(model, x[:, None])
-    assert torch.equal(posterior.weights.arrays["loc"], same.weights.arrays["loc"])
-    expected = posterior.log_prob(x[:, None])
-    for given in (x, x.numpy(), x.tolist(), pandas.Series(x.numpy(), name="pt")):
-        assert torch.equal(posterior.log_prob(given), expected)
-    with pytest.raises(ValueError, match=r"shape \[N, d\]"):
-        posterior.log_prob(torch.tensor(1.0))
-
-
-@pytest.mark.parametrize("k", [1, 2])
-def test_one_condition_for_all_events(k):
-    torch.manual_seed(0)
-    x, context = torch.randn(60, 2), torch.rand(60, k)
-    model = pg.BayesianFlow(pg.CouplingFlow(2, blocks=1, hidden=(4,), context=k))
-    svi = pg.SVI(epochs=1, progress=False)
-    posterior = svi.fit(model, x, context=context)
-    row = [0.5, 0.25][:k]
-    expected = posterior.log_prob(x, context=torch.tensor(row).expand(60, k))
-    for given in (row, torch.tensor(row), np.array(row)) + ((0.5,) if k == 1 else ()):
-        assert torch.equal(posterior.log_prob(x, context=given), expected)
-        assert torch.equal(
-            posterior.sample(7, context=given), posterior.sample(7, context=torch.tensor(row).expand(7, k))
-        )
-    if k == 1:
-        assert torch.equal(posterior.log_prob(x, context=context[:, 0]), posterior.log_prob(x, context=context))
-        assert torch.equal(
-            svi.fit(model, x, context=context[:, 0]).weights.arrays["loc"], posterior.weights.arrays["loc"]
-        )
-    for wrong in (torch.rand(k + 1), torch.rand(1, k), 0.5 if k > 1 else torch.rand(59)):
-        with pytest.raises(ValueError, match="context"):
-            posterior.log_prob(x, context=wrong)
-    with pytest.raises(ValueError, match="context"):
-        svi.fit(model, x, context=row)  # in training one row for all would tell nothing
 
 
 def test_plain_values_as_before():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 
+import numpy as np
 import pytest
 from test_lhe import HEAD, TAIL, event
 
@@ -107,3 +108,24 @@ def test_blocks_of_any_size(lhe, monkeypatch, size):
     whole = events.read(path)
     monkeypatch.setattr(lhe_text, "_AT_ONCE", size)
     assert events.read(path).values.tobytes() == whole.values.tobytes()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damaged_files_are_refused_by_name(tmp_path, zipped):
+    """Bytes, zeros and cuts anywhere: an error with the name of the file, and of a zipped file never another sample."""
+    path, rng = tmp_path / ("a.lhe.gz" if zipped else "a.lhe"), np.random.default_rng(4)
+    content = (HEAD + event(11, -11) * 60 + TAIL).encode()
+    content = gzip.compress(content, mtime=0) if zipped else content
+    path.write_bytes(content)
+    whole = events.read(path)
+    for _ in range(60):
+        damaged, start = bytearray(content), int(rng.integers(len(content)))
+        size = int(rng.choice([1, 1, 4, 100]))
+        damaged[start : start + size] = rng.choice([bytes(size), b"\xff" * size, rng.bytes(size), b"", b"9" * size])
+        path.write_bytes(damaged)
+        try:
+            again = events.read(path)
+        except (FileFormatError, ValueError) as error:
+            assert str(path) in str(error)
+            continue
+        assert not zipped or (again.values.tobytes() == whole.values.tobytes() and again.provenance == whole.provenance)

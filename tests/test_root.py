@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import awkward
@@ -166,3 +167,188 @@ def test_without_uproot(path, tmp_path, monkeypatch):
     with pytest.raises(ImportError, match="writing ROOT files needs uproot"):
         events.write(EventSample([1.0]), tmp_path / "b.root")
     assert not (tmp_path / "b.root").exists()
+
+
+# --- what a file says of itself -----------------------------------------------------------------------------------
+
+
+def own_file(tmp_path, n=300):
+    """A file of pyrogen's with all that a sample can have, and the sample."""
+    rng = np.random.default_rng(3)
+    sample = EventSample(
+        rng.normal(size=(n, 2)),
+        ["pt", "eta"],
+        ["GeV", ""],
+        rng.uniform(size=n),
+        rng.uniform(size=n),
+        {"made": "by hand"},
+        log_weights=rng.normal(size=(n, 2)),
+    )
+    sample.save(tmp_path / "a.root")
+    return tmp_path / "a.root", sample
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"uncertainty", b"uncertaanty", "its branches are not those that were written .*uncertaanty, uncertainty"),
+        (b"weight", b"weighu", "its branches are not those that were written"),
+        (b"log_weight_1", b"log_weight_7", "its branches are not those that were written"),
+        (b"pyrogen", b"pyrogfn", "is damaged: its object 'pyrogen' is called 'pyrogfn'"),
+    ],
+)
+def test_a_damaged_name_is_no_feature(tmp_path, old, new, message):
+    path, _ = own_file(tmp_path)
+    plain = path.read_bytes()
+    assert old in plain  # in the tree or in the directory; the JSON is compressed
+    path.write_bytes(plain.replace(old, new))
+    with pytest.raises(FileFormatError, match=rf"a\.root.*{message}"):
+        events.read(path)
+
+
+def labels_of(path) -> str:
+    with uproot.open(path) as file:
+        return str(file["pyrogen"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("GeV", "MeV", "its digest is wrong"),
+        ("by hand", "by hend", "its digest is wrong"),
+        ('"digest"', '"dihest"', "its entries are"),
+        ("{", "[" * 100_000, "recursion"),
+    ],
+)
+def test_damaged_labels(tmp_path, old, new, message):
+    path, _ = own_file(tmp_path)
+    text = labels_of(path)
+    assert old in text
+    with uproot.update(path) as file:
+        file["pyrogen"] = text.replace(old, new)
+    with pytest.raises(
+        FileFormatError, match=rf"a\.root: its object 'pyrogen' is not what pyrogen writes: .*{message}"
+    ):
+        events.read(path)
+
+
+def test_numbers_of_an_own_file_have_checksums(tmp_path):
+    path, sample = own_file(tmp_path, 40)
+    text = labels_of(path)
+    for name in ("values", "weights", "uncertainties", "log_weights"):
+        changed = getattr(sample, name).copy()
+        changed[(17, 1) if changed.ndim == 2 else 17] *= 1 + 1e-15
+        own = {"weights": sample.weights, "uncertainties": sample.uncertainties, "log_weights": sample.log_weights}
+        other = EventSample(
+            **{"values": sample.values, "names": sample.names, "units": sample.units} | own | {name: changed}
+        )
+        other.save(path)
+        with uproot.update(path) as file:
+            file["pyrogen"] = text
+        with pytest.raises(FileFormatError, match=r"a\.root is damaged: the checksum of its branch '.*' is wrong"):
+            events.read(path)
+    parts = events.stream(path, chunk=10)
+    assert [len(next(parts)) for _ in range(4)] == [10] * 4
+    with pytest.raises(FileFormatError, match="the checksum of its branch 'log_weight_1'"):
+        next(parts)
+    sample[:20].save(path)
+    with uproot.update(path) as file:
+        file["pyrogen"] = text
+    with pytest.raises(FileFormatError, match="is damaged: it has 20 events, and 40 were written"):
+        events.read(path)
+
+
+def test_early_files_have_no_checksums(tmp_path):
+    path, sample = own_file(tmp_path)
+    early = {name: getattr(sample, name) for name in ("names", "units", "provenance")}
+    with uproot.update(path) as file:
+        file["pyrogen"] = json.dumps(early)
+    again = events.read(path)
+    assert again.units == sample.units and np.array_equal(again.log_weights, sample.log_weights)
+    with uproot.update(path) as file:
+        file["pyrogen"] = json.dumps(early | {"names": ["pt", "phi"]})
+    with pytest.raises(FileFormatError, match=r"its branches are not those .*eta, phi"):
+        events.read(path)
+
+
+def test_an_own_file_that_lost_its_labels(tmp_path):
+    path, _ = own_file(tmp_path)
+    with uproot.update(path) as file:
+        del file["pyrogen;1"]
+    with pytest.raises(FileFormatError, match=r"a\.root is damaged: its object 'pyrogen' is missing"):
+        events.read(path)
+
+
+def test_two_branches_of_one_name(tmp_path):
+    path = tmp_path / "a.root"
+    with uproot.recreate(path) as file:
+        make_tree(file, "tree", {"abc1": np.ones(5), "abc2": np.zeros(5), "x": np.arange(5.0)})
+    path.write_bytes(path.read_bytes().replace(b"abc2", b"abc1"))
+    with pytest.raises(ValueError, match=r"a\.root: several branches have the name 'abc1'"):
+        events.read(path)
+    with pytest.raises(ValueError, match="several branches have the name 'abc1'"):
+        events.read(path, columns=["x", "abc1"])
+    assert events.read(path, columns=["x"]).values[:, 0].tolist() == [0, 1, 2, 3, 4]
+    with uproot.recreate(path) as file:
+        make_tree(file, "tree", {"v": np.ones((5, 2)), "v[0]": np.zeros(5)})
+    with pytest.raises(FileFormatError, match=r"a\.root holds no sample of events: two columns have the name 'v\[0\]'"):
+        events.read(path)
+    with uproot.recreate(path) as file:
+        make_tree(file, "tree", {"x": np.ones(5), "weight": np.ones(5), "weights": np.zeros(5)})
+    with pytest.raises(FileFormatError, match=r"a\.root .* the columns weight, weights are all weights"):
+        events.read(path)
+
+
+def test_records_of_an_rntuple(tmp_path):
+    path = tmp_path / "a.root"
+    lepton = awkward.Array([{"pt": float(i), "eta": -float(i)} for i in range(5)])
+    jets = awkward.Array([[{"pt": 1.0}] * i for i in range(5)])
+    with uproot.recreate(path) as file:
+        file.mkrntuple("tuple", {"l1": lepton, "l2": lepton, "met": np.arange(5.0), "jets": jets})
+    with pytest.raises(ValueError, match=r"branch .jets.pt. of tree .tuple. .* choose others .*: l1.pt, l1.eta, l2.pt"):
+        events.read(path)
+    for chunk in (2, 5):
+        sample = EventSample.concatenate(events.stream(path, chunk=chunk, columns=["l2.eta", "met", "l1.pt"]))
+        assert np.array_equal(sample.values, np.arange(5.0)[:, None] * [-1, 1, 1])
+    with pytest.raises(ValueError, match=r"branch 'jets.*' .* is not one number for each event"):
+        events.read(path, columns=["jets.pt"])
+
+
+def test_paths_with_colons(tmp_path):
+    for name in ("a:b.root", "file:a.root", "dir:x/a.root", "b.root:tree/a::b.root"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        EventSample([1.0, 2.0]).save(tmp_path / name)
+        assert len(events.read(tmp_path / name)) == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_files_are_refused_by_name(tmp_path, seed):
+    """Bytes, zeros and cuts anywhere: the same sample or an error with the name of the file, never another sample."""
+    path, sample = own_file(tmp_path, 50)
+    content, rng = path.read_bytes(), np.random.default_rng(seed)
+    for _ in range(40):
+        damaged, start = bytearray(content), int(rng.integers(len(content)))
+        size = int(rng.choice([1, 1, 4, 100]))
+        damaged[start : start + size] = rng.choice([bytes(size), b"\xff" * size, rng.bytes(size), b""])
+        path.write_bytes(damaged)
+        try:
+            again = events.read(path)
+        except (FileFormatError, ValueError) as error:
+            assert str(path) in str(error)
+            continue
+        assert again.values.tobytes() == sample.values.tobytes() and again.names == sample.names
+        assert again.units == sample.units and again.provenance == sample.provenance
+        for name in ("weights", "uncertainties", "log_weights"):
+            assert getattr(again, name).tobytes() == getattr(sample, name).tobytes()
+
+
+def test_sizes_that_no_file_has(tmp_path):
+    path = tmp_path / "a.root"
+    with uproot.recreate(path) as file:
+        make_tree(file, "tree", {"x": np.ones(5)})
+    content = path.read_bytes()
+    entries = content.rfind((5).to_bytes(8, "big"))
+    assert entries > 0
+    path.write_bytes(content.replace((5).to_bytes(8, "big"), (10**12).to_bytes(8, "big")))
+    with pytest.raises(FileFormatError, match=r"a\.root is damaged"):
+        events.read(path)

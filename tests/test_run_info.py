@@ -15,6 +15,7 @@ WHOLE = RunInfo(
     settings={"seed": 3, "start": "map", "dtype": None},
     names=("x", "y"),
     units=("GeV", ""),
+    context_names=("energy",),
     data_sha256="ab12",
     training_events=500,
     validation_events=20,

@@ -29,11 +29,50 @@ def checked_events(events: Any, features: int | None, what: str = "events") -> T
         ValueError: as :func:`pyrogen.events.check_events`.
         TypeError: no real numbers.
     """
-    table = table_of(events, what)
-    values = events if isinstance(events, Tensor) else table.values  # a tensor may stay on its device
-    values = as_rows(values, features)
+    # A tensor stays on its device.
+    table = Table(events) if isinstance(events, Tensor) else table_of(events, what)  # type: ignore[arg-type]
+    values = as_rows(table.values, features)
     check_events(values, features, what, table.names)
     return replace(table, values=values)
+
+
+def in_order(
+    values: Any, trained: tuple[str, ...] | None, units: tuple[str, ...] | None = None, what: str = "events"
+) -> Any:
+    """Events or conditions whose columns have the names of the training, in its order; others as they are.
+
+    Args:
+        values: in any container.
+        trained: names of the columns in the training, where they had any.
+        units: their units.
+        what: how errors call the values.
+
+    Raises:
+        ValueError: other names, or columns in another unit.
+    """
+    if trained is None or isinstance(values, Tensor):
+        return values
+    table = table_of(values, what)
+    names = named_columns(table)
+    if names is None:
+        return values
+    if sorted(names) != sorted(trained):
+        raise ValueError(
+            f"the columns of {what} are {names}, but the posterior was trained on {tuple(trained)}; choose them by name"
+        )
+    order = [names.index(name) for name in trained]
+    ordered = table.values if table.values.ndim == 1 else table.values[:, order]
+    own = None if table.units is None else tuple(table.units[i] for i in order)
+    for name, unit, known in zip(trained, own or (), units or (), strict=False):
+        if unit and known and unit != known:
+            raise ValueError(f"column {name} is in {unit}, but the posterior was trained in {known}; convert it")
+    return replace(table, values=ordered, names=tuple(trained), units=own)
+
+
+def named_columns(table: Table) -> tuple[str, ...] | None:
+    """The names of a table's columns; None where they are ``x0, x1, ...``, which say nothing."""
+    default = tuple(f"x{i}" for i in range(len(table.names or ())))
+    return None if table.names in (None, default) else table.names
 
 
 def checked_context(

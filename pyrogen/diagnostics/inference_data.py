@@ -190,7 +190,7 @@ def _probes(
         return list(map(str, probes)), points, probe_context
     else:
         points = as_tensor(posterior.predictor.in_order(probes), torch.float64)
-    check_events(points, posterior.model.features)
+    points = as_tensor(checked_events(points, posterior.model.features).values, torch.float64)
     labels = ["(" + ", ".join(f"{value:.4g}" for value in point) + ")" for point in points.tolist()]
     if len(set(labels)) < len(labels):  # a label must find its point again
         labels = [f"{i}: {label}" for i, label in enumerate(labels)]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .columns import INDEX, from_columns, spread
+from .columns import INDEX, from_columns, is_reserved, spread
 
 _DIMENSIONLESS = ("", "1", "dimensionless")
 
@@ -167,11 +167,14 @@ def _awkward_values(array: Any, what: str, name: str | None) -> np.ndarray:
 
 def _data_array(array: Any, what: str) -> Table:
     values = _plain(array.values, what)
+    if values.ndim == 2 and _labels_of(array, 0) and not _labels_of(array, 1):
+        raise ValueError(
+            f"{what}: the names stand along the first dimension {array.dims[0]!r}; give its transpose (.T)"
+        )
     unit = array.attrs.get("units")
     names: tuple[str, ...] | None = None
     if values.ndim == 2:
-        label = array.coords[array.dims[1]].values.tolist() if array.dims[1] in array.coords else []
-        names = tuple(label) if label and all(isinstance(name, str) for name in label) else None
+        names = _labels_of(array, 1)
     elif values.ndim == 1 and isinstance(array.name, str):
         names = (array.name,)
     count = values.shape[1] if values.ndim == 2 else 1
@@ -179,6 +182,12 @@ def _data_array(array: Any, what: str) -> Table:
         found = _named([(name, values[:, i]) for i, name in enumerate(names)], what)
         return found if unit is None else _with_units(found, dict.fromkeys(found.names or (), str(unit)))
     return Table(values, names, None if unit is None else (_unit(unit),) * count)
+
+
+def _labels_of(array: Any, axis: int) -> tuple[str, ...] | None:
+    """The names along an axis of a DataArray; None where it has none, or numbers."""
+    labels = array.coords[array.dims[axis]].values.tolist() if array.dims[axis] in array.coords else []
+    return tuple(labels) if labels and all(isinstance(name, str) for name in labels) else None
 
 
 def _dataset(dataset: Any, what: str) -> Table:
@@ -279,6 +288,9 @@ def _named(pairs: list[tuple[Any, np.ndarray]], what: str, labels: Any = None) -
 def _with_units(table: Table, units: Mapping[str, Any]) -> Table:
     """A table with units by name of the column; ``v`` counts for ``v[0], v[1], ...`` too."""
     names = table.names or ()
+    lost = [name for name, unit in units.items() if name not in names and is_reserved(name) and _unit(unit)]
+    if lost:
+        raise ValueError(f"the unit {units[lost[0]]} of {lost[0]!r} would be lost; give plain numbers")
     found = tuple(_unit(units.get(name, units.get(name.partition("[")[0], ""))) for name in names)
     return Table(table.values, names, found, table.weights, table.uncertainties, table.log_weights, table.labels)
 
@@ -297,7 +309,9 @@ def _plain(values: Any, what: str, name: Any = None) -> np.ndarray:
         array = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     else:
         try:
-            array = np.ma.stack(values) if _holds_masked(values) else np.asanyarray(values)
+            if _holds(values, torch.Tensor):
+                values = [_plain(value, what, name) for value in values]
+            array = np.ma.stack(values) if _holds(values, np.ma.MaskedArray) else np.asanyarray(values)
         except ValueError as error:
             raise ValueError(f"{what}{label} must be a table with rows of one length: {error}") from error
         if isinstance(array, np.ma.MaskedArray):
@@ -308,8 +322,8 @@ def _plain(values: Any, what: str, name: Any = None) -> np.ndarray:
     return array
 
 
-def _holds_masked(values: Any) -> bool:
-    return isinstance(values, (list, tuple)) and any(isinstance(row, np.ma.MaskedArray) for row in values)
+def _holds(values: Any, kind: type) -> bool:
+    return isinstance(values, (list, tuple)) and any(isinstance(row, kind) for row in values)
 
 
 def _refuse_masked(array: np.ma.MaskedArray, what: str, name: Any) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from pyrogen.printing import Brief
 
 from ..checks import NOT_NEGATIVE, TEXT, door
-from .containers import table_of
+from .containers import Table, check_same_order, table_of
 from .doors import SAMPLE
 from .sample import EventSample
 
@@ -59,10 +59,14 @@ def pair_momenta(events: Any, lepton_mass: float = 0.0) -> tuple[Tensor, Tensor]
         lepton_mass: in GeV.
 
     Raises:
-        ValueError: other than four or six columns.
+        ValueError: other than four or six columns, or the four in another order.
     """
-    x = events if isinstance(events, Tensor) else torch.as_tensor(np.array(table_of(events).values))
-    x = x.double()
+    if isinstance(events, Tensor):
+        x = events.double()
+    else:
+        table = table_of(events)
+        check_same_order("the sample", table, "a lepton pair", Table(table.values, PAIR_COLUMNS))
+        x = torch.as_tensor(np.array(table.values)).double()
     if x.ndim != 2 or x.shape[1] not in (4, 6):
         raise ValueError(
             f"events of a lepton pair have 4 columns (balanced) or 6 (px, py, pz of both); got {list(x.shape)}"

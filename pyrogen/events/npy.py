@@ -64,7 +64,8 @@ def _header(path: Path) -> _Header:
     """The header, which must account for the whole file."""
     try:
         # Never np.load, which looks for pickles and zip archives too.
-        array = np.lib.format.open_memmap(path, mode="r")
+        with np.errstate(over="ignore"):  # of sizes that no file has
+            array = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # the parser of the header has many ways to fail
         raise FileFormatError(f"{path} is not a whole .npy file of numbers: {reason(error)}") from error
     if array.ndim == 0:

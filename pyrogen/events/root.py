@@ -152,13 +152,10 @@ def _branches(tree: Any) -> dict[str, _Branch]:
     records = "RNTuple" in tree.classname
     items = tree.items()
     names = [name for name, _ in (items if records else tree.items(full_paths=False))]
-    kinds = {full: branch.typename for full, branch in items}
     for name, (full, branch) in zip(names, items, strict=True):
         if _is_group(branch, records):
             continue
-        parents = [kinds.get(full[:i], "") for i, letter in enumerate(full) if letter == "."] if records else []
-        even = all(_is_record(kind) for kind in parents)
-        shape = _numbers_per_event(branch) if even else None
+        shape = None if records and _is_in_collection(branch) else _numbers_per_event(branch)
         found[name] = _Branch(full, branch, branch.typename, shape, twice=name in found)
     return found
 
@@ -202,9 +199,14 @@ def _check_single(path: Path, branches: dict[str, _Branch], wanted: Iterable[str
             )
 
 
-def _is_record(kind: str) -> bool:
-    """Whether a field of an RNTuple is a record with the same fields in each event."""
-    return not kind.startswith("std::")
+def _is_in_collection(field: Any) -> bool:
+    """Whether an event may have several of a field of an RNTuple; the items of collections have no name."""
+    parent = field.parent
+    while hasattr(parent, "is_anonymous"):
+        if parent.is_anonymous:
+            return True
+        parent = parent.parent
+    return False
 
 
 def _is_group(branch: Any, field: bool) -> bool:
@@ -212,7 +214,7 @@ def _is_group(branch: Any, field: bool) -> bool:
     import uproot
 
     if field:
-        return len(branch.fields) > 0 and _is_record(branch.typename)
+        return len(branch.fields) > 0
     return isinstance(getattr(branch, "interpretation", None), uproot.AsGrouped)
 
 

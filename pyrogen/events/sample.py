@@ -108,7 +108,9 @@ class EventSample:
         store(self, "units", _labels(units, d, "units") if units is not None else ("",) * d)
         for name, array in extras.items():
             store(self, name, None if array is None else _frozen_copy(array))
-        store(self, "provenance", _plain(provenance if provenance is not None else {}))
+        if provenance is None:
+            provenance = values.provenance if isinstance(values, EventSample) else {}
+        store(self, "provenance", _plain(provenance))
         store(self, "part", part)
 
     @classmethod
@@ -334,7 +336,11 @@ def _row_selection(selection: ArrayLike | torch.Tensor) -> np.ndarray:
             "a sample is indexed by a slice, a boolean mask or an array of row numbers, and gives a sample; "
             f"got {selection!r}. For one event write sample.values[i], for one column sample.column(name)"
         )
-    rows = selection.cpu().numpy() if isinstance(selection, torch.Tensor) else np.asarray(selection)
+    if isinstance(selection, torch.Tensor):
+        rows = selection.cpu().numpy()
+    else:
+        careful = isinstance(selection, np.ma.MaskedArray) or hasattr(selection, "iloc")  # of pandas
+        rows = numbers_of(selection, "the selection of rows") if careful else np.asarray(selection)
     if rows.size and rows.dtype.kind not in "biu":
         raise TypeError(f"row numbers must be integers and masks booleans; got {rows.dtype}")
     return rows if rows.size else rows.astype(np.intp)  # an empty list has no integer type of its own

@@ -330,6 +330,7 @@ class Backend(ABC):
             context_range=data.context_range,
             findings=(*data.findings, *entries.pop("findings", ())),
             started_from=None if data.start is None else told_of(data.start),
+            context_names=data.context_names,
             **{"data_sha256": data.digest} | entries,
         )
         probes = Probes.of(data.events, data.context)

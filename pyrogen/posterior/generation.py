@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyrogen.bayes.inputs import as_tensor, checked_context
+from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import require, whole_number
 from pyrogen.events import EventSample, EventWriter
 from pyrogen.events.networks import GENERATOR
@@ -113,7 +113,7 @@ def generate_to_file(
     are there. At the end they are put together in the file, which appears in one piece, and the folder goes.
     """
     writer = EventWriter(path, **layout)  # which checks its arguments before any work is done
-    context = checked_context(context, predictor.model.context, n)
+    context = predictor.conditions(context, n)
     parts = -(-n // whole_number("chunk", chunk, draws))
     given = None if context is None else as_tensor(context, predictor.model.input_dtype)
     job = {

@@ -42,6 +42,7 @@ class RunInfo:
         backend: name of the backend.
         settings: its settings that decide the result, in JSON types.
         names, units: column names and units of the training events, where these had them.
+        context_names: column names of the conditions, where these had them.
         data_sha256: digest of the training data.
         training_events: number N of training events.
         validation_events: number of events held out.
@@ -71,6 +72,7 @@ class RunInfo:
     settings: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] | None = None
     units: tuple[str, ...] | None = None
+    context_names: tuple[str, ...] | None = None
     data_sha256: str | None = None
     training_events: int | None = None
     validation_events: int = 0
@@ -156,7 +158,7 @@ class RunInfo:
         if "findings" not in given:
             given = _of_version_1(given)
         _check_types(cls, given, "info")
-        for name in ("names", "units"):
+        for name in ("names", "units", "context_names"):
             if given.get(name) is not None:
                 given[name] = tuple(given[name])
         if given.get("context_range") is not None:

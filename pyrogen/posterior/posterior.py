@@ -100,7 +100,7 @@ class Posterior:
         if not isinstance(info, RunInfo):
             raise TypeError(f"info is a {type(info).__name__}; it must be a pyrogen.posterior.RunInfo")
         self._info, self.predictor.trained_names = info, info.names
-        self.predictor.trained_units = info.units
+        self.predictor.trained_units, self.predictor.trained_context_names = info.units, info.context_names
 
     @property
     def progress(self) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events
+from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events, in_order
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import (
     COUNT,
@@ -22,7 +21,6 @@ from pyrogen.checks import (
     whole,
 )
 from pyrogen.events import EventsLike, check_events
-from pyrogen.events.containers import table_of
 from pyrogen.posterior.bands import DensityEstimate
 from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.progress import Bar, bar
@@ -44,7 +42,8 @@ class Predictor:
         model: the prepared Bayesian flow.
         weights: the distribution of its weights.
         names: column names of the training events, where they had any; events with other names are refused, and columns
-            in another order are chosen by name. The attribute ``trained_units`` has their units.
+            in another order are chosen by name. ``trained_units`` has their units, ``trained_context_names`` the names
+            of the conditions.
         progress: show a bar when a prediction takes longer than a few seconds.
     """
 
@@ -59,6 +58,7 @@ class Predictor:
             raise ValueError(f"a posterior over {weights.size} weights does not fit a model of {model.packing.size}")
         self.model, self.weights, self.trained_names, self.progress = model, weights, names, progress
         self.trained_units: tuple[str, ...] | None = None
+        self.trained_context_names: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         return f"Predictor({type(self.model.flow).__name__} of {', '.join(self.names)}; {self.weights!r})"
@@ -190,28 +190,20 @@ class Predictor:
 
     def in_order(self, x: EventsLike) -> Any:
         """Events whose columns have the names of the training, in its order; other events as they are."""
-        table, trained = table_of(x), self.trained_names
-        default = tuple(f"x{i}" for i in range(len(table.names or ())))
-        if trained is None or table.names in (None, default):
-            return x
-        if sorted(table.names) != sorted(trained):
-            raise ValueError(
-                f"the columns are {table.names}, but the posterior was trained on {tuple(trained)}; choose them by name"
-            )
-        order = [table.names.index(name) for name in trained]
-        values = table.values if table.values.ndim == 1 else table.values[:, order]
-        units = None if table.units is None else tuple(table.units[i] for i in order)
-        for name, unit, own in zip(trained, units or (), self.trained_units or (), strict=False):
-            if unit and own and unit != own:
-                raise ValueError(f"column {name} is in {unit}, but the posterior was trained in {own}; convert it")
-        return replace(table, values=values, names=tuple(trained), units=units)
+        return in_order(x, self.trained_names, self.trained_units)
 
     @torch.no_grad()
     def _generate(self, theta: Tensor, n: int, context: Tensor | None) -> Tensor:
         return self.model.sample_events(theta, n, context)
 
+    def conditions(self, context: Any, n: int, labels: Any = None) -> Any:
+        """Checked conditions ``[n, k]`` in the order of the training, or None; see :func:`checked_context`."""
+        if context is not None:
+            context = in_order(context, self.trained_context_names, what="context")
+        return checked_context(context, self.model.context, n, labels)
+
     def _context(self, context: Any, n: int, labels: Any = None) -> Tensor | None:
-        values = checked_context(context, self.model.context, n, labels)
+        values = self.conditions(context, n, labels)
         return None if values is None else as_tensor(values, self.model.input_dtype, self.model.device)
 
     def _bar(self, total: int, what: str, unit: str) -> Bar[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events
+from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events, named_columns
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.bayes.scales import input_dtype
 from pyrogen.events import EventsLike, check_weights
@@ -35,6 +35,7 @@ class TrainingData:
         digest: SHA-256 of all numbers, by which a checkpoint knows its data.
         findings: what makes a density of them doubtful.
         start: the posterior that the run goes on from, if any.
+        context_names: column names of the conditions, where they had them.
     """
 
     events: Tensor
@@ -45,6 +46,7 @@ class TrainingData:
     digest: str
     findings: tuple[Finding, ...] = field(default=(), kw_only=True)
     start: Posterior | None = field(default=None, kw_only=True)
+    context_names: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     @property
     def context_range(self) -> tuple[tuple[float, float], ...] | None:
@@ -79,6 +81,7 @@ class TrainingData:
                     f"the weights have an effective sample size (sum w)^2 / sum w^2 of {effective:.3g}: positive and "
                     "negative weights cancel almost completely, and nothing is left to learn from"
                 )
+        context_names = None if context is None else named_columns(table_of(context, "context"))
         context = checked_context(context, model.context, n, table.labels, spread=False)
         given = {"events": events, "weights": weights, "context": context}
         exact = {name: as_tensor(value, torch.float64) for name, value in given.items() if value is not None}
@@ -101,6 +104,7 @@ class TrainingData:
             units,
             digest.hexdigest(),
             findings=findings,
+            context_names=context_names,
         )
 
 
