@@ -1,6 +1,7 @@
 """Many samples in one batch: each posterior is that of its own sample, and a killed run goes on to the same bits."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -79,9 +80,9 @@ def test_samples_do_not_see_each_other():
 
 def test_local_reparameterization_draws_noise_for_every_event_of_every_sample():
     flow = pg.CouplingFlow(2, 2, (8,), transform="bernstein", base="uniform", bins=4, activation="tanh", seed=1)
-    data = torch.rand(1, 1, 2).expand(3, 50, 2)
     backend = svi(batch_size=50, init_scale=0.3)
-    model, checked = prepare_many(pg.BayesianFlow(flow), data, backend.dtype, backend.device)
+    model, checked = prepare_many(pg.BayesianFlow(flow), torch.rand(3, 50, 2), backend.dtype, backend.device)
+    checked = replace(checked, events=checked.events[:1, :1].expand(3, 50, 2))
     many = ManyMeanFields(backend, model, checked)
     assert many.local and many.local_reason == "activations drawn per event"
     noisy = torch.func.vmap(model.local_log_prob, randomness="different")

@@ -58,6 +58,7 @@ def test_a_description_without_conditions_means_that_they_are_taken_as_they_are(
     assert told.pop("context_preprocessing")["kind"] == "standardise_context"
     old = pg.BayesianFlow.from_description(told, model.initial_theta, model.flow_buffers())
     assert isinstance(old.context_preprocessing, Identity)
+    assert isinstance(pg.BayesianFlow(flow(context=1), preprocessing=None).context_preprocessing, Identity)
     plain = pg.BayesianFlow(flow(context=1), context_preprocessing=None)
     assert (
         "context_preprocessing" not in plain.describe()

@@ -57,7 +57,8 @@ class BayesianFlow(PyroModule):
             nothing. Bijections that are not yet fitted act as the identity until a backend's ``fit`` (or
             :meth:`prepare`) sets their constants.
         context_preprocessing: a bijection for the conditions, likewise; its Jacobian does not count. ``"auto"``:
-            :class:`~pyrogen.events.StandardiseContext`, so that conditions may have any unit; ``None``: nothing.
+            :class:`~pyrogen.events.StandardiseContext`, so that conditions may have any unit, or nothing with
+            ``preprocessing=None``; ``None``: nothing.
 
     Raises:
         TypeError: the flow lacks ``log_prob`` or ``sample``, or a preprocessing is no bijection.
@@ -85,7 +86,8 @@ class BayesianFlow(PyroModule):
         self.flow = in_evaluation_mode(copy.deepcopy(flow)).requires_grad_(False)  # type: ignore[misc]
         default = Identity() if self.on_unit_box else Standardise()
         self.preprocessing = own_bijection(preprocessing, default, "preprocessing")  # type: ignore[misc]
-        default = Identity() if self.context == 0 else StandardiseContext()
+        plain = self.context == 0 or preprocessing is None
+        default = Identity() if plain else StandardiseContext()
         self.context_preprocessing = own_bijection(  # type: ignore[misc]
             context_preprocessing, default, "context_preprocessing"
         )

@@ -48,7 +48,7 @@ class Bijection(nn.Module, ABC):
         u, log_jacobian = super().__call__(x)
         if self.everywhere:
             return u, log_jacobian
-        there = self.inside(x).all(-1) & u.isfinite().all(-1) & log_jacobian.isfinite()
+        there = self.inside(x).all(-1) & (u.sum(-1) + log_jacobian).isfinite()
         # A finite number for those outside: whatever comes next, and its gradient, stays finite.
         return torch.where(there[..., None], u, 0.0), torch.where(there, log_jacobian, -torch.inf)
 
