@@ -110,8 +110,10 @@ def advise(
         ValueError: events that are not finite or of the wrong shape.
     """
     if events is not None:
-        events = checked_events(posterior.predictor.in_order(events), posterior.model.features).values
-        events = as_tensor(events, torch.float64)
+        table = checked_events(posterior.predictor.in_order(events), posterior.model.features)
+        events = as_tensor(table.values, torch.float64)
+        if context is not None:
+            context = posterior.predictor.conditions(context, len(events), table.labels)
     if support is not None and not posterior.model.context:
         some = posterior.sample(2, draws, seed=seed) if events is None else events[:2]
         _inside(support, some.double().cpu())
