@@ -59,6 +59,9 @@ def test_conditions_are_chosen_by_name(trained, tmp_path):
         assert torch.equal(same.log_prob(events, context=shuffled[["b", "a"]]), expected)
         with pytest.raises(ValueError, match=r"columns of context are \('a', 'c'\), .* trained on \('a', 'b'\)"):
             same.log_prob(events, context=context.rename(columns={"b": "c"}))
+    some = EventSample(events.to_numpy())
+    advice = [pg.diagnostics.advise(posterior, some, context=c, generated=100) for c in (context, context[["b", "a"]])]
+    assert advice[0].text() == advice[1].text()
     for n, given in ((200, context), (20, context[:20])):
         pg.load(tmp_path / "a.h5").generate_to(tmp_path / "b.h5", n, draws=2, context=given)
         assert len(pg.events.read(tmp_path / "b.h5")) == n

@@ -129,11 +129,10 @@ def advise(
     sample = None
     if events is not None:
         table = checked_events(posterior.predictor.in_order(events), posterior.model.features)
-        names = table.names or posterior.names
-        sample = EventSample(table.values, names, weights=table.weights)
+        sample = EventSample(table.values, table.names or posterior.names, weights=table.weights)
     if context is not None:
-        n = len(as_tensor(context, torch.float64)) if sample is None else len(sample)
-        context = as_tensor(checked_context(context, posterior.model.context, n), torch.float64)
+        n, labels = (len(as_tensor(context, torch.float64)), None) if sample is None else (len(sample), table.labels)
+        context = as_tensor(posterior.predictor.conditions(context, n, labels), torch.float64)
     look = Look(posterior, sample, support, generated, draws, context, seed)
     if support is not None and not posterior.model.context:
         some = posterior.sample(2, draws, seed=seed).double().cpu() if look.events is None else look.events[:2]

@@ -107,6 +107,8 @@ def to_inference_data(
     stored = held.weights.arrays["draws"]
     rows = spaced_rows(stored.shape[1], draws)
     events = _observed(observed, posterior)
+    if context is not None and events is not None:
+        context = posterior.predictor.conditions(context, len(events))
     where, points, probe_context = _probes(posterior, probes, events, context, probe_context, seed)
     if generated is None:
         generated = GENERATED if events is None else min(len(events), GENERATED)
