@@ -112,12 +112,12 @@ def test_whole_numbers_dequantised():
     events = EventSample(np.column_stack([RNG.normal(size=4000), n]), ["x", "jets"])
     limits = pg.events.Chain([Dequantise(), UnitBox(-0.5, 14.5)])
     model = pg.BayesianFlow(
-        pg.CouplingFlow(2, 3, (16,), "rqs", base="uniform", bins=16, seed=1),
+        pg.CouplingFlow(2, 2, (16,), "rqs", base="uniform", bins=16, seed=1),
         preprocessing=Columns([UnitBox(-6.0, 6.0), limits]),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        posterior = pg.SVI(epochs=15, batch_size=200, lr=5e-3, progress=False).fit(model, events)
+        posterior = pg.SVI(epochs=8, batch_size=200, lr=1e-2, progress=False).fit(model, events)
     made = posterior.sample(4000)[:, 1].double().numpy()
     assert (made == made.round()).all() and made.min() >= 0
     # Probabilities of 4,000 generated and 4,000 training events: 5 errors of each bin, and 3 % for the flow.
