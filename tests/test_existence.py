@@ -45,7 +45,7 @@ LINE = np.column_stack([NORMAL[:, 0], 3 * NORMAL[:, 0] + 7, NORMAL[:, 2]])
 COUNTS = np.column_stack([NORMAL[:, 0], RNG.poisson(4.0, 2304)])
 CASES = {
     "constant": (np.column_stack([NORMAL, np.full(2304, 13.0)]), None, r"column 3 \(x3\) is constant, 13.0"),
-    "line": (LINE, None, r"column 0 \(x0\) and column 1 \(x1\) depend on each other linearly, exactly"),
+    "line": (LINE, None, r"column 0 \(x0\) and column 1 \(x1\) depend on each other linearly, exactly\. Events"),
     "float32": (LINE.astype(np.float32), None, r"column 0 \(x0\) and column 1 \(x1\) depend"),
     "far off": (LINE + [1e6, 0, 0], None, r"column 0 \(x0\) and column 1 \(x1\) depend"),
     "sum": (np.column_stack([NORMAL, NORMAL.sum(1)]), None, r"x0\) and column 1 .*x2\) and column 3"),
