@@ -123,6 +123,13 @@ def test_any_unit_of_the_events(scale):
     assert made.isfinite().all() and ((made.std(0) - 1).abs() < 0.5).all()
 
 
+def test_a_training_at_any_unit_is_the_same():
+    x = normal()
+    one, other = (pg.SVI(**FIT).fit(pg.BayesianFlow(flow()), events) for events in (x, x * 1e200))
+    assert other.history["nll"] == pytest.approx(one.history["nll"] + 2 * 200 * math.log(10), rel=1e-5)
+    assert (other.generate(100, 5).values / 1e200).std() == pytest.approx(1, rel=0.5)
+
+
 def test_what_float32_holds_stays_float32():
     x = normal()
     for events in (x, x + 100, x * torch.tensor([1e-12, 1e12]), torch.cat([x, 1e6 + x[:1]]), torch.full((9, 1), 0.1)):

@@ -261,7 +261,6 @@ def broken(rows, value):
         (GOOD, torch.zeros(300), "the sum of the weights must be positive; it is 0"),
         (GOOD, -torch.ones(300), "the sum of the weights must be positive; it is -300"),
         (GOOD, broken([0], math.nan)[:, 1], "weights: 1 of 300 are NaN or infinite"),
-        (GOOD.double() * 1e60, None, "rows hold NaN or infinity"),
         (GOOD, torch.tensor([1.0, -0.999]).repeat(150), "effective sample size .* cancel"),
     ],
 )

@@ -87,10 +87,10 @@ def _planes(events: Array, labels: Sequence[str]) -> Iterator[Finding]:
     part = np.abs(vectors[:, 0])
     columns = " and ".join(labels[int(i)] for i in np.flatnonzero(part > 0.05 * part.max()))
     exact = values[0] <= max(PLANE, rounding)
+    how = "exactly" if exact else f"up to a relative spread of {values[0] ** 0.5:.1g}"
     yield Finding(
         "no density" if exact else "nearly no density",
-        f"{columns} depend on each other linearly, {'exactly' if exact else 'up to a relative spread'} "
-        + ("" if exact else f"of {max(values[0], 0) ** 0.5:.1g}"),
+        f"{columns} depend on each other linearly, {how}",
         "Events on a plane have no density: leave one of these columns out",
         serious=exact,
     )
