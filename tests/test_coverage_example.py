@@ -1,10 +1,11 @@
 """The studies of the uncertainty run as a user runs them: as scripts, from the command line."""
 
+import importlib.util
 import json
 import math
 
 import pytest
-from test_examples import is_png, numbers, run
+from test_examples import EXAMPLES, is_png, numbers, run
 
 
 def test_two_backends_come_into_one_figure(tmp_path):
@@ -24,6 +25,19 @@ def test_gamma_ring(tmp_path):
     result = json.loads((tmp_path / "gamma-ring" / "svi.json").read_text())
     assert result["n_bins"] == [4, 9, 16] and all(gain > 0 for gain in result["gains"])
     assert "G = a n_bins^b" in printed and is_png(tmp_path / "gamma-ring" / "amplification.png")
+
+
+def test_every_target_has_settings_for_every_backend(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    where = importlib.util.spec_from_file_location("coverage_example", EXAMPLES / "coverage.py")
+    script = importlib.util.module_from_spec(where)
+    where.loader.exec_module(script)
+    for target in script.TARGETS:
+        for backend in script.NAMES:
+            for mode in script.MODES:
+                args = script.make_parser().parse_args(["--target", target, "--backend", backend])
+                model, made = script.setup(args, mode, tmp_path / "run.h5")
+                assert model.weights > 0 and isinstance(made, script.NAMES[backend])
 
 
 def test_bootstrap(tmp_path):
