@@ -81,14 +81,23 @@ def is_number(value: Any) -> bool:
         return False
 
 
+def whole_or_none(value: Any) -> int | None:
+    """A whole number of Python or numpy as an int; None for everything else."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
 def whole_number(name: str, value: Any, smallest: int) -> int:
     """``value`` as an int, if it is a whole number (of Python or numpy) of at least ``smallest``.
 
     Raises:
         ValueError: naming the argument, the value and what would be right.
     """
-    number = _whole(value)
+    number = whole_or_none(value)
     require(number is not None and number >= smallest, name, value, f"a whole number of at least {smallest}")
+    require(number < 2**63, name, value, "less than 2^63")  # type: ignore[operator]
     return number  # type: ignore[return-value]
 
 
@@ -106,13 +115,6 @@ def pair(check: Check, right: str) -> Check:
 def whole(least: int) -> Check:
     """A whole number of at least ``least``."""
     return lambda name, value: whole_number(name, value, least)
-
-
-def _seed(name: str, value: Any) -> int:
-    """A seed: a whole number of at least 0 that torch and numpy take."""
-    number = whole_number(name, value, 0)
-    require(number < 2**63, name, value, "less than 2^63")
-    return number
 
 
 def number(right: str, holds: Callable[[float], bool]) -> Check:
@@ -146,10 +148,9 @@ def _path(name: str, value: Any) -> Any:
 
 def one_of(*choices: str) -> Check:
     """One of a few words."""
-    right = " or ".join(filter(None, [", ".join(f'"{choice}"' for choice in choices[:-1]), f'"{choices[-1]}"']))
 
     def check(name: str, value: Any) -> str:
-        require(isinstance(value, str) and value in choices, name, value, right)
+        require(isinstance(value, str) and value in choices, name, value, f"one of {', '.join(choices)}")
         return value
 
     return check
@@ -181,6 +182,37 @@ def instance(kinds: type | tuple[type, ...], right: str, hints: Mapping[str, str
         return value
 
     return check
+
+
+def dictionary(check: Check, right: str = "a dictionary", hints: Mapping[str, str] | None = None) -> Check:
+    """A dictionary whose values another check takes; ``hints`` as in :func:`instance`."""
+    mapping = instance(Mapping, right, hints)
+
+    def checked(name: str, value: Any) -> dict[Any, Any]:
+        mapping(name, value)
+        return {key: check(f"{name}[{key!r}]", each) for key, each in value.items()}
+
+    return checked
+
+
+def having(right: str, *parts: str) -> Check:
+    """An object, no class, with these methods or attributes."""
+
+    def check(name: str, value: Any) -> Any:
+        missing = [part for part in parts if isinstance(value, type) or not hasattr(value, part)]
+        if missing:
+            what = "a class" if isinstance(value, type) else f"a {type(value).__name__}"
+            raise TypeError(f"{name} is {what}; it must be {right}, an object with {', '.join(parts)}")
+        return value
+
+    return check
+
+
+def _index(name: str, value: Any) -> int:
+    """An index, also one that counts from the end."""
+    number = whole_or_none(value)
+    require(number is not None and -(2**63) <= number < 2**63, name, value, "a whole number")
+    return number  # type: ignore[return-value]
 
 
 def _function(name: str, value: Any) -> Any:
@@ -232,7 +264,7 @@ def _limits(name: str, value: Any) -> tuple[float, float]:
     except (TypeError, ValueError):
         low = high = None
     good = is_number(low) and is_number(high) and -math.inf < low < high < math.inf  # type: ignore[operator]
-    require(good, name, value, "two finite numbers (low, high), the lower one first")
+    require(good, name, value, "(low, high), two finite numbers that increase")
     return float(low), float(high)  # type: ignore[arg-type]
 
 
@@ -300,17 +332,10 @@ def column_index(which: Any, names: Sequence[str]) -> int:
     """
     if isinstance(which, str) and which in names:
         return list(names).index(which)
-    index = _whole(which)
+    index = whole_or_none(which)
     if index is None or not -len(names) <= index < len(names):
-        raise ValueError(f"no column {which!r}; the {len(names)} columns are {', '.join(names)}")
+        raise ValueError(f"no column {shown(which)}; the {len(names)} columns are {', '.join(names)}")
     return index % len(names)
-
-
-def _whole(value: Any) -> int | None:
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return None
 
 
 def _is_plain(value: Any) -> bool:
@@ -325,9 +350,11 @@ def _memory() -> float:
         return math.inf
 
 
-SEED: Check = _seed
+SEED = whole(0)
+NATURAL = whole(1)
 BOOLEAN: Check = _boolean
 TEXT: Check = _text
+INDEX: Check = _index
 PATH: Check = _path
 FUNCTION: Check = _function
 LIMITS: Check = _limits
@@ -339,5 +366,7 @@ FINITE = number("a finite number", math.isfinite)
 FRACTION = number("between 0 and 1", lambda value: 0 < value < 1)
 SHARE = number("a fraction in [0, 1)", lambda value: 0 <= value < 1)
 BETAS = pair(SHARE, "two numbers in [0, 1)")
+HIDDEN = each(NATURAL, "the widths of the hidden layers, such as (32, 32)")
+COUNT = optional(NATURAL)
+TENSOR = instance(torch.Tensor, "a tensor of torch")
 MAPPING = instance(Mapping, "a dictionary")
-HIDDEN = each(whole(1), "the widths of the hidden layers, such as (32, 32)")

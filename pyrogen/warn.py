@@ -12,8 +12,8 @@ BETWEEN = ("pyrogen", "torch", "pyro")
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn in the innermost line of the stack that is neither of this package nor of torch or Pyro."""
-    depth, frame = 1, sys._getframe(0)
-    current: FrameType | None = frame
+    depth = 1
+    current: FrameType | None = sys._getframe()
     while current is not None and current.f_globals.get("__name__", "").partition(".")[0] in BETWEEN:
         current, depth = current.f_back, depth + 1
-    warnings.warn(message, category, stacklevel=depth - 1 if current is not None else 2)
+    warnings.warn(message, category, stacklevel=depth)

@@ -227,7 +227,7 @@ def test_bad_distances_are_named():
         predictive_distance(shifted(0.0), shifted(0.0), ((0.0, 6.0), (0.0, 6.0)))
     with pytest.raises(ValueError, match="a_events has 2 columns and b_events has 3"):
         wasserstein(np.ones((4, 2)), np.ones((4, 3)))
-    with pytest.raises(ValueError, match="b_events has shape"):
+    with pytest.raises(ValueError, match="b_events: 4 of 4 rows hold NaN"):
         wasserstein(np.ones((4, 2)), np.full((4, 2), np.nan))
 
 

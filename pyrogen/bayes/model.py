@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from pyrogen.bayes.contract import EventWeights, check_output, given, told
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
-from pyrogen.checks import DEVICE, DTYPE, door, optional
+from pyrogen.checks import DEVICE, DTYPE, array, door, optional
+from pyrogen.events import check_weights
+from pyrogen.events.doors import EVENTS as EVENTS_LIKE
 from pyrogen.events.preprocessing import Bijection, Identity, Standardise, from_config
 from pyrogen.flows import CouplingFlow, upgrade_buffers
 from pyrogen.seeds import untouched
@@ -151,7 +153,7 @@ class BayesianFlow(PyroModule):
         """The prior over ``theta [P]``, independent Gaussians around zero."""
         return dist.Normal(torch.zeros_like(self.prior_scales), self.prior_scales, validate_args=False).to_event(1)
 
-    @door(dtype=optional(DTYPE), device=optional(DEVICE))
+    @door(events=EVENTS_LIKE, weights=optional(array(1)), dtype=optional(DTYPE), device=optional(DEVICE))
     def prepare(
         self,
         events: Tensor,
@@ -165,6 +167,8 @@ class BayesianFlow(PyroModule):
         Its preprocessing constants are fitted to the events, if they were not set before, and its weights have the
         given type and are on the given device. The model itself is left as it is.
         """
+        if weights is not None:
+            check_weights(weights, len(events))
         prepared = copy.deepcopy(self)
         prepared._features = events.shape[-1]
         if not prepared.preprocessing.fitted:

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from pyro.distributions import MultivariateStudentT
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor
-from pyrogen.checks import whole_number
+from pyrogen.bayes.inputs import as_tensor, check_context
+from pyrogen.checks import COUNT, SEED, door, optional, require, shown, whole
 from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
 from pyrogen.events import EventSample, EventsLike, check_events
+from pyrogen.events.doors import EVENTS
 from pyrogen.posterior.info import Finding
-from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.posterior.weights import DRAWS
 from pyrogen.printing import Brief
 from pyrogen.seeds import untouched
@@ -85,6 +86,17 @@ class Advice(Brief):
         return "\n".join(lines)
 
 
+def _support(name: str, value: Any) -> Any:
+    if not (callable(value) or hasattr(value, "support")):
+        raise TypeError(
+            f"{name} is {shown(value)}; it must be a target, or a function that tells which events are inside"
+        )
+    return value
+
+
+@door(
+    posterior=POSTERIOR, events=optional(EVENTS), support=optional(_support), generated=whole(1), draws=COUNT, seed=SEED
+)
 def advise(
     posterior: Posterior,
     events: EventsLike | None = None,
@@ -117,10 +129,15 @@ def advise(
     if events is not None:
         check_events(events.values if isinstance(events, EventSample) else events, posterior.model.features)
         events = as_tensor(events, torch.float64)
+    if context is not None:
+        require(
+            events is not None, "context", context, "None where no events are given: it has one row for each of them"
+        )
+        check_context(context, posterior.model.context, len(events))  # type: ignore[arg-type]
     if support is not None and not posterior.model.context:
         some = posterior.sample(2, draws, seed=seed) if events is None else events[:2]
         _inside(support, some.double().cpu())
-    look = _Look(posterior, events, support, whole_number("generated", generated, 1), draws, context, seed)
+    look = _Look(posterior, events, support, generated, draws, context, seed)
     findings, checked, unchecked = [], [], []
     for name, check in look.checks().items():
         try:

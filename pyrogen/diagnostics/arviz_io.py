@@ -14,8 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from pyrogen.checks import MAPPING, PATH, dictionary, door, having, optional
+
 #: A group: arrays by name, each with the names of its dimensions.
 Group = Mapping[str, tuple[Sequence[str], Any]]
+ARVIZ = optional(having("the module arviz", "__version__"))
 
 
 def import_arviz() -> Any:
@@ -26,6 +29,7 @@ def import_arviz() -> Any:
     return arviz
 
 
+@door(groups=dictionary(MAPPING), coords=optional(MAPPING), attrs=optional(MAPPING), arviz=ARVIZ)
 def make_inference_data(
     groups: Mapping[str, Group],
     coords: Mapping[str, Sequence[Any]] | None = None,
@@ -107,6 +111,7 @@ def _version(arviz: Any) -> int:
     return int(arviz.__version__.split(".")[0])
 
 
+@door(data=having("an InferenceData or a DataTree", "to_netcdf"), path=PATH)
 def write_inference_data(data: Any, path: str | os.PathLike[str]) -> Path:
     """Write to a NetCDF-4 file, which is an HDF5 file, in one piece: built beside its target, flushed and renamed.
 
@@ -132,6 +137,7 @@ def write_inference_data(data: Any, path: str | os.PathLike[str]) -> Path:
     return path
 
 
+@door(path=PATH, arviz=ARVIZ)
 def read_inference_data(path: str | os.PathLike[str], arviz: Any = None) -> Any:
     """Read what :func:`write_inference_data` or ArviZ wrote, into memory.
 

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pyrogen.checks import COUNT, FRACTION, SEED, TEXT, array, door, each, optional, require
 from pyrogen.diagnostics.convergence import diagnose, has_chains
-from pyrogen.diagnostics.lines import HasLines, points_on_lines
-from pyrogen.posterior.posterior import Posterior
+from pyrogen.diagnostics.lines import LINE_TARGET, HasLines, points_on_lines
+from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief
 from pyrogen.progress import bar
 from pyrogen.seeds import stream
@@ -68,6 +69,7 @@ class Calibration(Brief):
         """Number R of independent trainings."""
         return len(self.ranks)
 
+    @door(level=FRACTION)
     def covered(self, level: float = ONE_SIGMA) -> Array:
         """How much of the truth's place among the draws lies in the central interval of this level, ``[R, B]``.
 
@@ -77,13 +79,13 @@ class Calibration(Brief):
         Raises:
             ValueError: a level that is not between 0 and 1.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level is {level}; it must be a probability between 0 and 1, such as 0.683")
+        level = FRACTION("level", level)
         low, high = (1 - level) / 2, (1 + level) / 2
         first, last = self.ranks / (self.draws + 1), (self.ranks + 1) / (self.draws + 1)
         inside = np.clip(np.minimum(last, high) - np.maximum(first, low), 0, None)
         return inside * (self.draws + 1)
 
+    @door(level=FRACTION)
     def fraction(self, level: float = ONE_SIGMA) -> tuple[float, float]:
         """Fraction of all intervals of this level that hold the truth, and its binomial error.
 
@@ -108,13 +110,19 @@ class Calibration(Brief):
         absolute = np.abs(place).var() / max(np.abs(place).mean(1).var(ddof=1), 1e-300)
         return self.trainings * float(np.clip(min(signed, absolute), 1, self.ranks.shape[1]))
 
+    @door(level=FRACTION)
     def by_quantity(self, level: float = ONE_SIGMA) -> tuple[Array, Array]:
         """Fraction of the R trainings whose interval holds the truth, and its binomial error, ``[B]`` each."""
         found = self.covered(level).mean(0)
         return found, np.full(len(found), math.sqrt(level * (1 - level) / self.trainings))
 
+    @door(levels=each(FRACTION, "probabilities between 0 and 1, such as (0.5, 0.9)", 1))
     def curve(self, levels: Sequence[float] = LEVELS) -> tuple[Array, Array, Array]:
-        """Nominal levels, fractions found and their errors, ``[L]`` each."""
+        """Nominal levels, fractions found and their errors, ``[L]`` each.
+
+        Raises:
+            ValueError: no levels, or one that is not between 0 and 1.
+        """
         found = np.array([self.fraction(level) for level in levels])
         return np.asarray(levels, dtype=np.float64), found[:, 0], found[:, 1]
 
@@ -240,6 +248,7 @@ class Calibration(Brief):
         return float(min(1.0, smallest * self.ranks.shape[1]))
 
 
+@door(values=array(), truth=array(), at=optional(array()), label=TEXT)
 def calibration_of(
     values: ArrayLike, truth: ArrayLike, at: ArrayLike | None = None, label: str = "quantity"
 ) -> Calibration:
@@ -263,9 +272,9 @@ def calibration_of(
         raise ValueError(
             f"truth has shape {list(true.shape)}; values of shape {list(draws.shape)} need one per quantity"
         )
-    for name, array in (("values", draws), ("truth", true)):
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} holds {int((~np.isfinite(array)).sum())} numbers that are not finite")
+    for name, numbers in (("values", draws), ("truth", true)):
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"{name} holds {int((~np.isfinite(numbers)).sum())} numbers that are not finite")
     return _calibration(
         [(_rank(one, t), one.mean(0), one.std(0, ddof=1)) for one, t in _pairs(draws, true)],
         true,
@@ -275,6 +284,14 @@ def calibration_of(
     )
 
 
+@door(
+    posteriors=each(POSTERIOR, "a sequence of posteriors"),
+    target=LINE_TARGET,
+    t=optional(array()),
+    positions=optional(array()),
+    draws=COUNT,
+    seed=SEED,
+)
 def calibration_along_lines(
     posteriors: Sequence[Posterior],
     target: HasLines,
@@ -354,4 +371,5 @@ def _pairs(draws: Array, truth: Array) -> Any:
 def _calibration(rows: list[Any], truth: Array, draws: int, at: ArrayLike | None, label: str) -> Calibration:
     ranks, means, sigmas = (np.stack(column) for column in zip(*rows, strict=True))
     where = np.arange(ranks.shape[1]) if at is None else np.asarray(at)
+    require(where.shape == ranks.shape[1:], "at", where, f"one number for each of the {ranks.shape[1]} quantities")
     return Calibration(ranks, means, sigmas, truth, draws, where.astype(np.float64), label)

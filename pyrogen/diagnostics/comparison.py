@@ -11,12 +11,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pyrogen.checks import whole_number
+from pyrogen.checks import (
+    COUNT,
+    POSITIVE,
+    SEED,
+    TEXT,
+    dictionary,
+    door,
+    each,
+    having,
+    optional,
+    whole,
+)
 from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
 from pyrogen.diagnostics.distances import Range, event_table, grid_centres, grid_density, total_variation, wasserstein
-from pyrogen.diagnostics.lines import LineResult, density_along_lines
+from pyrogen.diagnostics.lines import LINES, LineResult, density_along_lines
 from pyrogen.diagnostics.predictive import elpd, guide_pareto_k
-from pyrogen.posterior.posterior import Posterior
+from pyrogen.events.doors import EVENTS
+from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.posterior.weights import StoredDraws
 from pyrogen.printing import Brief
 from pyrogen.warn import warn
@@ -26,11 +38,17 @@ DRAWS = 200  # weight draws of a prediction where none are asked for
 LEVELS = (1.0, 2.0)  # numbers of sigma at which coverage is counted
 
 
+@door(lines=LINES, levels=each(POSITIVE, "numbers of sigma, such as (1, 2)", 1))
 def coverage(lines: LineResult, levels: Sequence[float] = LEVELS) -> dict[float, float]:
-    """Fraction of all points of all lines at which the truth is within k sigma, for every k of ``levels``."""
+    """Fraction of all points of all lines at which the truth is within k sigma, for every k of ``levels``.
+
+    Raises:
+        ValueError: no levels, or one that is not positive.
+    """
     return {k: lines.within(k) for k in levels}
 
 
+@door(a=LINES, b=LINES, k=POSITIVE)
 def band_overlap(a: LineResult, b: LineResult, k: float = 1.0) -> float:
     """How far two k-sigma bands agree: length common to both over length covered by either, mean over all points.
 
@@ -91,6 +109,18 @@ class Comparison(Brief):
         return "\n".join(lines)
 
 
+@door(
+    posteriors=dictionary(POSTERIOR),
+    target=having("a target", "log_prob", "sample", "line"),
+    reference=TEXT,
+    cells=whole(1),
+    draws=COUNT,
+    probes=whole(1),
+    held_out=whole(2),
+    generated=whole(1),
+    trained_on=optional(EVENTS),
+    seed=SEED,
+)
 def compare(
     posteriors: Mapping[str, Posterior],
     target: Any,
@@ -130,7 +160,7 @@ def compare(
     trained_on = None if trained_on is None else event_table("trained_on", trained_on)
     centres, cell = grid_centres(grid_range, cells)
     truth = target.log_prob(centres).exp()
-    events = probe_points(target, whole_number("held_out", held_out, 2), seed)
+    events = probe_points(target, held_out, seed)
     probe = probe_points(target, probes, seed + 1)
 
     lines, densities, samples, scores = {}, {}, {}, {}

@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.checks import whole_number
+from pyrogen.checks import COUNT, SEED, door, whole, whole_number
 from pyrogen.diagnostics.arviz_io import import_arviz
 from pyrogen.diagnostics.stored_draws import Rows, blocks, spaced_rows
 from pyrogen.events import EventSample
-from pyrogen.posterior.posterior import Posterior
+from pyrogen.events.doors import EVENTS
+from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief
 from pyrogen.seeds import seeded, stream
 
@@ -71,6 +72,7 @@ class Convergence(Brief):
         return float(min(self.ess_bulk.min(), self.ess_tail.min()))
 
 
+@door(posterior=POSTERIOR, probes=EVENTS, draws=COUNT)
 def function_space(posterior: Posterior, probes: Any, draws: int | None = None) -> Convergence:
     """Convergence of stored chains, judged by log p at probe points.
 
@@ -120,6 +122,7 @@ def log_prob_of_chains(
     return log_prob
 
 
+@door(n=whole(1), seed=SEED)
 def probe_points(source: Any, n: int = 100, seed: int = 0) -> Tensor:
     """Points at which to judge convergence: where the events are, so that they count as the density does.
 
@@ -135,11 +138,11 @@ def probe_points(source: Any, n: int = 100, seed: int = 0) -> Tensor:
     Raises:
         ValueError: n is no positive whole number, or more than the events given.
     """
-    n = whole_number("n", n, 1)
     # Not the seed itself: whoever drew training events after torch.manual_seed(seed) would meet them again here.
     with seeded(stream(seed, PROBE_STREAM)):
-        if hasattr(source, "sample"):
+        if hasattr(source, "sample") and not isinstance(source, type):
             return source.sample((n,))
+        EVENTS("source", source)
         values = source.values if isinstance(source, EventSample) else source
         events = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values, dtype=np.float64))
         if events.ndim != 2 or n > len(events):

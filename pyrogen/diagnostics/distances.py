@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pyrogen.checks import whole_number
+from pyrogen.checks import COUNT, POSITIVE, SEED, array, check_memory, door, shown, whole
 from pyrogen.events import EventSample, EventsLike
-from pyrogen.posterior.posterior import Posterior
+from pyrogen.events.doors import EVENTS
+from pyrogen.posterior.posterior import POSTERIOR, Posterior
 
 Array = NDArray[np.float64]
 Range = tuple[tuple[float, float], tuple[float, float]]
 
 
+@door(p=array(), q=array(), cell=POSITIVE, tolerance=POSITIVE)
 def total_variation(p: ArrayLike | Tensor, q: ArrayLike | Tensor, cell: float, *, tolerance: float = 0.05) -> float:
     """Total variation distance ``1/2 sum_i |p_i - q_i| cell`` of two densities on a grid, between 0 and 1.
 
@@ -36,8 +37,6 @@ def total_variation(p: ArrayLike | Tensor, q: ArrayLike | Tensor, cell: float, *
     a, b = _array(p), _array(q)
     if a.shape != b.shape:
         raise ValueError(f"p has shape {list(a.shape)} and q has {list(b.shape)}; both must be on the same grid")
-    if not 0 < cell < math.inf:
-        raise ValueError(f"cell is {cell}; it must be the volume of a grid cell, positive and finite")
     for name, values in (("p", a), ("q", b)):
         if not (np.isfinite(values) & (values >= 0)).all():
             raise ValueError(f"{name} must be finite and not negative, got values {values.min()} to {values.max()}")
@@ -49,6 +48,7 @@ def total_variation(p: ArrayLike | Tensor, q: ArrayLike | Tensor, cell: float, *
     return float(0.5 * np.abs(a - b).sum() * cell)
 
 
+@door(posterior_a=POSTERIOR, posterior_b=POSTERIOR, cells=whole(1), draws=COUNT, seed=SEED)
 def predictive_distance(
     posterior_a: Posterior,
     posterior_b: Posterior,
@@ -76,6 +76,7 @@ def predictive_distance(
     return total_variation(a, b, cell)
 
 
+@door(a_events=EVENTS, b_events=EVENTS)
 def wasserstein(a_events: EventsLike, b_events: EventsLike) -> Array:
     """Wasserstein-1 distance of each column's distribution, ``[d]`` in the unit of the column.
 
@@ -117,10 +118,15 @@ def grid_density(posterior: Posterior, points: Tensor, draws: int | None, seed: 
 
 def grid_centres(grid_range: Range, cells: int) -> tuple[Tensor, float]:
     """Centres of the cells ``[cells^2, 2]`` and their area."""
-    cells = whole_number("cells", cells, 1)
-    sides = np.asarray(grid_range, dtype=np.float64)
+    check_memory("cells", cells, 16.0 * cells**2, "give fewer cells along each direction")
+    try:
+        sides = np.asarray(grid_range, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        sides = np.empty(0)
     if sides.shape != (2, 2) or not np.isfinite(sides).all() or not (sides[:, 0] < sides[:, 1]).all():
-        raise ValueError(f"grid_range is {grid_range}; it must be ((x_low, x_high), (y_low, y_high)), increasing")
+        raise ValueError(
+            f"grid_range is {shown(grid_range)}; it must be ((x_low, x_high), (y_low, y_high)), increasing"
+        )
     middle = (np.arange(cells) + 0.5) / cells
     x, y = (torch.from_numpy(low + (high - low) * middle) for low, high in sides)
     return torch.cartesian_prod(x, y), float(np.prod((sides[:, 1] - sides[:, 0]) / cells))

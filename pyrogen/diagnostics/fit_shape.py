@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pyrogen.checks import require_extra
+from pyrogen.checks import POSITIVE, array, dictionary, door, optional, require_extra
 from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
@@ -48,6 +48,7 @@ class ShapeFit(Brief):
             + ["not converged"] * (not self.converged)
         )
 
+    @door(sensitivities=optional(dictionary(array(1))))
     def curve(self, sensitivities: Mapping[str, Any] | None = None) -> Array:
         """The fitted sigma(t) ``[n]``, at the fitted points or at any others.
 
@@ -63,6 +64,7 @@ class ShapeFit(Brief):
         return np.sqrt(sum((given[name] * delta) ** 2 for name, delta in self.values.items()))
 
 
+@door(sigma=array(1), error=array(1), sensitivities=dictionary(array(1)), floor=POSITIVE)
 def fit_shape(sigma: ArrayLike, error: ArrayLike, sensitivities: Mapping[str, Any], *, floor: float = 0.02) -> ShapeFit:
     """Fit ``sigma(t)^2 = sum_i (sensitivity_i(t) Delta_i)^2`` by least squares [A eqs. 20, 23, 27, 31].
 
@@ -88,8 +90,6 @@ def fit_shape(sigma: ArrayLike, error: ArrayLike, sensitivities: Mapping[str, An
     columns = _as_arrays(sensitivities)
     measured, bars = np.asarray(sigma, dtype=np.float64), np.asarray(error, dtype=np.float64)
     _check(measured, {"error": bars} | columns, names)
-    if not floor > 0:
-        raise ValueError(f"floor is {floor}; it must be a positive fraction of the mean of sigma")
     bars = np.maximum(bars, floor * measured.mean())
     squares = np.stack([columns[name] ** 2 for name in names])
 

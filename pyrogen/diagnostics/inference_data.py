@@ -12,15 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor
-from pyrogen.checks import whole_number
+from pyrogen.bayes.inputs import as_tensor, check_context
+from pyrogen.checks import BOOLEAN, COUNT, MAPPING, SEED, array, dictionary, door, optional, whole
 from pyrogen.diagnostics.arviz_io import make_inference_data
 from pyrogen.diagnostics.convergence import log_prob_of_chains, probe_points
 from pyrogen.diagnostics.stored_draws import Rows, as_chains, blocks, spaced_rows
 from pyrogen.events import EventSample, EventsLike, check_events
+from pyrogen.events.doors import EVENTS
 from pyrogen.posterior.binning import Bins, bins_of
 from pyrogen.posterior.histograms import observable_values
-from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.posterior import POSTERIOR, Posterior
 
 Array = NDArray[np.float64]
 Arrays = dict[str, tuple[tuple[str, ...], Any]]
@@ -31,6 +32,22 @@ SAMPLE = ("chain", "draw")
 NAMES = {"acceptance": "acceptance_rate", "steps": "n_steps"}  # what ArviZ calls them
 
 
+def _probe_points(name: str, value: Any) -> Any:
+    return dictionary(array())(name, value) if isinstance(value, Mapping) else EVENTS(name, value)
+
+
+@door(
+    posterior=POSTERIOR,
+    observed=optional(EVENTS),
+    probes=optional(_probe_points),
+    draws=COUNT,
+    weights=BOOLEAN,
+    generated=optional(whole(0)),
+    histograms=optional(MAPPING),
+    context=optional(array(2)),
+    probe_context=optional(array(2)),
+    seed=SEED,
+)
 def to_inference_data(
     posterior: Posterior,
     probes: Any = None,
@@ -79,6 +96,9 @@ def to_inference_data(
         ValueError: probe points or events that are not finite or of the wrong shape, or without density in a draw;
             weighted events, of which ArviZ knows nothing; more draws than stored.
     """
+    for given in (context, probe_context):
+        if given is not None:
+            check_context(given, posterior.model.context, len(given))
     held = as_chains(posterior, draws, seed)
     stored = held.weights.arrays["draws"]
     rows = spaced_rows(stored.shape[1], draws)
@@ -86,7 +106,6 @@ def to_inference_data(
     where, points, probe_context = _probes(posterior, probes, events, context, probe_context, seed)
     if generated is None:
         generated = GENERATED if events is None else min(len(events), GENERATED)
-    generated = whole_number("generated", generated, 0)
     if histograms and not generated:
         raise ValueError("generated is 0; histograms need events of every draw")
 

@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.func import jacfwd
 
 from pyrogen.bayes.inputs import as_tensor
-from pyrogen.checks import require_extra
+from pyrogen.checks import array, door, require_extra
 from pyrogen.diagnostics.lines import _as_vector
 from pyrogen.events import EventSample, EventsLike, check_events
+from pyrogen.events.doors import EVENTS
 from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
@@ -89,14 +90,17 @@ class LikelihoodFit(Brief):
         """The uncertainty Delta of every parameter, by its name."""
         return dict(zip(self.values, np.sqrt(np.diag(self.covariance)).tolist(), strict=True))
 
+    @door(t=array(1))
     def density(self, t: ArrayLike | Tensor) -> Array:
         """The fitted density at points t ``[n]`` along the lines, in the units of :attr:`LineResult.density`."""
         return self.target.parametric_density(_as_vector("t", t), **self.values).numpy()
 
+    @door(t=array(1))
     def gradients(self, t: ArrayLike | Tensor) -> dict[str, Array]:
         """``dp/d parameter`` at the fitted values, with its sign, ``{name: [n]}``; zero outside the fitted support."""
         return dict(zip(self.names, _derivatives(self.target, _as_vector("t", t), self.values)[1].numpy(), strict=True))
 
+    @door(t=array(1))
     def sigma(self, t: ArrayLike | Tensor) -> Array:
         """Uncertainty ``sqrt(g^T C g)`` of the fitted density ``[n]``, in the units of :attr:`LineResult.sigma`.
 
@@ -115,6 +119,7 @@ class LikelihoodFit(Brief):
         return f"maximum-likelihood fit of the true form to {self.events:,} events: " + "; ".join(told)
 
 
+@door(events=EVENTS)
 def likelihood_fit(target: HasParameters, events: EventsLike) -> LikelihoodFit:
     """Fit the true functional form of a target to events, unbinned [A sec. 3; its eqs. 18, 21, 25, 30].
 

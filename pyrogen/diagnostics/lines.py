@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pyrogen.checks import COUNT, INDEX, POSITIVE, SEED, array, door, having, instance, optional
 from pyrogen.printing import Brief, span
 
 Array = NDArray[np.float64]
@@ -122,14 +123,19 @@ class LineResult(Brief):
         """Root mean square of the pulls over all points of all lines; about 1 where sigma is right."""
         return _rms(self.pulls)
 
+    @door(k=POSITIVE)
     def within(self, k: float = 2.0) -> float:
         """Fraction of all points of all lines at which the truth is within k sigma of the prediction.
 
         For independent Gaussian deviations that would be 68.3 % (k = 1) and 95.4 % (k = 2). Neighbouring points share
         their deviation, so for one posterior the fraction fluctuates much more than the number of points suggests.
+
+        Raises:
+            ValueError: k is not positive.
         """
         return float(np.mean(np.abs(self.means - self.truth) <= k * self.stds))
 
+    @door(index=INDEX)
     def line(self, index: int) -> LineResult:
         """The result of one line alone."""
         rows = [index]
@@ -140,6 +146,18 @@ class LineResult(Brief):
         return np.divide(self.stds, self.means, out=np.full_like(self.stds, np.inf), where=self.means > 0)
 
 
+LINES = instance(LineResult, "a LineResult, as density_along_lines gives one")
+LINE_TARGET = having("a target with lines, such as pg.targets.Wedge()", "line", "line_density", "line_range")
+
+
+@door(
+    posterior=having("a trained posterior", "density"),
+    target=LINE_TARGET,
+    t=optional(array()),
+    positions=optional(array()),
+    draws=COUNT,
+    seed=SEED,
+)
 def density_along_lines(
     posterior: Any,
     target: HasLines,

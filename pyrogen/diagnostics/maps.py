@@ -10,8 +10,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyrogen.checks import whole_number
-from pyrogen.posterior.posterior import Posterior
+from pyrogen.checks import (
+    COUNT,
+    MAPPING,
+    SEED,
+    array,
+    check_memory,
+    door,
+    having,
+    is_number,
+    optional,
+    require,
+    whole,
+)
+from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief, span
 
 Array = NDArray[np.float64]
@@ -63,6 +75,27 @@ class UncertaintyMap(Brief):
         return np.divide(self.density - self.truth, self.sigma, out=np.full_like(self.sigma, np.nan), where=inside)
 
 
+def _axis(name: str, value: Any) -> Axis:
+    try:
+        feature, low, high = value
+    except (TypeError, ValueError):
+        feature, low, high = None, None, None
+    good = isinstance(feature, str | int) and is_number(low) and is_number(high)
+    require(good, name, value, "(name or index of the feature, low, high)")
+    return feature, float(low), float(high)  # type: ignore[arg-type, return-value]
+
+
+@door(
+    posterior=POSTERIOR,
+    x=_axis,
+    y=_axis,
+    cells=whole(1),
+    context=optional(array(1)),
+    at=optional(MAPPING),
+    target=optional(having("a target", "log_prob")),
+    draws=COUNT,
+    seed=SEED,
+)
 def uncertainty_map(
     posterior: Posterior,
     x: Axis,
@@ -108,7 +141,7 @@ def uncertainty_map(
             f"x is {names[where[0]]!r}, y is {names[where[1]]!r} and at holds {sorted(names[i] for i in held)}; give "
             f"two different directions, and at for each of the others once: {sorted(names[i] for i in wanted)}"
         )
-    cells = whole_number("cells", cells, 1)
+    check_memory("cells", cells, 8.0 * cells**2 * features, "give fewer cells along each direction")
     edges = _edges("x", x, cells), _edges("y", y, cells)
     centres = [torch.from_numpy((its[1:] + its[:-1]) / 2) for its in edges]
     points = torch.empty(cells * cells, features, dtype=torch.float64)

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pyrogen.diagnostics.lines import LineResult
-from pyrogen.posterior.bands import HistogramBand
+from pyrogen.checks import BOOLEAN, COUNT, LIMITS, SEED, TEXT, array, door, optional, require, whole
+from pyrogen.diagnostics.lines import LINES, LineResult
+from pyrogen.posterior.bands import PROCEDURE, HistogramBand
 from pyrogen.posterior.binning import make_bins
-from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
@@ -56,18 +57,22 @@ class MarginalResult(Brief):
         """Middles of the bins, ``[B]``."""
         return next(iter(self.bands.values())).centres
 
+    @door(procedure=PROCEDURE)
     def density(self, procedure: str = "a") -> Array:
         """Mean density in the bins, ``[B]``, per unit of the observable."""
         return self.bands[procedure].density()
 
+    @door(procedure=PROCEDURE, subtract_noise=BOOLEAN)
     def sigma(self, procedure: str = "a", subtract_noise: bool = True) -> Array:
         """Its standard deviation over the weight draws, ``[B]``; by default without the noise of the events."""
         return self.bands[procedure].density_sigma(subtract_noise)
 
+    @door(procedure=PROCEDURE, subtract_noise=BOOLEAN)
     def relative(self, procedure: str = "a", subtract_noise: bool = True) -> Array:
         """Its relative uncertainty, ``[B]``; infinite in a bin that no event fell into."""
         return self.bands[procedure].relative(subtract_noise)
 
+    @door(procedure=PROCEDURE, subtract_noise=BOOLEAN)
     def sigma_error(self, procedure: str = "a", subtract_noise: bool = True) -> Array:
         """Error of sigma from the finite number of draws, ``[B]``.
 
@@ -79,6 +84,7 @@ class MarginalResult(Brief):
         sigma = self.sigma(procedure, subtract_noise)
         return np.divide(variance_error, 2 * sigma, out=np.full_like(sigma, np.nan), where=sigma > 0)
 
+    @door(lines=LINES, measure=array(0, 1), procedure=PROCEDURE)
     def ratio_to_lines(self, lines: LineResult, measure: Array | float = 1.0, procedure: str = "a") -> Array:
         """Sigma over that of the density along lines of the same coordinate, at the middles of the bins, ``[B]``.
 
@@ -93,10 +99,22 @@ class MarginalResult(Brief):
         Returns:
             NaN in bins whose middle lies outside the points of the lines.
         """
+        right = f"one number, or one for each of the {len(lines.t)} points of the lines"
+        require(np.shape(measure) in ((), np.shape(lines.t)), "measure", measure, right)
         expected = np.interp(self.centres, lines.t, lines.sigma * measure, left=np.nan, right=np.nan)
         return self.sigma(procedure) / expected
 
 
+@door(
+    posterior=POSTERIOR,
+    range=optional(LIMITS),
+    n=whole(1),
+    draws=COUNT,
+    truth=optional(array(1)),
+    label=optional(TEXT),
+    unit=optional(TEXT),
+    seed=SEED,
+)
 def marginal(
     posterior: Posterior,
     observable: Callable[[Tensor], Tensor] | str | int,

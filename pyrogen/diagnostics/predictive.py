@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyrogen.checks import whole_number
+from pyrogen.checks import BOOLEAN, COUNT, SEED, door, having, whole
 from pyrogen.diagnostics.arviz_io import pareto_smooth
 from pyrogen.diagnostics.distances import event_table
 from pyrogen.events import EventsLike
-from pyrogen.posterior.posterior import Posterior
+from pyrogen.events.doors import EVENTS
+from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.posterior.weights import DRAWS
 from pyrogen.printing import Brief
 
@@ -56,6 +57,7 @@ class Elpd(Brief):
             return math.nan
         return float(self.pointwise.std(ddof=1) / math.sqrt(len(self.pointwise)))
 
+    @door(other=having("an Elpd", "pointwise"))
     def minus(self, other: Elpd) -> tuple[float, float]:
         """Difference summed over the events, in nats, and its standard error from the paired differences.
 
@@ -77,6 +79,7 @@ class Elpd(Brief):
         return 0.0 if self.pareto_k is None else float(np.mean(self.pareto_k > GOOD_K))
 
 
+@door(posterior=POSTERIOR, events=EVENTS, trained=BOOLEAN, draws=COUNT, seed=SEED)
 def elpd(
     posterior: Posterior,
     events: EventsLike,
@@ -124,6 +127,7 @@ def elpd(
     return Elpd(np.concatenate(pointwise), np.concatenate(shapes) if trained else None)
 
 
+@door(posterior=POSTERIOR, events=EVENTS, draws=whole(50), seed=SEED)
 def guide_pareto_k(
     posterior: Posterior, events: EventsLike, *, draws: int = 400, context: Any = None, seed: int = 0
 ) -> float:
@@ -153,7 +157,7 @@ def guide_pareto_k(
             f"events holds {len(values)} events, the posterior was trained on {trained} (effectively "
             f"{trained if info.size is None else info.size:g}); give all of them, unweighted"
         )
-    draws, prior, weights = whole_number("draws", draws, 50), posterior.model.prior(), posterior.weights
+    prior, weights = posterior.model.prior(), posterior.weights
     weights.log_prob(posterior.model.initial_theta)  # refuses before any work is done
     ratios = [float(prior.log_prob(theta).sum()) - weights.log_prob(theta) for theta in weights.draws(draws, seed)]
     total = torch.tensor(ratios, dtype=torch.float64)
@@ -162,6 +166,7 @@ def guide_pareto_k(
     return float(pareto_smooth(total.numpy())[1][0])
 
 
+@door(posterior=POSTERIOR, events=EVENTS, draws=COUNT, seed=SEED)
 def effective_parameters(
     posterior: Posterior, events: EventsLike, draws: int | None = None, *, context: Any = None, seed: int = 0
 ) -> float:

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pyrogen.checks import whole_number
+from pyrogen.checks import LIMITS, SEED, array, dictionary, door, optional, require, whole
 from pyrogen.diagnostics.distances import positive_weights
 from pyrogen.events import EventSample, check_events, check_weights
+from pyrogen.events.doors import EVENTS
 from pyrogen.printing import Brief
 from pyrogen.seeds import stream
 
@@ -86,6 +87,19 @@ class QualityTable(Brief):
         return "\n".join([*lines, f"{used}; floor of {self.partitions} re-partitions"])
 
 
+def _any_column(name: str, value: Any) -> Any:
+    require(callable(value) or isinstance(value, str | int | np.integer), name, value, "a function, a name or an index")
+    return value
+
+
+@door(
+    truth=EVENTS,
+    generated=EVENTS,
+    reference=EVENTS,
+    observables=dictionary(_any_column),
+    partitions=whole(2),
+    seed=SEED,
+)
 def sample_quality(
     truth: Any,
     generated: Any,
@@ -115,8 +129,6 @@ def sample_quality(
     Raises:
         ValueError: no observables, empty samples, numbers that are not finite, negative weights, different columns.
     """
-    partitions = whole_number("partitions", partitions, 2)
-    whole_number("seed", seed, 0)
     if not observables:
         raise ValueError("observables is empty; give functions of events, or columns, by name")
     samples = _samples(truth=truth, generated=generated, reference=reference)
@@ -253,6 +265,7 @@ class PeakFit(Brief):
         )
 
 
+@door(values=array(), weights=optional(array()), window=LIMITS, bins=whole(20))
 def peak_width(
     values: ArrayLike | Tensor,
     weights: ArrayLike | Tensor | None = None,
@@ -276,10 +289,7 @@ def peak_width(
     Raises:
         ValueError: numbers that are not finite, a range that does not increase, too few events in it, or no peak.
     """
-    bins = whole_number("bins", bins, 20)
-    low, high = float(window[0]), float(window[1])
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"window is {window}; it must be (low, high), increasing and finite")
+    low, high = window
     x = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
     if x.ndim != 1:
         raise ValueError(f"values has shape {list(x.shape)}; it must be one number per event, [N]")

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from pyrogen.checks import whole_number
+from pyrogen.checks import BOOLEAN, COUNT, SEED, dictionary, door, each, having, whole
 from pyrogen.diagnostics.calibration import Calibration, calibration_of
-from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief
 from pyrogen.progress import bar
 from pyrogen.seeds import seeded, stream
@@ -59,6 +59,7 @@ class QuantileBinResult(Brief):
         p = self.counts / self.events
         return (p * (1 - p) / (self.events - 1)).mean(1)
 
+    @door(subtract_noise=BOOLEAN)
     def probabilities(self, subtract_noise: bool = True) -> Array:
         """Bin probabilities of the draws, ``[R, K, B]``.
 
@@ -82,6 +83,7 @@ class QuantileBinResult(Brief):
         variance = (self.counts / self.events).var(1, ddof=1)
         return float(self.noise_variance.mean() / variance.mean())
 
+    @door(subtract_noise=BOOLEAN)
     def calibration(self, subtract_noise: bool = True) -> Calibration:
         """How often the truth, 1/B in every bin, lies in the central intervals ([F] sec. 4).
 
@@ -134,6 +136,14 @@ class QuantileBinResult(Brief):
         return np.array([gain(some) for some in (every, *without)])
 
 
+@door(
+    posteriors=each(POSTERIOR, "a sequence of posteriors"),
+    target=having("a target", "quantile_bins"),
+    bins=each(whole(1), "numbers of bins, such as (5, 10)", 1),
+    events=whole(2),
+    draws=COUNT,
+    seed=SEED,
+)
 def quantile_bins(
     posteriors: Sequence[Posterior],
     target: Target,
@@ -161,7 +171,6 @@ def quantile_bins(
     """
     if not len(posteriors):
         raise ValueError("posteriors is empty; give those of several independent trainings")
-    events = whole_number("events", events, 2)
     count = min(posterior.weights.count(draws, least=2) for posterior in posteriors)
     cells = {n: target.quantile_bins(n) for n in bins}
     counts = {n: np.zeros((len(posteriors), count, cells[n].n_bins), dtype=np.int64) for n in bins}
@@ -202,6 +211,7 @@ class AmplificationFit(Brief):
         return self.a * np.asarray(n_bins, dtype=np.float64) ** self.b
 
 
+@door(results=dictionary(having("a QuantileBinResult", "counts", "bins")))
 def fit_amplification(results: Mapping[int, QuantileBinResult]) -> AmplificationFit:
     """Fit ``G = a n_bins^b`` by least squares of log G, every number of bins with the same weight.
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import whole_number
+from pyrogen.checks import COUNT, SEED, door, having, instance, optional, whole, whole_number
 from pyrogen.diagnostics.calibration import Calibration, calibrate
-from pyrogen.posterior.posterior import Posterior
+from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.seeds import seeded, stream
 
 Array = NDArray[np.float64]
@@ -32,6 +32,11 @@ class Learner(Protocol):
         ...
 
 
+LEARNER = having("a backend, such as pg.SVI()", "fit_many")
+MODEL = instance(BayesianFlow, "a pyrogen.BayesianFlow")
+
+
+@door(backend=LEARNER, model=MODEL, size=whole(1), trainings=whole(2), probes=whole(1), draws=COUNT, seed=SEED)
 def simulation_based_calibration(
     backend: Learner,
     model: BayesianFlow,
@@ -62,7 +67,6 @@ def simulation_based_calibration(
         ValueError: a preprocessing that would be fitted to the events (its density would then be another one), a
             conditional flow, or numbers out of range.
     """
-    whole_number("trainings", trainings, 2)
     if not model.preprocessing.fitted:
         raise ValueError(
             "the model's preprocessing is not fitted, so that every fit would change the model; give "
@@ -70,12 +74,19 @@ def simulation_based_calibration(
         )
     with seeded(stream(seed, 1), model.device), torch.no_grad():
         thetas = [model.prior().sample() for _ in range(trainings)]
-        points = torch.cat(
-            [_generate(model, model.prior().sample(), 1) for _ in range(whole_number("probes", probes, 1))]
-        )
+        points = torch.cat([_generate(model, model.prior().sample(), 1) for _ in range(probes)])
     return _recovery(backend, model, thetas, size, points, draws, seed)
 
 
+@door(
+    backend=LEARNER,
+    posterior=POSTERIOR,
+    size=optional(whole(1)),
+    trainings=whole(2),
+    probes=whole(1),
+    draws=COUNT,
+    seed=SEED,
+)
 def bootstrap_calibration(
     backend: Learner,
     posterior: Posterior,
@@ -111,14 +122,13 @@ def bootstrap_calibration(
     if trained is None:
         raise ValueError("size is None, and the posterior does not tell how many events it was trained on; give size")
     size = round(trained)
-    whole_number("trainings", trainings, 2)
     count = posterior.weights.at_most(trainings)
     if count < trainings:
         raise ValueError(
             f"trainings is {trainings}, but the posterior holds {count} weight draws; give at most as many"
         )
     thetas = list(posterior.weights.draws(trainings, stream(seed, 1)))
-    points = posterior.sample(whole_number("probes", probes, 1), seed=stream(seed, 2))
+    points = posterior.sample(probes, seed=stream(seed, 2))
     return _recovery(backend, posterior.model, thetas, size, points, draws, seed)
 
 

@@ -7,11 +7,18 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pyrogen.checks import array, door, optional
 from pyrogen.events import check_weights
 
 Array = NDArray[np.float64]
 
 
+@door(
+    truth_scores=array(),
+    generated_scores=array(),
+    truth_weights=optional(array()),
+    generated_weights=optional(array()),
+)
 def roc_auc(
     truth_scores: ArrayLike,
     generated_scores: ArrayLike,

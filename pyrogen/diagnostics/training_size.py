@@ -11,11 +11,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pyrogen.checks import require_extra
+from pyrogen.checks import BOOLEAN, COUNT, SEED, array, dictionary, door, having, optional, require_extra
 from pyrogen.diagnostics.fit_shape import ShapeFit, fit_shape
 from pyrogen.diagnostics.likelihood_fit import LikelihoodFit
-from pyrogen.diagnostics.lines import LineResult, density_along_lines
-from pyrogen.posterior.posterior import Posterior
+from pyrogen.diagnostics.lines import LINE_TARGET, LineResult, density_along_lines
+from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
@@ -46,11 +46,13 @@ class SizeScan(Brief):
         """The numbers of training events."""
         return tuple(self.lines)
 
+    @door(ensemble=BOOLEAN)
     def sigma(self, ensemble: bool = False) -> Array:
         """Mean of sigma over the lines, ``[sizes]``; of the ensembles on request, NaN where there is none."""
         source = self.ensembles if ensemble else self.lines
         return np.array([source[n].sigma.mean() if n in source else np.nan for n in self.sizes])
 
+    @door(ensemble=BOOLEAN)
     def exponent(self, ensemble: bool = False) -> tuple[float, float]:
         """Slope of log sigma against log N, by least squares over points and sizes, and its error.
 
@@ -115,6 +117,15 @@ class SizeScan(Brief):
         return "\n".join(told)
 
 
+@door(
+    posteriors=dictionary(POSTERIOR),
+    target=LINE_TARGET,
+    t=optional(array()),
+    ensembles=optional(dictionary(POSTERIOR)),
+    references=optional(dictionary(having("a LikelihoodFit", "sigma"))),
+    draws=COUNT,
+    seed=SEED,
+)
 def scan_training_size(
     posteriors: Mapping[int, Posterior],
     target: Any,

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..checks import is_number, require
+from ..checks import BOOLEAN, POSITIVE, TEXT, door, is_number, optional, require
 from .elementwise import Columns, Probit, Squash
 from .kinematics import PAIR_COLUMNS
 from .leptons import RECOIL_COLUMNS
@@ -60,6 +60,7 @@ class LeptonPair(Bijection):
         self.coordinates, self.lepton_mass = coordinates, _checked_mass(lepton_mass)
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
+        as_sample(events, weights)
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,6 +122,7 @@ class RecoilingPair(Bijection):
         self.lepton_mass = _checked_mass(lepton_mass)
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
+        as_sample(events, weights)
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,6 +219,7 @@ class BeamLimit(FittedConstants):
     condition = "energy must be positive"
     energy: Tensor
 
+    @door(energy=optional(POSITIVE))
     def __init__(self, energy: float | None = None) -> None:
         super().__init__()
         if energy is not None:
@@ -259,6 +262,7 @@ class BeamLimit(FittedConstants):
         return x[..., :1], x[..., 1:2], [x[..., 2:]], self.energy.to(x.dtype)
 
 
+@door(coordinates=TEXT, circle=BOOLEAN, mass_low=optional(POSITIVE), energy=optional(POSITIVE))
 def lepton_pair_coordinates(
     coordinates: str = "mass",
     *,

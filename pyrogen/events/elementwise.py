@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..checks import FINITE, POSITIVE, door, optional
 from .preprocessing import Bijection, Composite, FittedConstants, Standardise, as_sample
 from .sample import EventsLike
 
@@ -61,6 +62,7 @@ class Squash(FittedConstants):
     location: Tensor
     scale: Tensor
 
+    @door(location=optional(FINITE), scale=optional(POSITIVE))
     def __init__(self, location: float | None = None, scale: float | None = None) -> None:
         super().__init__()
         if location is not None and scale is not None:
@@ -99,6 +101,7 @@ class Probit(Bijection):
     fitted = True
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
+        as_sample(events, weights)
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from pyrogen.printing import Brief
 
+from ..checks import NOT_NEGATIVE, TEXT, array, door
+from .doors import SAMPLE
 from .sample import EventSample
 
 COMPONENTS = ("px", "py", "pz", "E")
@@ -24,6 +26,7 @@ PAIR_COLUMNS = ("px_e+", "py_e+", "pz_e+", "pz_e-")
 """What is left of two leptons of one mass whose transverse momenta balance."""
 
 
+@door(sample=SAMPLE, particle=TEXT)
 def momenta(sample: EventSample, particle: str) -> Tensor:
     """Four-vectors ``[N, 4]`` of a particle from its columns ``px_<particle>``, ``py_...``, ``pz_...``, ``E_...``.
 
@@ -45,6 +48,7 @@ def momenta(sample: EventSample, particle: str) -> Tensor:
     return torch.cat([p, p.norm(dim=-1, keepdim=True)], -1)
 
 
+@door(lepton_mass=NOT_NEGATIVE)
 def pair_momenta(events: Any, lepton_mass: float = 0.0) -> tuple[Tensor, Tensor]:
     """Four-vectors ``[N, 4]`` of both leptons of a pair.
 
@@ -56,9 +60,12 @@ def pair_momenta(events: Any, lepton_mass: float = 0.0) -> tuple[Tensor, Tensor]
     Raises:
         ValueError: other than four or six columns.
     """
-    x = torch.as_tensor(np.array(events.values) if isinstance(events, EventSample) else events).double()
+    values = np.array(events.values) if isinstance(events, EventSample) else array()("events", events)
+    x = torch.as_tensor(values).double()
     if x.ndim != 2 or x.shape[1] not in (4, 6):
-        raise ValueError(f"a lepton pair has 4 columns (balanced) or 6 (px, py, pz of both); got {list(x.shape)}")
+        raise ValueError(
+            f"events of a lepton pair have 4 columns (balanced) or 6 (px, py, pz of both); got {list(x.shape)}"
+        )
     plus = x[:, :3]
     minus = x[:, 3:] if x.shape[1] == 6 else torch.stack([-x[:, 0], -x[:, 1], x[:, 3]], -1)
 
@@ -137,6 +144,7 @@ class Observable(Brief):
         return self.function(events)
 
 
+@door(lepton_mass=NOT_NEGATIVE, lepton=TEXT)
 def lepton_pair_observables(lepton_mass: float = 0.0, lepton: str = "e") -> Mapping[str, Observable]:
     """The six observables of [A] figs. 9 and 10: E, px, pT, pz of l+, E and M of the pair; and more of the pair.
 

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import torch
 
+from ..checks import BOOLEAN, NOT_NEGATIVE, TEXT, door, optional
+from .doors import SAMPLE
 from .kinematics import momenta, pair_momenta
 from .sample import EventSample
 
@@ -20,6 +22,7 @@ LEPTONS: dict[str, dict[str, int | tuple[int, ...]]] = {
 BALANCE = 1e-6  # of the pair's energy: what is left of balanced momenta written with seven digits
 
 
+@door(sample=SAMPLE, plus=optional(TEXT), minus=optional(TEXT), recoil=BOOLEAN, lepton_mass=optional(NOT_NEGATIVE))
 def lepton_pair(
     sample: EventSample,
     plus: str | None = None,
@@ -75,6 +78,7 @@ def lepton_pair(
     return _columns(sample, names)
 
 
+@door(sample=SAMPLE, plus=optional(TEXT), minus=optional(TEXT))
 def lepton_balance(sample: EventSample, plus: str | None = None, minus: str | None = None) -> np.ndarray:
     """A mask ``[N]`` of events whose leptons balance in the transverse plane; arguments as in :func:`lepton_pair`."""
     plus, minus = _names(sample, plus, minus)
@@ -83,6 +87,7 @@ def lepton_balance(sample: EventSample, plus: str | None = None, minus: str | No
     return _balance(momenta(sample, plus), momenta(sample, minus))[1].numpy()
 
 
+@door(sample=SAMPLE)
 def collision_energy(sample: EventSample) -> float | None:
     """Centre-of-mass energy of the beams in GeV, from the provenance of LHE files and Pythia; None: it does not say."""
     beams = sample.provenance.get("beams")
@@ -96,6 +101,7 @@ def collision_energy(sample: EventSample) -> float | None:
     return None
 
 
+@door(sample=SAMPLE, lepton_mass=NOT_NEGATIVE)
 def four_vectors(sample: EventSample, lepton_mass: float = 0.0) -> EventSample:
     """The inverse of :func:`lepton_pair`: all eight components of both four-vectors, for an analysis or an LHE file.
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pyrogen.printing import brief
 
+from ..checks import NOT_NEGATIVE, array, door, each, instance, require
 from .sample import EventSample, EventsLike
 
 _KINDS: dict[str, type[Bijection]] = {}  # by the name in their configuration
@@ -92,6 +93,7 @@ class Identity(Bijection):
     fitted = True
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
+        as_sample(events, weights)
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,15 +260,15 @@ class UnitBox(_Affine):
     low: Tensor
     high: Tensor
 
+    @door(margin=NOT_NEGATIVE)
     def __init__(self, low: ArrayLike | None = None, high: ArrayLike | None = None, margin: float = 0.05) -> None:
         super().__init__()
-        if not 0 <= margin < float("inf"):
-            raise ValueError(f"margin must be zero or a positive fraction; got {margin}")
-        self.margin = float(margin)
+        self.margin = margin
         if (low is None) != (high is None):
             raise ValueError(f"give both low and high, or none of them; got low={low!r}, high={high!r}")
         if low is not None and high is not None:
-            self._set(np.broadcast_arrays(low, high))
+            require(np.size(low) > 0 and np.size(high) > 0, "low, high", (low, high), "numbers, one or [d]")
+            self._set(np.broadcast_arrays(array()("low", low), array()("high", high)))
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         sample = as_sample(events, weights)
@@ -290,9 +292,13 @@ class UnitBox(_Affine):
         return first, second - first
 
 
+PARTS = each(instance(Bijection, "a bijection of pyrogen.events"), "a sequence of bijections", 1)
+
+
 class Composite(Bijection):
     """A bijection made of others."""
 
+    @door(parts=PARTS)
     def __init__(self, parts: Iterable[Bijection]) -> None:
         super().__init__()
         self.parts: Sequence[Bijection] = nn.ModuleList(parts)  # type: ignore[assignment]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 
+from ..checks import BOOLEAN, check_memory, door, require, whole
 from ..progress import bar
 from .kinematics import PAIR_COLUMNS
 from .sample import EventSample
@@ -28,6 +27,7 @@ _MAX_FAILURES = 100  # in a row; Pythia fails on single events at times
 _BALANCE = 1e-6  # GeV
 
 
+@door(n=whole(1), seed=whole(1), progress=BOOLEAN)
 def drell_yan(n: int, seed: int = 1, progress: bool = True) -> EventSample:
     """Generate Drell-Yan events with Pythia 8.
 
@@ -49,11 +49,8 @@ def drell_yan(n: int, seed: int = 1, progress: bool = True) -> EventSample:
         ImportError: Pythia is not installed.
         RuntimeError: Pythia refuses a setting, does not start, or makes events that are not of this kind.
     """
-    n, seed = operator.index(n), operator.index(seed)
-    if n < 1:
-        raise ValueError(f"n must be a positive number of events; got {n}")
-    if not 1 <= seed <= _MAX_SEED:
-        raise ValueError(f"seed must be between 1 and {_MAX_SEED}, the range of Pythia's seeds; got {seed}")
+    require(seed <= _MAX_SEED, "seed", seed, f"at most {_MAX_SEED}, the largest of Pythia's seeds")
+    check_memory("n", n, 32.0 * n, "generate fewer at a time, with other seeds")
     try:
         import pythia8mc
     except ImportError as error:

@@ -7,15 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checks import require, whole_number
+from ..checks import BOOLEAN, NATURAL, PATH, TEXT, door, each, optional
 from ..progress import bar
 from .format import Format, chosen_options, format_of
 from .sample import EventSample
 from .tables import whole
 
 EVENTS_PER_PART = 65_536
+COLUMNS = optional(each(TEXT, "a sequence of names", 1))
 
 
+@door(path=PATH, dataset=optional(TEXT), columns=COLUMNS, progress=BOOLEAN)
 def read(
     path: str | os.PathLike[str],
     dataset: str | None = None,
@@ -34,6 +36,7 @@ def read(
     return file.finish(whole(file.path, list(parts)))
 
 
+@door(path=PATH, chunk=NATURAL, columns=COLUMNS, progress=BOOLEAN)
 def stream(
     path: str | os.PathLike[str],
     *,
@@ -75,13 +78,12 @@ def _parts(
     """Check what was asked for, at once, and start to read."""
     chosen = chosen_options(file, "reading", options)
     if columns is not None:
-        require(not isinstance(columns, str) and len(columns) > 0, "columns", columns, "a sequence of names")
         columns = tuple(columns)
     if file.path.is_dir():
         raise IsADirectoryError(f"{file.path} is a folder; expected a file of events")
     if not file.path.exists():
         raise FileNotFoundError(f"no such file: {file.path}")
-    return _with_bar(file.parts(whole_number("chunk", chunk, 1), columns, chosen), file.path.name, progress)
+    return _with_bar(file.parts(chunk, columns, chosen), file.path.name, progress)
 
 
 def _with_bar(parts: Iterator[EventSample], name: str, progress: bool) -> Iterator[EventSample]:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from ..checks import POSITIVE, door, optional
 from .preprocessing import FittedConstants, as_sample
 from .sample import EventsLike
 
@@ -44,10 +45,9 @@ class Resonance(FittedConstants):
     fraction: Tensor
     power: Tensor
 
+    @door(low=optional(POSITIVE))
     def __init__(self, low: float | None = None) -> None:
         super().__init__()
-        if low is not None and not 0 < low < math.inf:
-            raise ValueError(f"low is {low}; it must be a positive mass, or None")
         self.given_low = low
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from pyrogen.checks import column_index
 
+from ..checks import DEVICE, DTYPE, TEXT, door, optional, whole
 from .format import PER_EVENT
 from .validation import (
     as_numpy,
@@ -63,6 +64,7 @@ class EventSample:
     log_weights: np.ndarray | None
     part: int | None
 
+    @door(part=optional(whole(0)))
     def __init__(
         self,
         values: ArrayLike | torch.Tensor,
@@ -117,7 +119,12 @@ class EventSample:
             ValueError: no sample, samples that do not fit together (the message says which and why), or weights
                 without a positive sum in total.
         """
+        if isinstance(samples, EventSample) or not isinstance(samples, Iterable):
+            raise TypeError(f"samples is a {type(samples).__name__}; it must be a sequence of samples")
         samples = list(samples)
+        for i, sample in enumerate(samples):
+            if not isinstance(sample, EventSample):
+                raise TypeError(f"samples[{i}] is a {type(sample).__name__}; it must be an EventSample")
         if not samples:
             raise ValueError("samples is empty; there must be at least one to concatenate")
         for i, sample in enumerate(samples):
@@ -131,6 +138,7 @@ class EventSample:
         provenance = samples[0].provenance if provenance is None else provenance
         return cls(values, samples[0].names, samples[0].units, provenance=provenance, **joined)
 
+    @door(what=TEXT, this=TEXT)
     def check_like(self, other: EventSample, what: str = "the sample", this: str = "the first") -> None:
         """Check that the events of another sample fit behind those of this one.
 
@@ -142,6 +150,8 @@ class EventSample:
         Raises:
             ValueError: other names or units, or not the same of weights, uncertainties and log weights.
         """
+        if not isinstance(other, EventSample):
+            raise TypeError(f"other is a {type(other).__name__}; it must be an EventSample")
         for name, cure in (("names", "choose columns with sample.select(names)"), ("units", "convert its columns")):
             mine, others = getattr(self, name), getattr(other, name)
             if mine != others:
@@ -184,9 +194,10 @@ class EventSample:
 
         Raises:
             TypeError: anything else, such as a single number or a name.
-            ValueError: no event is left, or their weights have no positive sum.
+            ValueError: a mask of another length, row numbers beyond the last event, no event that is left, or weights
+                without a positive sum.
         """
-        rows = selection if isinstance(selection, slice) else _row_selection(selection)
+        rows = selection if isinstance(selection, slice) else _existing(_row_selection(selection), len(self))
         chosen: dict[str, Any] = {
             name: getattr(self, name)[rows] for name in PER_EVENT if getattr(self, name) is not None
         }
@@ -201,7 +212,8 @@ class EventSample:
             ValueError: no such column, a name given twice, or no name at all.
             TypeError: a single string, or names that are no strings.
         """
-        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        listed = isinstance(names, Iterable) and not isinstance(names, str)
+        if not listed or not all(isinstance(name, str) for name in names):
             raise TypeError(f"names must be a sequence of column names; got {names!r}")
         units = dict(zip(self.names, self.units, strict=True))
         columns = [self.column(name) for name in names]
@@ -210,6 +222,7 @@ class EventSample:
         labels = [units[name] for name in names]
         return EventSample(values, names, labels, provenance=self.provenance, part=self.part, **extras)
 
+    @door(dtype=optional(DTYPE), device=optional(DEVICE))
     def tensor(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> torch.Tensor:
         """The values as a new tensor ``[N, d]``, by default of torch's default dtype."""
         return torch.tensor(self.values, dtype=dtype or torch.get_default_dtype(), device=device)
@@ -278,8 +291,23 @@ def _row_selection(selection: ArrayLike | torch.Tensor) -> np.ndarray:
     return rows if rows.size else rows.astype(np.intp)  # an empty list has no integer type of its own
 
 
+def _existing(rows: np.ndarray, n: int) -> np.ndarray:
+    """Row numbers or a mask, if the n events have these rows."""
+    if rows.dtype.kind == "b":
+        if rows.shape != (n,):
+            raise ValueError(f"the mask has shape {list(rows.shape)}; it must have one entry per event, [{n}]")
+        return rows
+    if rows.ndim != 1:
+        raise ValueError(f"the row numbers have shape {list(rows.shape)}; they must be a vector")
+    outside = rows[(rows < -n) | (rows >= n)]
+    if len(outside):
+        raise ValueError(f"{len(outside)} row numbers are outside of the {n} events; the first is {outside[0]}")
+    return rows
+
+
 def _labels(labels: Sequence[str], d: int, what: str) -> tuple[str, ...]:
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+    listed = isinstance(labels, Iterable) and not isinstance(labels, str)
+    if not listed or not all(isinstance(label, str) for label in labels):
         raise TypeError(f"{what} must be a sequence of {d} strings; got {labels!r}")
     if len(labels) != d:
         raise ValueError(f"{what} must be one string for each of the {d} columns; got {len(labels)}: {list(labels)}")

@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from ..checks import BOOLEAN, TEXT, door, each, optional, whole
 
+
+@door(features=optional(whole(1)), what=TEXT, names=optional(each(TEXT, "a sequence of names")))
 def check_events(
     values: ArrayLike | torch.Tensor,
     features: int | None = None,
@@ -33,6 +36,7 @@ def check_events(
     check_finite_rows(table, what, names)
 
 
+@door(n=whole(0), positive_sum=BOOLEAN, first=whole(0))
 def check_weights(weights: ArrayLike | torch.Tensor, n: int, positive_sum: bool = True, first: int = 0) -> None:
     """Check that ``weights`` can weight ``n`` events: ``[n]``, finite, with a positive sum.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ..checks import BOOLEAN, PATH, door, having
 from ..files import check_writable, naming_failed_write, replacing
 from .format import (
     Continuation,
@@ -20,7 +21,10 @@ from .format import (
     suffixes_of,
 )
 
+SAMPLE = having("an EventSample", "values", "names", "units")
 
+
+@door(sample=SAMPLE, path=PATH)
 def write(sample: Sample, path: str | os.PathLike[str], **options: Any) -> None:
     """Write events to a file; its format says what it keeps, and refuses what it would lose.
 
@@ -54,6 +58,7 @@ def write(sample: Sample, path: str | os.PathLike[str], **options: Any) -> None:
         file.write(sample, temporary, chosen)
 
 
+@door(sample=SAMPLE, path=PATH)
 def append(sample: Sample, path: str | os.PathLike[str], **options: Any) -> None:
     """Add events to a file, or create it; see :class:`EventWriter` for the formats that can, and for errors."""
     with EventWriter(path, append=True, **options) as writer:
@@ -84,6 +89,7 @@ class EventWriter:
         FileFormatError: an old file to go on with that is not pyrogen's, or damaged.
     """
 
+    @door(path=PATH, append=BOOLEAN)
     def __init__(self, path: str | os.PathLike[str], *, append: bool = False, **options: Any) -> None:
         self.path = Path(path)
         self._format = format_of(self.path, "write")
@@ -117,6 +123,7 @@ class EventWriter:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
+    @door(sample=SAMPLE)
     def write(self, sample: Sample) -> None:
         """Add events.
 

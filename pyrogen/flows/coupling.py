@@ -14,7 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrogen.checks import DTYPE, HIDDEN, POSITIVE, SEED, TEXT, door, each, optional, whole, whole_number
+from pyrogen.checks import (
+    DTYPE,
+    HIDDEN,
+    POSITIVE,
+    SEED,
+    TEXT,
+    check_memory,
+    door,
+    each,
+    optional,
+    whole,
+    whole_number,
+)
 from pyrogen.flows.conditioner import ACTIVATIONS, Conditioner
 from pyrogen.flows.mixings import Mixing, upgrade_buffers
 from pyrogen.flows.registry import check_choice
@@ -264,6 +276,7 @@ class CouplingFlow(nn.Module):
     def sample(self, n: int, context: Tensor | None = None) -> Tensor:
         """``n`` events ``[n, features]`` through torch's global random state; ``context [n, context]``."""
         n = whole_number("n", n, 0)
+        check_memory("n", n, 4.0 * n * self.features, "generate fewer events at a time")
         z = self.latent.sample(n, next(self.parameters()))
         return self.forward(z, context)[0]
 
@@ -275,6 +288,8 @@ class CouplingFlow(nn.Module):
         )
 
     def _check(self, values: Tensor, context: Tensor | None) -> Tensor | None:
+        if not isinstance(values, Tensor):
+            raise TypeError(f"events are a {type(values).__name__}; this flow needs a tensor [..., {self.features}]")
         if values.ndim < 1 or values.shape[-1] != self.features:
             raise ValueError(f"events of shape {list(values.shape)}; this flow needs [..., {self.features}]")
         if self.context == 0:

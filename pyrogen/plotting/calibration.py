@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from pyrogen.checks import BOOLEAN, MAPPING, TEXT, door, instance, optional
+from pyrogen.checks import BOOLEAN, MAPPING, TEXT, dictionary, door, instance, optional
 from pyrogen.diagnostics.calibration import LEVELS, Calibration
 from pyrogen.diagnostics.quantile_bins import AmplificationFit
 
@@ -75,7 +75,13 @@ def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "",
 
 
 @styled
-@door(n_bins=MAPPING, gains=MAPPING, errors=MAPPING, fits=MAPPING, published=optional(MAPPING))
+@door(
+    n_bins=MAPPING,
+    gains=MAPPING,
+    errors=MAPPING,
+    fits=MAPPING,
+    published=optional(dictionary(instance(AmplificationFit, "an AmplificationFit"))),
+)
 def plot_amplification(
     n_bins: Mapping[str, np.ndarray],
     gains: Mapping[str, np.ndarray],

@@ -147,7 +147,7 @@ def checked_panels(panels: Any) -> tuple[HistogramPanel, ...]:
 def _numbers(name: str, values: Any) -> NDArray[np.float64]:
     try:
         return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} is {values!r}; it must be numbers, one for each bin, or a histogram") from error
 
 
@@ -174,6 +174,7 @@ def _brief(edges: NDArray[np.float64]) -> str:
     return np.array2string(edges, threshold=8, edgeitems=3, precision=6)
 
 
+@door(label=TEXT, unit=TEXT, truth_label=TEXT, log=BOOLEAN)
 def plot_histogram(
     band: HistogramBand,
     counts: ArrayLike | Any = None,

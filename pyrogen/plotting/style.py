@@ -18,10 +18,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Transform
 from numpy.typing import NDArray
 
-from pyrogen.checks import PATH, door, instance
+from pyrogen.checks import PATH, array, dictionary, door, instance
 from pyrogen.files import write_bytes
 
-HISTORY = instance(Mapping, "a dictionary of curves", {"Posterior": "give posterior.history"})
+HISTORY = dictionary(array(), "a dictionary of curves", {"Posterior": "give posterior.history"})
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.checks import is_number, require, whole_number
+from pyrogen.checks import (
+    BOOLEAN,
+    POSITIVE,
+    SEED,
+    TEXT,
+    check_memory,
+    door,
+    number,
+    one_of,
+    whole,
+)
 from pyrogen.posterior.uhi import axis_label, weighted_hist
 from pyrogen.posterior.variations import Variations, eigen_variations
 from pyrogen.printing import Brief, span
@@ -19,6 +28,8 @@ from pyrogen.printing import Brief, span
 if TYPE_CHECKING:
     import hist
     from matplotlib.figure import Figure
+
+PROCEDURE = one_of("a", "b")  #: of own events, or of weighted ones
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,15 +129,18 @@ class HistogramBand(Brief):
         """Mean density in every bin, ``[B]``, per unit of the observable: ``mean / widths``."""
         return self.mean / self.widths
 
+    @door(subtract_noise=BOOLEAN)
     def density_sigma(self, subtract_noise: bool = False) -> NDArray[np.float64]:
         """Uncertainty of the density in every bin, ``[B]``: :meth:`sigma` per unit of the observable."""
         return self.sigma(subtract_noise) / self.widths
 
+    @door(subtract_noise=BOOLEAN)
     def relative(self, subtract_noise: bool = False) -> NDArray[np.float64]:
         """Relative uncertainty of every bin, ``[B]``; infinite in a bin that no event fell into."""
         mean = self.mean
         return np.divide(self.sigma(subtract_noise), mean, out=np.full_like(mean, np.inf), where=mean > 0)
 
+    @door(subtract_noise=BOOLEAN)
     def covariance(self, subtract_noise: bool = False) -> NDArray[np.float64]:
         """Covariance of the bin probabilities over the weight draws, ``[B, B]``.
 
@@ -141,6 +155,7 @@ class HistogramBand(Brief):
         total = rows.T @ rows / (len(rows) - 1)
         return total - self._known_noise() if subtract_noise else total
 
+    @door(subtract_noise=BOOLEAN)
     def sigma(self, subtract_noise: bool = False) -> NDArray[np.float64]:
         """Uncertainty of every bin, ``[B]``: :attr:`std`, on request without the noise of the events.
 
@@ -151,6 +166,7 @@ class HistogramBand(Brief):
         """
         return np.sqrt(np.clip(np.diagonal(self.covariance(subtract_noise)), 0, None))
 
+    @door(subtract_noise=BOOLEAN)
     def correlation(self, subtract_noise: bool = False) -> NDArray[np.float64]:
         """Correlation of the bins over the weight draws, ``[B, B]``; NaN for bins that do not vary.
 
@@ -160,6 +176,7 @@ class HistogramBand(Brief):
         product = np.outer(sigma, sigma)
         return np.divide(covariance, product, out=np.full_like(covariance, np.nan), where=product > 0)
 
+    @door(n=whole(1), seed=SEED, subtract_noise=BOOLEAN)
     def toys(self, n: int, seed: int = 0, subtract_noise: bool = False) -> NDArray[np.float64]:
         """``n`` histograms ``[n, B]`` drawn from the Gaussian of this mean and covariance.
 
@@ -169,10 +186,14 @@ class HistogramBand(Brief):
         Raises:
             ValueError: n is not a positive whole number, or the noise is not known.
         """
+        check_memory("n", n, 8.0 * n * len(self.mean), "draw fewer toys at a time, with other seeds")
         values, vectors = np.linalg.eigh(self.covariance(subtract_noise))
-        noise = np.random.default_rng(seed).standard_normal((whole_number("n", n, 1), len(values)))
+        noise = np.random.default_rng(seed).standard_normal((n, len(values)))
         return self.mean + (noise * np.sqrt(np.clip(values, 0, None))) @ vectors.T
 
+    @door(
+        fraction=number("above 0 and at most 1", lambda value: 0 < value <= 1), total=POSITIVE, subtract_noise=BOOLEAN
+    )
     def variations(self, fraction: float = 0.99, total: float = 1.0, subtract_noise: bool = False) -> Variations:
         """The uncertainty as K independent pairs of templates, for a template fit: eigenvectors of the covariance.
 
@@ -190,11 +211,7 @@ class HistogramBand(Brief):
         Raises:
             ValueError: a fraction or total out of range, or the noise is not known.
         """
-        require(is_number(fraction) and 0 < fraction <= 1, "fraction", fraction, "above 0 and at most 1")
-        require(is_number(total) and 0 < total < math.inf, "total", total, "positive and finite")
-        return eigen_variations(
-            self.edges, total * self.mean, total**2 * self.covariance(subtract_noise), float(fraction)
-        )
+        return eigen_variations(self.edges, total * self.mean, total**2 * self.covariance(subtract_noise), fraction)
 
     def plot(self, data: Any = None, **options: Any) -> Figure:
         """The band as a figure, with data and the ratio to them where they are given.
@@ -211,6 +228,7 @@ class HistogramBand(Brief):
         plotting = importlib.import_module("pyrogen.plotting")
         return plotting.plot_histogram(self, data, **options)
 
+    @door(total=POSITIVE, label=TEXT, name=TEXT, subtract_noise=BOOLEAN)
     def to_hist(self, total: float = 1.0, label: str = "", name: str = "", subtract_noise: bool = False) -> hist.Hist:
         """The band as a ``hist.Hist`` with the posterior's variances, for plots, fits and files (extra ``lhc``).
 
@@ -229,7 +247,6 @@ class HistogramBand(Brief):
             ImportError: ``hist`` is missing.
             ValueError: ``total`` is not positive, or the noise is not known.
         """
-        require(is_number(total) and 0 < total < math.inf, "total", total, "positive and finite")
         variances = np.square(total * self.sigma(subtract_noise))
         return weighted_hist(self.edges, total * self.mean, variances, label or axis_label(self.label, self.unit), name)
 

@@ -151,7 +151,7 @@ def _limits(limits: Any) -> tuple[float, float]:
 def _increasing(what: str, edges: Any) -> Array:
     try:
         found = np.asarray(edges, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = np.empty(0)
     if found.ndim != 1 or len(found) < 2 or not np.isfinite(found).all() or not (np.diff(found) > 0).all():
         raise ValueError(f"{what} is {edges!r}; bin edges must be at least two finite, increasing numbers")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from pyrogen.checks import door, instance
 from pyrogen.events import EventSample, stream
 from pyrogen.posterior.bands import HistogramBand, multinomial_noise, weighted_noise
 from pyrogen.posterior.binning import Bins, bins_of, label_for
@@ -83,6 +84,7 @@ def labelled(
     return found
 
 
+@door(source=instance((EventSample, str, os.PathLike), "an EventSample or the path of a file"))
 def sample_histograms(
     source: EventSample | str | os.PathLike[str], observables: Mapping[str, tuple[Any, ...]]
 ) -> dict[str, HistogramBand]:

@@ -12,15 +12,30 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import whole_number
+from pyrogen.checks import (
+    BOOLEAN,
+    COUNT,
+    FUNCTION,
+    LIMITS,
+    PATH,
+    SEED,
+    array,
+    check_memory,
+    dictionary,
+    door,
+    instance,
+    optional,
+    whole,
+    whole_number,
+)
 from pyrogen.events import EventSample, EventsLike
 from pyrogen.posterior import files
-from pyrogen.posterior.bands import DensityEstimate, HistogramBand
+from pyrogen.posterior.bands import PROCEDURE, DensityEstimate, HistogramBand
 from pyrogen.posterior.binning import bins_of
 from pyrogen.posterior.generation import EVENTS_PER_PART, generate_sample, generate_to_file
 from pyrogen.posterior.histograms import labelled, own_events, weighted_events
 from pyrogen.posterior.info import History, RunInfo
-from pyrogen.posterior.predictor import Predictor
+from pyrogen.posterior.predictor import IN_PARTS, Predictor
 from pyrogen.posterior.weights import WeightPosterior
 
 
@@ -42,6 +57,13 @@ class Posterior:
         predictor: what evaluates and samples its networks, for diagnostics of one's own.
     """
 
+    @door(
+        model=instance(BayesianFlow, "a pyrogen.BayesianFlow"),
+        weights=instance(WeightPosterior, "a distribution of weights of pyrogen.posterior"),
+        history=optional(dictionary(array())),
+        info=optional(instance(RunInfo, "a pyrogen.posterior.RunInfo")),
+        progress=BOOLEAN,
+    )
     def __init__(
         self,
         model: BayesianFlow,
@@ -160,6 +182,7 @@ class Posterior:
         """
         return self.predictor.replicates(n, draws, context, seed, what)
 
+    @door(n=whole(1), draws=COUNT, seed=SEED, log_weights=BOOLEAN)
     def generate(
         self, n: int, draws: int | None = None, *, context: Any = None, seed: int = 0, log_weights: bool = False
     ) -> EventSample:
@@ -177,8 +200,20 @@ class Posterior:
             An :class:`~pyrogen.EventSample` with ``uncertainties``, and the column names and units of the training.
         """
         draws = self.weights.count(draws, least=2)
-        return generate_sample(self.predictor, self.info, whole_number("n", n, 1), draws, context, seed, log_weights)
+        columns = 1 + (self.model.features or 1) + (draws if log_weights else 0)
+        check_memory("n", n, 8.0 * n * columns, IN_PARTS)
+        return generate_sample(self.predictor, self.info, n, draws, context, seed, log_weights)
 
+    @door(
+        path=PATH,
+        n=whole(1),
+        draws=COUNT,
+        seed=SEED,
+        log_weights=BOOLEAN,
+        finish=optional(FUNCTION),
+        chunk=whole(1),
+        progress=optional(BOOLEAN),
+    )
     def generate_to(
         self,
         path: str | os.PathLike[str],
@@ -222,6 +257,7 @@ class Posterior:
             self.predictor, self.info, path, n, draws, context, seed, log_weights, finish, chunk, show, **layout
         )
 
+    @door(range=optional(LIMITS), n=whole(1), draws=COUNT, procedure=PROCEDURE, seed=SEED)
     def histogram(
         self,
         observable: Callable[[Tensor], Tensor] | str | int,
@@ -259,6 +295,7 @@ class Posterior:
         wanted = {"": (observable, bins) if range is None else (observable, bins, range)}
         return self.histograms(wanted, n=n, draws=draws, procedure=procedure, context=context, seed=seed)[""]
 
+    @door(n=whole(1), draws=COUNT, procedure=PROCEDURE, seed=SEED)
     def histograms(
         self,
         observables: Mapping[str, tuple[Any, ...]],
@@ -286,12 +323,11 @@ class Posterior:
         functions = {name: self.predictor.observable(wanted[0]) for name, wanted in observables.items()}
         draws = self.weights.count(draws, least=2)
         n = whole_number("n", n, draws if procedure == "b" else 1)  # (b): every draw contributes events
-        if procedure not in ("a", "b"):
-            raise ValueError(f'procedure is {procedure!r}; it must be "a" (own events) or "b" (weighted events)')
         fill = own_events if procedure == "a" else weighted_events
         bands = fill(self.predictor, functions, bins, n, draws, context, seed)
         return labelled(bands, observables, bins, self.names, self.units)
 
+    @door(path=PATH)
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the posterior to an HDF5 file (format in ``docs/files.md``), in one piece.
 
@@ -308,6 +344,18 @@ class Posterior:
         )
 
 
+#: What diagnostics take.
+POSTERIOR = instance(
+    Posterior,
+    "a trained posterior",
+    {
+        "BayesianFlow": "train it first, as with pg.SVI().fit(model, events)",
+        "Module": "lift the flow with pg.BayesianFlow(flow), and train that",
+    },
+)
+
+
+@door(path=PATH, flow=optional(instance(nn.Module, "a torch.nn.Module with log_prob and sample")))
 def load(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Posterior:
     """Load a posterior that :meth:`Posterior.save` wrote; it predicts bit for bit the same.
 

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from pyrogen.bayes.inputs import as_tensor, check_context
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import column_index, whole_number
+from pyrogen.checks import (
+    COUNT,
+    SEED,
+    TEXT,
+    check_memory,
+    column_index,
+    door,
+    optional,
+    whole,
+)
 from pyrogen.events import EventSample, EventsLike, check_events
 from pyrogen.posterior.bands import DensityEstimate
 from pyrogen.posterior.weights import WeightPosterior
@@ -19,6 +28,7 @@ from pyrogen.seeds import seeded, stream
 
 EVENTS_AT_ONCE = 4096  # evaluated together: the fastest number on a CPU, and what bounds the memory
 GENERATED_AT_ONCE = 4 * EVENTS_AT_ONCE
+IN_PARTS = "posterior.generate_to(path, n) writes them to a file and holds one part at a time"
 DENSITIES_AT_ONCE = 1 << 22  # largest number of densities [draws, events] held
 
 
@@ -54,11 +64,13 @@ class Predictor:
         """Names of the columns; ``x0, x1, ...`` where the training events had none."""
         return self.trained_names or tuple(f"x{i}" for i in range(self.model.features or 0))
 
+    @door(draws=COUNT, seed=SEED)
     def log_prob(self, x: EventsLike, draws: int | None = None, context: Any = None, seed: int = 0) -> Tensor:
         """Log density of every weight draw, ``[draws, N]``."""
         draws = self.weights.count(draws)
         return torch.cat([block for _, block in self.log_prob_blocks(x, context, draws, seed, "log density")], 1)
 
+    @door(draws=COUNT, seed=SEED)
     def density(self, x: EventsLike, draws: int | None = None, context: Any = None, seed: int = 0) -> DensityEstimate:
         """Predictive density and uncertainty at ``x [N, d]`` [A sec. 2.1]."""
         draws = self.weights.count(draws, least=2)
@@ -73,6 +85,7 @@ class Predictor:
             relatives.append(torch.where(mean > 0, std / mean, torch.inf))
         return DensityEstimate(torch.cat(means), torch.cat(stds), torch.cat(relatives))
 
+    @door(draws=whole(1), seed=SEED)
     def log_prob_blocks(
         self, x: EventsLike, context: Any, draws: int, seed: int, what: str
     ) -> Iterator[tuple[slice, Tensor]]:
@@ -107,12 +120,13 @@ class Predictor:
                     shown.update(len(block[-1]))
                 yield rows, torch.stack(block)
 
+    @door(n=whole(1), draws=COUNT, seed=SEED, part=optional(whole(0)))
     def sample(
         self, n: int, draws: int | None = None, context: Any = None, seed: int = 0, part: int | None = None
     ) -> Tensor:
         """``n`` events of the posterior predictive distribution, from the draws in equal shares, shuffled."""
-        n = whole_number("n", n, 1)
         draws = min(self.weights.count(draws), n)
+        check_memory("n", n, 8.0 * n * (1 + (self.model.features or 1)), IN_PARTS)
         context = self._context(context, n)
         with seeded(seed if part is None else stream(seed, part), self.model.device):
             order = torch.randperm(n)
@@ -125,12 +139,16 @@ class Predictor:
         events = torch.cat(pieces)
         return events[order.argsort().to(events.device)]
 
+    @door(n=whole(1), draws=COUNT, seed=SEED, what=TEXT)
     def replicates(
         self, n: int, draws: int | None = None, context: Any = None, seed: int = 0, what: str = "replicates"
     ) -> Iterator[tuple[int, Tensor]]:
         """Samples of every weight draw of its own: yields ``(k, events)``, the parts of a draw after each other."""
-        n, draws = whole_number("n", n, 1), self.weights.count(draws)
-        context = self._context(context, n)
+        return self._replicates(n, self.weights.count(draws), self._context(context, n), seed, what)
+
+    def _replicates(
+        self, n: int, draws: int, context: Tensor | None, seed: int, what: str
+    ) -> Iterator[tuple[int, Tensor]]:
         with self._bar(draws * n, what, "event") as shown:
             for k, theta in enumerate(self.weights.draws(draws, seed)):
                 for rows in torch.arange(n).split(GENERATED_AT_ONCE):

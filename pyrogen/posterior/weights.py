@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrogen.checks import whole_number
+from pyrogen.checks import SEED, door, whole, whole_number
 
 DRAWS = 50  # weight draws of a prediction, as in [A] sec. 4
 
@@ -94,6 +94,7 @@ class WeightPosterior(ABC):
         """Log density of ``theta [P]``; all in double precision."""
         raise TypeError(f"{type(self).__name__} says that it has a density, but has no _log_prob")
 
+    @door(n=whole(1), seed=SEED)
     def draws(self, n: int, seed: int) -> Iterator[Tensor]:
         """``n`` weight vectors ``[P]``, one after another, the same for the same seed.
 
@@ -248,6 +249,7 @@ class StoredDraws(WeightPosterior):
         """Number of stored draws, of all chains together."""
         return self.arrays["draws"].shape[:2].numel()
 
+    @door(n=whole(1), seed=SEED)
     def draws(self, n: int, seed: int = 0) -> Iterator[Tensor]:
         """``n`` of the draws ``[P]``, taken evenly from their chains: they have no seed.
 

@@ -11,29 +11,26 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyrogen.checks import DTYPE, FINITE, check_memory, check_settings, each, instance, whole
+
+SHAPE = each(whole(0), "a shape, such as (1000,)")
+
+
+def _parameter(name: str, value: Any) -> Any:
+    """A number, or a tensor of one number that may require gradients."""
+    return value if isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point() else FINITE(name, value)
+
+
+PARAMETER = _parameter
 # The spacing of uniform random numbers in double precision: as close as they come to 0 and 1.
 _TINY = 2.0**-53
-
-
-def positive(name: str, value: float) -> float:
-    """Return ``value`` as a float; ValueError unless it is a finite number above zero."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
-    return float(value)
-
-
-def positive_int(name: str, value: int, least: int = 1) -> int:
-    """Return ``value``; ValueError unless it is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
-    return value
 
 
 def invert(cdf: Callable[[Tensor], Tensor], u: Tensor, low: float, high: float) -> Tensor:
@@ -83,10 +80,7 @@ class Target(TorchDistribution):
     has_rsample = False
 
     def __init__(self, features: int, dtype: torch.dtype | None, /, **parameters: float) -> None:
-        dtype = torch.get_default_dtype() if dtype is None else dtype
-        if dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
-        self.dtype = dtype
+        self.dtype = torch.get_default_dtype() if dtype is None else DTYPE("dtype", dtype)
         self._parameters = parameters
         super().__init__(torch.Size(), torch.Size([features]))
 
@@ -150,7 +144,11 @@ class Target(TorchDistribution):
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draw exact, independent events ``[*sample_shape, d]`` with torch's global random numbers."""
-        return self._draw(torch.Size(sample_shape)).to(self.dtype)
+        shape = SHAPE("sample_shape", sample_shape)
+        n = math.prod(shape)
+        cure = "draw fewer at a time"
+        check_memory("the number of events of sample_shape", n, 8.0 * n * self.features, cure)
+        return self._draw(torch.Size(shape)).to(self.dtype)
 
     def to_unit(self, x: Tensor) -> Tensor:
         """Map events [..., d] to the unit cube [0, 1]^d, in which the truth is uniform.
@@ -194,8 +192,9 @@ class Target(TorchDistribution):
         return self._to_unit(x.double()).clamp(0, 1)
 
     def _check_shape(self, name: str, x: Tensor) -> None:
-        if not x.is_floating_point():
-            raise ValueError(f"{name} must be a floating point tensor, got {x.dtype}")
+        if not (isinstance(x, Tensor) and x.is_floating_point()):
+            got = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise ValueError(f"{name} must be a floating point tensor, got {got}")
         if x.dim() == 0 or x.shape[-1] != self.features:
             raise ValueError(
                 f"{name} must have shape [..., {self.features}] for {type(self).__name__}, got {list(x.shape)}"
@@ -220,7 +219,7 @@ class QuantileBins:
     n: int
 
     def __post_init__(self) -> None:
-        positive_int("n", self.n)
+        check_settings(self, target=instance(Target, "a target of pyrogen.targets"), n=whole(1))
 
     @property
     def n_bins(self) -> int:
@@ -243,6 +242,7 @@ class QuantileBins:
 
     def counts(self, x: Tensor) -> Tensor:
         """Return the number of events [..., d] in each bin, integers [n_bins]."""
+        check_memory("n", self.n, 8.0 * self.n_bins, "give fewer bins along each coordinate")
         return torch.bincount(self.bin_index(x).flatten(), minlength=self.n_bins)
 
 
@@ -306,5 +306,6 @@ class LineTarget(Target):
 
     @staticmethod
     def _check_line(t: Tensor) -> None:
-        if t.dim() != 1 or not t.is_floating_point():
-            raise ValueError(f"t must be a floating point tensor of shape [n], got {list(t.shape)} of {t.dtype}")
+        if not (isinstance(t, Tensor) and t.dim() == 1 and t.is_floating_point()):
+            got = f"{list(t.shape)} of {t.dtype}" if isinstance(t, Tensor) else f"a {type(t).__name__}"
+            raise ValueError(f"t must be a floating point tensor of shape [n], got {got}")

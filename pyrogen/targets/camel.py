@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.special import ndtr
 
-from .base import Target, invert, positive
+from pyrogen.checks import POSITIVE
+
+from .base import Target, invert
 from .radial import log_normal
 
 
@@ -28,7 +30,7 @@ class CamelBack(Target):
     """
 
     def __init__(self, separation: float = 8.0, width: float = 1.0, dtype: torch.dtype | None = None) -> None:
-        self.separation, self.width = positive("separation", separation), positive("width", width)
+        self.separation, self.width = POSITIVE("separation", separation), POSITIVE("width", width)
         super().__init__(1, dtype, separation=self.separation, width=self.width)
 
     @property

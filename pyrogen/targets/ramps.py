@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import LineTarget
+from pyrogen.checks import FINITE, door
+
+from .base import PARAMETER, LineTarget
 
 
 class _Ramp(LineTarget):
@@ -27,6 +29,7 @@ class _Ramp(LineTarget):
         """[A] drops x < 0.1 and x > 0.9, where a flow on an open space smears the edges."""
         return 0.1, 0.9
 
+    @door(position=FINITE)
     def line(self, t: Tensor, position: float) -> Tensor:
         """Return the points [n, 2] at x = t [n] and y = ``position``.
 
@@ -98,6 +101,7 @@ class Wedge(_Ramp):
         """True values of the parameters of `parametric_density`."""
         return {"a": 2.0, "x_max": 1.0}
 
+    @door(a=PARAMETER, x_max=PARAMETER)
     def parametric_density(self, t: Tensor, *, a: Any = 2.0, x_max: Any = 1.0) -> Tensor:
         """Return p = a (x - x_max/2) + 1/x_max [n] at x = t [n], zero outside [0, x_max] [A] eqs. 18, 21.
 
@@ -141,6 +145,7 @@ class Kicker(_Ramp):
         """True values of the parameters of `parametric_density`."""
         return {"x_min": 0.0, "x_max": 1.0}
 
+    @door(x_min=PARAMETER, x_max=PARAMETER)
     def parametric_density(self, t: Tensor, *, x_min: Any = 0.0, x_max: Any = 1.0) -> Tensor:
         """Return p = 3 (x - x_min)^2 / (x_max - x_min)^3 [n] at x = t [n], zero outside [x_min, x_max] [A] eq. 25.
 

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import LineTarget, Target, positive
+from pyrogen.checks import FINITE, POSITIVE, door, optional
+
+from .base import PARAMETER, LineTarget, Target
 from .radial import FoldedNormal, RadialLaw, ShiftedGamma, TruncatedNormal
 
 
@@ -77,6 +79,7 @@ class _PeakedRing(_Ring, LineTarget):
         """Two widths to either side of the peak, but no closer to the origin than a tenth of the radius."""
         return max(self.radius - 2 * self.width, 0.1 * self.radius), self.radius + 2 * self.width
 
+    @door(position=FINITE)
     def line(self, t: Tensor, position: float) -> Tensor:
         """Return the points [n, 2] at r = t [n] and the angle ``position`` in radians.
 
@@ -117,6 +120,7 @@ class _PeakedRing(_Ring, LineTarget):
         """True values of the parameters of `parametric_density`."""
         return {"mu": self.radius, "w": self.width}
 
+    @door(mu=optional(PARAMETER), w=optional(PARAMETER))
     def parametric_density(self, t: Tensor, *, mu: Any = None, w: Any = None) -> Tensor:
         """Return p = P(r; mu, w) / (arc r) [n] at r = t [n], zero for r <= 0 [A] eq. 30.
 
@@ -177,7 +181,7 @@ class GaussianRing(_PeakedRing):
     line_positions = tuple(k * math.pi / 6 for k in range(1, 6))
 
     def __init__(self, radius: float = 4.0, width: float = 1.0, dtype: torch.dtype | None = None) -> None:
-        super().__init__(TruncatedNormal(positive("radius", radius), positive("width", width)), dtype)
+        super().__init__(TruncatedNormal(POSITIVE("radius", radius), POSITIVE("width", width)), dtype)
 
     @staticmethod
     def _radial_density(r: Tensor, mu: Any, w: Any) -> Tensor:
@@ -203,7 +207,7 @@ class FullRing(_PeakedRing):
     line_positions = tuple(k * math.pi / 3 for k in range(6))
 
     def __init__(self, radius: float = 4.0, width: float = 1.0, dtype: torch.dtype | None = None) -> None:
-        super().__init__(FoldedNormal(positive("radius", radius), positive("width", width)), dtype)
+        super().__init__(FoldedNormal(POSITIVE("radius", radius), POSITIVE("width", width)), dtype)
 
     @staticmethod
     def _radial_density(r: Tensor, mu: Any, w: Any) -> Tensor:
@@ -230,7 +234,7 @@ class GammaRing(_Ring):
     def __init__(
         self, radius: float = 4.0, shape: float = 2.0, scale: float = 0.5, dtype: torch.dtype | None = None
     ) -> None:
-        self.radius, self.gamma_shape = positive("radius", radius), positive("shape", shape)
-        self.scale = positive("scale", scale)
+        self.radius, self.gamma_shape = POSITIVE("radius", radius), POSITIVE("shape", shape)
+        self.scale = POSITIVE("scale", scale)
         law = ShiftedGamma(self.radius, self.gamma_shape, self.scale)
         super().__init__(law, dtype, radius=self.radius, shape=self.gamma_shape, scale=self.scale)

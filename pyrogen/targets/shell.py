@@ -8,7 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .base import Target, invert, positive, positive_int
+from pyrogen.checks import POSITIVE, whole_number
+
+from .base import Target, invert
 from .radial import FoldedNormal
 
 
@@ -49,8 +51,8 @@ class Shell(Target):
     def __init__(
         self, features: int = 5, radius: float = 4.0, width: float = 1.0, dtype: torch.dtype | None = None
     ) -> None:
-        features = positive_int("features", features, least=2)
-        self.radius, self.width = positive("radius", radius), positive("width", width)
+        features = whole_number("features", features, 2)
+        self.radius, self.width = POSITIVE("radius", radius), POSITIVE("width", width)
         self._law = FoldedNormal(self.radius, self.width)
         super().__init__(features, dtype, features=features, radius=self.radius, width=self.width)
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from pyrogen.bayes.model import BayesianFlow
+from pyrogen.checks import door
 from pyrogen.events import EventsLike
 from pyrogen.files import check_writable
-from pyrogen.inference.backend import Samples
+from pyrogen.inference.backend import MODEL, Samples
 from pyrogen.inference.mcmc.chains import SamplingRun, draws_path
 from pyrogen.inference.mcmc.contract import Kernel
 from pyrogen.inference.mcmc.many import ManyRun
@@ -36,6 +37,7 @@ class Sampler(Kernel):
     #: The loop around the kernel.
     loop: ClassVar[type[SamplingRun]] = SamplingRun
 
+    @door(model=MODEL)
     def run(self, model: BayesianFlow, events: EventsLike, weights: Any = None, context: Any = None) -> SamplingRun:
         """Prepare a run without starting it: check the data and prepare the model for them.
 
@@ -44,6 +46,7 @@ class Sampler(Kernel):
         """
         return self.loop(self, *self.checked(model, events, weights, context))
 
+    @door(model=MODEL)
     def kernel(self, model: BayesianFlow) -> PyroKernel:
         """This sampler as a kernel for :class:`pyro.infer.MCMC`, which then runs single chains of it.
 

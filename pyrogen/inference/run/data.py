@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -123,7 +125,8 @@ def check_samples(model: BayesianFlow, samples: Any) -> None:
     Raises:
         ValueError: a single sample, none, or a conditional flow.
     """
-    if isinstance(samples, EventSample) or len(samples) == 0 or getattr(samples, "ndim", 3) != 3:
+    several = isinstance(samples, Tensor | np.ndarray | Sequence) and not isinstance(samples, str)
+    if not several or len(samples) == 0 or getattr(samples, "ndim", 3) != 3:
         raise ValueError("samples must be several samples of events: a sequence of [N, d], or an array [R, N, d]")
     if model.context:
         raise ValueError("fit_many takes no conditions; fit a conditional flow to one sample after another")

@@ -154,4 +154,9 @@ def _make_guide(settings: SVISettings, model: BayesianFlow) -> Any:
     given = settings.guide.keywords if isinstance(settings.guide, partial) else {}
     accepted = inspect.signature(settings.guide).parameters
     usable = {name: value for name, value in wanted.items() if name in accepted and name not in given}
-    return settings.guide(model, **usable)
+    guide = settings.guide(model, **usable)
+    if not isinstance(guide, torch.nn.Module):
+        raise TypeError(
+            f"guide made a {type(guide).__name__} of the model; it must make a Pyro guide, a torch.nn.Module"
+        )
+    return guide

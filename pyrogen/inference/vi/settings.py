@@ -15,6 +15,7 @@ from pyrogen.checks import (
     POSITIVE,
     SHARE,
     check_settings,
+    door,
     number,
     one_of,
     optional,
@@ -111,6 +112,7 @@ class SVISettings(Backend):
             "positive where patience is given: early stopping needs held-out events",
         )
 
+    @door(n=whole(1))
     def held_out_events(self, n: int) -> int:
         """Number of validation events among ``n``.
 

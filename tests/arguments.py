@@ -1,0 +1,610 @@
+"""A call that works for every public function with arguments, and what else is right for its arguments."""
+
+import functools
+import inspect
+
+import numpy as np
+import torch
+
+import pyrogen as pg
+import pyrogen.plotting as plotting
+from pyrogen import diagnostics, events, targets
+from pyrogen.posterior import MeanField, RunInfo, StoredDraws
+
+
+@functools.cache
+def model(features=2):
+    flow = pg.CouplingFlow(features, blocks=2, hidden=(4,), transform="rqs", bins=3)
+    return pg.BayesianFlow(flow, preprocessing=None).prepare(training(features))
+
+
+@functools.cache
+def training(features=2):
+    return torch.randn(60, features, generator=torch.Generator().manual_seed(1))
+
+
+@functools.cache
+def posterior(features=2):
+    """A mean field around the first weights: nothing has to be trained."""
+    theta = model(features).initial_theta
+    info = RunInfo(training_events=60, effective_size=60.0)
+    return pg.Posterior(model(features), MeanField(loc=theta, scale=0.05 + 0 * theta), None, info, progress=False)
+
+
+@functools.cache
+def chains():
+    noise = torch.randn(2, 10, model().weights, generator=torch.Generator().manual_seed(2))
+    info = RunInfo(training_events=60, effective_size=60.0)
+    return pg.Posterior(model(), StoredDraws(model().initial_theta + 0.05 * noise), None, info, progress=False)
+
+
+@functools.cache
+def band():
+    return posterior().histogram(0, [-2.0, 0.0, 2.0], n=50, draws=5)
+
+
+@functools.cache
+def lines():
+    return diagnostics.density_along_lines(posterior(), targets.GaussianRing(), draws=4)
+
+
+@functools.cache
+def marginal():
+    return diagnostics.marginal(posterior(), 0, [-2.0, 0.0, 2.0], n=50, draws=5)
+
+
+@functools.cache
+def bins():
+    rng = np.random.default_rng(1)
+    return {n: diagnostics.QuantileBinResult(rng.integers(100, 900, (2, 50, n**2)), 10_000, 60) for n in (2, 3)}
+
+
+@functools.cache
+def calibration():
+    values = np.random.default_rng(1).normal(size=(4, 10, 3))
+    return diagnostics.calibration_of(values, np.zeros(3))
+
+
+@functools.cache
+def fit():
+    return diagnostics.likelihood_fit(targets.GaussianRing(), targets.GaussianRing().sample((200,)))
+
+
+@functools.cache
+def shape():
+    t = torch.linspace(0.2, 0.8, 12)
+    return diagnostics.fit_shape(np.ones(12), np.full(12, 0.1), targets.Wedge().sensitivities(t))
+
+
+@functools.cache
+def scan():
+    return diagnostics.scan_training_size({60: posterior()}, targets.GaussianRing(), draws=4)
+
+
+@functools.cache
+def uncertainty():
+    return diagnostics.uncertainty_map(posterior(), ("x0", -1.0, 1.0), ("x1", -1.0, 1.0), 4, draws=4)
+
+
+@functools.cache
+def sample():
+    return pg.EventSample(np.random.default_rng(1).normal(size=(60, 2)), ["a", "b"])
+
+
+@functools.cache
+def pair():
+    values = np.random.default_rng(1).normal(size=(10, 4))
+    return pg.EventSample(values, [f"{c}_e+" for c in ("px", "py", "pz")] + ["pz_e-"], ["GeV"] * 4)
+
+
+@functools.cache
+def classifier():
+    return diagnostics.Classifier(2, (4,))
+
+
+@functools.cache
+def truth_and_generated():
+    rng = np.random.default_rng(1)
+    return {"truth": rng.normal(size=(100, 2)), "generated": rng.normal(size=(100, 2))}
+
+
+@functools.cache
+def comparison():
+    return diagnostics.ClassifierResult(np.full(1, 0.5), np.full(1, 0.1), (classifier(),), (10, 10))
+
+
+@functools.cache
+def inference_data():
+    return pg.to_inference_data(chains(), generated=0)
+
+
+def file():
+    """A file of events in the present folder."""
+    sample().save("events.h5")
+    return "events.h5"
+
+
+def saved():
+    posterior().save("posterior.h5")
+    return "posterior.h5"
+
+
+def figure():
+    return plotting.plot_correlation(band())
+
+
+def panel():
+    return plotting.HistogramPanel(band(), np.array([10, 10]), label="x")
+
+
+def quick(backend=pg.SVI, **settings):
+    return backend(**{"epochs": 1, "progress": False} | settings)
+
+
+KICK = torch.linspace(0.2, 0.8, 5)
+POINTS = torch.rand(5, 2, generator=torch.Generator().manual_seed(1)) + torch.tensor([0.0, 3.0])
+FIT = {"model": model(), "events": training()}
+SHORT = {"chains": 2, "warmup": 1, "draws": 2, "start_steps": 1, "progress": False}
+RING_LINES = {"target": targets.GaussianRing(), "t": [3.0, 4.0], "positions": [1.0]}
+
+
+def call(function, **given):
+    return lambda: (function, given)
+
+
+def lazily(get, **given):
+    """A function and arguments that are made for each test, as those that need files or posteriors."""
+
+    def make():
+        return get(), {name: value() if is_recipe(value) else value for name, value in given.items()}
+
+    return make
+
+
+def is_recipe(value):
+    """Whether a value is a function of this module that makes an argument: models and targets can be called, too."""
+    return inspect.isfunction(inspect.unwrap(value)) if callable(value) else False
+
+
+def posterior_calls():
+    x, some = training()[:5], {"draws": 3, "seed": 0}
+    table = {
+        "Posterior": lazily(lambda: pg.Posterior, model=model, weights=lambda: posterior().weights, progress=False),
+        "Posterior.density": lazily(lambda: posterior().density, x=x, **some),
+        "Posterior.log_prob": lazily(lambda: posterior().log_prob, x=x, **some),
+        "Posterior.sample": lazily(lambda: posterior().sample, n=5, part=0, **some),
+        "Posterior.replicates": lazily(lambda: posterior().replicates, n=5, **some),
+        "Posterior.generate": lazily(lambda: posterior().generate, n=5, log_weights=False, **some),
+        "Posterior.generate_to": lazily(lambda: posterior().generate_to, path="x.h5", n=5, **some),
+        "Posterior.histogram": lazily(lambda: posterior().histogram, observable=0, bins=[0.0, 1.0], n=5, **some),
+        "Posterior.histograms": lazily(lambda: posterior().histograms, observables={"x": (0, [0.0, 1.0])}, n=5, **some),
+        "Posterior.save": lazily(lambda: posterior().save, path="p.h5"),
+        "load": lazily(lambda: pg.load, path=saved),
+        "sample_histograms": lazily(
+            lambda: pg.sample_histograms,
+            source=lambda: posterior().generate(20, 3, log_weights=True),
+            observables={"x": (0, [0.0, 1.0])},
+        ),
+    }
+    for method in ("correlation", "covariance", "sigma"):
+        table[f"HistogramBand.{method}"] = lazily(lambda method=method: getattr(band(), method), subtract_noise=False)
+    for method in ("density_sigma", "relative"):
+        table[f"HistogramBand.{method}"] = lazily(lambda method=method: getattr(band(), method), subtract_noise=False)
+    table["HistogramBand.variations"] = lazily(lambda: band().variations)
+    table["HistogramBand.plot"] = lazily(lambda: band().plot)
+    table["HistogramBand.toys"] = lazily(lambda: band().toys, n=2, seed=0)
+    table["HistogramBand.to_hist"] = lazily(lambda: band().to_hist, total=1.0)
+    return table
+
+
+def backend_calls():
+    table = {}
+    for backend in (pg.SVI, pg.HMC, pg.NUTS, pg.SGLD, pg.SGHMC, pg.AdamMCMC, pg.Laplace, pg.Ensemble):
+        name = backend.__name__
+        sampler = hasattr(backend, "kernel")
+        settings = SHORT if sampler else {"epochs": 1} if backend is pg.SVI else {"steps": 1}
+        if backend is pg.Laplace:
+            settings = settings | {"polish": 0, "structure": "diagonal"}
+        settings = settings | {"progress": False}
+        table[name] = call(backend)
+        table[f"{name}.fit"] = lazily(lambda backend=backend, settings=settings: backend(**settings).fit, **FIT)
+        table[f"{name}.checked"] = lazily(lambda backend=backend: backend().checked, **FIT)
+        table[f"{name}.fit_many"] = lazily(
+            lambda backend=backend, settings=settings: backend(**settings).fit_many,
+            model=model,
+            samples=training().reshape(2, 30, 2),
+        )
+        if sampler:
+            table[f"{name}.kernel"] = lazily(lambda backend=backend: backend().kernel, model=model)
+            table[f"{name}.run"] = lazily(lambda backend=backend: backend().run, **FIT)
+    table["SVI.held_out_events"] = lazily(lambda: pg.SVI().held_out_events, n=10)
+    return table
+
+
+def target_calls():
+    table = {}
+    for target in (
+        targets.CamelBack,
+        targets.FullRing,
+        targets.GammaRing,
+        targets.GaussianRing,
+        targets.Kicker,
+        targets.Shell,
+        targets.Wedge,
+    ):
+        name = f"targets.{target.__name__}"
+        made = target()
+        table[name] = call(target)
+        inside = made.from_unit(torch.full((3, made.features), 0.5))
+        for method, argument in (("log_prob", "value"), ("to_unit", "x")):
+            table[f"{name}.{method}"] = call(getattr(made, method), **{argument: inside})
+        table[f"{name}.from_unit"] = call(made.from_unit, u=torch.full((3, made.features), 0.5))
+        table[f"{name}.sample"] = call(made.sample, sample_shape=(3,))
+        table[f"{name}.quantile_bins"] = call(made.quantile_bins, n=2)
+        if isinstance(made, targets.LineTarget):
+            table[f"{name}.line"] = call(made.line, t=KICK, position=0.5)
+            table[f"{name}.line_coordinate"] = call(made.line_coordinate, x=inside)
+            for method in ("line_density", "line_measure", "sensitivities", "parameter_limits", "parametric_density"):
+                table[f"{name}.{method}"] = call(getattr(made, method), t=KICK)
+    bins = targets.Wedge().quantile_bins(2)
+    table["targets.QuantileBins"] = call(targets.QuantileBins, target=targets.Wedge(), n=2)
+    table["targets.QuantileBins.bin_index"] = call(bins.bin_index, x=POINTS)
+    table["targets.QuantileBins.counts"] = call(bins.counts, x=POINTS)
+    table["targets.Support.check"] = call(targets.Wedge().support.check, value=POINTS)
+    return table
+
+
+def event_calls():
+    def fitted(bijection, values):
+        return lazily(lambda: bijection().fit, events=values)
+
+    two, box = training(), torch.rand(20, 2, generator=torch.Generator().manual_seed(1))
+    masses = 91 + torch.randn(300, 1, generator=torch.Generator().manual_seed(1)).abs()
+    return {
+        "EventSample": call(pg.EventSample, values=two),
+        "EventSample.check_like": lazily(lambda: sample().check_like, other=sample),
+        "EventSample.column": lazily(lambda: sample().column, which="a"),
+        "EventSample.concatenate": lazily(lambda: pg.EventSample.concatenate, samples=lambda: [sample()]),
+        "EventSample.save": lazily(lambda: sample().save, path="s.h5"),
+        "EventSample.select": lazily(lambda: sample().select, names=["a"]),
+        "EventSample.tensor": lazily(lambda: sample().tensor),
+        "events.EventWriter": call(events.EventWriter, path="x.h5"),
+        "events.EventWriter.write": lazily(lambda: events.EventWriter("x.h5").__enter__().write, sample=sample),
+        "events.append": lazily(lambda: events.append, sample=sample, path="x.h5"),
+        "events.write": lazily(lambda: events.write, sample=sample, path="x.h5"),
+        "events.read": lazily(lambda: events.read, path=file),
+        "events.stream": lazily(lambda: events.stream, path=file),
+        "events.check_events": call(events.check_events, values=two),
+        "events.check_weights": call(events.check_weights, weights=np.ones(3), n=3),
+        "events.drell_yan": call(events.drell_yan, n=1, progress=False),
+        "events.collision_energy": lazily(lambda: events.collision_energy, sample=sample),
+        "events.four_vectors": lazily(lambda: events.four_vectors, sample=pair),
+        "events.lepton_balance": lazily(lambda: events.lepton_balance, sample=pair),
+        "events.lepton_pair": lazily(lambda: events.lepton_pair, sample=pair),
+        "events.lepton_pair_coordinates": call(events.lepton_pair_coordinates),
+        "events.lepton_pair_observables": call(events.lepton_pair_observables),
+        "events.momenta": lazily(lambda: events.momenta, sample=pair, particle="e+"),
+        "events.pair_momenta": lazily(lambda: events.pair_momenta, events=pair),
+        "events.Columns": lazily(lambda: events.Columns, parts=lambda: [events.Identity(), events.Identity()]),
+        "events.Chain": lazily(lambda: events.Chain, parts=lambda: [events.Identity()]),
+        "events.LeptonPair": call(events.LeptonPair),
+        "events.RecoilingPair": call(events.RecoilingPair),
+        "events.BeamLimit": call(events.BeamLimit, energy=13000.0),
+        "events.Resonance": call(events.Resonance),
+        "events.Squash": call(events.Squash, location=0.0, scale=1.0),
+        "events.UnitBox": call(events.UnitBox, low=0.0, high=1.0),
+        "events.Identity.fit": fitted(events.Identity, two),
+        "events.Probit.fit": fitted(events.Probit, two),
+        "events.LeptonPair.fit": fitted(events.LeptonPair, two),
+        "events.RecoilingPair.fit": fitted(events.RecoilingPair, two),
+        "events.Standardise.fit": fitted(events.Standardise, two),
+        "events.UnitBox.fit": fitted(events.UnitBox, two),
+        "events.Squash.fit": fitted(events.Squash, two),
+        "events.Resonance.fit": fitted(events.Resonance, masses),
+        "events.Chain.fit": fitted(lambda: events.Chain([events.Standardise()]), two),
+        "events.Columns.fit": fitted(lambda: events.Columns([events.Standardise(), events.Standardise()]), two),
+        "events.BeamLimit.fit": fitted(events.BeamLimit, torch.cat([masses, box.repeat(15, 2)[:, :3]], 1)),
+    }
+
+
+def diagnostic_calls():
+    ring, some = targets.GaussianRing(), {"draws": 3, "seed": 0}
+    recovery = {"backend": quick, "trainings": 2, "probes": 2}
+    both = truth_and_generated()
+    table = {
+        "to_inference_data": lazily(lambda: pg.to_inference_data, posterior=chains, generated=0),
+        "diagnostics.advise": lazily(lambda: diagnostics.advise, posterior=posterior, generated=20, **some),
+        "diagnostics.band_overlap": lazily(lambda: diagnostics.band_overlap, a=lines, b=lines),
+        "diagnostics.coverage": lazily(lambda: diagnostics.coverage, lines=lines),
+        "diagnostics.simulation_based_calibration": lazily(
+            lambda: diagnostics.simulation_based_calibration, model=model, size=20, **recovery, **some
+        ),
+        "diagnostics.bootstrap_calibration": lazily(
+            lambda: diagnostics.bootstrap_calibration, posterior=posterior, size=20, **recovery, **some
+        ),
+        "diagnostics.calibration_along_lines": lazily(
+            lambda: diagnostics.calibration_along_lines,
+            posteriors=lambda: [posterior(), posterior()],
+            **RING_LINES,
+            **some,
+        ),
+        "diagnostics.calibration_of": call(
+            diagnostics.calibration_of, values=np.random.default_rng(1).normal(size=(3, 4, 2)), truth=[0.0, 0.0]
+        ),
+        "diagnostics.classifier_test": call(
+            diagnostics.classifier_test, **both, trainings=1, hidden=(4,), epochs=1, progress=False
+        ),
+        "diagnostics.train_classifier": call(
+            diagnostics.train_classifier, **both, hidden=(4,), epochs=1, progress=False
+        ),
+        "diagnostics.compare": lazily(
+            lambda: diagnostics.compare,
+            posteriors=lambda: {"HMC": posterior(), "SVI": posterior()},
+            target=ring,
+            grid_range=((-9, 9), (-9, 9)),
+            cells=40,
+            probes=2,
+            held_out=5,
+            generated=5,
+            **some,
+        ),
+        "diagnostics.density_along_lines": lazily(
+            lambda: diagnostics.density_along_lines, posterior=posterior, **RING_LINES, **some
+        ),
+        "diagnostics.elpd": lazily(lambda: diagnostics.elpd, posterior=posterior, events=training, **some),
+        "diagnostics.effective_parameters": lazily(
+            lambda: diagnostics.effective_parameters, posterior=posterior, events=training, **some
+        ),
+        "diagnostics.guide_pareto_k": lazily(
+            lambda: diagnostics.guide_pareto_k, posterior=posterior, events=training, draws=50
+        ),
+        "diagnostics.fit_amplification": lazily(lambda: diagnostics.fit_amplification, results=bins),
+        "diagnostics.fit_shape": lazily(
+            lambda: diagnostics.fit_shape,
+            sigma=np.ones(5),
+            error=np.full(5, 0.1),
+            sensitivities=lambda: targets.Wedge().sensitivities(KICK),
+        ),
+        "diagnostics.function_space": lazily(
+            lambda: diagnostics.function_space, posterior=chains, probes=training()[:3]
+        ),
+        "diagnostics.likelihood_fit": call(
+            diagnostics.likelihood_fit, target=ring, events=ring.from_unit(torch.rand(50, 2))
+        ),
+        "diagnostics.marginal": lazily(
+            lambda: diagnostics.marginal, posterior=posterior, observable=0, bins=[0.0, 1.0], n=5, **some
+        ),
+        "diagnostics.peak_width": call(
+            diagnostics.peak_width, values=91 + np.random.default_rng(1).standard_cauchy(5000)
+        ),
+        "diagnostics.predictive_distance": lazily(
+            lambda: diagnostics.predictive_distance,
+            posterior_a=posterior,
+            posterior_b=posterior,
+            grid_range=((-9, 9), (-9, 9)),
+            cells=50,
+            **some,
+        ),
+        "diagnostics.probe_points": lazily(lambda: diagnostics.probe_points, source=training, n=3),
+        "diagnostics.quantile_bins": lazily(
+            lambda: diagnostics.quantile_bins,
+            posteriors=lambda: [posterior()],
+            target=ring,
+            bins=(2,),
+            events=5,
+            **some,
+        ),
+        "diagnostics.roc_auc": call(diagnostics.roc_auc, truth_scores=[0.1, 0.9], generated_scores=[0.2, 0.3]),
+        "diagnostics.sample_quality": call(
+            diagnostics.sample_quality, **both, reference=both["truth"], observables={"x": 0}, partitions=2
+        ),
+        "diagnostics.scan_training_size": lazily(
+            lambda: diagnostics.scan_training_size, posteriors=lambda: {60: posterior()}, target=ring, **some
+        ),
+        "diagnostics.total_variation": call(diagnostics.total_variation, p=[0.5, 0.5], q=[0.4, 0.6], cell=1.0),
+        "diagnostics.uncertainty_map": lazily(
+            lambda: diagnostics.uncertainty_map, posterior=posterior, x=(0, -1, 1), y=(1, -1, 1), cells=2, **some
+        ),
+        "diagnostics.wasserstein": call(diagnostics.wasserstein, a_events=both["truth"], b_events=both["generated"]),
+        "diagnostics.make_inference_data": call(
+            diagnostics.make_inference_data, groups={"posterior": {"x": (("chain", "draw"), np.zeros((1, 2)))}}
+        ),
+        "diagnostics.write_inference_data": lazily(
+            lambda: diagnostics.write_inference_data, data=inference_data, path="i.nc"
+        ),
+        "diagnostics.read_inference_data": lazily(
+            lambda: diagnostics.read_inference_data,
+            path=lambda: diagnostics.write_inference_data(inference_data(), "i.nc"),
+        ),
+        "diagnostics.Calibration.curve": lazily(lambda: calibration().curve),
+        "diagnostics.Classifier": call(diagnostics.Classifier, inputs=2),
+        "diagnostics.Classifier.log_ratio": lazily(lambda: classifier().log_ratio, events=training),
+        "diagnostics.ClassifierResult.log_ratio": lazily(lambda: comparison().log_ratio, events=training),
+        "diagnostics.ClassifierResult.weights": lazily(lambda: comparison().weights, events=training),
+        "diagnostics.Elpd.minus": lazily(
+            lambda: diagnostics.Elpd(np.zeros(3)).minus, other=lambda: diagnostics.Elpd(np.ones(3))
+        ),
+        "diagnostics.LineResult.line": lazily(lambda: lines().line, index=0),
+        "diagnostics.LineResult.within": lazily(lambda: lines().within),
+        "diagnostics.MarginalResult.density": lazily(lambda: marginal().density),
+        "diagnostics.MarginalResult.sigma": lazily(lambda: marginal().sigma),
+        "diagnostics.MarginalResult.relative": lazily(lambda: marginal().relative),
+        "diagnostics.MarginalResult.sigma_error": lazily(lambda: marginal().sigma_error),
+        "diagnostics.MarginalResult.ratio_to_lines": lazily(lambda: marginal().ratio_to_lines, lines=lines),
+        "diagnostics.QuantileBinResult.probabilities": lazily(lambda: bins()[2].probabilities),
+        "diagnostics.QuantileBinResult.calibration": lazily(lambda: bins()[2].calibration, subtract_noise=False),
+        "diagnostics.ShapeFit.curve": lazily(lambda: shape().curve),
+        "diagnostics.SizeScan.sigma": lazily(lambda: scan().sigma),
+        "diagnostics.SizeScan.exponent": lazily(
+            lambda: diagnostics.SizeScan(dict.fromkeys((60, 120), lines()), dict.fromkeys((60, 120), shape())).exponent
+        ),
+    }
+    for method in ("covered", "fraction", "by_quantity"):
+        table[f"diagnostics.Calibration.{method}"] = lazily(lambda method=method: getattr(calibration(), method))
+    for method in ("density", "gradients", "sigma"):
+        table[f"diagnostics.LikelihoodFit.{method}"] = lazily(
+            lambda method=method: getattr(fit(), method), t=np.array([3.0, 4.0])
+        )
+    return table
+
+
+def plotting_calls():
+    one = np.array([1.0, 2.0])
+    return {
+        "plotting.HistogramPanel": lazily(lambda: plotting.HistogramPanel, band=band, counts=np.array([10, 10])),
+        "plotting.plot_amplification": lazily(
+            lambda: plotting.plot_amplification,
+            n_bins={"a": one},
+            gains={"a": one},
+            errors={"a": one},
+            fits=lambda: {"a": diagnostics.AmplificationFit(1.0, 0.1, 1.0, 0.1)},
+        ),
+        "plotting.plot_backends": lazily(lambda: plotting.plot_backends, lines=lambda: {"a": lines()}),
+        "plotting.plot_calibration": lazily(
+            lambda: plotting.plot_calibration, calibrations=lambda: {"a": calibration()}
+        ),
+        "plotting.plot_chains": call(plotting.plot_chains, history={"potential": np.zeros((2, 5))}),
+        "plotting.plot_correlation": lazily(lambda: plotting.plot_correlation, band=band),
+        "plotting.plot_histogram": lazily(lambda: plotting.plot_histogram, band=band, counts=np.array([10, 10])),
+        "plotting.plot_histograms": lazily(lambda: plotting.plot_histograms, panels=lambda: [panel()]),
+        "plotting.plot_kinematics": lazily(lambda: plotting.plot_kinematics, panels=lambda: [panel()]),
+        "plotting.plot_uncertainties": lazily(lambda: plotting.plot_uncertainties, panels=lambda: [panel()]),
+        "plotting.plot_lines": lazily(lambda: plotting.plot_lines, result=lines),
+        "plotting.plot_map": lazily(lambda: plotting.plot_map, result=uncertainty),
+        "plotting.plot_marginal_sigma": lazily(lambda: plotting.plot_marginal_sigma, result=marginal),
+        "plotting.plot_training": call(plotting.plot_training, history={"loss": one, "nll": one, "kl": one}),
+        "plotting.plot_training_size": lazily(lambda: plotting.plot_training_size, scan=scan),
+        "plotting.save_figure": lazily(lambda: plotting.save_figure, figure=figure, path="f.png"),
+    }
+
+
+CALLS = {
+    "BayesianFlow": call(pg.BayesianFlow, flow=pg.CouplingFlow(2, blocks=1, hidden=(4,))),
+    "BayesianFlow.prepare": call(model().prepare, events=training()),
+    "CouplingFlow": call(pg.CouplingFlow, features=2, blocks=1, hidden=(4,)),
+    "CouplingFlow.log_prob": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).log_prob, x=training()),
+    "CouplingFlow.sample": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).sample, n=2),
+    "AutoNormal": call(pg.AutoNormal, model=model()),
+    "ELBO": call(pg.ELBO),
+    **backend_calls(),
+    **posterior_calls(),
+    **event_calls(),
+    **diagnostic_calls(),
+    **target_calls(),
+    **plotting_calls(),
+}
+
+#: What functions of the package make and give back; users read them.
+RESULTS = {"DensityEstimate", "HistogramBand", "events.Observable", "targets.Support"} | {
+    f"diagnostics.{name}"
+    for name in [
+        "Advice",
+        "AmplificationFit",
+        "Calibration",
+        "ClassifierResult",
+        "Comparison",
+        "Convergence",
+        "Elpd",
+        "Finding",
+        "LikelihoodFit",
+        "LineResult",
+        "MarginalResult",
+        "PeakFit",
+        "QualityTable",
+        "QuantileBinResult",
+        "ShapeFit",
+        "SizeScan",
+        "UncertaintyMap",
+    ]
+}
+#: Where classes of users begin: the package calls their methods, with arguments that it checked before.
+BASES = ("targets.Target", "targets.LineTarget", "events.Bijection", "events.Format", "events.PartWriter")
+#: Methods that the package calls, in the innermost loops, with tensors of its own.
+INNER = [
+    "forward",
+    "inverse",
+    "advance",
+    "begin",
+    "findings",
+    "log_prob",
+    "local_log_prob",
+    "sample_events",
+    "from_description",
+    "logit",
+    "standardise",
+]
+#: Kinds of values that look wrong and are right, by the call ("": of all) and the argument.
+RIGHT = {
+    ("", "label"): ("a text",),
+    ("", "unit"): ("a text",),
+    ("", "density_unit"): ("a text",),
+    ("", "truth_label"): ("a text",),
+    ("", "llabel"): ("a text",),
+    ("", "rlabel"): ("a text",),
+    ("", "what"): ("a text",),
+    ("", "this"): ("a text",),
+    ("", "hidden"): ("an empty list",),
+    ("", "sample_shape"): ("an empty list",),
+    ("CouplingFlow", "periodic"): ("an empty list",),
+    ("SVI", "clip"): ("infinity",),
+    ("HistogramBand.to_hist", "name"): ("a text",),
+    ("EventSample.column", "which"): ("minus one",),
+    ("diagnostics.LineResult.line", "index"): ("minus one",),
+    ("Posterior.histogram", "observable"): ("minus one",),
+    ("diagnostics.marginal", "observable"): ("minus one",),
+    ("diagnostics.coverage", "levels"): ("an empty list",),
+    ("events.lepton_pair_observables", "lepton"): ("a text",),
+    ("events.lepton_balance", "plus"): ("a text",),
+    ("events.lepton_balance", "minus"): ("a text",),
+    ("events.Squash", "location"): ("minus one",),
+    ("events.UnitBox", "low"): ("minus one", "a half", "a numpy number"),
+    ("events.UnitBox", "high"): ("True", "a half", "a numpy number"),
+    ("events.check_events", "names"): ("an empty list",),
+    ("diagnostics.MarginalResult.ratio_to_lines", "measure"): (
+        "minus one",
+        "a half",
+        "a numpy number",
+        "True",
+        "NaN",
+        "infinity",
+    ),
+    ("diagnostics.make_inference_data", "coords"): ("a dictionary",),
+    ("plotting.plot_marginal_sigma", "measure"): (
+        "an empty list",
+        "minus one",
+        "a half",
+        "a numpy number",
+        "True",
+        "NaN",
+        "infinity",
+    ),
+    ("", "mu"): ("minus one", "a half", "a numpy number"),
+    ("", "w"): ("minus one", "a half", "a numpy number"),
+    ("", "a"): ("minus one", "a half", "a numpy number"),
+    ("", "x_min"): ("minus one", "a half", "a numpy number"),
+    ("", "x_max"): ("minus one", "a half", "a numpy number"),
+    ("diagnostics.make_inference_data", "attrs"): ("a dictionary",),
+}
+#: What a message calls an argument, where that is not its name.
+NAMES_IN_MESSAGES = {
+    ("", "x"): ("events",),
+    ("", "values"): ("events",),
+    ("", "probes"): ("events", "probe"),
+    ("", "samples"): ("events", "sample"),
+    ("", "bins"): ("bin edges",),
+    ("", "n"): ("context", "weights"),
+    ("EventSample.column", "which"): ("no column",),
+    ("EventSample.select", "names"): ("no column", "at least one column"),
+    ("diagnostics.marginal", "observable"): ("no column",),
+    ("Posterior.histogram", "observable"): ("no column",),
+    ("HistogramBand.plot", "data"): ("counts",),
+    ("to_inference_data", "probe_context"): ("context",),
+    ("", "flow"): ("cannot lift",),
+    ("events.lepton_pair_coordinates", "mass_low"): ("low",),
+    ("events.momenta", "particle"): ("x needs the columns",),
+    ("events.lepton_pair", "plus"): ("x needs the columns",),
+    ("events.lepton_pair", "minus"): ("x needs the columns",),
+    ("diagnostics.compare", "posteriors"): ("one of 'x'",),
+    ("diagnostics.roc_auc", "truth_weights"): ("weights",),
+    ("diagnostics.roc_auc", "generated_weights"): ("weights",),
+}
