@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -80,21 +80,6 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     figure.savefig(image, format=path.suffix.removeprefix(".") or "png", bbox_inches="tight")
     write_bytes(path, image.getvalue())
     return path
-
-
-def curves_of(history: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
-    """The curves of a history as arrays.
-
-    Raises:
-        ValueError: something else than numbers.
-    """
-    curves = {}
-    for name, values in history.items():
-        try:
-            curves[name] = np.asarray(values, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name} in the history is {values!r}; it must be numbers") from error
-    return curves
 
 
 def with_unit(label: str, unit: str) -> str:
