@@ -192,6 +192,7 @@ def test_a_band_plots_itself(band):
     (alone,) = band.plot().axes
     assert bottom.get_xlabel() == alone.get_xlabel() == "$p_T$ [GeV]"
     assert alone.get_ylabel() == "density of $p_T$ [1/GeV]"
+    assert bottom.get_ylabel() == "gen. / data"
     assert "data" in [text.get_text() for text in top.get_legend().get_texts()]
     assert "truth" not in [text.get_text() for text in alone.get_legend().get_texts()]
     with pytest.raises(ValueError, match=r"counts of \$p_T\$ has shape \[3\]; the band has 4 bins"):

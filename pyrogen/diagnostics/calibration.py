@@ -79,8 +79,7 @@ class Calibration(Brief):
         Raises:
             ValueError: a level that is not between 0 and 1.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level is {level}; it must be a probability between 0 and 1, such as 0.683")
+        level = FRACTION("level", level)
         low, high = (1 - level) / 2, (1 + level) / 2
         first, last = self.ranks / (self.draws + 1), (self.ranks + 1) / (self.draws + 1)
         inside = np.clip(np.minimum(last, high) - np.maximum(first, low), 0, None)

@@ -129,6 +129,9 @@ class LineResult(Brief):
 
         For independent Gaussian deviations that would be 68.3 % (k = 1) and 95.4 % (k = 2). Neighbouring points share
         their deviation, so for one posterior the fraction fluctuates much more than the number of points suggests.
+
+        Raises:
+            ValueError: k is not positive.
         """
         return float(np.mean(np.abs(self.means - self.truth) <= k * self.stds))
 

@@ -216,7 +216,7 @@ def plot_histograms(panels: Sequence[HistogramPanel], *, truth_label: str = "tru
         axes = part.subplots(2, 1, sharex=True, height_ratios=(3, 1)) if compared else [part.subplots()]
         _distribution(axes[0], panel, truth_label, log if panel.log is None else panel.log)
         if compared:
-            _ratio(axes[1], panel)
+            _ratio(axes[1], panel, truth_label)
         axes[0].set_xlim(panel.band.edges[0], panel.band.edges[-1])
         axes[0].set_ylabel(with_unit(f"density of {panel.label}", f"1/{panel.unit}" if panel.unit else ""))
         axes[-1].set_xlabel(with_unit(panel.label, panel.unit))
@@ -241,7 +241,7 @@ def _distribution(axis: Axes, panel: HistogramPanel, truth_label: str, log: bool
     legend_above(axis, 2)
 
 
-def _ratio(axis: Axes, panel: HistogramPanel) -> None:
+def _ratio(axis: Axes, panel: HistogramPanel, truth_label: str) -> None:
     """Generated over truth with the band; the truth's own error bars sit on one. Bins without truth stay blank."""
     band = panel.band
     density, error = panel.truth()
@@ -254,7 +254,8 @@ def _ratio(axis: Axes, panel: HistogramPanel) -> None:
     axis.stairs(middle, band.edges, baseline=None, color=PREDICTION, linewidth=1.8)
     axis.errorbar(band.centres, np.where(np.isfinite(density), 1.0, np.nan), error / density, **_POINTS)
     drawn = np.concatenate([middle - 2 * sigma - 1, middle + 2 * sigma - 1, error / density])
-    ratio_axis(axis, "gen. / truth", drawn, shown=0.85)
+    # A long name would not fit beside so low a panel.
+    ratio_axis(axis, f"gen. / {truth_label if len(truth_label) <= 8 else 'truth'}", drawn, shown=0.85)
     arrows_outside(axis, band.centres, middle, PREDICTION)
 
 

@@ -82,21 +82,6 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def curves_of(history: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
-    """The curves of a history as arrays.
-
-    Raises:
-        ValueError: something else than numbers.
-    """
-    curves = {}
-    for name, values in history.items():
-        try:
-            curves[name] = np.asarray(values, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name} in the history is {values!r}; it must be numbers") from error
-    return curves
-
-
 def with_unit(label: str, unit: str) -> str:
     """An axis label: ``pT [GeV]``, or the label alone for what has no unit."""
     return f"{label} [{unit}]" if unit else label

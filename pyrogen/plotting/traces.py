@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from pyrogen.checks import door
 
-from .style import HISTORY, TRUTH, curves_of, new_figure, styled
+from .style import HISTORY, TRUTH, new_figure, styled
 
 COLOURS = ("#0f5fa8", "#d1661b", "#2a8f3c", "#9a3fa0", "#7a7a7a", "#b8a100")  # chains, in turn
 LABELS = {
@@ -36,7 +36,7 @@ def plot_chains(history: Mapping[str, ArrayLike]) -> Figure:
     Raises:
         ValueError: no record of a potential, or one that is not finite.
     """
-    curves = curves_of(history)
+    curves = {name: np.asarray(values, dtype=np.float64) for name, values in history.items()}
     if curves.get("potential", np.empty(0)).ndim != 2:
         raise ValueError(f"the history has no potential [chains, draws]; it has {', '.join(curves) or 'nothing'}")
     if not np.isfinite(curves["potential"]).all():

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from pyrogen.checks import door
 
-from .style import FIT, HISTORY, PREDICTION, TRUTH, VALIDATION, curves_of, new_figure, styled
+from .style import FIT, HISTORY, PREDICTION, TRUTH, VALIDATION, new_figure, styled
 
 
 @styled
@@ -29,7 +29,7 @@ def plot_training(history: Mapping[str, ArrayLike]) -> Figure:
     Raises:
         ValueError: a curve that is missing, empty, of another length, or without a finite number.
     """
-    curves = curves_of(history)
+    curves = {name: np.asarray(values, dtype=np.float64) for name, values in history.items()}
     missing = [name for name in ("loss", "nll", "kl") if not curves.get(name, np.empty(0)).size]
     if missing:
         raise ValueError(f"the history has no {', '.join(missing)}; it has {', '.join(curves) or 'nothing'}")
@@ -72,7 +72,7 @@ def _limit(axis: Axes) -> None:
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in axis.lines])
     values = values[np.isfinite(values)]
     low, usual, high = np.quantile(values, [0, 0.95, 1], method="lower")
-    if axis.get_yscale() != "linear" or high - low <= 3 * (usual - low):
+    if axis.get_yscale() != "linear" or usual == low or high - low <= 3 * (usual - low):
         return
     top = usual + 0.1 * (usual - low)
     for line in list(axis.lines):
