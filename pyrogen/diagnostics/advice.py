@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events
+from pyrogen.bayes.inputs import as_tensor, checked_events
 from pyrogen.checks import COUNT, SEED, door, optional, shown, whole
 from pyrogen.diagnostics import look_at_events, look_at_run
 from pyrogen.diagnostics.look import Look, NotCheckedError
