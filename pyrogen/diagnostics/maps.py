@@ -90,7 +90,7 @@ def _axis(name: str, value: Any) -> Axis:
     x=_axis,
     y=_axis,
     cells=whole(1),
-    context=optional(array(1)),
+    context=optional(array()),
     at=optional(MAPPING),
     target=optional(having("a target", "log_prob")),
     draws=COUNT,
