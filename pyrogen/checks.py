@@ -105,7 +105,10 @@ def pair(check: Check, right: str) -> Check:
     """Two values that another check takes, as a tuple."""
 
     def checked(name: str, value: Any) -> tuple[Any, ...]:
-        found = each(check, right)(name, value)
+        try:
+            found = each(check, right)(name, value)
+        except (ValueError, TypeError):
+            found = ()
         require(len(found) == 2, name, value, right)
         return found
 
