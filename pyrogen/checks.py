@@ -105,7 +105,10 @@ def pair(check: Check, right: str) -> Check:
     """Two values that another check takes, as a tuple."""
 
     def checked(name: str, value: Any) -> tuple[Any, ...]:
-        found = each(check, right)(name, value)
+        try:
+            found = each(check, right)(name, value)
+        except (ValueError, TypeError):
+            found = ()
         require(len(found) == 2, name, value, right)
         return found
 
@@ -226,7 +229,8 @@ def each(check: Check, right: str, least: int = 0) -> Check:
     """A sequence whose entries another check takes, as a tuple; ``right`` is an example of it, or says what it is."""
 
     def checked(name: str, value: Any) -> tuple[Any, ...]:
-        listed = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)) and np.ndim(value) != 0  # type: ignore[arg-type]
+        listed = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+        listed = listed and getattr(value, "ndim", 1) > 0  # an array of no dimension is a number
         require(listed, name, value, right)
         entries = tuple(check(f"every entry of {name}", entry) for entry in value)
         require(len(entries) >= least, name, value, right)

@@ -307,3 +307,11 @@ def test_rows_of_a_sample_are_rows_that_it_has():
 def test_a_guide_is_made_of_the_model():
     with pytest.raises(TypeError, match="guide made a NoneType of the model; it must make a Pyro guide"):
         pg.SVI(guide=lambda model: None, progress=False).fit(arguments_of_calls.model(), torch.randn(30, 2))
+
+
+def test_sequences_may_be_generators():
+    assert checks.HIDDEN("hidden", (width for width in (4, 5))) == (4, 5)
+    assert checks.HIDDEN("hidden", torch.tensor([4, 5])) == (4, 5)
+    for wrong in (torch.tensor(4), np.array(4), {4: 5}, "45"):
+        with pytest.raises(ValueError, match="hidden is"):
+            checks.HIDDEN("hidden", wrong)

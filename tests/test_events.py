@@ -403,10 +403,12 @@ def test_drell_yan_is_reproducible_and_silent(capfd):
 
 def test_drell_yan_arguments(monkeypatch):
     for n in (0, -1):
-        with pytest.raises(ValueError, match=f"n must be a positive number of events; got {n}"):
+        with pytest.raises(ValueError, match=f"n is {n}; it must be a whole number of at least 1"):
             events.drell_yan(n)
-    with pytest.raises(ValueError, match="seed must be between 1 and 900000000.*got 0"):
+    with pytest.raises(ValueError, match="seed is 0; it must be a whole number of at least 1"):
         events.drell_yan(1, seed=0)
+    with pytest.raises(ValueError, match="seed is 900000001; it must be at most 900000000"):
+        events.drell_yan(1, seed=900_000_001)
     monkeypatch.setitem(sys.modules, "pythia8mc", None)
     with pytest.raises(ImportError, match=r'pip install "pyrogen\[pythia\]"'):
         events.drell_yan(1)

@@ -191,7 +191,7 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"a\.nc"):
         read_inference_data(path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        write_inference_data(None, tmp_path / "no" / "a.nc")
+        write_inference_data(make_inference_data({"posterior": {"a": (("x",), np.ones(3))}}), tmp_path / "no" / "a.nc")
 
 
 @pytest.mark.parametrize(("module", "kind"), [(None, az.InferenceData), (NEW, xarray.DataTree)])

@@ -182,7 +182,7 @@ def test_moves_with_the_module():
             r"low must be below high; got \[0.0, 1.0\] and \[1.0, 1.0\]",
         ),
         (lambda: UnitBox(0.0, np.inf), "UnitBox needs finite low and high"),
-        (lambda: UnitBox(margin=-0.1), "margin must be zero or a positive fraction; got -0.1"),
+        (lambda: UnitBox(margin=-0.1), "margin is -0.1; it must be finite and not negative"),
         (
             lambda: Standardise().fit(make_events())(torch.zeros(5, 1)),
             r"Standardise was fitted to 3 features; got events of shape \[5, 1\]",

@@ -82,7 +82,7 @@ def _axis(name: str, value: Any) -> Axis:
         feature, low, high = None, None, None
     good = isinstance(feature, str | int) and is_number(low) and is_number(high)
     require(good, name, value, "(name or index of the feature, low, high)")
-    return feature, float(low), float(high)  # type: ignore[arg-type, return-value]
+    return feature, low, high  # type: ignore[arg-type, return-value]
 
 
 @door(
@@ -90,7 +90,7 @@ def _axis(name: str, value: Any) -> Axis:
     x=_axis,
     y=_axis,
     cells=whole(1),
-    context=optional(array(1)),
+    context=optional(array()),
     at=optional(MAPPING),
     target=optional(having("a target", "log_prob")),
     draws=COUNT,
