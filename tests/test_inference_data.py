@@ -254,8 +254,17 @@ def test_conditional_flows_need_their_conditions():
     expected = log_normal(x[None], (draws.reshape(-1, 3) @ context.T)[..., None])
     np.testing.assert_allclose(found.log_likelihood["events"].values.reshape(20, 30), expected, rtol=1e-4)
     np.testing.assert_allclose(found.posterior["log_density"], found.log_likelihood["events"][..., :20], rtol=1e-4)
-    with pytest.raises(ValueError, match="probe_context"):
-        pg.to_inference_data(posterior)
+    for given in (None, context[:5]):
+        with pytest.raises(ValueError, match="probe_context|5 rows for 30 events"):
+            pg.to_inference_data(posterior, probes=None if given is None else x, probe_context=given)
+    with pytest.raises(ValueError, match=r"give probe_context=\[30, 3\], the conditions of the probe points"):
+        pg.to_inference_data(posterior, x, context=context)
+    # One row stands for all.
+    rows = {"context": context[0], "probe_context": context[0]}
+    found = pg.to_inference_data(posterior, x, x, **rows)
+    expected = log_normal(x[None], (draws.reshape(-1, 3) @ context[0])[:, None, None])
+    np.testing.assert_allclose(found.log_likelihood["events"].values.reshape(20, 30), expected, rtol=1e-4)
+    np.testing.assert_allclose(found.posterior["log_density"], found.log_likelihood["events"], rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from known import Line
 from torch import nn
 
 import pyrogen as pg
@@ -283,6 +284,16 @@ def test_a_marginal_knows_the_name_and_unit_of_its_column():
     assert [*found.bands] == ["a", "b"] and found.centres.tolist() == [0.25, 0.75]
     assert marginal(posterior, lambda x: x[:, 0], 2, range=(0, 1), **few).label == "observable"
     assert marginal(ramps(), 1, 2, range=(0, 1), **few).label == "x1"
+
+
+def test_a_conditional_flow_has_a_marginal_for_its_conditions():
+    weights = MeanField(loc=torch.tensor([1.0, -2.0]), scale=torch.full((2,), 1e-6))
+    posterior = pg.Posterior(pg.BayesianFlow(Line(context=2), preprocessing=None), weights, progress=False)
+    # Events ~ N(3 - 2, 1): half of them lie above 1, and 0.3413 within a width on either side.
+    for context in (torch.tensor([3.0, 1.0]), torch.tensor([[3.0, 1.0]]).expand(4000, 2)):
+        found = marginal(posterior, 0, [0.0, 1.0, 2.0], n=4000, draws=4, context=context)
+        assert np.abs(found.density("a") - 0.3413).max() < 4 * np.sqrt(0.3413 * 0.6587 / 16_000)
+        assert np.abs(found.density("b") - 0.3413).max() < 4 * np.sqrt(0.3413 * 0.6587 / 4000)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events
+from pyrogen.bayes.inputs import as_tensor, checked_events
 from pyrogen.checks import BOOLEAN, COUNT, MAPPING, SEED, array, dictionary, door, optional, whole
 from pyrogen.diagnostics.arviz_io import make_inference_data
 from pyrogen.diagnostics.convergence import log_prob_of_chains, probe_points
@@ -48,8 +48,8 @@ def _probe_points(name: str, value: Any) -> Any:
     weights=BOOLEAN,
     generated=optional(whole(0)),
     histograms=optional(MAPPING),
-    context=optional(array(2)),
-    probe_context=optional(array(2)),
+    context=optional(array(1, 2)),
+    probe_context=optional(array(1, 2)),
     seed=SEED,
 )
 def to_inference_data(
@@ -92,24 +92,21 @@ def to_inference_data(
         weights: whether to include the weights themselves.
         generated: events that every draw generates; None: as many as observed, at most 1000; 0: none.
         histograms: as in :meth:`~pyrogen.Posterior.histograms`; filled with ``generated`` events of every draw.
-        context: conditions ``[N, k]`` of the observed events of a conditional flow; generated events have the first
-            ``generated`` of them.
-        probe_context: conditions ``[n, k]`` of the probe points, where they are given.
+        context: conditions ``[N, k]`` of the observed events of a conditional flow, or one row for all; generated
+            events have the first ``generated`` of them.
+        probe_context: conditions ``[n, k]`` of the probe points, where these are given, or one row for all.
         seed: seeds draws, probe points and events.
 
     Raises:
         ValueError: probe points or events that are not finite or of the wrong shape, or without density in a draw;
             weighted events, of which ArviZ knows nothing; more draws than stored.
     """
-    for given in (context, probe_context):
-        if given is not None:
-            checked_context(given, posterior.model.context, len(given))
     held = as_chains(posterior, draws, seed)
     stored = held.weights.arrays["draws"]
     rows = spaced_rows(stored.shape[1], draws)
     events = _observed(observed, posterior)
-    if context is not None and events is not None:
-        context = posterior.predictor.conditions(context, len(events))
+    if context is not None:
+        context = posterior.predictor.conditions(context, len(context) if events is None else len(events))
     where, points, probe_context = _probes(posterior, probes, events, context, probe_context, seed)
     if generated is None:
         generated = GENERATED if events is None else min(len(events), GENERATED)
@@ -190,14 +187,29 @@ def _probes(
     elif isinstance(probes, Mapping):
         points = torch.stack([torch.as_tensor(point).double() for point in probes.values()])
         check_events(points, posterior.model.features)
-        return list(map(str, probes)), points, probe_context
+        return list(map(str, probes)), points, _probe_context(posterior, probe_context, len(points))
     else:
         points = as_tensor(posterior.predictor.in_order(probes), torch.float64)
     points = as_tensor(checked_events(points, posterior.model.features).values, torch.float64)
+    probe_context = _probe_context(posterior, probe_context, len(points))
     labels = ["(" + ", ".join(f"{value:.4g}" for value in point) + ")" for point in points.tolist()]
     if len(set(labels)) < len(labels):  # a label must find its point again
         labels = [f"{i}: {label}" for i, label in enumerate(labels)]
     return labels, points, probe_context
+
+
+def _probe_context(posterior: Posterior, given: Any, n: int) -> Any:
+    """Checked conditions of n probe points.
+
+    Raises:
+        ValueError: they are missing, or do not fit.
+    """
+    if given is None and posterior.model.context:
+        raise ValueError(
+            f"the flow is conditional: give probe_context=[{n}, {posterior.model.context}], the conditions of the "
+            "probe points, which are the second argument. The events of context are observed=..."
+        )
+    return posterior.predictor.conditions(given, n)
 
 
 def _replicates(held: Posterior, rows: Rows, generated: int, context: Any, seed: int) -> Array:

@@ -123,6 +123,7 @@ def marginal(
     range: tuple[float, float] | None = None,
     n: int = 100_000,
     draws: int | None = None,
+    context: Any = None,
     truth: ArrayLike | None = None,
     label: str | None = None,
     unit: str | None = None,
@@ -137,6 +138,7 @@ def marginal(
         range: lowest and highest edge for a number of bins.
         n: number of events, per draw (a) and in all (b).
         draws: weight draws K; None: 50, or all where fewer are stored.
+        context: conditions ``[n, k]`` of a conditional flow, one row per event, or one row for all.
         truth: true density in the bins, ``[B]``.
         label: name of the observable; by default that of the axis, of the observable or of the column.
         unit: its unit; by default likewise.
@@ -149,7 +151,7 @@ def marginal(
     true = None if truth is None else np.asarray(truth, dtype=np.float64)
     if true is not None and true.shape != (len(binning),):
         raise ValueError(f"truth has shape {list(true.shape)}; there are {len(binning)} bins")
-    settings: dict[str, Any] = {"n": n, "draws": draws, "seed": seed}
+    settings: dict[str, Any] = {"n": n, "draws": draws, "context": context, "seed": seed}
     bands = {name: posterior.histogram(observable, binning, procedure=name, **settings) for name in PROCEDURES}
     known = bands["a"]
     label = (known.label or "observable") if label is None else label

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import weakref
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,7 @@ class DrawStore:
             self._offset = dataset.id.get_offset()
         self.draws = torch.from_numpy(_room(shape, numbers, path))
         self._file = open(path, "r+b", buffering=0)  # noqa: SIM115 (open as long as the store lives)
+        weakref.finalize(self, self._file.close)
         for first, last, checksum in self.checksums:
             for at, piece in self._pieces(first, last):
                 self._file.seek(at)
