@@ -103,6 +103,16 @@ def test_what_is_doubtful_is_a_warning_and_stays_with_the_posterior(events, weig
     assert caught[0].filename == __file__
 
 
+def test_samples_of_a_bootstrap_are_warned_of_once():
+    samples = [NORMAL[RNG.integers(0, 2304, 2304)] for _ in range(3)] + [NORMAL]
+    with pytest.warns(
+        UserWarning, match=r"repeated events: 3 of 4 samples; in the first of them, sample 0, only"
+    ) as told:
+        posteriors = SVI.fit_many(pg.BayesianFlow(pg.CouplingFlow(3, 1, (4,), "rqs")), samples)
+    assert len(told) == 1
+    assert all(len(posterior.info.findings) == 1 for posterior in posteriors)
+
+
 def test_other_flows_may_know_of_probabilities():
     """A flow that is no coupling flow is warned, since its log_prob may be that of whole numbers."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,7 @@ class TrainingData:
 def _obstacles(
     model: BayesianFlow, events: Tensor, weights: Tensor | None, names: Sequence[str]
 ) -> tuple[Finding, ...]:
-    """What makes a density of the events doubtful, also told as warnings.
+    """What makes a density of the events doubtful.
 
     Raises:
         ValueError: there is no density. Of flows of another kind, which may know of probabilities, it is doubtful.
@@ -121,7 +121,6 @@ def _obstacles(
         for finding in findings:
             if finding.serious:
                 raise ValueError(f"these events have no density: {finding.found}. {finding.advice}")
-    report(findings)
     return tuple(findings)
 
 
@@ -134,6 +133,7 @@ def prepare(
         ValueError: events, weights or context that cannot be learned from.
     """
     data = TrainingData.check(model, events, weights, context, dtype or model.dtype, device)
+    report(data.findings)
     model = model.prepare(data.events, data.weights, data.context, names=data.names, dtype=dtype, device=device)
     check_on_support(model, data.events, data.names)
     return model, data
@@ -211,8 +211,22 @@ def prepare_many(
     events = events.reshape(len(parts), -1, events.shape[-1])
     digests = tuple(part.digest for part in parts)
     digest = hashlib.sha256("".join(digests).encode()).hexdigest()
-    findings = tuple(dict.fromkeys(finding for part in parts for finding in part.findings))
+    findings = _once(parts)
+    report(findings)
     return model, ManySamples(events, None, None, parts[0].names, parts[0].units, digest, digests, findings=findings)
+
+
+def _once(parts: Sequence[TrainingData]) -> tuple[Finding, ...]:
+    """What makes a density of samples doubtful, each problem once: all samples of a bootstrap repeat their events."""
+    found: dict[str, dict[int, Finding]] = {}
+    for r, part in enumerate(parts):
+        for finding in part.findings:
+            found.setdefault(finding.problem, {}).setdefault(r, finding)
+    return tuple(
+        replace(first, found=f"{len(its)} of {len(parts)} samples; in the first of them, sample {r}, {first.found}")
+        for its in found.values()
+        for r, first in [next(iter(its.items()))]
+    )
 
 
 def prepare_together(model: BayesianFlow, samples: Any, dtype: torch.dtype | None, device: str) -> BayesianFlow:
