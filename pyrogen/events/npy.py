@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -77,22 +77,24 @@ def _header(path: Path) -> _Header:
     return _Header(path, array.shape, array.dtype, by_columns, array.offset)
 
 
-def _rows(stream: IO[bytes], header: _Header, rows: slice) -> np.ndarray:
+def _rows(stream: BinaryIO, header: _Header, rows: slice) -> np.ndarray:
     """Some rows, read: a mapping would end the process where somebody shortens the file."""
     n = rows.stop - rows.start
     numbers = math.prod(header.shape[1:])
     if not header.by_columns:
         stream.seek(header.offset + rows.start * numbers * header.dtype.itemsize)
-        return _read(stream, header, n * numbers).reshape(n, *header.shape[1:])
+        return _read(stream, header, (n, *header.shape[1:]))
     columns = np.empty((numbers, n), header.dtype)
     for i in range(numbers):
         stream.seek(header.offset + (i * header.rows + rows.start) * header.dtype.itemsize)
-        columns[i] = _read(stream, header, n)
+        columns[i] = _read(stream, header, (n,))
     return columns.T.reshape(n, *header.shape[1:], order="F")
 
 
-def _read(stream: IO[bytes], header: _Header, count: int) -> np.ndarray:
-    content = stream.read(count * header.dtype.itemsize)
-    if len(content) < count * header.dtype.itemsize:
+def _read(stream: BinaryIO, header: _Header, shape: tuple[int, ...]) -> np.ndarray:
+    """The next numbers of a file, read-only, so that a sample takes them without a copy."""
+    numbers = np.empty(shape, header.dtype)
+    if numbers.nbytes and stream.readinto(numbers.reshape(-1).view(np.uint8)) < numbers.nbytes:  # type: ignore[attr-defined]
         raise FileFormatError(f"{header.path} became shorter while it was read")
-    return np.frombuffer(content, header.dtype, count) if content else np.empty(count, header.dtype)
+    numbers.flags.writeable = False
+    return numbers
