@@ -74,8 +74,8 @@ class Probit(Fixed):
 
     def explain(self, x: Tensor) -> str:
         return (
-            "Probit maps the unit interval [0, 1]: put a bijection onto it before it, such as UnitBox(low, high) with "
-            "limits that hold all events"
+            "Probit maps numbers in [0, 1]: put a bijection before it that gives such numbers, for example "
+            "UnitBox(low, high) with limits that hold all events"
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,7 +206,7 @@ class Dequantise(Fixed):
         if len(broken):
             row, i = broken[0].tolist()
             raise ValueError(
-                f"Dequantise is for whole numbers; {len(broken)} values are none, the first is row {row}, column "
+                f"Dequantise is for whole numbers; {len(broken)} values are not, the first is row {row}, column "
                 f"{column + i} ({names[i]}): {float(x[row, i]):.9g}. Give this column another bijection, or scale it "
                 "so that its steps are 1"
             )
