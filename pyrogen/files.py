@@ -18,7 +18,7 @@ from .locks import PathInUseError, unless_written, writing
 
 
 class FileFormatError(ValueError):
-    """A file is truncated, foreign, of another kind, or newer than this pyrogen can read."""
+    """A file is truncated, damaged, foreign, of another kind, or newer than this pyrogen reads; the text names it."""
 
 
 def target_of(path: str | os.PathLike[str]) -> Path:

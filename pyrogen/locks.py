@@ -30,7 +30,7 @@ _held: list[tuple[Path, int]] = []  # locks of this process, with the thread tha
 
 
 class PathInUseError(OSError):
-    """Another process, or another part of this one, works on the same file."""
+    """Another process, or another thread of this one, works on the same file; the text names it."""
 
 
 @contextlib.contextmanager

@@ -224,8 +224,8 @@ class NUTS(Sampler):
             Finding(
                 "trajectories cut short",
                 f"{', '.join(f'{share:.0%}' for share in shares)} of the trajectories of each chain reach "
-                f"max_tree_depth={self.max_tree_depth} ({2**self.max_tree_depth - 1} steps) before they turn back: neighbouring draws "
-                "are more correlated than they should be",
+                f"max_tree_depth={self.max_tree_depth} ({2**self.max_tree_depth - 1} steps) before they turn back: "
+                "neighbouring draws are more correlated than they should be",
                 "Try a larger max_tree_depth, a longer warmup, or a smoother flow, whose steps are longer",
             )
         ]
