@@ -73,7 +73,7 @@ def size(look: Look) -> Iterator[Finding]:
             "more weights than events",
             f"{look.posterior.weights.size:,} weights for {look.posterior.info.size:,.0f} training events: a "
             "mean-field guide widens most of them to their prior, and blurs the density more the longer it trains",
-            "Take a flow with fewer weights than a tenth of the events (fewer blocks, smaller hidden layers)",
+            "Take a smaller flow (fewer blocks, smaller hidden layers), with at least ten events for each weight",
         )
 
 
