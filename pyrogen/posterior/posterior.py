@@ -273,21 +273,9 @@ class Posterior:
         """
         draws = self.weights.count(draws, least=2)
         n = enough_events(n, draws, "in a file")
-        show = self.progress if progress is None else progress
+        predictor, show = self.predictor, self.progress if progress is None else progress
         return generate_to_file(
-            self.predictor,
-            self.info,
-            path,
-            n,
-            draws,
-            context,
-            seed,
-            log_weights,
-            finish,
-            finish_name,
-            chunk,
-            show,
-            **layout,
+            predictor, self.info, path, n, draws, context, seed, log_weights, finish, finish_name, chunk, show, **layout
         )
 
     @door(range=optional(LIMITS), n=whole(1), draws=COUNT, procedure=PROCEDURE, seed=SEED)
