@@ -24,8 +24,8 @@ def one_thread() -> Iterator[None]:
     """
     if not _ONE_THREAD.acquire(timeout=PATIENCE):
         warnings.warn(
-            "this thread waits for another one of pyrogen's, such as a fit: both need torch's random state, which is "
-            "the same for all threads. Use processes to run them at the same time",
+            "this thread waits for another thread that fits or generates with pyrogen: both need torch's random state, "
+            "which is one for all threads. Use processes to run them at the same time",
             stacklevel=4,
         )
         _ONE_THREAD.acquire()

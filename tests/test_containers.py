@@ -193,7 +193,7 @@ def test_masked_weights_and_masks_that_mask_nothing():
         ({"v": VALUES, "v[0]": WEIGHTS}, ValueError, r"two columns have the name 'v\[0\]'"),
         ({"a": [1.0], "b": [1.0, 2.0]}, ValueError, "the columns have different lengths: {'a': 1, 'b': 2}"),
         ({}, ValueError, "at least one column"),
-        (awkward.Array([[1.0], [1.0, 2.0]]), ValueError, "as many numbers in each event"),
+        (awkward.Array([[1.0], [1.0, 2.0]]), ValueError, "the same number of values in each event"),
         (awkward.Array([{"a": {"b": 1.0}}]), TypeError, "fields within fields"),
         (xarray.Dataset({"a": ("x", [1.0]), "b": ("y", [1.0])}), ValueError, "different dimensions"),
         (type("Frame", (), {"columns": ["a"]})(), TypeError, "events: Frame has named columns in a way"),
@@ -206,7 +206,7 @@ def test_containers_that_are_no_table(values, error, message):
 
 def test_a_data_array_on_its_side():
     array = xarray.DataArray(VALUES.T, dims=("feature", "event"), coords={"feature": ["a", "b"]})
-    with pytest.raises(ValueError, match="names stand along the first dimension 'feature'; give its transpose"):
+    with pytest.raises(ValueError, match="names are along the first dimension 'feature'; give its transpose"):
         EventSample(array)
     assert EventSample(array.T).names == ("a", "b")
 

@@ -148,7 +148,7 @@ def interrupted(monkeypatch, backend, moments, how=signal.SIGINT, times=1):
 @pytest.mark.parametrize("name", BACKENDS)
 def test_without_a_checkpoint_it_says_how_there_would_be_one(monkeypatch, name):
     handlers = [signal.getsignal(which) for which in stopping.ENDING]
-    told = rf'{name} was stopped by Ctrl-C; nothing is saved. With {name}\(checkpoint="run.h5"\) a run that is stopped'
+    told = rf'{name} was stopped by Ctrl-C; nothing is saved. With {name}\(checkpoint="run.h5"\) a stopped run'
     with pytest.raises(KeyboardInterrupt, match=told) as stop:
         interrupted(monkeypatch, make(name, BACKENDS[name]), {12})
     assert type(stop.value) is KeyboardInterrupt and len(stop.traceback) < 6  # which ends a script with status 130

@@ -51,7 +51,7 @@ def in_evaluation_mode(flow: nn.Module) -> nn.Module:
         warnings.warn(
             f"a Bayesian flow is used in evaluation mode, in training and in predictions: {', '.join(changed)} would "
             "give no density of a single event otherwise. Dropout is off, and batch normalisation takes its running "
-            "averages as they are. Call flow.eval() first, and this warning does not appear",
+            "averages as they are. Call flow.eval() before, to leave out this warning",
             stacklevel=_outside(),
         )
     return flow.eval()

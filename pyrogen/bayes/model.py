@@ -13,6 +13,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyrogen.bayes.buffers import flow_buffers, load_flow_buffers
 from pyrogen.bayes.contract import check_output, given, told
 from pyrogen.bayes.distribution import EventWeights, FlowDistribution
 from pyrogen.bayes.evaluation import in_evaluation_mode
@@ -26,7 +27,7 @@ from pyrogen.events.conditions import StandardiseContext
 from pyrogen.events.doors import EVENTS as EVENTS_LIKE
 from pyrogen.events.preprocessing import Identity, Standardise
 from pyrogen.events.sample import EventSample
-from pyrogen.flows import CouplingFlow, upgrade_buffers
+from pyrogen.flows import CouplingFlow
 from pyrogen.seeds import untouched
 
 THETA = "theta"  #: name of the sample site that holds all weights
@@ -285,39 +286,13 @@ class BayesianFlow(PyroModule):
         model.wide = description.get("input_dtype", description["dtype"]) != description["dtype"]
         if model.describe()["parameters"] != description["parameters"]:
             raise ValueError("the parameters of the flow given differ in name or shape from those saved")
-        model._load_flow_buffers(buffers)
+        load_flow_buffers(model.flow, buffers)
         model.initial_theta.copy_(initial_theta)
         return model
 
-    def _load_flow_buffers(self, buffers: Mapping[str, Tensor]) -> None:
-        flow = self.flow
-        if isinstance(flow, CouplingFlow):  # its own loading knows the names of its earlier versions
-            buffers = upgrade_buffers(buffers)
-        wanted = self.flow_buffers()
-        if wanted.keys() != buffers.keys():
-            raise ValueError(
-                f"the file has other buffers than the flow: {sorted(buffers)} in the file, {sorted(wanted)} in the flow"
-            )
-        wrong = [name for name in wanted if wanted[name].shape != buffers[name].shape]
-        if wrong:
-            raise ValueError(f"buffers of the flow have another shape in the file: {', '.join(wrong)}")
-        if isinstance(flow, CouplingFlow):
-            flow.load_state_dict(dict(buffers), strict=False)  # which also sets what is derived from them
-            return
-        with torch.no_grad():
-            for name, buffer in wanted.items():
-                buffer.copy_(buffers[name])
-
     def flow_buffers(self) -> dict[str, Tensor]:
-        """The flow's buffers by name: what of it is neither a weight nor an argument.
-
-        Of a :class:`~pyrogen.CouplingFlow` those that are not derived from its arguments; of another flow all, since
-        nobody knows which of them decide the density.
-        """
-        if not isinstance(self.flow, CouplingFlow):
-            return dict(self.flow.named_buffers())
-        parameters, state = dict(self.flow.named_parameters()), self.flow.state_dict(keep_vars=True)
-        return {name: value for name, value in state.items() if name not in parameters}
+        """The flow's buffers by name: what of it is neither a weight nor an argument."""
+        return flow_buffers(self.flow)
 
     def forward(
         self,
