@@ -12,9 +12,10 @@ import os
 import platform
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
+
+from .warn import warn
 
 try:
     import fcntl
@@ -118,7 +119,7 @@ def _wait(lock: Path, what: str, shared: bool, patience: float) -> int:
                 "another path"
             )
         if waited > _QUIET and not told:
-            warnings.warn(f"waiting to {what}, until {_holder(lock)} is done", stacklevel=2)
+            warn(f"waiting to {what}, until {_holder(lock)} is done")
             told = True
         time.sleep(_PAUSE)
     return descriptor

@@ -56,7 +56,7 @@ WRITERS = {
     "posterior.h5": lambda path, fitted: fitted.save(path),
     "generated.h5": lambda path, fitted: fitted.generate_to(path, 5, 2, progress=False),
     "checkpoint.h5": lambda path, fitted: pg.SVI(epochs=1, batch_size=100, progress=False, checkpoint=path).fit(
-        fitted.model, torch.ones(100, 2).cumsum(0)
+        fitted.model, torch.randn(100, 2, generator=torch.Generator().manual_seed(1))
     ),
 }
 

@@ -20,7 +20,7 @@ from pyrogen.bayes.evaluation import in_evaluation_mode
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
 from pyrogen.bayes.scales import input_dtype, own_bijection
-from pyrogen.checks import DEVICE, DTYPE, array, door, optional
+from pyrogen.checks import DEVICE, DTYPE, TEXT, array, door, each, optional
 from pyrogen.events import check_weights
 from pyrogen.events.bijection import Bijection, from_config
 from pyrogen.events.conditions import StandardiseContext
@@ -186,7 +186,14 @@ class BayesianFlow(PyroModule):
         """The prior over ``theta [P]``, independent Gaussians around zero."""
         return dist.Normal(torch.zeros_like(self.prior_scales), self.prior_scales, validate_args=False).to_event(1)
 
-    @door(events=EVENTS_LIKE, weights=optional(array(1)), dtype=optional(DTYPE), device=optional(DEVICE))
+    @door(
+        events=EVENTS_LIKE,
+        weights=optional(array(1)),
+        context=optional(EVENTS_LIKE),
+        names=optional(each(TEXT, "a sequence of names", 1)),
+        dtype=optional(DTYPE),
+        device=optional(DEVICE),
+    )
     def prepare(
         self,
         events: Tensor,

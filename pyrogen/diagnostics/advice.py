@@ -95,7 +95,13 @@ def _support(name: str, value: Any) -> Any:
 
 
 @door(
-    posterior=POSTERIOR, events=optional(EVENTS), support=optional(_support), generated=whole(1), draws=COUNT, seed=SEED
+    posterior=POSTERIOR,
+    events=optional(EVENTS),
+    support=optional(_support),
+    generated=whole(1),
+    draws=COUNT,
+    context=optional(EVENTS),
+    seed=SEED,
 )
 def advise(
     posterior: Posterior,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..checks import FINITE, POSITIVE, door, is_number, optional, require, whole_number
+from ..checks import FINITE, POSITIVE, SEED, door, optional
 from .bijection import FittedConstants, Fixed
 from .preprocessing import Standardise
 from .sample import EventsLike, as_sample
@@ -128,10 +128,10 @@ class Positive(FittedConstants):
     low: Tensor
     scale: Tensor
 
+    @door(low=FINITE)
     def __init__(self, low: float = 0.0) -> None:
         super().__init__()
-        require(is_number(low) and math.isfinite(low), "low", low, "a finite number")
-        self.given_low = float(low)
+        self.given_low = low
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         sample = as_sample(events, weights)
@@ -198,9 +198,10 @@ class Dequantise(Fixed):
     kind = "dequantise"
     everywhere = True
 
+    @door(seed=SEED)
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        self.seed = whole_number("seed", seed, 0)
+        self.seed = seed
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x, x.new_zeros(x.shape[:-1])

@@ -64,6 +64,7 @@ class Posterior:
         history=optional(dictionary(array())),
         info=optional(instance(RunInfo, "a pyrogen.posterior.RunInfo")),
         progress=BOOLEAN,
+        probes=optional(instance(Probes, "what Probes.of(events) of pyrogen.posterior.probes gives")),
     )
     def __init__(
         self,
