@@ -4,6 +4,7 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from known import Location
@@ -78,13 +79,35 @@ def test_names_and_units_stay_and_others_are_refused():
     first = pg.SVI(epochs=1, **FAST).fit(pg.BayesianFlow(flow()), sample)
     again = pg.SVI(epochs=1, **FAST).fit(first.model, EVENTS, start=first)
     assert again.names == ("pt", "eta") and again.units == ("GeV", "")
-    other = pg.EventSample(EVENTS.numpy(), ["eta", "pt"], ["", "GeV"])
-    with pytest.raises(
-        ValueError, match=r"the columns have the names \('eta', 'pt'\), and those of start \('pt', 'eta'"
-    ):
+    bare = pg.SVI(epochs=1, **FAST).fit(first.model, pg.EventSample(EVENTS.numpy(), ["pt", "eta"]), start=first)
+    assert bare.units == ("GeV", "")
+    other = pg.EventSample(EVENTS.numpy(), ["pt", "phi"], ["GeV", ""])
+    with pytest.raises(ValueError, match=r"columns of events are \('pt', 'phi'\), .* trained on \('pt', 'eta'\)"):
         pg.SVI(epochs=1, **FAST).fit(first.model, other, start=first)
-    with pytest.raises(ValueError, match=r"the columns have the units \('MeV', ''\)"):
+    with pytest.raises(ValueError, match="column pt is in MeV, but the posterior was trained in GeV"):
         pg.SVI(epochs=1, **FAST).fit(first.model, replace(sample, units=["MeV", ""]), start=first)
+
+
+def test_columns_of_events_and_conditions_are_chosen_by_name():
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"pt": rng.exponential(30, 200), "eta": rng.normal(size=200), "weight": rng.uniform(size=200)})
+    context = pd.DataFrame({"run": rng.uniform(100, 3000, 200), "vertices": rng.normal(size=200)})
+    model = pg.BayesianFlow(flow(context=2))
+    first = pg.SVI(epochs=1, **FAST).fit(model, frame, context=context)
+    again = [
+        pg.SVI(epochs=1, **FAST).fit(model, events, context=conditions, start=first)
+        for events, conditions in [
+            (frame, context),
+            (frame[["weight", "eta", "pt"]], context[["vertices", "run"]]),
+            (frame, context.to_numpy()),
+        ]
+    ]
+    for one in again:
+        assert one.info.data_sha256 == first.info.data_sha256  # the same numbers in the same columns
+        assert torch.equal(one.weights.arrays["loc"], again[0].weights.arrays["loc"])
+        assert one.names == ("pt", "eta") and one.info.context_names == ("run", "vertices")
+    with pytest.raises(ValueError, match=r"columns of context are \('run', 'lumi'\), .* trained on \('run', 'vert"):
+        pg.SVI(epochs=1, **FAST).fit(model, frame, context=context.set_axis(["run", "lumi"], axis=1), start=first)
 
 
 class Scaled(Location):

@@ -32,7 +32,7 @@ from pyrogen.inference.run.data import (
     prepare_together,
     why_apart,
 )
-from pyrogen.inference.run.going_on import columns_of, model_of, told_of
+from pyrogen.inference.run.going_on import columns_in_order, columns_of, model_of, told_of
 from pyrogen.inference.run.potential import independent_starts
 from pyrogen.inference.run.stopping import Terminated, end, terminable
 from pyrogen.locks import running
@@ -130,7 +130,8 @@ class Backend(ABC):
             weights: event weights ``[N]`` of either sign with a positive sum.
             context: conditions ``[N, k]`` of a conditional flow.
             start: a posterior of the same model, to go on from: for longer, or with other events of the same columns.
-                The constants of its preprocessing are kept. ``info.started_from`` of the result tells of it.
+                Columns of events and of conditions are chosen by name. The constants of its preprocessing are kept.
+                ``info.started_from`` of the result tells of it.
 
         Returns:
             The posterior. Its ``history`` has the curves of the run, its ``info`` how it came about, and in
@@ -152,6 +153,7 @@ class Backend(ABC):
             with terminable(), self._only_run() as run:
                 if start is not None:
                     model = model_of(start, model, self.dtype)
+                    events, context = columns_in_order(start, events, context)
                 model, data = run.checked(model, events, weights, context)
                 if start is not None:
                     data = columns_of(start, data)

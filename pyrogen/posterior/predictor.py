@@ -196,11 +196,13 @@ class Predictor:
     def _generate(self, theta: Tensor, n: int, context: Tensor | None) -> Tensor:
         return self.model.sample_events(theta, n, context)
 
+    def conditions_in_order(self, context: Any) -> Any:
+        """Conditions whose columns have the names of the training, in its order; others, and None, as they are."""
+        return None if context is None else in_order(context, self.trained_context_names, what="context")
+
     def conditions(self, context: Any, n: int, labels: Any = None) -> Any:
         """Checked conditions ``[n, k]`` in the order of the training, or None; see :func:`checked_context`."""
-        if context is not None:
-            context = in_order(context, self.trained_context_names, what="context")
-        return checked_context(context, self.model.context, n, labels)
+        return checked_context(self.conditions_in_order(context), self.model.context, n, labels)
 
     def _context(self, context: Any, n: int, labels: Any = None) -> Tensor | None:
         values = self.conditions(context, n, labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from pyrogen.bayes.evaluation import first_difference
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import require
+from pyrogen.events import EventsLike
 from pyrogen.inference.run.checkpoint import digest
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.posterior.posterior import Posterior
@@ -92,18 +94,25 @@ def _check_flow(start: Posterior, model: BayesianFlow) -> None:
         )
 
 
-def columns_of(start: Posterior, data: TrainingData) -> TrainingData:
-    """Training data with the column names and units of a posterior, where they have none of their own.
+def columns_in_order(start: Posterior, events: EventsLike, context: Any) -> tuple[Any, Any]:
+    """Events and conditions with their columns in the order of a posterior; those without names as they are.
 
     Raises:
-        ValueError: they have others.
+        ValueError: they have other names or units.
     """
-    for what in ("names", "units"):
-        theirs, ours = getattr(start.info, what), getattr(data, what)
-        if theirs is not None and ours is not None and tuple(theirs) != tuple(ours):
-            raise ValueError(f"the columns have the {what} {tuple(ours)}, and those of start {tuple(theirs)}")
-    names, units = data.names or start.info.names, data.units or start.info.units
-    return replace(data, names=names, units=units, start=start)
+    return start.predictor.in_order(events), start.predictor.conditions_in_order(context)
+
+
+def columns_of(start: Posterior, data: TrainingData) -> TrainingData:
+    """Training data in the order of a posterior, with its names and units where they have none of their own."""
+    own, theirs = data.units or (), start.info.units or ()
+    return replace(
+        data,
+        start=start,
+        names=data.names or start.info.names,
+        units=tuple(mine or other for mine, other in itertools.zip_longest(own, theirs)) or None,
+        context_names=data.context_names or start.info.context_names,
+    )
 
 
 def weights_digests(start: Posterior) -> dict[str, str]:
