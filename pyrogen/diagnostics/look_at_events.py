@@ -44,10 +44,10 @@ def generated(look: Look) -> Iterator[Finding]:
     if rows.any():
         worst = look.posterior.names[int(look.not_finite.sum(0).argmax())]
         yield Finding(
-            "generated events without numbers",
+            "generated events overflow",
             f"{int(rows.sum())} of {len(rows)} generated events hold NaN or infinity, most of them in {worst}",
-            "Train longer. Where the preprocessing has a Log(), try Positive() in its place, whose inverse does not "
-            "overflow, or dtype=torch.float64",
+            "Train longer. If the preprocessing has a Log(), try Positive() instead, whose inverse does not overflow; or "
+            "use dtype=torch.float64",
         )
 
 
