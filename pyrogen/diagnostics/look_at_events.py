@@ -46,8 +46,8 @@ def generated(look: Look) -> Iterator[Finding]:
         yield Finding(
             "generated events overflow",
             f"{int(rows.sum())} of {len(rows)} generated events hold NaN or infinity, most of them in {worst}",
-            "Train longer. If the preprocessing has a Log(), try Positive() instead, whose inverse does not overflow; or "
-            "use dtype=torch.float64",
+            "Train longer. If the preprocessing has a Log(), try Positive() instead, whose inverse does not overflow; "
+            "or use dtype=torch.float64",
         )
 
 
