@@ -302,3 +302,32 @@ def test_a_flow_on_the_unit_box_is_not_told_to_go_there():
     posterior = pg.Posterior(box, StoredDraws(0.1 * torch.randn(4, 50, box.weights)))
     text = " ".join(advise(posterior, support=lambda x: x[:, 0] > 0.5).text().split())
     assert "on the unit box already" in text and "learn on the unit box" not in text
+
+
+def test_events_that_overflow_are_told_as_generated_ones():
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(4))
+    x[:, 0] = (3 * x[:, 0]).exp()
+    log = pg.events.Columns([pg.events.Chain([pg.events.Log(), pg.events.Standardise()]), pg.events.Standardise()])
+    model = pg.BayesianFlow(pg.CouplingFlow(2, blocks=2, hidden=(8,)), preprocessing=log).prepare(x)
+    wild = MeanField(loc=model.initial_theta, scale=3 + 0 * model.initial_theta)
+    posterior = pg.Posterior(model, wild, progress=False)
+    advice = advise(posterior, x, draws=8, generated=1000)
+    assert "generated events overflow" in advice
+    assert re.search(r"\d+ of 1000 generated events hold NaN or\s+infinity, most\s+of\s+them\s+in\s+x0", advice.text())
+    settings = {"n": 1000, "draws": 8}
+    for use in (
+        lambda: posterior.generate(**settings),
+        lambda: posterior.histogram(0, [0.0, 1.0], **settings),
+        lambda: posterior.histogram(0, [0.0, 1.0], procedure="b", **settings),
+        lambda: pg.to_inference_data(posterior, observed=x, draws=8),
+    ):
+        with pytest.raises(ValueError, match=r"the posterior generated \d+ of .* most of them in column 0 \(x0\)"):
+            use()
+
+
+def test_the_integral_holds_for_columns_of_any_unit():
+    units = torch.tensor([1e-9, 1e9])
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(4)) * units
+    model = pg.BayesianFlow(pg.CouplingFlow(2, blocks=1, hidden=(4,))).prepare(x)
+    posterior = pg.Posterior(model, MeanField(loc=model.initial_theta, scale=0.01 + 0 * model.initial_theta))
+    assert "normalisation" in advise(posterior, x, draws=5, generated=1000).checked

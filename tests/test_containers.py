@@ -224,7 +224,7 @@ def test_rows_chosen_by_pandas_and_masks():
     frame = frame_of(6)
     sample = EventSample(frame)
     assert sample[frame.x > 3].values[:, 0].tolist() == [4, 5]
-    with pytest.raises(ValueError, match="the selection of rows: the row labels .* are in no order"):
+    with pytest.raises(ValueError, match="the selection of rows: the row labels .* are not sorted"):
         sample[(frame.x > 3).sample(frac=1, random_state=1)]
     with pytest.raises(ValueError, match="the selection of rows: 1 of 6 rows have masked"):
         sample[np.ma.masked_array(frame.x > 3, frame.x == 2)]
@@ -268,7 +268,7 @@ def test_weights_in_another_order_follow_the_labels():
         assert np.array_equal(sample.log_weights[:, 0], np.log(sample.weights))
     mixed = EventSample({"x": frame.x, "y": shuffled.y})
     assert np.array_equal(mixed.values[:, 1], mixed.values[:, 0] ** 2)
-    with pytest.raises(ValueError, match="weights: the row labels .* are in no order, and the events have none"):
+    with pytest.raises(ValueError, match="weights: the row labels .* are not sorted, and the events have none"):
         EventSample(frame[["x", "y"]].to_numpy(), weights=shuffled.w)
     with pytest.raises(ValueError, match="row labels .* of 6 rows are not those of the 3 events"):
         EventSample(frame[["x", "y"]][:3], weights=frame.w)

@@ -171,7 +171,7 @@ def test_training_events_outside_are_refused_by_name():
     with pytest.raises(
         ValueError,
         match=r"events are outside of BeamLimit; the first is row \d+, column \d \((M|y)\).*cannot exceed the "
-        r"energy of the beams, 100 GeV, but reaches .*give their centre-of-mass energy",
+        r"energy of the beams, 100 GeV, but reaches .*give the centre-of-mass energy",
     ):
         fit(lepton_pair_coordinates("mass", energy=100.0), events, pg.CouplingFlow(4, 1, (4,), "rqs"))
     values = events.values.copy()

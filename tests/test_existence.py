@@ -32,6 +32,14 @@ def test_ordinary_events_are_not_called_doubtful():
     samples += [NORMAL, NORMAL.astype(np.float32), 1.7e9 + 30 * NORMAL, NORMAL * [1e-12, 1, 1e12], np.exp(5 * NORMAL)]
     samples += [1e200 * NORMAL, 1e-200 * NORMAL, np.round(NORMAL, 2), np.round(1e6 * NORMAL)]
     samples.append(pg.events.read(SAMPLE).values)
+    # Rounded: a mass to 0.01 and 0.1 GeV, in half precision, without the last 13 bits; counts of a converter; a
+    # correlation of 0.99.
+    mass = 60 + RNG.exponential(20, size=(50_000, 1))
+    samples += [np.round(mass, 2), np.round(mass, 1).astype(np.float32), mass.astype(np.float16)]
+    samples.append((mass.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32))
+    samples.append(np.round(RNG.normal(2000, 100, size=(200_000, 2))))
+    close = RNG.normal(size=(50_000, 2)) @ np.array([[100, 99], [0, 14.1]])
+    samples.append(np.round(close))
     for sample in samples:
         assert found(sample) == []
     for weights in (RNG.uniform(size=2304), RNG.normal(1, 1, 2304), RNG.exponential(size=2304) ** 2, np.ones(2304)):
@@ -61,6 +69,7 @@ CASES = {
     ),
     "flag": (np.column_stack([NORMAL, NORMAL[:, 0] > 1]), None, r"column 3 \(x3\) has 2 different values"),
     "repeated": (NORMAL[RNG.integers(0, 500, 2304)], None, r"only \d+ of 2304 events are different. .*return_counts"),
+    "repeated and rounded": (np.round(NORMAL, 3)[RNG.integers(0, 500, 2304)], None, r"only \d+ of 2304 events are"),
     "heavy": (NORMAL, np.where(np.arange(2304) == 7, 9 * 2303.0, 1.0), "event 7 of 2304 has 90% of the total weight"),
 }
 
@@ -80,6 +89,7 @@ def test_what_rules_a_density_out_is_an_error_before_the_training(case):
     ("events", "weights", "problem"),
     [
         (NORMAL[RNG.integers(0, 2304, 2304)], None, "repeated events"),  # a bootstrap: 63 % are different
+        (np.round(NORMAL, 2)[RNG.integers(0, 2304, 2304)], None, "repeated events"),
         (np.where(RNG.uniform(size=(2304, 1)) < 0.3, [[0.0, 1.0, 1.0]], [[1.0, 1.0, 1.0]]) * NORMAL, None, "a spike"),
         (np.column_stack([NORMAL[:, 0], NORMAL[:, 0] + 1e-5 * NORMAL[:, 1]]), None, "nearly no density"),
         (NORMAL, np.where(np.arange(2304) == 7, 500.0, 1.0), "a heavy event"),

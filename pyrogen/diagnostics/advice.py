@@ -174,4 +174,5 @@ def _checks(look: Look) -> dict[str, Check]:
             "density at the events": look_at_events.density,
             "distribution of generated events": look_at_events.distribution,
         }
+    found["generated events"] = look_at_events.generated
     return found | {"normalisation": look_at_events.normalisation, "range of generated events": look_at_events.beyond}

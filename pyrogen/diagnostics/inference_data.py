@@ -23,6 +23,7 @@ from pyrogen.events.doors import EVENTS
 from pyrogen.posterior.binning import Bins, bins_of
 from pyrogen.posterior.histograms import observable_values
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
+from pyrogen.posterior.predictor import check_generated
 from pyrogen.seeds import stream
 from pyrogen.warn import warn
 
@@ -209,7 +210,9 @@ def _replicates(held: Posterior, rows: Rows, generated: int, context: Any, seed:
         for k, more in part.replicates(generated, chains * draws, context=context, seed=own):
             events[k].append(more)
         found.append(torch.stack([torch.cat(its) for its in events]).unflatten(0, (chains, draws)))
-    return torch.cat(found, 1).double().cpu().numpy()
+    replicated = torch.cat(found, 1)
+    check_generated(replicated.flatten(0, 2), held.names)
+    return replicated.double().cpu().numpy()
 
 
 def _histograms(

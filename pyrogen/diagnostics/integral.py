@@ -56,7 +56,7 @@ def _bounded(
     No ratio exceeds 2, however narrow the density is. Where it is what generates the events, the estimate is one;
     density where none is generated raises it, though by less than its integral.
     """
-    own = posterior.sample(len(points), draws, seed=seed)
+    own = _finite(posterior.sample(len(points), draws, seed=seed))
     there = posterior.density(own, draws, seed=seed).mean.cpu()
     p, q = torch.cat([density, there]), proposal.log_prob(torch.cat([points, own.double().cpu()])).exp()
     means, errors = zip(*(_mean(part) for part in (2 * p / (p + q)).tensor_split(2)), strict=True)
@@ -65,10 +65,17 @@ def _bounded(
 
 def _proposal(posterior: Posterior, draws: int, seed: int) -> MultivariateStudentT:
     """A wide Student t around what the posterior generates."""
-    events = posterior.sample(2000, draws, seed=seed + 1).double().cpu()
+    events = _finite(posterior.sample(2000, draws, seed=seed + 1)).double().cpu()
     covariance = torch.cov(events.T).reshape(events.shape[1], -1)
-    scale = torch.linalg.cholesky(covariance + 1e-12 * covariance.diagonal().mean() * torch.eye(len(covariance)))
+    width = covariance.diagonal().sqrt()  # by which columns of any unit are put on one scale
+    correlation = covariance / width / width[:, None] + 1e-12 * torch.eye(len(width))
+    scale = width[:, None] * torch.linalg.cholesky(correlation)
     return MultivariateStudentT(torch.tensor(FREEDOM, dtype=torch.float64), events.mean(0), 1.2 * scale)
+
+
+def _finite(events: Tensor) -> Tensor:
+    """The events that are numbers; a few may overflow."""
+    return events[events.isfinite().all(1)]
 
 
 def _mean(values: Tensor) -> tuple[float, float]:

@@ -53,6 +53,20 @@ class Look:
         draws = self.posterior.weights.count(self.draws)
         return self.posterior.sample(n, draws, context=context, seed=self.seed).double().cpu()
 
+    @cached_property
+    def not_finite(self) -> Tensor:
+        """Which numbers of the generated events are NaN or infinite, ``[n, d]``."""
+        return ~self.own_events.isfinite()
+
+    def need_finite(self) -> None:
+        """Check that the generated events can be looked at.
+
+        Raises:
+            NotCheckedError: they hold NaN or infinity, which is a finding of its own.
+        """
+        if self.not_finite.any():
+            raise NotCheckedError("generated events are NaN or infinite")
+
     @property
     def crowded(self) -> bool:
         """Whether there are more weights than events, which a mean-field guide does not stand."""

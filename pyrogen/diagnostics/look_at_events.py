@@ -37,9 +37,24 @@ def density(look: Look) -> Iterator[Finding]:
         )
 
 
+def generated(look: Look) -> Iterator[Finding]:
+    if look.posterior.model.context and look.context is None:
+        raise NotCheckedError("give the conditions of the events, context=...")
+    rows = look.not_finite.any(1)
+    if rows.any():
+        worst = look.posterior.names[int(look.not_finite.sum(0).argmax())]
+        yield Finding(
+            "generated events overflow",
+            f"{int(rows.sum())} of {len(rows)} generated events hold NaN or infinity, most of them in {worst}",
+            "Train longer. If the preprocessing has a Log(), try Positive() instead, whose inverse does not overflow; "
+            "or use dtype=torch.float64",
+        )
+
+
 def normalisation(look: Look) -> Iterator[Finding]:
     if look.posterior.model.context:
         raise NotCheckedError("the flow is conditional")
+    look.need_finite()
     draws = min(20, look.posterior.weights.count(look.draws))
     if draws < 2:
         raise NotCheckedError("a single draw")
@@ -62,6 +77,7 @@ def beyond(look: Look) -> Iterator[Finding]:
         raise NotCheckedError("the flow is conditional")
     if look.support is None and look.events is None:
         raise NotCheckedError("give events or support")
+    look.need_finite()
     sample = look.own_events
     if look.support is not None:
         outside = ~inside(look.support, sample)
@@ -90,6 +106,7 @@ def distribution(look: Look) -> Iterator[Finding]:
         raise NotCheckedError("give events")
     if look.posterior.model.context and look.context is None:
         raise NotCheckedError("give the conditions of the events, context=...")
+    look.need_finite()
     try:
         found = agreement(
             look.sample[: len(look.own_events)] if look.context is not None else look.sample, look.own_events

@@ -348,7 +348,7 @@ def _rows(labels: Any, events: Any, what: str) -> Any:
         if labels.is_monotonic_increasing and labels.is_unique:
             return slice(None)
         raise ValueError(
-            f"{what}: the row labels (pandas index) are in no order, and the events have none, so that rows may not "
+            f"{what}: the row labels (pandas index) are not sorted, and the events have none, so rows may not "
             "belong together; give the events as a DataFrame too, or plain numbers in the order of the events "
             "(.to_numpy())"
         )

@@ -22,7 +22,7 @@ from pyrogen.locks import running
 from pyrogen.posterior.fingerprint import UnknownStateError, fingerprint
 from pyrogen.posterior.info import RunInfo
 from pyrogen.posterior.parts import VERSION, PartsFolder
-from pyrogen.posterior.predictor import Predictor
+from pyrogen.posterior.predictor import Predictor, check_generated
 from pyrogen.progress import bar
 
 EVENTS_PER_PART = 50_000  # events generated, and saved for a resumed run, at a time
@@ -69,6 +69,7 @@ def generate_sample(
         first: number of events in the parts before.
     """
     events = predictor.sample(n, draws, context, seed, part, first)
+    check_generated(events, predictor.names)
     uncertainties, kept = np.empty(n), np.empty((n, draws)) if log_weights else None
     for rows, block in predictor.log_prob_blocks(events, context, draws, seed, "density"):
         # The predictive density is the mean over the draws: their weights p(x|theta_k) / p(x) have the mean one.

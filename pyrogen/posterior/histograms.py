@@ -17,7 +17,7 @@ from pyrogen.checks import door, instance
 from pyrogen.events import EventSample, stream
 from pyrogen.posterior.bands import HistogramBand, multinomial_noise, weighted_noise
 from pyrogen.posterior.binning import Bins, bins_of, label_for
-from pyrogen.posterior.predictor import Predictor
+from pyrogen.posterior.predictor import Predictor, check_generated
 
 Functions = Mapping[str, Callable[[Tensor], Tensor]]
 Binning = Mapping[str, Bins]
@@ -30,6 +30,7 @@ def own_events(
     counts = {name: np.zeros((draws, len(its))) for name, its in bins.items()}
     on_edge = dict.fromkeys(bins, 0)
     for k, events in predictor.replicates(n, draws, context, seed, "histogram"):
+        check_generated(events, predictor.names)
         for name, function in functions.items():
             values = observable_values(function, events)
             counts[name][k] += bins[name].fill(values)
@@ -53,6 +54,7 @@ def weighted_events(
 ) -> dict[str, HistogramBand]:
     """Procedure (b): the same ``n`` events for all draws, weighted by each draw's density."""
     events = predictor.sample(n, draws, context, seed)
+    check_generated(events, predictor.names)
     sums = {name: np.zeros((draws, len(its))) for name, its in bins.items()}
     squares = {name: np.zeros(len(its)) for name, its in bins.items()}
     on_edge = dict.fromkeys(bins, 0)

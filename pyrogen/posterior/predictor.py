@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -210,6 +210,24 @@ class Predictor:
 
     def _bar(self, total: int, what: str, unit: str) -> Bar[Any]:
         return bar(total, what, unit, show=self.progress, brief=True, scaled=True)
+
+
+def check_generated(events: Tensor, names: Sequence[str]) -> None:
+    """Check that a posterior generated numbers ``[m, d]``, before they are used as if they had been given.
+
+    Raises:
+        ValueError: NaN or infinity; the text says what makes them.
+    """
+    bad = ~events.isfinite()
+    rows = int(bad.any(1).sum())
+    if rows:
+        column = int(bad.sum(0).argmax())
+        raise ValueError(
+            f"the posterior generated {rows} of {len(events)} events with NaN or infinity, most of them in column "
+            f"{column} ({names[column]}). Its networks go far beyond the training events: see "
+            "pg.diagnostics.advise(posterior, events), and train longer. If the preprocessing has a Log(), try "
+            "Positive() instead, whose inverse does not overflow; or use dtype=torch.float64"
+        )
 
 
 def _shares(n: int, draws: int, seed: int, first: int) -> list[int]:

@@ -16,6 +16,7 @@ FEW_VALUES = 100  # of a column: no more are discrete, if every tenth event or f
 REPEATED, DOUBTFUL = 0.5, 0.9  # parts of the events that are different from each other
 SPIKE = 0.01  # of the events at exactly one value
 HEAVIEST, HEAVY = 0.5, 0.1  # parts of the total weight in one event
+SAME = 1e-9  # of the range of a column: values closer than that differ by the rounding of the computer
 PLANE, NEARLY_A_PLANE = 1e-12, 1e-8  # smallest eigenvalue of the correlations
 
 
@@ -116,16 +117,41 @@ def _repetitions(events: Array, labels: Sequence[str]) -> Iterator[Finding]:
             )
     if discrete or most >= DOUBTFUL * n:
         return
-    different = len(np.unique(events, axis=0))
-    if different < DOUBTFUL * n:
+    rows, counts = np.unique(events, axis=0, return_counts=True)
+    if len(rows) < DOUBTFUL * n and not _rounding_repeats(events, counts):
         yield Finding(
             "repeated events",
-            f"only {different} of {n} events are different",
+            f"only {len(rows)} of {n} events are different",
             "Repetitions count as independent events and make the density spikes with too small an uncertainty: give "
             "each event once, with the number of its repetitions as weight "
             "(values, counts = np.unique(events, axis=0, return_counts=True))",
-            serious=different < REPEATED * n,
+            serious=len(rows) < REPEATED * n,
         )
+
+
+def _rounding_repeats(events: Array, counts: NDArray[np.int_]) -> bool:
+    """Whether events ``[N, d]`` repeat because every column is rounded: a mass to 0.01 GeV, counts of a converter.
+
+    Such columns have more values than a flow resolves (those that have fewer are told by themselves), and a density
+    as good as that before the rounding.
+
+    Args:
+        events: ``[N, d]``.
+        counts: how often each different event is there.
+    """
+    by_chance = float(len(events)) ** 2
+    for column in events.T:
+        values, repetitions = np.unique(column, return_counts=True)
+        gaps = np.diff(values)
+        gaps = gaps[gaps > SAME * (values[-1] - values[0])]
+        if not len(gaps):  # the range is beyond the largest number
+            return False
+        steps = gaps / gaps.min()
+        if (np.abs(steps - np.round(steps)) < 0.1).mean() < DOUBTFUL:  # of random gaps 20 % are
+            return False
+        by_chance *= float(np.square(repetitions / len(events)).sum())
+    # Pairs of equal events; where columns depend on each other there are more than independent ones give.
+    return float(np.square(counts).sum()) - len(events) < 10 * by_chance
 
 
 def _discrete(label: str, column: Array, values: Array) -> Finding:
