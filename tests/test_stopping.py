@@ -101,6 +101,37 @@ def test_signals_end_the_process_after_the_state_was_saved(tmp_path, name, momen
     same_bits(make(name, settings).fit(model(), EVENTS), make(name, settings, path).fit(model(), EVENTS))
 
 
+IMPORTING = """
+import importlib.abc, os, signal, sys
+from test_stopping import EVENTS, make, model
+
+class CtrlC(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch._inductor.config":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+assert "torch._dynamo" not in sys.modules
+sys.meta_path.insert(0, CtrlC())
+try:
+    make("SVI", {"epochs": 1}).fit(model(), EVENTS)
+except KeyboardInterrupt as stop:
+    print(stop)
+print(make("SVI", {"epochs": 1}).fit(model(), EVENTS))
+"""
+
+
+def test_ctrl_c_while_torch_imports_its_optimizers_leaves_them_whole():
+    """In a notebook the next training would fail with an import error for ever."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-c", IMPORTING]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    stopped, trained = done.stdout.splitlines()
+    assert stopped.startswith("SVI was stopped by Ctrl-C; nothing is saved.") and trained.startswith("Posterior(SVI")
+
+
 def same_bits(one, other):
     assert one.weights.arrays.keys() == other.weights.arrays.keys()
     for name, array in one.weights.arrays.items():

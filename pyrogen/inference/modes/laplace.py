@@ -17,6 +17,7 @@ from pyrogen.inference.modes.descent import Descent, Optimised
 from pyrogen.inference.problems import SamplingError, report
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.run.potential import Potential, Whitened
+from pyrogen.inference.run.stopping import load_optimizers
 from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import LowRankPrecision, MeanField, Multivariate, WeightPosterior
@@ -117,6 +118,7 @@ class Laplace(Optimised):
                 return found
 
             # Tolerances below what rounding allows: the line search ends it where no step lowers the potential.
+            load_optimizers()
             torch.optim.LBFGS(
                 [leaf],
                 max_iter=self.polish,

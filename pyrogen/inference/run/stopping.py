@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -108,6 +109,16 @@ class SafePoints:
         self._waiting.append((number, frame))
         if second:
             self._handle()
+
+
+def load_optimizers() -> None:
+    """Import what torch imports when the first optimizer is made, which takes a second.
+
+    Signals wait: Ctrl-C within would leave half of these modules imported, and nothing in this process could make an
+    optimizer any more.
+    """
+    with SafePoints(lambda: None):
+        importlib.import_module("torch._dynamo")
 
 
 def end(stop: KeyboardInterrupt | Terminated, backend: str, checkpoint: str | os.PathLike[str] | None) -> NoReturn:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from pyrogen.inference.run.stopping import load_optimizers
 from pyrogen.inference.vi.objective import Objective
 from pyrogen.inference.vi.settings import SVISettings
 
@@ -34,6 +35,7 @@ class Batched(Objective):
         ]
         self.parameters = groups[0] | groups[1]
         self.networks = len(next(iter(self.parameters.values())))
+        load_optimizers()
         self.optimizer = torch.optim.Adam([{"params": list(its.values())} for its in groups], betas=settings.betas)
         self._best: dict[str, Tensor] = {}
 
