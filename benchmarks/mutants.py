@@ -202,7 +202,7 @@ KINDS = {
     "posterior of draws": Kind(
         ".h5", lambda path: _hmc().fit(pg.BayesianFlow(_flow()), _events()).save(path), _read_posterior, True
     ),
-    "checkpoint of SVI": Kind(".h5", lambda path: _half_a_run(path, _svi, 7), _resume(_svi), True),
+    "checkpoint of SVI": Kind(".h5", lambda path: _half_a_run(path, _svi, 12), _resume(_svi), True),
     "checkpoint of HMC": Kind(".h5", lambda path: _half_a_run(path, _hmc, 40), _resume(_hmc), True),
     "draws of HMC": Kind(".h5", lambda path: _half_a_run(path, _hmc, 40), _resume(_hmc), True, ".draws.h5"),
     "events, columns": Kind(".h5", lambda path: _sample().save(path), _read_events, True),

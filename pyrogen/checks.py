@@ -354,23 +354,23 @@ def _memory() -> float:
         return math.inf
 
 
-SEED = whole(0)
-NATURAL = whole(1)
-BOOLEAN: Check = _boolean
-TEXT: Check = _text
-INDEX: Check = _index
-PATH: Check = _path
-FUNCTION: Check = _function
-LIMITS: Check = _limits
-DTYPE: Check = _dtype
-DEVICE: Check = _device
-POSITIVE = number("positive and finite", lambda value: 0 < value < math.inf)
-NOT_NEGATIVE = number("finite and not negative", lambda value: 0 <= value < math.inf)
-FINITE = number("a finite number", math.isfinite)
-FRACTION = number("between 0 and 1", lambda value: 0 < value < 1)
-SHARE = number("a fraction in [0, 1)", lambda value: 0 <= value < 1)
-BETAS = pair(SHARE, "two numbers in [0, 1)")
-HIDDEN = each(NATURAL, "the widths of the hidden layers, such as (32, 32)")
-COUNT = optional(NATURAL)
-TENSOR = instance(torch.Tensor, "a tensor of torch")
-MAPPING = instance(Mapping, "a dictionary")
+SEED = whole(0)  #: A seed: a whole number from 0 on.
+NATURAL = whole(1)  #: A whole number of at least 1.
+BOOLEAN: Check = _boolean  #: True or False.
+TEXT: Check = _text  #: A text.
+INDEX: Check = _index  #: A whole number of either sign.
+PATH: Check = _path  #: The path of a file.
+FUNCTION: Check = _function  #: Something that can be called.
+LIMITS: Check = _limits  #: ``(low, high)``, finite and increasing.
+DTYPE: Check = _dtype  #: ``torch.float32`` or ``torch.float64``.
+DEVICE: Check = _device  #: A torch device of this machine.
+POSITIVE = number("positive and finite", lambda value: 0 < value < math.inf)  #: A positive, finite number.
+NOT_NEGATIVE = number("finite and not negative", lambda value: 0 <= value < math.inf)  #: A finite number of at least 0.
+FINITE = number("a finite number", math.isfinite)  #: A finite number.
+FRACTION = number("between 0 and 1", lambda value: 0 < value < 1)  #: A number in (0, 1).
+SHARE = number("a fraction in [0, 1)", lambda value: 0 <= value < 1)  #: A number in [0, 1).
+BETAS = pair(SHARE, "two numbers in [0, 1)")  #: Two numbers in [0, 1), as Adam takes them.
+HIDDEN = each(NATURAL, "the widths of the hidden layers, such as (32, 32)")  #: Widths of hidden layers.
+COUNT = optional(NATURAL)  #: None, or a whole number of at least 1.
+TENSOR = instance(torch.Tensor, "a tensor of torch")  #: A torch tensor.
+MAPPING = instance(Mapping, "a dictionary")  #: A dictionary.

@@ -18,7 +18,7 @@ from .locks import PathInUseError, unless_written, writing
 
 
 class FileFormatError(ValueError):
-    """A file is truncated, foreign, of another kind, or newer than this pyrogen can read."""
+    """A file is truncated, damaged, foreign, of another kind, or newer than this pyrogen reads; the text names it."""
 
 
 def target_of(path: str | os.PathLike[str]) -> Path:
@@ -128,9 +128,12 @@ def _check_target(target: Path) -> None:
     except PermissionError as error:
         raise PermissionError(error.errno, f"cannot write {target}: {error.strerror}") from error
     if there and not target.is_file():
-        raise OSError(errno.EINVAL, f"cannot write {target}: it is a device or pipe, and no ordinary file")
+        raise OSError(errno.EINVAL, f"cannot write {target}: it is a device or a pipe; give the name of a file")
     if there and not os.access(target, os.W_OK):
-        raise PermissionError(errno.EACCES, f"cannot write {target}: the file is read-only; it is unchanged")
+        raise PermissionError(
+            errno.EACCES,
+            f"cannot write {target}: the file is read-only; allow writing (chmod u+w), or give another name",
+        )
 
 
 def _keep_mode(old: Path, new: Path) -> None:

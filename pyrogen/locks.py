@@ -12,9 +12,10 @@ import os
 import platform
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
+
+from .warn import warn
 
 try:
     import fcntl
@@ -30,7 +31,7 @@ _held: list[tuple[Path, int]] = []  # locks of this process, with the thread tha
 
 
 class PathInUseError(OSError):
-    """Another process, or another part of this one, works on the same file."""
+    """Another process, or another thread of this one, works on the same file; the text names it."""
 
 
 @contextlib.contextmanager
@@ -109,13 +110,16 @@ def _wait(lock: Path, what: str, shared: bool, patience: float) -> int:
     while (descriptor := _try(lock, shared)) is None:
         waited = time.monotonic() - start
         if (lock, threading.get_ident()) in _held:
-            raise PathInUseError(f"cannot {what}: the same is going on in an outer block; leave that one first")
+            raise PathInUseError(
+                f"cannot {what}: this thread is still doing so in an outer block; end that block first"
+            )
         if waited > patience:
             raise PathInUseError(
-                f"cannot {what}: {_holder(lock)} is at it; let it end, or end it, and try again, or give another path"
+                f"cannot {what}: {_holder(lock)} is doing so. Wait until it ends, or stop it, and try again; or give "
+                "another path"
             )
         if waited > _QUIET and not told:
-            warnings.warn(f"waiting to {what}, until {_holder(lock)} is done", stacklevel=2)
+            warn(f"waiting to {what}, until {_holder(lock)} is done")
             told = True
         time.sleep(_PAUSE)
     return descriptor

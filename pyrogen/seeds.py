@@ -6,11 +6,12 @@ import contextlib
 import hashlib
 import json
 import threading
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+
+from .warn import warn
 
 PATIENCE = 5.0  #: seconds that a thread waits for another one before it says so
 _ONE_THREAD = threading.RLock()
@@ -23,10 +24,9 @@ def one_thread() -> Iterator[None]:
     Where a thread has to wait for long, it says for what.
     """
     if not _ONE_THREAD.acquire(timeout=PATIENCE):
-        warnings.warn(
-            "this thread waits for another one of pyrogen's, such as a fit: both need torch's random state, which is "
-            "the same for all threads. Use processes to run them at the same time",
-            stacklevel=4,
+        warn(
+            "this thread waits for another thread that fits or generates with pyrogen: both need torch's random state, "
+            "which is one for all threads. Use processes to run them at the same time"
         )
         _ONE_THREAD.acquire()
     try:

@@ -7,7 +7,7 @@ import warnings
 from types import FrameType
 
 #: Packages that call back, so that their frames lie between the user's line and the warning.
-BETWEEN = ("pyrogen", "torch", "pyro")
+BETWEEN = ("pyrogen", "torch", "pyro", "contextlib")
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

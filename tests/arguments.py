@@ -293,6 +293,12 @@ def event_calls():
         "events.Resonance": call(events.Resonance),
         "events.Squash": call(events.Squash, location=0.0, scale=1.0),
         "events.UnitBox": call(events.UnitBox, low=0.0, high=1.0),
+        "events.Dequantise": call(events.Dequantise),
+        "events.Positive": call(events.Positive),
+        "events.Dequantise.fit": fitted(events.Dequantise, two.round()),
+        "events.Log.fit": fitted(events.Log, two.exp()),
+        "events.Positive.fit": fitted(events.Positive, two.exp()),
+        "events.StandardiseContext.fit": fitted(events.StandardiseContext, two),
         "events.Identity.fit": fitted(events.Identity, two),
         "events.Probit.fit": fitted(events.Probit, two),
         "events.LeptonPair.fit": fitted(events.LeptonPair, two),
@@ -328,6 +334,7 @@ def diagnostic_calls():
             **RING_LINES,
             **some,
         ),
+        "diagnostics.agreement": call(diagnostics.agreement, truth=training(), generated=training()),
         "diagnostics.calibration_of": call(
             diagnostics.calibration_of, values=np.random.default_rng(1).normal(size=(3, 4, 2)), truth=[0.0, 0.0]
         ),
@@ -499,6 +506,7 @@ RESULTS = {"DensityEstimate", "HistogramBand", "events.Observable", "targets.Sup
     f"diagnostics.{name}"
     for name in [
         "Advice",
+        "Agreement",
         "AmplificationFit",
         "Calibration",
         "ClassifierResult",
@@ -518,7 +526,14 @@ RESULTS = {"DensityEstimate", "HistogramBand", "events.Observable", "targets.Sup
     ]
 }
 #: Where classes of users begin: the package calls their methods, with arguments that it checked before.
-BASES = ("targets.Target", "targets.LineTarget", "events.Bijection", "events.Format", "events.PartWriter")
+BASES = (
+    "targets.Target",
+    "targets.LineTarget",
+    "events.Bijection",
+    "events.Fixed",
+    "events.Format",
+    "events.PartWriter",
+)
 #: Methods that the package calls, in the innermost loops, with tensors of its own.
 INNER = [
     "forward",
@@ -530,6 +545,13 @@ INNER = [
     "local_log_prob",
     "sample_events",
     "from_description",
+    "train",
+    "check",
+    "dequantised",
+    "explain",
+    "inside",
+    "outside",
+    "renamed",
     "logit",
     "standardise",
 ]
@@ -557,6 +579,7 @@ RIGHT = {
     ("events.lepton_balance", "plus"): ("a text",),
     ("events.lepton_balance", "minus"): ("a text",),
     ("events.Squash", "location"): ("minus one",),
+    ("events.Positive", "low"): ("minus one",),
     ("events.UnitBox", "low"): ("minus one", "a half", "a numpy number"),
     ("events.UnitBox", "high"): ("True", "a half", "a numpy number"),
     ("events.check_events", "names"): ("an empty list",),

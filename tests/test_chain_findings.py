@@ -153,7 +153,7 @@ def test_trajectories_of_nuts_that_are_cut_are_named(tmp_path):
         cut, steps = posterior.history["cut"], posterior.history["steps"]
         np.testing.assert_array_equal(cut, steps == 2**depth - 1)
         found[depth] = [f for f in posterior.info.findings if f.problem == "trajectories cut short"]
-    assert "max_tree_depth=2, after 3 steps" in found[2][0].found and not found[10]
+    assert "max_tree_depth=2 (3 steps)" in found[2][0].found and not found[10]
 
 
 @pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")

@@ -193,7 +193,7 @@ def test_masked_weights_and_masks_that_mask_nothing():
         ({"v": VALUES, "v[0]": WEIGHTS}, ValueError, r"two columns have the name 'v\[0\]'"),
         ({"a": [1.0], "b": [1.0, 2.0]}, ValueError, "the columns have different lengths: {'a': 1, 'b': 2}"),
         ({}, ValueError, "at least one column"),
-        (awkward.Array([[1.0], [1.0, 2.0]]), ValueError, "as many numbers in each event"),
+        (awkward.Array([[1.0], [1.0, 2.0]]), ValueError, "the same number of values in each event"),
         (awkward.Array([{"a": {"b": 1.0}}]), TypeError, "fields within fields"),
         (xarray.Dataset({"a": ("x", [1.0]), "b": ("y", [1.0])}), ValueError, "different dimensions"),
         (type("Frame", (), {"columns": ["a"]})(), TypeError, "events: Frame has named columns in a way"),
@@ -206,7 +206,7 @@ def test_containers_that_are_no_table(values, error, message):
 
 def test_a_data_array_on_its_side():
     array = xarray.DataArray(VALUES.T, dims=("feature", "event"), coords={"feature": ["a", "b"]})
-    with pytest.raises(ValueError, match="names stand along the first dimension 'feature'; give its transpose"):
+    with pytest.raises(ValueError, match="names are along the first dimension 'feature'; give its transpose"):
         EventSample(array)
     assert EventSample(array.T).names == ("a", "b")
 
@@ -224,7 +224,7 @@ def test_rows_chosen_by_pandas_and_masks():
     frame = frame_of(6)
     sample = EventSample(frame)
     assert sample[frame.x > 3].values[:, 0].tolist() == [4, 5]
-    with pytest.raises(ValueError, match="the selection of rows: the row labels .* are in no order"):
+    with pytest.raises(ValueError, match="the selection of rows: the row labels .* are not sorted"):
         sample[(frame.x > 3).sample(frac=1, random_state=1)]
     with pytest.raises(ValueError, match="the selection of rows: 1 of 6 rows have masked"):
         sample[np.ma.masked_array(frame.x > 3, frame.x == 2)]
@@ -268,7 +268,7 @@ def test_weights_in_another_order_follow_the_labels():
         assert np.array_equal(sample.log_weights[:, 0], np.log(sample.weights))
     mixed = EventSample({"x": frame.x, "y": shuffled.y})
     assert np.array_equal(mixed.values[:, 1], mixed.values[:, 0] ** 2)
-    with pytest.raises(ValueError, match="weights: the row labels .* are in no order, and the events have none"):
+    with pytest.raises(ValueError, match="weights: the row labels .* are not sorted, and the events have none"):
         EventSample(frame[["x", "y"]].to_numpy(), weights=shuffled.w)
     with pytest.raises(ValueError, match="row labels .* of 6 rows are not those of the 3 events"):
         EventSample(frame[["x", "y"]][:3], weights=frame.w)

@@ -341,7 +341,7 @@ def test_a_file_that_others_change_during_an_append_keeps_their_events(tmp_path)
                 writer.write(make_sample())
                 other.replace(path)  # which knows no locks
         assert len(events.read(path)) == 50 and os.listdir(tmp_path) == ["a.h5"]
-    with pytest.raises(PathInUseError, match="cannot write .*a.h5: the same is going on in an outer block"):  # noqa: SIM117
+    with pytest.raises(PathInUseError, match="cannot write .*a.h5: this thread is still doing so in an outer block"):  # noqa: SIM117
         with EventWriter(path, append=True) as writer:
             writer.write(make_sample())
             events.append(make_sample(), path)

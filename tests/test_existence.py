@@ -163,7 +163,7 @@ def test_dequantised_numbers_are_seeded_and_independent():
     with pytest.raises(ValueError, match=r"Dequantise is for whole numbers; 1 values .* row 5, column 1 \(b\): 0.5"):
         x[5, 1] = 0.5
         columns.dequantised(x, names)
-    with pytest.raises(ValueError, match="Dequantise comes first in a Chain"):
+    with pytest.raises(ValueError, match="Dequantise must be first in a Chain"):
         pg.events.Chain([Standardise(), Dequantise()])
     with pytest.raises(ValueError, match="seed is -1"):
         Dequantise(-1)

@@ -122,7 +122,9 @@ def test_two_runs_on_one_path_do_not_meet(posterior, tmp_path):
     path = tmp_path / "a.h5"
 
     def again(sample):
-        with pytest.raises(PathInUseError, match=rf"generate events to .*a.h5: process {os.getpid()} on .* is at it"):
+        with pytest.raises(
+            PathInUseError, match=rf"generate events to .*a.h5: process {os.getpid()} on .* is doing so"
+        ):
             in_a_thread(lambda: run(posterior, path))
         return sample
 

@@ -165,7 +165,7 @@ def test_what_a_backend_cannot_go_on_from_is_refused_by_name():
         (pg.Ensemble(members=3), ensemble, "members is 3, and start holds 2 networks"),
         (pg.Ensemble(members=3), first, "members is 3, and start holds mean_field"),
         (pg.HMC(chains=4), ensemble, "chains is 4, but start holds 2 draws"),
-        (pg.HMC(start="prior"), first, "have each a start of their own"),
+        (pg.HMC(start="prior"), first, "start was given to the sampler and to fit"),
         (pg.SVI(epochs=1), "first.h5", "start is 'first.h5'; it must be a trained pyrogen.Posterior"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -42,7 +42,7 @@ def test_columns_are_chosen_by_name(trained):
     diagnostics = pg.diagnostics
     assert diagnostics.elpd(posterior, events[["eta", "pt"]]).mean == diagnostics.elpd(posterior, events).mean
     for other in (events.rename(columns={"eta": "phi"}), frame.assign(run=1)):
-        with pytest.raises(ValueError, match=r"but the posterior was trained on \('pt', 'eta'\); choose them by name"):
+        with pytest.raises(ValueError, match=r"but the posterior was trained on \('pt', 'eta'\); give these"):
             posterior.log_prob(other)
 
 

@@ -132,7 +132,7 @@ def test_damaged_basket(tmp_path):
     content = bytearray(path.read_bytes())
     content[start + 100 : start + 30_000] = bytes(29_900)
     path.write_bytes(content)
-    with pytest.raises(FileFormatError, match=r"a\.root is damaged or incomplete behind event 0"):
+    with pytest.raises(FileFormatError, match=r"a\.root is damaged or incomplete after event 0"):
         events.read(path)
 
 

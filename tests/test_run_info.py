@@ -16,6 +16,7 @@ WHOLE = RunInfo(
     names=("x", "y"),
     units=("GeV", ""),
     context_names=("energy",),
+    context_range=((90.0, 200.0),),
     data_sha256="ab12",
     training_events=500,
     validation_events=20,

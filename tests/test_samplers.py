@@ -335,7 +335,7 @@ def test_noise_of_half_batches_measures_the_variance():
         (pg.HMC, {"start": "here"}, "start is 'here'; it must be one of initial, prior, map"),
         (pg.HMC, {"whiten": True}, "whiten is True; it must be False where start is not a mean-field Posterior"),
         (pg.HMC, {"jitter": 1.0}, "jitter is 1.0"),
-        (pg.HMC, {"mass": "dense"}, 'mass is \'dense\'; it must be "diagonal" or "unit"'),
+        (pg.HMC, {"mass": "dense"}, "mass is 'dense'; it must be one of diagonal, unit"),
         (pg.HMC, {"target_acceptance": 1.0}, "target_acceptance is 1.0; it must be between 0 and 1"),
         (pg.HMC, {"step_size": -1.0}, "step_size is -1.0; it must be positive"),
         (pg.HMC, {"dtype": torch.float16}, "dtype is torch.float16"),

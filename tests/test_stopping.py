@@ -95,7 +95,7 @@ def test_signals_end_the_process_after_the_state_was_saved(tmp_path, name, momen
     )
     assert done.returncode == 0, done.stderr
     for how, (code, said) in zip((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), json.loads(done.stdout), strict=True):
-        assert code == -how and len(said.splitlines()) < 10, said
+        assert code == -how and len(said.splitlines()) < 15, said
         by = "Ctrl-C" if how == signal.SIGINT else how.name
         assert said.splitlines()[-1].endswith(f"{name} was stopped by {by}; {SAVED.format(path)}"), said
     same_bits(make(name, settings).fit(model(), EVENTS), make(name, settings, path).fit(model(), EVENTS))
@@ -179,7 +179,7 @@ def interrupted(monkeypatch, backend, moments, how=signal.SIGINT, times=1):
 @pytest.mark.parametrize("name", BACKENDS)
 def test_without_a_checkpoint_it_says_how_there_would_be_one(monkeypatch, name):
     handlers = [signal.getsignal(which) for which in stopping.ENDING]
-    told = rf'{name} was stopped by Ctrl-C; nothing is saved. With {name}\(checkpoint="run.h5"\) a run that is stopped'
+    told = rf'{name} was stopped by Ctrl-C; nothing is saved. With {name}\(checkpoint="run.h5"\) a stopped run'
     with pytest.raises(KeyboardInterrupt, match=told) as stop:
         interrupted(monkeypatch, make(name, BACKENDS[name]), {12})
     assert type(stop.value) is KeyboardInterrupt and len(stop.traceback) < 6  # which ends a script with status 130
@@ -192,9 +192,10 @@ def test_the_state_is_that_of_the_last_whole_step(monkeypatch, tmp_path):
         backend = make(name, BACKENDS[name], tmp_path / f"{name}.h5")
         with pytest.raises(KeyboardInterrupt, match="the run is saved in"):
             interrupted(monkeypatch, backend, {at})
-        with checkpoint.open_hdf5(tmp_path / f"{name}.h5", checkpoint.KIND, checkpoint.VERSION) as file:
-            state = checkpoint.read_json(file, "state")
-        assert (len(state["history"]["loss"]) if name == "SVI" else state["done"]) > 0
+        with checkpoint.open_hdf5(tmp_path / f"{name}.h5", checkpoint.KIND) as file:
+            state, curves = checkpoint.read_json(file, "state"), checkpoint.read_json(file, "curves")
+            loss = file[f"curve/{curves.index(['history', 'loss'])}"][()] if name == "SVI" else None
+        assert (len(loss) if name == "SVI" else state["done"]) > 0
 
 
 def test_a_second_signal_does_not_wait(monkeypatch, tmp_path):

@@ -102,7 +102,7 @@ def test_predictions_do_not_wait_for_a_fit_and_samples_say_that_they_do(posterio
         assert holding.wait(60)
         posterior.density(EVENTS)
         threading.Timer(0.2, done.set).start()
-        with pytest.warns(UserWarning, match="this thread waits for another one"):
+        with pytest.warns(UserWarning, match="this thread waits for another thread"):
             posterior.sample(10)
     finally:
         done.set()

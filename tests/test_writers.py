@@ -56,7 +56,7 @@ WRITERS = {
     "posterior.h5": lambda path, fitted: fitted.save(path),
     "generated.h5": lambda path, fitted: fitted.generate_to(path, 5, 2, progress=False),
     "checkpoint.h5": lambda path, fitted: pg.SVI(epochs=1, batch_size=100, progress=False, checkpoint=path).fit(
-        fitted.model, torch.ones(100, 2).cumsum(0)
+        fitted.model, torch.randn(100, 2, generator=torch.Generator().manual_seed(1))
     ),
 }
 
@@ -117,7 +117,7 @@ def test_names_that_mean_something_elsewhere(write, name, tmp_path):
 def test_what_is_no_file_or_read_only_is_not_replaced(write, name, tmp_path, monkeypatch):
     pipe = tmp_path / name
     os.mkfifo(pipe)
-    with pytest.raises(OSError, match="cannot write .*it is a device or pipe, and no ordinary file"):
+    with pytest.raises(OSError, match="cannot write .*it is a device or a pipe"):
         write(pipe)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     pipe.unlink()
@@ -129,7 +129,7 @@ def test_what_is_no_file_or_read_only_is_not_replaced(write, name, tmp_path, mon
     pipe.rmdir()
     pipe.write_text("precious")
     monkeypatch.setattr(os, "access", lambda path, how: False)  # the rights of a superuser know no read-only file
-    with pytest.raises(PermissionError, match="cannot write .*the file is read-only; it is unchanged"):
+    with pytest.raises(PermissionError, match="cannot write .*the file is read-only; allow writing"):
         write(pipe)
     assert pipe.read_text() == "precious" and os.listdir(tmp_path) == [name]
 
@@ -237,7 +237,7 @@ def test_two_trainings_with_one_checkpoint_are_told(tmp_path, monkeypatch):
             other = pg.SVI(epochs=1, batch_size=50, progress=False, checkpoint=checkpoint)
             for fit in (lambda s: s.fit(model, x), lambda s: s.fit_many(model, [x, x])):
                 with pytest.raises(
-                    pg.PathInUseError, match=rf"run.h5: process {os.getpid()} on .* is at it; let it end"
+                    pg.PathInUseError, match=rf"run.h5: process {os.getpid()} on .* is doing so. Wait until it ends"
                 ):
                     pool.submit(fit, other).result()
     svi.fit(model, x)
@@ -303,7 +303,9 @@ def test_a_lock_ends_with_its_process_and_is_told_while_it_lasts(tmp_path, monke
     monkeypatch.setattr(locks, "_QUIET", 0.1)
     with (
         pytest.warns(UserWarning, match=rf"waiting to write .*a.h5, until process {child} on .* is done"),
-        pytest.raises(pg.PathInUseError, match=rf"cannot write .*a.h5: process {child} on .* is at it; let it end"),
+        pytest.raises(
+            pg.PathInUseError, match=rf"cannot write .*a.h5: process {child} on .* is doing so. Wait until it ends"
+        ),
     ):
         momenta().save(path)
     os.write(go[1], b"x")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from typing import Protocol
 
 import torch
@@ -12,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from pyrogen.seeds import untouched
+from pyrogen.warn import warn
 
 CHECKED = 8  # events at which a density is checked
 #: How far two calls may differ, as a part of 1 + |log p|: rounding depends on the size of a batch.
@@ -48,21 +47,12 @@ def in_evaluation_mode(flow: nn.Module) -> nn.Module:
         if layer.training and (isinstance(layer, _BatchNorm) or (isinstance(layer, _DropoutNd) and layer.p > 0))
     ]
     if changed:
-        warnings.warn(
+        warn(
             f"a Bayesian flow is used in evaluation mode, in training and in predictions: {', '.join(changed)} would "
             "give no density of a single event otherwise. Dropout is off, and batch normalisation takes its running "
-            "averages as they are. Call flow.eval() first, and this warning does not appear",
-            stacklevel=_outside(),
+            "averages as they are. Call flow.eval() before, to leave out this warning"
         )
     return flow.eval()
-
-
-def _outside() -> int:
-    """The first frame outside of the package, as warnings count them."""
-    frame, depth = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "pyrogen":
-        frame, depth = frame.f_back, depth + 1
-    return depth
 
 
 def check_density(model: Density, events: Tensor, context: Tensor | None = None) -> None:

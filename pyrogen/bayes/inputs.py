@@ -58,7 +58,7 @@ def in_order(
         return values
     if sorted(names) != sorted(trained):
         raise ValueError(
-            f"the columns of {what} are {names}, but the posterior was trained on {tuple(trained)}; choose them by name"
+            f"the columns of {what} are {names}, but the posterior was trained on {tuple(trained)}; give these"
         )
     order = [names.index(name) for name in trained]
     ordered = table.values if table.values.ndim == 1 else table.values[:, order]

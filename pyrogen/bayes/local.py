@@ -92,7 +92,7 @@ class NoisyLinear(nn.Module):
         if self.rows != events:
             raise LocalReparameterizationError(
                 f"the linear layer {self.name} acts on {self.rows} rows of {events} events, not on one row of each: "
-                "rows of one event share one draw of the weights, but would get independent noise"
+                "rows of one event share one draw of the weights, but local reparameterization draws noise for each row"
             )
 
 

@@ -13,20 +13,21 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyrogen.bayes.buffers import flow_buffers, load_flow_buffers
 from pyrogen.bayes.contract import check_output, given, told
 from pyrogen.bayes.distribution import EventWeights, FlowDistribution
 from pyrogen.bayes.evaluation import in_evaluation_mode
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
 from pyrogen.bayes.scales import input_dtype, own_bijection
-from pyrogen.checks import DEVICE, DTYPE, array, door, optional
+from pyrogen.checks import DEVICE, DTYPE, TEXT, array, door, each, optional
 from pyrogen.events import check_weights
 from pyrogen.events.bijection import Bijection, from_config
 from pyrogen.events.conditions import StandardiseContext
 from pyrogen.events.doors import EVENTS as EVENTS_LIKE
 from pyrogen.events.preprocessing import Identity, Standardise
 from pyrogen.events.sample import EventSample
-from pyrogen.flows import CouplingFlow, upgrade_buffers
+from pyrogen.flows import CouplingFlow
 from pyrogen.seeds import untouched
 
 THETA = "theta"  #: name of the sample site that holds all weights
@@ -185,7 +186,14 @@ class BayesianFlow(PyroModule):
         """The prior over ``theta [P]``, independent Gaussians around zero."""
         return dist.Normal(torch.zeros_like(self.prior_scales), self.prior_scales, validate_args=False).to_event(1)
 
-    @door(events=EVENTS_LIKE, weights=optional(array(1)), dtype=optional(DTYPE), device=optional(DEVICE))
+    @door(
+        events=EVENTS_LIKE,
+        weights=optional(array(1)),
+        context=optional(EVENTS_LIKE),
+        names=optional(each(TEXT, "a sequence of names", 1)),
+        dtype=optional(DTYPE),
+        device=optional(DEVICE),
+    )
     def prepare(
         self,
         events: Tensor,
@@ -285,39 +293,13 @@ class BayesianFlow(PyroModule):
         model.wide = description.get("input_dtype", description["dtype"]) != description["dtype"]
         if model.describe()["parameters"] != description["parameters"]:
             raise ValueError("the parameters of the flow given differ in name or shape from those saved")
-        model._load_flow_buffers(buffers)
+        load_flow_buffers(model.flow, buffers)
         model.initial_theta.copy_(initial_theta)
         return model
 
-    def _load_flow_buffers(self, buffers: Mapping[str, Tensor]) -> None:
-        flow = self.flow
-        if isinstance(flow, CouplingFlow):  # its own loading knows the names of its earlier versions
-            buffers = upgrade_buffers(buffers)
-        wanted = self.flow_buffers()
-        if wanted.keys() != buffers.keys():
-            raise ValueError(
-                f"the file has other buffers than the flow: {sorted(buffers)} in the file, {sorted(wanted)} in the flow"
-            )
-        wrong = [name for name in wanted if wanted[name].shape != buffers[name].shape]
-        if wrong:
-            raise ValueError(f"buffers of the flow have another shape in the file: {', '.join(wrong)}")
-        if isinstance(flow, CouplingFlow):
-            flow.load_state_dict(dict(buffers), strict=False)  # which also sets what is derived from them
-            return
-        with torch.no_grad():
-            for name, buffer in wanted.items():
-                buffer.copy_(buffers[name])
-
     def flow_buffers(self) -> dict[str, Tensor]:
-        """The flow's buffers by name: what of it is neither a weight nor an argument.
-
-        Of a :class:`~pyrogen.CouplingFlow` those that are not derived from its arguments; of another flow all, since
-        nobody knows which of them decide the density.
-        """
-        if not isinstance(self.flow, CouplingFlow):
-            return dict(self.flow.named_buffers())
-        parameters, state = dict(self.flow.named_parameters()), self.flow.state_dict(keep_vars=True)
-        return {name: value for name, value in state.items() if name not in parameters}
+        """The flow's buffers by name: what of it is neither a weight nor an argument."""
+        return flow_buffers(self.flow)
 
     def forward(
         self,

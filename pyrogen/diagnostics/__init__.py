@@ -14,8 +14,9 @@ from .likelihood_fit import LikelihoodFit, likelihood_fit
 from .lines import LineResult, density_along_lines
 from .maps import UncertaintyMap, uncertainty_map
 from .marginals import MarginalResult, marginal
+from .peak import PeakFit, peak_width
 from .predictive import Elpd, effective_parameters, elpd, guide_pareto_k
-from .quality import PeakFit, QualityTable, peak_width, sample_quality
+from .quality import QualityTable, sample_quality
 from .quantile_bins import AmplificationFit, QuantileBinResult, fit_amplification, quantile_bins
 from .recovery import bootstrap_calibration, simulation_based_calibration
 from .roc import roc_auc

@@ -21,7 +21,7 @@ from pyrogen.printing import Brief
 
 Check = Callable[[Look], Iterator[Finding]]
 
-#: A result with one of these is none yet.
+#: Findings that make the numbers no result yet.
 NOT_CONVERGED = {
     "chains apart",
     "few effective draws",
@@ -79,7 +79,7 @@ class Advice(Brief):
         if not self.converged:
             lines.insert(0, "Not converged: these numbers are no result yet.")
         elif self.ok:
-            lines.insert(0, "Nothing serious was found. Whether sigma is right, only coverage can tell.")
+            lines.insert(0, "Nothing serious was found. Only coverage tells whether sigma is right.")
         lines.append("Checked: " + ", ".join(self.checked) + ".")
         if self.unchecked:
             lines.append("Not checked: " + "; ".join(self.unchecked) + ".")
@@ -95,7 +95,13 @@ def _support(name: str, value: Any) -> Any:
 
 
 @door(
-    posterior=POSTERIOR, events=optional(EVENTS), support=optional(_support), generated=whole(1), draws=COUNT, seed=SEED
+    posterior=POSTERIOR,
+    events=optional(EVENTS),
+    support=optional(_support),
+    generated=whole(1),
+    draws=COUNT,
+    context=optional(EVENTS),
+    seed=SEED,
 )
 def advise(
     posterior: Posterior,

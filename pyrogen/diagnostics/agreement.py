@@ -9,8 +9,11 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrogen.checks import door
 from pyrogen.diagnostics.quality import checked_samples
 from pyrogen.events import EventSample, EventsLike
+from pyrogen.events.doors import EVENTS
+from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
 BINS, SIDE = 24, 6  # bins of a column, and along each side of a pair
@@ -18,8 +21,8 @@ PER_BIN = 30  # true events (effectively) in each bin, at least
 SIGNIFICANT = 1e-3  # probability that any of all columns and pairs of a perfect generator is called different
 
 
-@dataclass(frozen=True, eq=False)
-class Agreement:
+@dataclass(frozen=True, eq=False, repr=False)
+class Agreement(Brief):
     """Generated against true events in bins that hold equal shares of the true ones.
 
     Attributes:
@@ -56,10 +59,11 @@ class Agreement:
             )
         return "\n".join([*rows, "{:,.0f} true and {:,.0f} generated events (effectively)".format(*self.sizes)])
 
-    def __repr__(self) -> str:
-        return f"Agreement({int(self.significant.sum())} of {len(self.names)} columns and pairs are different)"
+    def _summary(self) -> str:
+        return f"{int(self.significant.sum())} of {len(self.names)} columns and pairs are different"
 
 
+@door(truth=EVENTS, generated=EVENTS)
 def agreement(truth: EventsLike, generated: EventsLike) -> Agreement:
     """Compare generated with true events in every column and every pair of columns, by chi2 in bins.
 

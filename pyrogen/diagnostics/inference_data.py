@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from pyrogen.posterior.histograms import observable_values
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.posterior.predictor import check_generated
 from pyrogen.seeds import stream
+from pyrogen.warn import warn
 
 Array = NDArray[np.float64]
 Arrays = dict[str, tuple[tuple[str, ...], Any]]
@@ -125,7 +125,7 @@ def to_inference_data(
         if (obstacle := _loo_obstacle(posterior)) is None:
             groups["log_likelihood"]["events"] = ((*SAMPLE, "event"), likelihood)
         else:
-            warnings.warn(f"the group log_likelihood is left out: {obstacle}", stacklevel=2)
+            warn(f"the group log_likelihood is left out: {obstacle}")
         groups["posterior"]["log_likelihood_total"] = (SAMPLE, likelihood.sum(-1))
         for i, name in enumerate(posterior.names):
             groups["observed_data"][name] = (("event",), events[:, i].numpy())

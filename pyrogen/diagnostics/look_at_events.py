@@ -44,10 +44,10 @@ def generated(look: Look) -> Iterator[Finding]:
     if rows.any():
         worst = look.posterior.names[int(look.not_finite.sum(0).argmax())]
         yield Finding(
-            "generated events without numbers",
+            "generated events overflow",
             f"{int(rows.sum())} of {len(rows)} generated events hold NaN or infinity, most of them in {worst}",
-            "Train longer. Where the preprocessing has a Log(), try Positive() in its place, whose inverse does not "
-            "overflow, or dtype=torch.float64",
+            "Train longer. If the preprocessing has a Log(), try Positive() instead, whose inverse does not overflow; "
+            "or use dtype=torch.float64",
         )
 
 
@@ -121,7 +121,7 @@ def distribution(look: Look) -> Iterator[Finding]:
             "generated events differ",
             f"the distribution of {' and '.join(found.names[worst])} is off by {found.deviation[worst]:.0%} per bin, "
             f"with a chi2 of {found.chi2[worst]:.0f} for {found.freedom[worst]} degrees of freedom{more}",
-            "Take a flow with fewer weights than a tenth of the events"
+            "Take a smaller flow, with at least ten events for each weight"
             if look.crowded
             else "See that the training ended. Then try splines (transform='rqs'), more blocks, or a preprocessing "
             "that suits the columns (Log for positive ones, Dequantise for integers, UnitBox for limits); "

@@ -73,7 +73,7 @@ def size(look: Look) -> Iterator[Finding]:
             "more weights than events",
             f"{look.posterior.weights.size:,} weights for {look.posterior.info.size:,.0f} training events: a "
             "mean-field guide widens most of them to their prior, and blurs the density more the longer it trains",
-            "Take a flow with fewer weights than a tenth of the events (fewer blocks, smaller hidden layers)",
+            "Take a smaller flow (fewer blocks, smaller hidden layers), with at least ten events for each weight",
         )
 
 
@@ -100,8 +100,8 @@ def curve(look: Look) -> Iterator[Finding]:
         yield Finding(
             "loss still falling",
             f"from the fifth to the last sixth of the training (counted in learning rate) the negative "
-            f"log-likelihood fell by {fallen:.3f} nats per event, as much as a density loses that is off by "
-            f"{math.sqrt(2 * fallen):.0%}",
+            f"log-likelihood fell by {fallen:.3f} nats per event. A density that is off by "
+            f"{math.sqrt(2 * fallen):.0%} loses as much",
             _longer(look, "Train for more epochs, or with a larger lr"),
         )
 
@@ -144,8 +144,8 @@ def balance(look: Look) -> Iterator[Finding]:
     if inward + 3 * error < BALANCE * outward:
         yield Finding(
             "widths still growing",
-            f"when the training ended the data held a common factor on all widths back with {inward:.4g} +- "
-            f"{error:.2g}, and the prior pulled with {outward:.4g}; in a finished training the two are equal",
+            f"at the end of the training the prior pulled all widths outwards with {outward:.4g}, and the data pulled "
+            f"inwards with {inward:.4g} +- {error:.2g}; in a finished training the two are equal",
             _longer(
                 look,
                 "Until then sigma is a matter of the settings. Train for more epochs, with a larger lr_widths, or let "
@@ -182,8 +182,8 @@ def chains(look: Look) -> Iterator[Finding]:
         yield Finding(
             "chains apart" if chains > 1 else "the chain drifts",
             f"R-hat of log p(x) is up to {found.largest_rhat:.2f} at {len(probes)} probe points",
-            "Run a longer warm-up and more draws; if it stays, a smoother flow (transform='bernstein', "
-            "prior_scale='fan-in'), or the chains sit in different modes: then say so with the result",
+            "Run a longer warm-up and more draws. If R-hat stays, take a smoother flow (transform='bernstein', "
+            "prior_scale='fan-in'). If it still stays, the chains sit in different modes: say so with the result",
         )
     if found.smallest_ess < FEWEST_EFFECTIVE * chains:
         yield Finding(
@@ -205,7 +205,7 @@ def _median(values: Array) -> tuple[float, float]:
 def _longer(look: Look, advice: str) -> str:
     """The advice to train longer, unless that makes it worse."""
     if look.crowded:
-        return "Do not train longer: first take a flow with fewer weights, see there"
+        return "Do not train longer: first take a flow with fewer weights (see 'more weights than events')"
     return advice
 
 

@@ -54,7 +54,9 @@ class Chain(Composite):
     def __init__(self, parts: Iterable[Bijection]) -> None:
         super().__init__(parts)
         if any(isinstance(module, Dequantise) for part in self.parts[1:] for module in part.modules()):
-            raise ValueError("Dequantise comes first in a Chain: after another bijection the numbers are whole no more")
+            raise ValueError(
+                "Dequantise must be first in a Chain: another bijection before it changes the whole numbers"
+            )
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         sample = as_sample(events, weights)

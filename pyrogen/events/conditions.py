@@ -11,10 +11,10 @@ from .sample import EventsLike, as_sample
 
 
 class StandardiseContext(Standardise):
-    """As :class:`Standardise`, for conditions: columns without a spread, and yes or no, are no error.
+    """As :class:`Standardise`, for conditions ``[N, k]``; constant columns and flags are no error.
 
-    A column that holds 0 and 1 alone (one-hot categories, flags) stays as it is, since a rare category would become a
-    large number. A column that is constant becomes 0. Events count by the absolute value of their weight.
+    A column that holds only 0 and 1 (one-hot categories, flags) is not changed, since a rare category would become a
+    large number. A constant column becomes 0. Events count by the absolute value of their weight.
     """
 
     kind = "standardise_context"

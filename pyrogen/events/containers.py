@@ -157,20 +157,18 @@ def _awkward(array: Any, what: str) -> Table:
 def _awkward_values(array: Any, what: str, name: str | None) -> np.ndarray:
     label = "" if name is None else f" column {name!r}:"
     if getattr(array, "fields", None):
-        raise TypeError(f"{what}:{label} fields within fields; give one number for each field")
+        raise TypeError(f"{what}:{label} has fields within fields; give one number for each field")
     try:
         found = sys.modules["awkward"].to_numpy(array, allow_missing=True)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{what}:{label} must hold as many numbers in each event: {error}") from error
+        raise ValueError(f"{what}:{label} must hold the same number of values in each event: {error}") from error
     return _plain(found, what, name)
 
 
 def _data_array(array: Any, what: str) -> Table:
     values = _plain(array.values, what)
     if values.ndim == 2 and _labels_of(array, 0) and not _labels_of(array, 1):
-        raise ValueError(
-            f"{what}: the names stand along the first dimension {array.dims[0]!r}; give its transpose (.T)"
-        )
+        raise ValueError(f"{what}: the names are along the first dimension {array.dims[0]!r}; give its transpose (.T)")
     unit = array.attrs.get("units")
     names: tuple[str, ...] | None = None
     if values.ndim == 2:
@@ -350,7 +348,7 @@ def _rows(labels: Any, events: Any, what: str) -> Any:
         if labels.is_monotonic_increasing and labels.is_unique:
             return slice(None)
         raise ValueError(
-            f"{what}: the row labels (pandas index) are in no order, and the events have none, so that rows may not "
+            f"{what}: the row labels (pandas index) are not sorted, and the events have none, so rows may not "
             "belong together; give the events as a DataFrame too, or plain numbers in the order of the events "
             "(.to_numpy())"
         )

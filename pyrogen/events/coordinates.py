@@ -271,7 +271,7 @@ class BeamLimit(FittedConstants):
         reached = float((x[:, 0] * x[:, 1].abs().exp()).max())
         return (
             f"M e^|y| cannot exceed the energy of the beams, {float(self.energy):.6g} GeV, but reaches {reached:.6g} "
-            "GeV: give their centre-of-mass energy (in GeV, as the events), or none to have it fitted"
+            "GeV: give the centre-of-mass energy (in GeV, like the events), or leave it out to fit it"
         )
 
     def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..checks import FINITE, POSITIVE, door, is_number, optional, require, whole_number
+from ..checks import FINITE, POSITIVE, SEED, door, optional
 from .bijection import FittedConstants, Fixed
 from .preprocessing import Standardise
 from .sample import EventsLike, as_sample
@@ -74,8 +74,8 @@ class Probit(Fixed):
 
     def explain(self, x: Tensor) -> str:
         return (
-            "Probit maps the unit interval [0, 1]: put a bijection onto it before it, such as UnitBox(low, high) with "
-            "limits that hold all events"
+            "Probit maps numbers in [0, 1]: put a bijection before it that gives such numbers, for example "
+            "UnitBox(low, high) with limits that hold all events"
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +87,10 @@ class Probit(Fixed):
 
 
 class Log(Fixed):
-    """u = log x: positive numbers onto the line; nothing to fit. For numbers that spread over orders of magnitude."""
+    """u = log x: positive numbers onto the line; nothing to fit. For numbers that spread over orders of magnitude.
+
+    Other numbers have density zero, and are refused in a training.
+    """
 
     kind = "log"
 
@@ -109,12 +112,13 @@ class Positive(FittedConstants):
     """Numbers above a lower limit onto the line: ``x = low + scale log(1 + exp(u))``, a softplus.
 
     Near the limit u is a logarithm, far above it is linear: tails stay as they are. For transverse momenta, energies,
-    masses. Numbers at or below the limit have no density.
+    masses. Numbers at or below the limit have density zero. ``scale`` is fitted: the mean distance from the limit.
 
     Args:
-        low: the lower limit: zero, or that of a cut.
+        low: the lower limit, in the unit of the column: zero, or that of a cut.
 
-    ``scale`` is fitted: the mean distance from the limit.
+    Raises:
+        ValueError: ``low`` is not finite; in the fit: events at or below it.
     """
 
     kind = "positive"
@@ -124,10 +128,10 @@ class Positive(FittedConstants):
     low: Tensor
     scale: Tensor
 
+    @door(low=FINITE)
     def __init__(self, low: float = 0.0) -> None:
         super().__init__()
-        require(is_number(low) and math.isfinite(low), "low", low, "a finite number")
-        self.given_low = float(low)
+        self.given_low = low
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
         sample = as_sample(events, weights)
@@ -182,18 +186,22 @@ class Dequantise(Fixed):
     unit, which integrates to one; at the whole number n it is the probability of n, as far as the flow is flat from
     n - 1/2 to n + 1/2. Generated numbers are rounded. Densities between whole numbers are those of n + r.
 
-    It comes before any other bijection of its column: ``Chain([Dequantise(), Standardise()])``.
+    It must be the first bijection of its column: ``Chain([Dequantise(), Standardise()])``.
 
     Args:
-        seed: seeds r; the same events, seed and column give the same r.
+        seed: seeds r; the same row, seed and column give the same r.
+
+    Raises:
+        ValueError: in a training: numbers that are not whole.
     """
 
     kind = "dequantise"
     everywhere = True
 
+    @door(seed=SEED)
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        self.seed = whole_number("seed", seed, 0)
+        self.seed = seed
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x, x.new_zeros(x.shape[:-1])
@@ -206,7 +214,7 @@ class Dequantise(Fixed):
         if len(broken):
             row, i = broken[0].tolist()
             raise ValueError(
-                f"Dequantise is for whole numbers; {len(broken)} values are none, the first is row {row}, column "
+                f"Dequantise is for whole numbers; {len(broken)} values are not, the first is row {row}, column "
                 f"{column + i} ({names[i]}): {float(x[row, i]):.9g}. Give this column another bijection, or scale it "
                 "so that its steps are 1"
             )

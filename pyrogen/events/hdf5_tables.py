@@ -34,7 +34,7 @@ def table_of(file: h5py.File, path: Path, dataset: str | None) -> tuple[int, Con
         for what, names in (("weights", WEIGHTS), ("uncertainties", UNCERTAINTIES)):
             present = [beside[name] for name in names if name in beside]
             if len(present) > 1:
-                raise FileFormatError(f"{path}: the datasets {' and '.join(names)} are both {what}; only one can count")
+                raise FileFormatError(f"{path}: the datasets {' and '.join(names)} are both {what}; keep one")
             if present:
                 arrays[what] = present[0]
         check_datasets(file, list(arrays.values()))

@@ -83,7 +83,7 @@ class LheText:
 
     def _parsable(self, lines: bytes) -> bytes:
         if b"\0" in lines:
-            self._refuse("holds bytes of zero, which no text has")
+            self._refuse("has zero bytes, so it is no text; copy or make it again")
         if not self._begun:
             self._begun, lines = True, self._without_declaration(lines)
         if not self._rooted:
@@ -126,12 +126,12 @@ class LheText:
     def _check_rest(self, lines: bytes) -> None:
         if _ROOT in lines:
             self._refuse(
-                "holds several documents, one behind the other; read them from a file each, and put the samples "
+                "holds several LHE documents; write each into a file of its own, read these, and put the samples "
                 "together with EventSample.concatenate"
             )
         for line in lines.splitlines():
             if line.strip() and not line.lstrip().startswith(b"#"):
-                self._refuse(f"goes on behind </LesHouchesEvents>: {line[:60].decode('latin-1')!r}")
+                self._refuse(f"has text after </LesHouchesEvents>; remove it: {line[:60].decode('latin-1')!r}")
 
     def _refuse(self, reason: str) -> NoReturn:
         raise FileFormatError(f"{self._path} {reason}")

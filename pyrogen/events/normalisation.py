@@ -60,7 +60,7 @@ def check_same_normalisation(mine: Mapping[str, Any], others: Mapping[str, Any],
     (a, b), files = (f"{told['cross_section_pb']:.6g} pb" for told in known), [told.get("file") for told in known]
     raise ValueError(
         f"{what} comes from {files[1]} with a cross section of {b}, {this} from {files[0]} with {a}, and their weights "
-        '(or numbers of events) are in no common unit; read these LHE files with weights="pb", so that the weights of '
+        '(or numbers of events) have no common unit; read these LHE files with weights="pb", so that the weights of '
         "each sum up to its cross section"
     )
 

@@ -244,7 +244,7 @@ def _check_sizes(path: Path, tree: Any, branches: dict[str, _Branch], wanted: se
     if need > _SMALL and need > _LARGEST_COMPRESSION * there:
         raise FileFormatError(
             f"{path} is damaged: it has {there} bytes, and its {numbers} numbers for each of {entries} events need "
-            "more memory than any compression accounts for"
+            "far more memory than a file of this size can fill"
         )
 
 
@@ -257,7 +257,7 @@ def _arrays(
     first = 0
     checksums = Checksums()
     while True:
-        with _damage(path, f"is damaged or incomplete behind event {first}"):
+        with _damage(path, f"is damaged or incomplete after event {first}"):
             found = next(arrays, None)
         if found is None:
             break

@@ -27,7 +27,7 @@ def check_sidecar(path: Path) -> None:
     if found not in wanted:
         raise FileFormatError(
             f"{path} is damaged, or newer than its checksum: its SHA-256 is {found}, but {sidecar.name} has "
-            f"{' or '.join(sorted(wanted))}"
+            f"{' or '.join(sorted(wanted))}. Copy the file again, or make the checksum again if you changed the file"
         )
 
 

@@ -125,7 +125,8 @@ class Backend(ABC):
 
         Args:
             model: the Bayesian flow; it is copied, so that several fits start from the same state.
-            events: ``[N, d]``, a tensor, an array or an :class:`~pyrogen.EventSample` (whose weights then count).
+            events: ``[N, d]`` (or ``[N]`` for one feature), a tensor, an array, an :class:`~pyrogen.EventSample` or a
+                table of another package, whose names, units and weights count (:data:`~pyrogen.events.EventsLike`).
             weights: event weights ``[N]`` of either sign with a positive sum.
             context: conditions ``[N, k]`` of a conditional flow.
             start: a posterior of the same model, to go on from: for longer, or with other events of the same columns.

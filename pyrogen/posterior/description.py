@@ -30,7 +30,7 @@ def check_description(description: Any, weights: int) -> None:
         "flow_config": (Mapping, type(None)),
         "features": (int, type(None)),
         "parameters": list,
-        "prior_scale": (int, float, str),
+        "prior_scale": (int, float, str, Mapping),
         "preprocessing": Mapping,
     }
     for name, kind in kinds.items():

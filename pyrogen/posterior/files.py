@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.files import FileFormatError
+from pyrogen.files import FileFormatError, check_writable
 from pyrogen.flows import CouplingFlow
 from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.posterior.description import check_description
@@ -40,6 +40,7 @@ def write(
             f"{type(weights).__name__} has the family {weights.family!r} of another class, as which it would be "
             "loaded; give the class a family of its own"
         )
+    check_writable(path)  # which also removes what a killed process left
 
     def fill(file: h5py.File) -> None:
         write_json(file, "model", model.describe())

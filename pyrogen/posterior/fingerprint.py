@@ -44,7 +44,7 @@ def fingerprint(function: Callable[..., Any]) -> str:
     try:
         told = _Teller().tell(function, name)
     except RecursionError as error:
-        raise UnknownStateError(f"{name} uses a list or the like that contains itself") from error
+        raise UnknownStateError(f"{name} uses a list or another container that contains itself") from error
     return f"{name} {hashlib.sha256(repr(told).encode()).hexdigest()}"
 
 

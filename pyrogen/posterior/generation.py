@@ -169,8 +169,8 @@ def _told(finish: Finish | None, name: str | None) -> str | None:
         return fingerprint(finish)
     except UnknownStateError as error:
         raise ValueError(
-            f"finish cannot be told from another one: {error}. A run that goes on must not mix two of them: give it a "
-            'name, finish_name="...", and another name whenever it does something else'
+            f"pyrogen cannot see whether finish is the same when the run goes on: {error}. Give it a name, "
+            'finish_name="...", and a new name whenever it does something else'
         ) from error
 
 

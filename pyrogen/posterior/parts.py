@@ -85,8 +85,8 @@ class PartsFolder:
             different = [key for key in self._job if found.get(key) != self._job[key]]
         except (OSError, ValueError, AttributeError) as error:
             raise ValueError(
-                f"{self._folder} holds parts of a run, but {self._label.name} in it, which says of which, is missing "
-                "or damaged; delete the folder to generate all parts anew"
+                f"{self._folder} holds parts of a run, but {self._label.name} in it, which says of which run, is "
+                "missing or damaged; delete the folder to generate all parts anew"
             ) from error
         if "version" in different:
             raise ValueError(

@@ -64,6 +64,7 @@ class Posterior:
         history=optional(dictionary(array())),
         info=optional(instance(RunInfo, "a pyrogen.posterior.RunInfo")),
         progress=BOOLEAN,
+        probes=optional(instance(Probes, "what Probes.of(events) of pyrogen.posterior.probes gives")),
     )
     def __init__(
         self,
@@ -162,7 +163,7 @@ class Posterior:
         Args:
             n: number of events.
             draws: number of weight draws; None: 50, or all where fewer are stored.
-            context: conditions ``[n, k]``, one row per event to generate.
+            context: conditions ``[n, k]`` of the events, or one row ``[k]`` for all.
             seed: seeds weight draws and events.
             part: number of a part, from 0, of a larger sample of parts of ``n`` events each: other events of the same
                 weight draws, whose shares are equal over all parts together.
@@ -199,7 +200,7 @@ class Posterior:
         Args:
             n: number of events.
             draws: number of weight draws K, at least 2; None: 50, or all where fewer are stored.
-            context: conditions ``[n, k]``, one row per event to generate.
+            context: conditions ``[n, k]`` of the events, or one row ``[k]`` for all.
             seed: seeds weight draws and events.
             log_weights: keep ``log p(x|theta_k)/p(x)`` of every draw at every event, ``[n, K]``, from which
                 :func:`pyrogen.sample_histograms` makes the band of any histogram later on, without the posterior. Every
@@ -252,7 +253,7 @@ class Posterior:
             path: the file, as :class:`pyrogen.events.EventWriter` writes it.
             n: number of events.
             draws: number of weight draws K, at least 2 and at most n; None: 50, or all where fewer are stored.
-            context: conditions ``[n, k]``, one row per event to generate.
+            context: conditions ``[n, k]`` of the events, or one row ``[k]`` for all.
             seed: seeds weight draws and events.
             log_weights: keep the log-weights of all draws, as :meth:`generate` does.
             finish: what is done with every chunk before it is written, such as
@@ -273,21 +274,9 @@ class Posterior:
         """
         draws = self.weights.count(draws, least=2)
         n = enough_events(n, draws, "in a file")
-        show = self.progress if progress is None else progress
+        predictor, show = self.predictor, self.progress if progress is None else progress
         return generate_to_file(
-            self.predictor,
-            self.info,
-            path,
-            n,
-            draws,
-            context,
-            seed,
-            log_weights,
-            finish,
-            finish_name,
-            chunk,
-            show,
-            **layout,
+            predictor, self.info, path, n, draws, context, seed, log_weights, finish, finish_name, chunk, show, **layout
         )
 
     @door(range=optional(LIMITS), n=whole(1), draws=COUNT, procedure=PROCEDURE, seed=SEED)

@@ -225,8 +225,8 @@ def check_generated(events: Tensor, names: Sequence[str]) -> None:
         raise ValueError(
             f"the posterior generated {rows} of {len(events)} events with NaN or infinity, most of them in column "
             f"{column} ({names[column]}). Its networks go far beyond the training events: see "
-            "pg.diagnostics.advise(posterior, events), and train longer. Where the preprocessing has a Log(), "
-            "Positive() in its place has no exponential that overflows, and dtype=torch.float64 holds larger numbers"
+            "pg.diagnostics.advise(posterior, events), and train longer. If the preprocessing has a Log(), try "
+            "Positive() instead, whose inverse does not overflow; or use dtype=torch.float64"
         )
 
 

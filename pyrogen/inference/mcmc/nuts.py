@@ -223,9 +223,9 @@ class NUTS(Sampler):
         return [
             Finding(
                 "trajectories cut short",
-                f"{', '.join(f'{share:.0%}' for share in shares)} of each chain's end at max_tree_depth="
-                f"{self.max_tree_depth}, after {2**self.max_tree_depth - 1} steps, before they turn back: neighbouring "
-                "draws are closer than they should be",
+                f"{', '.join(f'{share:.0%}' for share in shares)} of the trajectories of each chain reach "
+                f"max_tree_depth={self.max_tree_depth} ({2**self.max_tree_depth - 1} steps) before they turn back: "
+                "neighbouring draws are more correlated than they should be",
                 "Try a larger max_tree_depth, a longer warmup, or a smoother flow, whose steps are longer",
             )
         ]

@@ -59,7 +59,7 @@ class Sampler(Kernel):
 
     def _check_going_on(self, start: Posterior, model: BayesianFlow) -> None:
         if self.start != "map":  # the default
-            raise ValueError("the sampler and fit have each a start of their own; leave out one of them")
+            raise ValueError("start was given to the sampler and to fit; leave out one of them")
         self._check_start(start, model)
 
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:

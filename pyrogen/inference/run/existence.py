@@ -112,7 +112,7 @@ def _repetitions(events: Array, labels: Sequence[str]) -> Iterator[Finding]:
             yield Finding(
                 "a spike",
                 f"{top / n:.0%} of the events have {label} at exactly {values[counts.argmax()]:.6g}",
-                "A density has no spikes: leave these events out, or describe them by themselves",
+                "A density has no spikes: leave these events out, or describe them separately",
                 serious=False,
             )
     if discrete or most >= DOUBTFUL * n:
@@ -161,4 +161,4 @@ def _discrete(label: str, column: Array, values: Array) -> Finding:
         cure = "Give it pg.events.Dequantise() in BayesianFlow(preprocessing=pg.events.Columns([...]))"
     else:
         cure = "Scale it so that its steps are 1 and give it pg.events.Dequantise()"
-    return Finding("no density", found, f"{cure}, make it a condition (context), or train on each value by itself")
+    return Finding("no density", found, f"{cure}, make it a condition (context), or train on each value separately")

@@ -135,7 +135,7 @@ def end(stop: KeyboardInterrupt | Terminated, backend: str, checkpoint: str | os
     if stop.args:  # of a run within a run, which has told
         raise stop
     if checkpoint is None:
-        told = f'nothing is saved. With {backend}(checkpoint="run.h5") a run that is stopped can go on'
+        told = f'nothing is saved. With {backend}(checkpoint="run.h5") a stopped run can go on'
     elif Path(checkpoint).exists():
         told = f"the run is saved in {checkpoint}. Repeat it, and it goes on from there to the same bits"
     else:
