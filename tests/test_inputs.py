@@ -98,6 +98,34 @@ def test_weights_in_a_frame_are_not_lost(trained):
             call()
 
 
+def test_many_samples_have_their_columns_in_one_order(trained):
+    frame, posterior = trained
+    model, swapped = posterior.model, frame[["eta", "weight", "pt"]]
+    svi = pg.SVI(epochs=1, progress=False)
+    for plain, other in ((frame[["pt", "eta"]], swapped[["eta", "pt"]]), (frame, swapped)):  # one batch, and apart
+        as_given, found = (svi.fit_many(model, [plain, second]) for second in (plain, other))
+        for one, same in zip(as_given, found, strict=True):
+            assert same.names == ("pt", "eta")
+            assert torch.equal(one.weights.arrays["loc"], same.weights.arrays["loc"])
+    with pytest.raises(ValueError, match="sample 1 has the columns pt, phi, and sample 0 has pt, eta"):
+        svi.fit_many(model, [frame, frame.rename(columns={"eta": "phi"})])
+    gev, mev = (EventSample(frame, units=[unit, ""]) for unit in ("GeV", "MeV"))
+    with pytest.raises(ValueError, match="column pt is in MeV in sample 1, and in GeV in sample 0; convert it"):
+        svi.fit_many(model, [gev, mev])
+
+
+def test_what_is_no_table_is_told_with_what_to_do(trained, tmp_path):
+    frame, posterior = trained
+    EventSample(frame).save(tmp_path / "a.h5")
+    for given, message in (
+        (tmp_path / "a.h5", r"must be real numbers; got '.*a\.h5'\. Read a file first: pg\.events\.read"),
+        (pg.events.stream(tmp_path / "a.h5"), r"got a generator\. Put the parts .* EventSample\.concatenate\(parts\)"),
+        (object(), "must be real numbers; got an object of the class object"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            posterior.log_prob(given)
+
+
 # --- one dimension -----------------------------------------------------------------------------------------------
 
 
@@ -112,6 +140,13 @@ def test_one_feature_in_one_dimension():
         assert torch.equal(posterior.log_prob(given), expected)
     with pytest.raises(ValueError, match=r"shape \[N, d\]"):
         posterior.log_prob(torch.tensor(1.0))
+    diagnostics, settings = pg.diagnostics, {"draws": 50}
+    for function in (diagnostics.elpd, diagnostics.guide_pareto_k, diagnostics.effective_parameters):
+        assert repr(function(posterior, x, **settings)) == repr(function(posterior, x[:, None], **settings))
+    texts = [diagnostics.advise(posterior, given, generated=100).text() for given in (x, x[:, None])]
+    assert texts[0] == texts[1]
+    found = [pg.to_inference_data(posterior, given, given, draws=3) for given in (x, x[:, None])]
+    assert np.array_equal(*(one.log_likelihood["events"].values for one in found))
 
 
 @pytest.mark.parametrize("k", [1, 2])

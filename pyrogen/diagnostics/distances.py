@@ -13,6 +13,7 @@ from pyrogen.checks import COUNT, POSITIVE, SEED, array, check_memory, door, sho
 from pyrogen.events import EventsLike
 from pyrogen.events.containers import check_same_order, table_of
 from pyrogen.events.doors import EVENTS
+from pyrogen.events.validation import as_rows
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 
 Array = NDArray[np.float64]
@@ -143,7 +144,8 @@ def event_table(name: str, events: EventsLike, posterior: Posterior | None = Non
         raise ValueError(f"{name} has weights, which would not be counted; give unweighted events")
     if posterior is not None:
         table = table_of(posterior.predictor.in_order(table), name)
-    values = np.asarray(table.values, dtype=np.float64)
+    features = None if posterior is None else posterior.model.features
+    values = np.asarray(as_rows(table.values, features), dtype=np.float64)
     if values.ndim != 2 or len(values) == 0 or not np.isfinite(values).all():
         raise ValueError(f"{name} has shape {list(values.shape)}; it must be finite numbers [N, d] with N > 0")
     return values

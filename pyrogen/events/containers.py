@@ -5,8 +5,9 @@ Containers are known by what their class has, so no other package is imported.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -318,8 +319,19 @@ def _plain(values: Any, what: str, name: Any = None) -> np.ndarray:
             _refuse_masked(array, what, name)
         array = np.asarray(array)
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"{what}{label} must be real numbers; got {array.dtype}")
+        raise TypeError(f"{what}{label} must be real numbers; got {_told(values, array)}")
     return array
+
+
+def _told(values: Any, array: np.ndarray) -> str:
+    """What was given in place of numbers, and what to do with it."""
+    if array.ndim:
+        return str(array.dtype)
+    if isinstance(values, (str, os.PathLike)):
+        return f"{os.fspath(values)!r}. Read a file first: pg.events.read(path)"
+    if isinstance(values, Iterator):
+        return f"a {type(values).__name__}. Put the parts of a stream together: EventSample.concatenate(parts)"
+    return f"an object of the class {type(values).__name__}"
 
 
 def _holds(values: Any, kind: type) -> bool:

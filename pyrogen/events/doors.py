@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from ..checks import instance
+from .containers import table_of
 from .sample import EventSample
 from .validation import check_events
 
 
 def _events(name: str, value: Any) -> Any:
-    """Events ``[N, d]`` of any kind; what was given is returned."""
+    """Events ``[N, d]`` of any kind; what was given is returned.
+
+    ``[N]`` passes too, and one row or number for conditions: whether they fit, what knows the number of columns says.
+    """
     if not isinstance(value, EventSample):
-        check_events(value, what=name)
+        numbers = table_of(value, name).values
+        check_events(numbers.reshape(-1, 1) if numbers.ndim < 2 else value, what=name)
     return value
 
 

@@ -27,6 +27,7 @@ from pyrogen.inference.run.data import (
     ManySamples,
     TrainingData,
     check_samples,
+    in_one_order,
     prepare,
     prepare_many,
     prepare_together,
@@ -173,7 +174,8 @@ class Backend(ABC):
         Args:
             model: the Bayesian flow; it is copied. Preprocessing constants that are not yet set are fitted to all
                 samples together. Every sample starts from an initialisation of its own.
-            samples: R samples of events, ``[R, N, d]`` or a sequence of ``[N, d]``.
+            samples: R samples of events, ``[R, N, d]`` or a sequence of ``[N, d]``. Columns with names are put into the
+                order of the first sample.
 
         Returns:
             R posteriors, as from :meth:`fit`; the ``gradients`` and ``seconds`` of a batch are those of the whole run,
@@ -188,6 +190,7 @@ class Backend(ABC):
         """
         self._check_run()
         check_samples(model, samples)
+        samples = in_one_order(samples)
         try:
             with terminable(), self._only_run() as run:
                 try:

@@ -16,6 +16,7 @@ from pyrogen.bayes.model import BayesianFlow
 from pyrogen.bayes.scales import input_dtype
 from pyrogen.events import EventsLike, check_weights
 from pyrogen.events.containers import numbers_of, table_of
+from pyrogen.events.sample import as_sample
 from pyrogen.flows import CouplingFlow
 from pyrogen.inference.problems import report
 from pyrogen.inference.run.existence import obstacles
@@ -181,6 +182,34 @@ def check_samples(model: BayesianFlow, samples: Any) -> None:
         raise ValueError("samples must be several samples of events: a sequence of [N, d], or an array [R, N, d]")
     if model.context:
         raise ValueError("fit_many takes no conditions; fit a conditional flow to one sample after another")
+
+
+def in_one_order(samples: Any) -> Any:
+    """Samples with their columns in the order of the first one, where they have names.
+
+    Raises:
+        ValueError: a sample with other names or units, by its number.
+    """
+    if isinstance(samples, Tensor | np.ndarray):
+        return samples
+    first, ordered = table_of(samples[0]), []
+    names = named_columns(first)
+    for r, sample in enumerate(samples):
+        table = table_of(sample)
+        own = named_columns(table)
+        if names is None or own is None or own == names:
+            ordered.append(sample)
+        elif sorted(own) == sorted(names):
+            ordered.append(as_sample(sample).select(names))
+        else:
+            raise ValueError(f"sample {r} has the columns {', '.join(own)}, and sample 0 has {', '.join(names)}")
+        units = dict(zip(own or (), table.units or (), strict=False))
+        for name, unit in zip(names or (), first.units or (), strict=False):
+            if unit and units.get(name) not in (None, "", unit):
+                raise ValueError(
+                    f"column {name} is in {units[name]} in sample {r}, and in {unit} in sample 0; convert it"
+                )
+    return ordered
 
 
 def why_apart(samples: Any) -> str | None:
