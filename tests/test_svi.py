@@ -219,7 +219,7 @@ def test_conditional_flow():
     means = posterior.sample(1000, context=at).reshape(2, 500).mean(1)
     assert means.numpy() == pytest.approx([-1.6, 1.6], abs=0.15)
     assert posterior.density(events[:5], 5, context=context[:5]).mean.shape == (5,)
-    with pytest.raises(ValueError, match="conditional on 1 numbers per event"):
+    with pytest.raises(ValueError, match="conditional on 1 number per event"):
         posterior.sample(10)
     with pytest.raises(ValueError, match="context has 2 rows for 5 events"):
         posterior.log_prob(events[:5], context=at[:2])

@@ -95,7 +95,8 @@ def checked_context(
     if expected == 0 and context is not None:
         raise ValueError("context was given, but the flow has no conditions; build it with context=k")
     if expected and context is None:
-        raise ValueError(f"the flow is conditional on {expected} numbers per event; give context=[{n}, {expected}]")
+        many = "numbers" if expected > 1 else "number"
+        raise ValueError(f"the flow is conditional on {expected} {many} per event; give context=[{n}, {expected}]")
     if context is None:
         return None
     values = context if isinstance(context, Tensor) else numbers_of(context, "context", labels)

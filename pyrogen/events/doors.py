@@ -13,11 +13,11 @@ from .validation import check_events
 def _events(name: str, value: Any) -> Any:
     """Events ``[N, d]`` of any kind; what was given is returned.
 
-    ``[N]`` passes too, and one row or number for conditions: whether they fit, what knows the number of columns says.
+    ``[N]`` passes too, and one row of conditions: whether they fit, what knows the number of columns says.
     """
     if not isinstance(value, EventSample):
         numbers = table_of(value, name).values
-        check_events(numbers.reshape(-1, 1) if numbers.ndim < 2 else value, what=name)
+        check_events(numbers[:, None] if numbers.ndim == 1 else value, what=name)
     return value
 
 
