@@ -228,7 +228,7 @@ def test_a_state_that_is_not_known_needs_a_name(posterior, tmp_path):
         fingerprint(lambda s, loop=loop: s)
     with pytest.raises(ValueError, match="finish_name is 3"):
         run(posterior, path, finish=counter, finish_name=3)
-    with pytest.raises(ValueError, match="finish is 'all'"):
+    with pytest.raises(TypeError, match="finish is 'all'"):
         run(posterior, path, finish="all")
     assert os.listdir(tmp_path) == []
     with pytest.raises(TypeError, match="finish gave a NoneType; it must give an EventSample"):
