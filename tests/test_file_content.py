@@ -180,6 +180,17 @@ def test_the_labels_of_a_file_count(kind, written, tmp_path):
                 pytest.fail(f"{name}, {value}: {FILES[kind][1](path)}")
 
 
+def test_no_attribute_has_a_variable_length(kind, written, tmp_path):
+    """These lie in a heap of the file, and where it is damaged HDF5 can read them without an end."""
+    path = tmp_path / "a.h5"
+    shutil.copy(written / f"{kind}.h5", path)
+    with h5py.File(path, "r+") as file:
+        assert not any(file.attrs.get_id(name).dtype.hasobject for name in file.attrs)
+        file.attrs["more"] = "text"
+    with pytest.raises(pg.FileFormatError, match=r"a\.h5 .*its attribute 'more' has a variable length"):
+        FILES[kind][1](path)
+
+
 def test_curves_of_a_checkpoint_are_arrays(tmp_path):
     """As JSON those of a long run took seconds to write; their numbers stay as they are."""
     rng = np.random.default_rng(0)

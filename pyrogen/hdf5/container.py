@@ -200,8 +200,13 @@ def _label(file: h5py.File, kind: Kind) -> None:
 
 def kind_of(file: h5py.File) -> str | None:
     """What kind of pyrogen file this is; None for a foreign one."""
-    found = file.attrs.get("pyrogen_kind")
-    return found.decode() if isinstance(found, bytes) else None if found is None else str(found)
+    return text_of(file, "pyrogen_kind") if "pyrogen_kind" in file.attrs else None
+
+
+def text_of(file: h5py.File, attribute: str) -> str:
+    """An attribute that is a text: of fixed length, or in files of earlier versions of any."""
+    found = file.attrs[attribute]
+    return found.decode() if isinstance(found, bytes) else str(found)
 
 
 def is_labelled(file: h5py.File) -> bool:

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from ..files import FileFormatError
-from .structure import objects
+from .structure import check_length, objects
 
 DIGEST = "pyrogen_digest"
 _ROWS = "rows_per_block"
@@ -39,6 +39,7 @@ def content_digest(file: h5py.File, apart: Collection[str] = ()) -> str:
         add(type(item).__name__.encode(), name.encode())
         for key in sorted(item.attrs):
             if (name, key) != ("/", DIGEST):
+                check_length(item, key)
                 add(b"attribute", key.encode(), *_pieces(item.attrs[key]))
         if isinstance(item, h5py.Dataset):
             if name.lstrip("/") in apart:

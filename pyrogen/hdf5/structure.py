@@ -42,6 +42,10 @@ def check_datasets(file: h5py.File, datasets: list[h5py.Dataset]) -> None:
     size, stored, logical = file.id.get_filesize(), 0, 0
     for dataset in datasets:
         check_inside(dataset)
+        if dataset.dtype.hasobject:  # of a variable length: HDF5 can read a damaged one without an end
+            raise FileFormatError(
+                f"{file.filename}: dataset {dataset.name} holds no numbers; pyrogen reads no other data"
+            )
         takes, own = dataset.id.get_storage_size(), math.prod(dataset.shape or ()) * dataset.dtype.itemsize
         stored, logical = stored + takes, logical + own
         _check_written(dataset, own)
@@ -60,6 +64,15 @@ def check_datasets(file: h5py.File, datasets: list[h5py.Dataset]) -> None:
         raise FileFormatError(
             f"{file.filename} has {size:,} bytes, but declares arrays of {logical:,} bytes; more than "
             f"{LARGEST_RATIO} times the size of the file is not read, because it could fill the memory"
+        )
+
+
+def check_length(item: h5py.HLObject, attribute: str) -> None:
+    """Raise a FileFormatError where an attribute has a variable length: HDF5 can read a damaged one without an end."""
+    if item.attrs.get_id(attribute).dtype.hasobject:
+        raise FileFormatError(
+            f"{item.file.filename} is damaged, or was changed by another program: its attribute {attribute!r} has a "
+            "variable length, which no attribute of a pyrogen file has"
         )
 
 

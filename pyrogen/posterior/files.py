@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.files import FileFormatError, check_writable
 from pyrogen.flows import CouplingFlow
-from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_array, write_hdf5, write_json
+from pyrogen.hdf5 import Kind, open_hdf5, read_json, text_of, write_array, write_hdf5, write_json
 from pyrogen.posterior.description import check_description
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.probes import Probes
@@ -45,7 +45,7 @@ def write(
     def fill(file: h5py.File) -> None:
         write_json(file, "model", model.describe())
         write_json(file, "info", info.to_json())
-        file.attrs["family"] = weights.family
+        file.attrs["family"] = np.bytes_(weights.family)
         for name, array in weights.arrays.items():
             write_array(file, f"weights/{name}", array.cpu().numpy())
         write_array(file, "initial_weights", model.initial_theta.cpu().numpy())
@@ -75,7 +75,7 @@ def read(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Content
                 _check(bool(buffer.isfinite().all()), f"flow_buffers/{name} holds NaN or infinite numbers")
             model = BayesianFlow.from_description(description, initial, buffers, flow)
         with _entry(path, "weights"):
-            weights = make_weights(str(file.attrs["family"]), _arrays(file, "weights"))
+            weights = make_weights(text_of(file, "family"), _arrays(file, "weights"))
             weights.check(len(initial))
         with _entry(path, "probes"):
             probes = Probes.checked(_arrays(file, "probes"), model, weights)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.files import FileFormatError, naming_failed_write
-from pyrogen.hdf5 import Kind, open_hdf5, write_empty_hdf5
+from pyrogen.hdf5 import Kind, open_hdf5, text_of, write_empty_hdf5
 
 KIND = Kind("draws", version=2, sealed=2, apart=("draws",))  # whose digests stand in the checkpoint
 IN_MEMORY = 2**30
@@ -70,7 +70,7 @@ class DrawStore:
             self._create(path, shape, numbers, run)
         with open_hdf5(path, KIND) as file:
             dataset = file["draws"]
-            found = (dataset.shape, dataset.dtype, file.attrs["run"])
+            found = (dataset.shape, dataset.dtype, text_of(file, "run"))
             if found != (shape, numbers, run):
                 raise FileFormatError(
                     f"{path} holds draws {found[0]} of another run; this one needs {shape}. "
@@ -97,7 +97,7 @@ class DrawStore:
         """A run that begins replaces draws of its own that were not yet in a checkpoint, but nothing else."""
         try:
             with open_hdf5(path, KIND) as file:
-                own = file.attrs["run"] == run
+                own = text_of(file, "run") == run
         except FileFormatError:
             own = False
         if not own:
@@ -109,7 +109,7 @@ class DrawStore:
     @staticmethod
     def _create(path: Path, shape: tuple[int, int, int], numbers: np.dtype, run: str) -> None:
         def fill(file: h5py.File) -> None:
-            file.attrs["run"] = run
+            file.attrs["run"] = np.bytes_(run)
             plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             plan.set_layout(h5py.h5d.CONTIGUOUS)
             plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
