@@ -1,3 +1,5 @@
+import signal
+
 import matplotlib
 import pytest
 import torch
@@ -6,6 +8,10 @@ import pyrogen as pg
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)
+# A shell that runs the tests in the background lets them, and what they start, ignore Ctrl-C; they need it.
+for which in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(which) is signal.SIG_IGN:
+        signal.signal(which, signal.default_int_handler if which == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -83,16 +83,17 @@ def test_quick_toys(script, tmp_path):
         assert path.name == "run_checkpoint.h5" or str(path) in printed
 
 
-@pytest.mark.parametrize(
-    ("script", "backend"), [("wedge_svi", "hmc"), ("kicker_svi", "laplace"), ("ring_svi", "ensemble")]
-)
+@pytest.mark.parametrize("script", TOYS)
+@pytest.mark.parametrize("backend", ["hmc", "nuts", "sgld", "sghmc", "adam-mcmc", "ensemble", "laplace"])
 def test_another_backend_in_the_same_script(script, backend, tmp_path):
     printed = run(script, "--quick", "--backend", backend, "--out", tmp_path)
-    names = ("lines", "map", "marginals", "marginal_sigma") + (("training",) if backend == "hmc" else ())
+    names = ("lines", "map", "marginals", "marginal_sigma") + (
+        () if backend in ("ensemble", "laplace") else ("training",)
+    )
     for name in names:
         assert is_png(tmp_path / f"{name}.png")
     posterior = pg.load(tmp_path / "posterior.h5")
-    assert posterior.info.backend.lower() == backend
+    assert posterior.info.backend.lower() == backend.replace("-", "")
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["settings"]["backend"] == backend
     assert summary["settings"]["events"] == posterior.info.training_events == 300

@@ -29,17 +29,6 @@ BACKENDS = {
 EVENTS = torch.randn(60, 2, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(autouse=True)
-def _default_handlers():
-    """Those of a terminal, also where the tests run in the background of a shell, which lets them ignore Ctrl-C."""
-    before = {which: signal.getsignal(which) for which in stopping.ENDING}
-    for which in stopping.ENDING:
-        signal.signal(which, signal.default_int_handler if which == signal.SIGINT else signal.SIG_DFL)
-    yield
-    for which, handler in before.items():
-        signal.signal(which, handler)
-
-
 def model():
     return pg.BayesianFlow(pg.CouplingFlow(2, blocks=1, hidden=(4,)))
 
