@@ -139,6 +139,8 @@ def what_is_wrong_with(error, name, call):
 
 @pytest.mark.parametrize("call", [call for call in CALLS if not is_training(call)])
 def test_the_call_of_the_table_works(call, tmp_path, monkeypatch):
+    if call == "events.drell_yan":
+        pytest.importorskip("pythia8mc", reason='needs pip install "pyrogen[pythia]"')
     monkeypatch.chdir(tmp_path)
     function, given = CALLS[call]()
     result = function(**given)

@@ -208,6 +208,15 @@ def test_a_function_is_the_same_in_the_next_process():
     assert there.stdout.strip() == here["found"]
 
 
+def test_functions_of_the_package_are_known_with_their_doors():
+    """What checks the arguments encloses a signature, which is that of the function itself."""
+    imports = "from pyrogen import events\nfrom pyrogen.posterior.fingerprint import fingerprint"
+    code = f"{imports}\nprint(fingerprint(events.four_vectors))"
+    there = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert there.stdout.strip() == fingerprint(pg.events.four_vectors)
+    assert fingerprint(pg.events.four_vectors) != fingerprint(pg.events.lepton_pair)
+
+
 class Counter:
     def __init__(self):
         self.calls = 0

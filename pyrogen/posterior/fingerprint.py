@@ -8,6 +8,7 @@ import enum
 import functools
 import hashlib
 import importlib
+import inspect
 import platform
 import re
 import sys
@@ -119,6 +120,8 @@ class _Teller:
             members = {name: member for name, member in vars(value).items() if name not in _NOT_MINE}
             members = {name: member for name, member in members.items() if not _is_machinery(name)}
             return value.__qualname__, self._all((value.__bases__, members), where)
+        if isinstance(value, inspect.Signature):  # defaults count where the function itself is told
+            return tuple((parameter.name, str(parameter.kind)) for parameter in value.parameters.values())
         if isinstance(value, enum.Enum):
             return self.tell(type(value), where), value.name
         if isinstance(value, PurePath):
