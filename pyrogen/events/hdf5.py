@@ -120,10 +120,13 @@ class Hdf5(Format, suffixes=(".h5", ".hdf5")):
         return _Writer(temporary, first, options.layout or "columns")
 
     def resume(self, options: _Writing) -> Continuation:
-        layout = _layout_of(self.path)
-        require(options.layout in (None, layout), "layout", options.layout, f"that of {self.path}, {layout!r}")
-        first = next(self.parts(1, None, _Reading()))
-        return Continuation(first, lambda temporary: _Writer(temporary, first, layout, self))
+        with open_hdf5(self.path, KIND) as file:
+            layout = "rows" if _TABLE in file else "columns"
+            require(options.layout in (None, layout), "layout", options.layout, f"that of {self.path}, {layout!r}")
+            # Early files have no digests, and are written anew.
+            grows = version_of(file) == KIND.version
+            first = next(_slices(self.path, 1, None, *_own(file, self.path)))
+        return Continuation(first, lambda temporary: _Writer(temporary, first, layout, self, grows))
 
 
 def _slices(path: Path, chunk: int, columns: tuple[str, ...] | None, n: int, content: Content) -> Iterator[EventSample]:
@@ -133,12 +136,6 @@ def _slices(path: Path, chunk: int, columns: tuple[str, ...] | None, n: int, con
 
 
 # --- pyrogen's own ------------------------------------------------------------------------------------------
-
-
-def _layout_of(path: Path) -> str:
-    """The layout of a file of pyrogen's."""
-    with open_hdf5(path, KIND) as file:
-        return "rows" if _TABLE in file else "columns"
 
 
 def _own(file: h5py.File, path: Path) -> tuple[int, Content]:
@@ -166,16 +163,19 @@ class _Writer(PartWriter):
         first: a sample like those to come; its provenance is kept.
         layout: ``"columns"`` or ``"rows"``.
         old: a file whose events come first.
+        grows: whether events can be added to a copy of it as it is.
 
     Raises:
         ValueError: column names that rows can't have.
         OSError: the disk is full or read-only.
     """
 
-    def __init__(self, temporary: Path, first: EventSample, layout: str, old: Hdf5 | None = None) -> None:
+    def __init__(
+        self, temporary: Path, first: EventSample, layout: str, old: Hdf5 | None = None, grows: bool = False
+    ) -> None:
         self._rows = layout == "rows"
         self._stack = contextlib.ExitStack()
-        copied = old is not None and _can_grow(old.path)
+        copied = old is not None and grows
         if old is not None and copied:
             shutil.copyfile(old.path, temporary)
         opened = growing_hdf5(temporary) if copied else growing_hdf5(temporary, KIND)
@@ -279,9 +279,3 @@ class _Writer(PartWriter):
         for name, column in columns.items():
             records[name] = column
         return {_TABLE: records}
-
-
-def _can_grow(path: Path) -> bool:
-    """Whether events can be added to a file as it is; early files have no digests, and are written anew."""
-    with open_hdf5(path, KIND) as file:
-        return version_of(file) == KIND.version
