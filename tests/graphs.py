@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pyrogen.inference.run import launch
+from pyrogen import launch
 from pyrogen.inference.vi import batched, guided, objective
 
 
@@ -41,7 +41,7 @@ class TapedGraph(launch._Graph):
 
     replays = 0
 
-    def __init__(self, function, given, device):
+    def __init__(self, function, given, device, generators=()):
         self._given = given
         with torch.random.fork_rng(), Tape() as self.tape:
             self._found = function(*given)

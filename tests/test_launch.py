@@ -9,7 +9,7 @@ from graphs import taped  # noqa: F401
 from torch import nn
 
 import pyrogen as pg
-from pyrogen.inference.run.launch import ON_CPU, ONE_LAUNCH, Launch
+from pyrogen.launch import ON_CPU, ONE_LAUNCH, Launch
 
 EVENTS = torch.rand(200, 2, generator=torch.Generator().manual_seed(3))
 FLOW = pg.CouplingFlow(2, 2, (8,))
@@ -69,6 +69,7 @@ def test_a_replayed_run_has_the_bits_of_the_run(name, taped):  # noqa: F811
     plain, fast = both(lambda: backend.fit(pg.BayesianFlow(FLOW), EVENTS))
     assert fast.info.launch == ONE_LAUNCH, fast.info.launch
     assert taped.replays > 5 and "switched off" in plain.info.launch
+    assert fast.info.gradients == pytest.approx(plain.info.gradients)
     for key, value in arrays(plain).items():
         assert torch.equal(arrays(fast)[key], value)
     for key, curve in plain.history.items():
@@ -127,7 +128,7 @@ def test_a_step_that_reads_a_number_runs_as_it_is(taped):  # noqa: F811
 
 
 def test_random_numbers_of_the_host_are_not_frozen(taped, monkeypatch):  # noqa: F811
-    from pyrogen.inference.run import launch as module
+    from pyrogen import launch as module
 
     monkeypatch.undo()
     monkeypatch.setattr(module, "_graphs_on", lambda device: True)

@@ -130,7 +130,20 @@ class SamplingRun:
 
     def advance(self, state: State, step: int, warmup_steps: int) -> dict[str, Tensor]:
         """One step of the kernel, as :meth:`~pyrogen.inference.mcmc.contract.Kernel.advance`."""
-        return self.kernel.advance(self.target, state, step, warmup_steps, self.generator)
+        kernel, target = self.kernel, self.target
+        phase = kernel.phase(step, warmup_steps)
+        if phase is None or not target.records:
+            return kernel.advance(target, state, step, warmup_steps, self.generator)
+        names = tuple(sorted(state))
+
+        def whole(*values: Tensor) -> tuple[Tensor, ...]:
+            own = dict(zip(names, values, strict=True))
+            told = kernel.advance(target, own, step, warmup_steps, self.generator)
+            return tuple(own[name] for name in names) + tuple(told[name] for name in kernel.statistics)
+
+        found = target.launch(f"{phase} {names}", whole, self.generator, *(state[name] for name in names))
+        state.update(zip(names, found, strict=False))
+        return dict(zip(kernel.statistics, found[len(names) :], strict=True))
 
     def _check(self, state: State) -> None:
         bad = ~(state["potential"].isfinite() & state["position"].isfinite().all(1))
@@ -278,7 +291,7 @@ class SamplingRun:
             chains=len(draws),
             gradients=self.potential.gradients,
             seconds=self.seconds,
-            launch=self.potential.launch.told,
+            launch=self.target.told,
             batching=self.potential.obstacle or "one gradient for all chains",
             findings=findings,
         )

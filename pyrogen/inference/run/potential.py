@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
 from pyrogen.inference.run.data import TrainingData
-from pyrogen.inference.run.launch import Launch
+from pyrogen.launch import Launch
 from pyrogen.seeds import seeded
 
 EVENTS_TIMES_CHAINS = 1 << 15  # evaluated at once: what bounds the memory of a gradient
@@ -178,6 +178,8 @@ class Whitened:
 
     def __init__(self, potential: Potential, location: Tensor, scale: Tensor) -> None:
         self.potential, self.location, self.scale = potential, location, scale
+        self._launches: dict[str, Launch] = {}
+        self._costs: dict[str, float] = {}
 
     @property
     def size(self) -> int:
@@ -203,3 +205,42 @@ class Whitened:
     def batches(self, chains: int, batch_size: int, generator: torch.Generator) -> Tensor:
         """As :meth:`Potential.batches`."""
         return self.potential.batches(chains, batch_size, generator)
+
+    def launch(
+        self, name: str, function: Callable[..., tuple[Tensor, ...]], generator: torch.Generator, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        """A step in one launch, where the device has such (:class:`~pyrogen.launch.Launch`); gradients are counted.
+
+        Args:
+            name: of the step. Steps of one name are the same function of their inputs.
+            function: of tensors to a tuple of tensors, which changes nothing in place.
+            generator: what it draws random numbers from.
+            *inputs: tensors.
+        """
+        if name not in self._launches:
+
+            def counted(*values: Tensor) -> tuple[Tensor, ...]:
+                before = self.potential.gradients
+                found = function(*values)
+                self._costs[name] = self.potential.gradients - before
+                return found
+
+            self._launches[name] = Launch(counted, self.scale.device, generators=[generator])
+        launch = self._launches[name]
+        if not launch.recorded:
+            return function(*inputs)
+        before = self.potential.gradients
+        found = tuple(value.clone() for value in launch(*inputs))
+        self.potential.gradients = before + self._costs[name]
+        return found
+
+    @property
+    def records(self) -> bool:
+        """Whether steps are recorded, as far as is known."""
+        return self.potential.launch.recorded
+
+    @property
+    def told(self) -> str:
+        """How steps run, and why."""
+        launches = [self.potential.launch, *self._launches.values()]
+        return next((launch.told for launch in launches if not launch.recorded), launches[0].told)
