@@ -37,7 +37,8 @@ from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, load, s
 from pyrogen.signals import uninterrupted
 
 if TYPE_CHECKING:  # what is imported when it is first used, see __getattr__
-    from pyrogen import diagnostics, plotting
+    from pyrogen import diagnostics
+    from pyrogen import plotting as plotting
     from pyrogen.diagnostics import to_inference_data
 
 __version__ = "0.1.0"
