@@ -1,4 +1,4 @@
-"""The training loop under an objective that it does not know, and with steps that are run by somebody else."""
+"""The training loop under an objective that it does not know, and what it gives every step."""
 
 import numpy as np
 import pyro
@@ -77,24 +77,25 @@ def test_its_killed_run_ends_with_the_same_bits(tmp_path, monkeypatch):
     )
 
 
-def test_steps_can_be_run_by_somebody_else():
-    """A graph or a compiled step sees batches and rates as arguments and gives tensors back: the same bits."""
+def test_steps_see_their_batches_and_rates(monkeypatch):
+    """Every event is in one batch of an epoch; rates rise and fall; widths move from where they are told to."""
     settings = pg.SVI(epochs=3, batch_size=30, lr_warmup=0.2, widths_after=0.5, progress=False)
     model, data = settings.checked(pg.BayesianFlow(pg.CouplingFlow(2, 2, (8,))), EVENTS)
-    calls, ends = [], []
-    for other in (False, True):
-        with untouched(), pyro.get_param_store().scope():
-            objective = GuideObjective(settings, model, data)
+    calls = []
+    with untouched(), pyro.get_param_store().scope():
+        objective = GuideObjective(settings, model, data)
+        step = objective.step
 
-            def advance(rows, rates, local, objective=objective):
-                calls.append((tuple(rows.shape), rates, local))
-                return objective.step(rows, rates, local)
+        def noted(rows, rates, local):
+            calls.append((rows, rates.tolist(), local))
+            return step(rows, rates, local)
 
-            training = Training(settings, objective, {}, "SVI", advance if other else None)
-            training.run()
-            ends.append(objective.weights(0).arrays)
-    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ("loc", "scale"))
-    assert len(calls) == 9 and {shape for shape, _, _ in calls} == {(1, 30)}
+        monkeypatch.setattr(objective, "step", noted)
+        Training(settings, objective, {}, "SVI").run()
+    assert len(calls) == 9 and {tuple(rows.shape) for rows, _, _ in calls} == {(1, 30)}
+    for epoch in range(3):
+        rows = torch.cat([rows[0] for rows, _, _ in calls[3 * epoch : 3 * epoch + 3]])
+        assert sorted(rows.tolist()) == list(range(90))
     assert [local for _, _, local in calls] == [False] * 4 + [True] * 5  # widths move in the second half
     assert [rates[1] > 0 for _, rates, _ in calls] == [False] * 4 + [True] * 5
     assert np.argmax([rates[0] for _, rates, _ in calls]) in (1, 2)
@@ -109,7 +110,7 @@ def test_each_network_of_a_batch_has_its_own_gradient_and_step():
     moments = [value.clone() for value in objective.optimizer.state[theta].values() if value.ndim]
     objective.event_weights[1] = torch.nan
     rows = torch.arange(90).expand(4, -1)
-    step, whole = objective.step(rows, (0.1, 0.1), False), other.step(rows, (0.1, 0.1), False)
+    step, whole = (each.step(rows, torch.tensor([0.1, 0.1]).double(), False) for each in (objective, other))
     assert step.finite.tolist() == [True, False, True, True] and whole.finite.all()
     assert torch.equal(theta[1], before[1])
     assert all(

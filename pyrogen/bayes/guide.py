@@ -8,12 +8,14 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal as PyroAutoNormal
 from pyro.infer.autoguide import init_to_feasible, init_to_value
+from pyro.infer.util import check_fully_reparametrized, is_validation_enabled
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, kl_divergence
 
 from pyrogen.bayes.distribution import FlowDistribution
 from pyrogen.bayes.model import THETA, BayesianFlow
@@ -114,18 +116,46 @@ class ELBO(TraceMeanField_ELBO):
         return super()._get_trace(LocalReparameterization(record)(model), record(guide), args, kwargs)
 
     def _differentiable_loss_particle(self, model_trace: Any, guide_trace: Any) -> tuple[float, Tensor]:
-        loss, surrogate = super()._differentiable_loss_particle(model_trace, guide_trace)
-        observed = [
-            site["log_prob_sum"]
-            for site in model_trace.nodes.values()
-            if site["type"] == "sample" and site["is_observed"]
-        ]
-        negative_log_likelihood = -sum(observed)
-        self._particles.append((negative_log_likelihood.detach(), (surrogate - negative_log_likelihood).detach()))  # type: ignore[union-attr]
-        if self.kl_weight != 1:
-            surrogate = negative_log_likelihood + self.kl_weight * (surrogate - negative_log_likelihood)
-            loss = float(surrogate.detach())
-        return loss, surrogate
+        surrogate = self._surrogate(model_trace, guide_trace)
+        return float(surrogate.detach()), surrogate
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss; nothing in it waits for a card."""
+        traces = self._get_traces(model, guide, args, kwargs)
+        return torch.stack([self._surrogate(*its) for its in traces]).sum() / self.num_particles
+
+    def _surrogate(self, model_trace: Any, guide_trace: Any) -> Tensor:
+        """The loss of one particle."""
+        negative_log_likelihood: Any = 0.0
+        kl: Any = 0.0
+        for name, site in model_trace.nodes.items():
+            if site["type"] != "sample":
+                continue
+            if site["is_observed"]:
+                negative_log_likelihood = negative_log_likelihood - site["log_prob_sum"]
+            else:
+                kl = kl + _kl(guide_trace.nodes[name], site)
+        for name, site in guide_trace.nodes.items():
+            if site["type"] == "sample" and name not in model_trace.nodes:  # an auxiliary site
+                _check_reparametrized(site)
+                kl = kl + site["score_parts"].entropy_term.sum()
+        self._particles.append(tuple(torch.as_tensor(part).detach() for part in (negative_log_likelihood, kl)))  # type: ignore[arg-type]
+        return negative_log_likelihood + self.kl_weight * kl
+
+
+def _kl(guide_site: Any, model_site: Any) -> Tensor:
+    """The KL of a site of the guide to that of the model: in closed form where there is one, else of the draw."""
+    _check_reparametrized(guide_site)
+    try:
+        kl = kl_divergence(guide_site["fn"], model_site["fn"])
+    except NotImplementedError:
+        return guide_site["score_parts"].entropy_term.sum() - model_site["log_prob_sum"]
+    return scale_and_mask(kl, scale=guide_site["scale"], mask=guide_site["mask"]).sum()
+
+
+def _check_reparametrized(site: Any) -> None:
+    if is_validation_enabled():
+        check_fully_reparametrized(site)
 
 
 class RecordPosterior(Messenger):

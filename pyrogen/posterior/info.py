@@ -54,6 +54,7 @@ class RunInfo:
         local_reparameterization: whether activations were drawn per event; None outside of variational inference.
         local_reparameterization_reason: why it was used or not.
         batching: whether one gradient served all chains, or why it did not.
+        launch: whether a step was one launch on a card, or why it ran operation by operation.
         chains: number of chains.
         epochs_done: passes over the events.
         kept_epoch: the epoch that the result is from.
@@ -84,6 +85,7 @@ class RunInfo:
     local_reparameterization: bool | None = None
     local_reparameterization_reason: str | None = None
     batching: str | None = None
+    launch: str | None = None
     chains: int | None = None
     epochs_done: int | None = None
     kept_epoch: int | None = None

@@ -278,6 +278,7 @@ class SamplingRun:
             chains=len(draws),
             gradients=self.potential.gradients,
             seconds=self.seconds,
+            launch=self.potential.launch.told,
             batching=self.potential.obstacle or "one gradient for all chains",
             findings=findings,
         )

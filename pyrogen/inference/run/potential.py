@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
 from pyrogen.inference.run.data import TrainingData
+from pyrogen.inference.run.launch import Launch
 from pyrogen.seeds import seeded
 
 EVENTS_TIMES_CHAINS = 1 << 15  # evaluated at once: what bounds the memory of a gradient
@@ -46,6 +47,8 @@ class Potential:
         self._negative_log_likelihoods = self._batch
         if compile:
             self._negative_log_likelihoods = torch.compile(self._batch)  # type: ignore[assignment]
+        #: What a gradient is run by; on a card in one launch.
+        self.launch = Launch(self._value_and_gradient, self.events.device)
         self.gradients = 0.0  #: gradient evaluations so far, in units of the whole sample for every chain
 
     def _obstacle(self) -> str | None:
@@ -105,10 +108,15 @@ class Potential:
             rows: indices ``[C, M]`` of the events of each chain's mini-batch, whose log-likelihood is scaled to the
                 whole sample; None: all events, in chunks whose memory is bounded.
         """
+        self.gradients += 1.0 if rows is None else 1 / (self.size / rows.shape[-1])
+        value, gradient = self.launch(theta, rows)
+        # The next launch writes over its own results.
+        return (value.clone(), gradient.clone()) if self.launch.recorded else (value, gradient)
+
+    def _value_and_gradient(self, theta: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         value = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
         gradient = torch.zeros_like(theta)
         parts, scale = self._parts(len(theta), rows)
-        self.gradients += 1 / scale
         for part in parts:
             leaf = theta.detach().requires_grad_()
             negative = self._negative_log_likelihoods(leaf, *self._rows(part, len(theta)))

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pyrogen.inference.run.stopping import load_optimizers
-from pyrogen.inference.vi.objective import Objective
+from pyrogen.inference.vi.objective import Objective, along, make_adam
 from pyrogen.inference.vi.settings import SVISettings
 
 
@@ -35,8 +34,7 @@ class Batched(Objective):
         ]
         self.parameters = groups[0] | groups[1]
         self.networks = len(next(iter(self.parameters.values())))
-        load_optimizers()
-        self.optimizer = torch.optim.Adam([{"params": list(its.values())} for its in groups], betas=settings.betas)
+        self.optimizer = make_adam([list(its.values()) for its in groups], settings.betas)
         self._best: dict[str, Tensor] = {}
 
     def clip(self) -> Tensor:
@@ -44,22 +42,8 @@ class Batched(Objective):
         norm = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
         factor = ((self.settings.clip or math.inf) / (norm + 1e-6)).clamp(max=1)
         for gradient in gradients:
-            gradient.mul_(_along(factor, gradient))
+            gradient.mul_(along(factor, gradient))
         return norm
-
-    def take(self, finite: Tensor) -> None:
-        kept = []
-        if not finite.all():
-            for parameter in self.parameters.values():
-                if parameter.grad is not None:
-                    parameter.grad[~finite] = 0.0
-            states = [values for state in self.optimizer.state.values() for values in state.values()]
-            tensors = [*self.parameters.values(), *(values for values in states if values.ndim > 0)]
-            kept = [(tensor, tensor.detach()[~finite].clone()) for tensor in tensors]
-        self.optimizer.step()
-        with torch.no_grad():
-            for tensor, rows in kept:
-                tensor[~finite] = rows
 
     def validation_nll(self, local: bool) -> Tensor:
         return torch.full((self.networks,), math.nan, dtype=torch.float64)
@@ -69,8 +53,7 @@ class Batched(Objective):
         now = {name: parameter.detach() for name, parameter in self.parameters.items()}
         before = self._best or now
         self._best = {
-            name: torch.where(_along(better.to(value.device), value), value, before[name])
-            for name, value in now.items()
+            name: torch.where(along(better.to(value.device), value), value, before[name]) for name, value in now.items()
         }
 
     @torch.no_grad()
@@ -88,8 +71,3 @@ class Batched(Objective):
             parameter.copy_(tensors[name])
             if f"best.{name}" in tensors:
                 self._best[name] = tensors[f"best.{name}"].to(parameter)
-
-
-def _along(rows: Tensor, like: Tensor) -> Tensor:
-    """One number per network ``[R]`` in the shape ``[R, 1, ...]`` that goes with parameters ``[R, ...]``."""
-    return rows.reshape(-1, *[1] * (like.ndim - 1))

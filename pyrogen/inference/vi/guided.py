@@ -16,8 +16,7 @@ from torch import Tensor
 from pyrogen.bayes.guide import ELBO, AutoNormal, start_at_initial_weights
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
 from pyrogen.inference.run.data import TrainingData
-from pyrogen.inference.run.stopping import load_optimizers
-from pyrogen.inference.vi.objective import Objective
+from pyrogen.inference.vi.objective import Objective, make_adam
 from pyrogen.inference.vi.settings import SVISettings
 from pyrogen.posterior.guides import start_at, weights_of
 from pyrogen.posterior.weights import WeightPosterior
@@ -66,8 +65,7 @@ class GuideObjective(Objective):
         for name, parameter in self.guide.named_parameters():
             (widths if "scale" in name or "cov" in name else means).append(parameter)
         self.parameters = [*means, *widths]
-        load_optimizers()
-        self.optimizer = torch.optim.Adam([{"params": means}, {"params": widths}], betas=settings.betas)
+        self.optimizer = make_adam([means, widths], settings.betas)
         self._best: dict[str, Tensor] = {}
 
     def _normalised(self, weights: Tensor) -> Tensor:
@@ -115,10 +113,6 @@ class GuideObjective(Objective):
 
     def clip(self) -> Tensor:
         return torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf).detach()[None]
-
-    def take(self, finite: Tensor) -> None:
-        if finite:
-            self.optimizer.step()
 
     @torch.no_grad()
     def validation_nll(self, local: bool) -> Tensor:

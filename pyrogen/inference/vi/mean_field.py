@@ -58,7 +58,7 @@ class ManyMeanFields(Batched):
         try:
             with untouched(self.data.events.device):
                 for local in {self.local, False}:
-                    rows = torch.zeros(self.networks, 2, dtype=torch.long)
+                    rows = torch.zeros(self.networks, 2, dtype=torch.long, device=self.mean.device)
                     self.losses(rows, local)[0].sum().backward()
         except Exception as error:  # whatever a foreign flow does that vmap refuses
             raise NotBatchedError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
@@ -78,7 +78,7 @@ class ManyMeanFields(Batched):
     def _log_prob(self, rows: Tensor, width: Tensor, local: bool) -> Tensor:
         """Log densities ``[R, M]`` of the events in ``rows [R, M]``, each row by its own network."""
         owner = torch.arange(self.networks, device=rows.device)[:, None]
-        events = self.data.events[owner, rows.to(self.data.events.device)]
+        events = self.data.events[owner, rows]
         if local:
             batched = torch.func.vmap(self.model.local_log_prob, randomness="different")
             return batched(self.mean, width, events)
@@ -91,7 +91,7 @@ class ManyMeanFields(Batched):
             return super().validation_nll(local)
         total = torch.zeros(self.networks, dtype=torch.float64, device=self.mean.device)
         for rows in self.validation.split(max(1, VALIDATED_AT_ONCE // self.networks), 1):
-            total -= self._log_prob(rows, F.softplus(self.free_width), local).sum(1).double()
+            total -= self._log_prob(rows.to(total.device), F.softplus(self.free_width), local).sum(1).double()
         return total / self.validation_events
 
     def weights(self, r: int) -> WeightPosterior:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from pyrogen.inference.run.stopping import load_optimizers
 from pyrogen.inference.vi.settings import SVISettings
 from pyrogen.posterior.weights import WeightPosterior
 
@@ -35,8 +36,8 @@ class Objective(ABC):
 
     A new one has its parameters in two groups of :attr:`optimizer` (means first, then widths) and implements the
     abstract methods; :class:`~pyrogen.inference.vi.training.Training` does the rest. Batches and learning rates come
-    as arguments and all that a step finds goes back as tensors, so that a step can be compiled or captured as a graph
-    by whoever gives ``Training(advance=...)`` another way to run it.
+    as arguments and all that a step finds goes back as tensors, so that a card can record a step as a graph. A loss
+    that branches on numbers, or draws random numbers on the CPU, cannot be recorded: its steps run as they are.
 
     Attributes:
         settings: the backend.
@@ -60,6 +61,11 @@ class Objective(ABC):
     optimizer: torch.optim.Optimizer
     local: bool
     local_reason: str
+
+    @property
+    def waits(self) -> bool:
+        """Whether to read a number means to wait for a card."""
+        return self.device.type != "cpu"
 
     @property
     def batch_size(self) -> int:
@@ -89,10 +95,6 @@ class Objective(ABC):
         """Clip the gradient of every network by its own norm; returns the norms ``[R]`` from before."""
 
     @abstractmethod
-    def take(self, finite: Tensor) -> None:
-        """A step of Adam for the networks whose loss and gradient are ``finite [R]``; the others stay as they are."""
-
-    @abstractmethod
     def validation_nll(self, local: bool) -> Tensor:
         """Negative log-likelihood per held-out event ``[R]``; NaN where none are held out."""
 
@@ -120,16 +122,54 @@ class Objective(ABC):
         """A context around every epoch."""
         return contextlib.nullcontext()
 
-    def step(self, rows: Tensor, rates: tuple[float, float], local: bool) -> Step:
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self._trained()[0].device
+
+    def changed(self) -> list[Tensor]:
+        """All tensors that a step changes in place: parameters, moments, and rates where these are tensors."""
+        rates = [group["lr"] for group in self.optimizer.param_groups if isinstance(group["lr"], Tensor)]
+        return [*self._trained(), *self._moments(), *rates]
+
+    def _trained(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _moments(self) -> list[Tensor]:
+        return [value for state in self.optimizer.state.values() for value in state.values()]
+
+    def take(self, finite: Tensor) -> None:
+        """A step of Adam for the networks whose loss and gradient are ``finite [R]``; the others stay as they are."""
+        if not self.waits:
+            if finite.all():
+                self.optimizer.step()
+            if finite.all() or not finite.any():
+                return
+        parameters = self._trained()
+        # Adam counts the steps of all networks of a batch together.
+        tensors = [each for each in [*parameters, *self._moments()] if each.ndim > 0 or self.networks == 1]
+        kept = [each.detach().clone() for each in tensors]
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = torch.where(along(finite, parameter), parameter.grad, 0.0)
+        self.optimizer.step()
+        with torch.no_grad():
+            for each, before in zip(tensors, kept, strict=True):
+                each.copy_(torch.where(along(finite, each), each, before))
+
+    def step(self, rows: Tensor, rates: Tensor, local: bool) -> Step:
         """One step of all networks.
 
         Args:
             rows: the batch of every network, ``[R, M]``.
-            rates: learning rates of means and widths.
+            rates: learning rates of means and widths, ``[2]``.
             local: draw activations per event.
         """
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        for i, group in enumerate(self.optimizer.param_groups):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].copy_(rates[i])
+            else:
+                group["lr"] = float(rates[i])
         self.optimizer.zero_grad(set_to_none=True)
         loss, nll, kl = self.losses(rows, local)
         loss.sum().backward()
@@ -153,3 +193,23 @@ class Objective(ABC):
             _, index, entry = name.split(".", 2)
             adam.setdefault(int(index), {})[entry] = value
         self.optimizer.load_state_dict({"state": adam, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+def along(rows: Tensor, like: Tensor) -> Tensor:
+    """One number per network ``[R]`` in the shape ``[R, 1, ...]`` that goes with tensors ``[R, ...]``."""
+    return rows.reshape([-1, *[1] * (like.ndim - 1)] if like.ndim else [])
+
+
+def make_adam(groups: Sequence[Sequence[Tensor]], betas: tuple[float, float]) -> torch.optim.Adam:
+    """Adam over groups of parameters; on a card one that can be recorded: all that it needs is there from the start."""
+    load_optimizers()
+    device = next(parameter.device for group in groups for parameter in group)
+    if device.type == "cpu":
+        return torch.optim.Adam([{"params": list(group)} for group in groups], betas=betas)
+    rates = [torch.zeros((), device=device) for _ in groups]
+    named = [{"params": list(group), "lr": rate} for group, rate in zip(groups, rates, strict=True)]
+    adam = torch.optim.Adam(named, lr=rates[0], betas=betas, capturable=True, fused=True)
+    for parameter in (parameter for group in groups for parameter in group):
+        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        adam.state[parameter] = {"step": torch.zeros((), device=device), **moments}
+    return adam

@@ -95,6 +95,7 @@ class SVI(SVISettings):
             epochs_done=epochs,
             kept_epoch=int(training.kept_epoch[r]),
             gradients=float(epochs * self.num_particles),
+            launch=training.steps.told,
             seconds=float(history["seconds"][-1]),
             **entries,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from pyrogen.inference.problems import TrainingDivergedError
 from pyrogen.inference.run.checkpoint import load_checkpoint, save_checkpoint
 from pyrogen.inference.run.curves import Curve
 from pyrogen.inference.run.stopping import SafePoints
-from pyrogen.inference.vi.objective import Objective, Step
+from pyrogen.inference.vi.objective import Objective
 from pyrogen.inference.vi.settings import SVISettings
+from pyrogen.inference.vi.steps import Steps, Told
 from pyrogen.posterior.info import History
 from pyrogen.progress import Bar, bar
 from pyrogen.schedules import learning_rate_factor
@@ -26,8 +27,6 @@ from pyrogen.seeds import stream
 CURVES = ("loss", "nll", "kl", "validation_nll", "learning_rate", "skipped_steps", "seconds")
 MOST_SKIPPED = 20  # steps in a row without a finite gradient, before the training is given up
 TOLD_EVERY = 20  # steps between two updates of what the progress bar says
-
-Advance = Callable[[Tensor, tuple[float, float], bool], Step]
 
 
 class Training:
@@ -38,7 +37,6 @@ class Training:
         objective: what is minimised, for R networks at once.
         identity: what makes the run this run, for its checkpoint.
         label: name of the progress bar.
-        advance: how a step is run; None: :meth:`Objective.step` as it is.
 
     Attributes:
         history: :data:`CURVES`, one row per epoch: ``[R]``, of ``seconds`` a number.
@@ -51,10 +49,8 @@ class Training:
         objective: Objective,
         identity: Mapping[str, Any],
         label: str,
-        advance: Advance | None = None,
     ) -> None:
         self.settings, self.objective, self.identity, self.label = settings, objective, identity, label
-        self.advance = advance or objective.step
         self.history = {name: Curve() for name in CURVES}
         self.best_loss = np.full(objective.networks, np.inf)
         self.best_epoch = np.zeros(objective.networks, dtype=int)
@@ -64,6 +60,7 @@ class Training:
         self.total = settings.epochs * objective.steps_per_epoch
         self.lr_warmup = round(settings.lr_warmup * self.total)
         self.widths_start = round(settings.widths_after * self.total)
+        self.steps = Steps(objective)
 
     def run(self) -> None:
         """Train from the beginning or the checkpoint to the end."""
@@ -77,7 +74,8 @@ class Training:
                     break
                 # Every epoch has random numbers of its own, so that a checkpoint needs none.
                 torch.manual_seed(stream(settings.seed, self.objective.first_stream + epoch))
-                with self.objective.in_epoch(first=epoch == first):
+                # Pyro's own checks read what a card has to be waited for.
+                with self.objective.in_epoch(first=epoch == first and not self.steps.recorded):
                     row = self._epoch(epoch, shown, safe_point)
                 row["seconds"] = time.monotonic() - started
                 for name in CURVES:
@@ -116,56 +114,52 @@ class Training:
         return {name: (rows if rows.ndim == 1 else rows[:, r])[:done] for name, rows in table.items()}
 
     def _epoch(self, epoch: int, shown: Bar[Any], safe_point: SafePoints) -> dict[str, Any]:
-        settings, objective, steps = self.settings, self.objective, self.objective.steps_per_epoch
-        order, batch = objective.shuffled(), objective.batch_size
-        sums = np.zeros((2, objective.networks))
-        skipped, in_a_row = np.zeros(objective.networks), np.zeros(objective.networks)
-        factor, local = 0.0, False
-        for i in range(steps):
-            number = epoch * steps + i
-            factor = learning_rate_factor(settings.schedule, number, self.total, self.lr_warmup)
-            moving = number >= self.widths_start
-            local = objective.local and moving
-            rates = settings.lr * factor, settings.lr_widths * factor if moving else 0.0
-            found = self.advance(order[:, i * batch : (i + 1) * batch], rates, local)
-            finite, parts = found.finite.cpu().numpy(), torch.stack([found.nll, found.kl]).cpu().numpy()
-            if finite.all():
-                sums += parts
-                in_a_row[:] = 0
-            else:
-                # With activations drawn per event, one event in many millions can overflow. Its step is left out and
-                # counted; a loss that stays there is an error.
-                sums += np.where(finite, parts, 0.0)
-                skipped += ~finite
-                in_a_row = np.where(finite, 0.0, in_a_row + 1)
-                self._give_up(in_a_row, found, epoch, i)
+        settings, objective, count = self.settings, self.objective, self.objective.steps_per_epoch
+        factors = [self._factor(epoch * count + i) for i in range(count)]
+        moving = [epoch * count + i >= self.widths_start for i in range(count)]
+        rates = [
+            (settings.lr * factor, settings.lr_widths * factor * moves)
+            for factor, moves in zip(factors, moving, strict=True)
+        ]
+        self.steps.begin(objective.shuffled(), rates)
+        for i in range(count):
+            self.steps.take(objective.local and moving[i])
             shown.update()
-            if i % TOLD_EVERY == 0:
-                nll, kl = parts.mean(1)
-                told = f"epoch {epoch + 1}/{settings.epochs}, nll {nll:.4f}, KL/N {kl:.4f}"
-                shown.set_postfix_str(told, refresh=False)
+            # A card works on while Python looks the other way.
+            if not self.steps.recorded or i % TOLD_EVERY == 0 or i == count - 1:
+                found = self.steps.now()
+                self._give_up(found, epoch, i)
+                if i % TOLD_EVERY == 0:
+                    nll, kl = found.last[:2].mean(1)
+                    told = f"epoch {epoch + 1}/{settings.epochs}, nll {nll:.4f}, KL/N {kl:.4f}"
+                    shown.set_postfix_str(told, refresh=False)
             safe_point()
-        nll, kl = sums / (steps - skipped).clip(min=1)
+        taken = (count - found.skipped).clip(min=1)
+        nll, kl = found.nll / taken, found.kl / taken
         return {
             "loss": (nll + settings.kl_weight * kl).tolist(),
             "nll": nll.tolist(),
             "kl": kl.tolist(),
-            "validation_nll": objective.validation_nll(local).tolist(),
-            "learning_rate": [settings.lr * factor] * objective.networks,
-            "skipped_steps": skipped.tolist(),
+            "validation_nll": objective.validation_nll(objective.local and moving[-1]).tolist(),
+            "learning_rate": [rates[-1][0]] * objective.networks,
+            "skipped_steps": found.skipped.tolist(),
         }
 
-    def _give_up(self, in_a_row: NDArray[np.float64], found: Step, epoch: int, i: int) -> None:
+    def _factor(self, number: int) -> float:
+        return learning_rate_factor(self.settings.schedule, number, self.total, self.lr_warmup)
+
+    def _give_up(self, found: Told, epoch: int, i: int) -> None:
         """End a training whose loss stays where it is not finite."""
-        r = int(in_a_row.argmax())
-        if in_a_row[r] < min(MOST_SKIPPED, self.objective.steps_per_epoch):
+        r = int(found.in_a_row.argmax())
+        if found.in_a_row[r] < min(MOST_SKIPPED, self.objective.steps_per_epoch):
             return
         which = f"sample {r}: " if self.objective.networks > 1 else ""
+        nll, kl, norm = found.last[:, r]
         raise TrainingDivergedError(
-            f"{which}the loss or its gradient was NaN or infinite in {int(in_a_row[r])} steps in a row, up to epoch "
-            f"{epoch + 1}, step {i + 1} (negative log-likelihood {float(found.nll[r]):.6g}, KL/N "
-            f"{float(found.kl[r]):.6g}, gradient norm {float(found.norm[r]):.6g}); try a smaller lr (now "
-            f"{self.settings.lr}) or clip (now {self.settings.clip}), with another checkpoint file if there is one"
+            f"{which}the loss or its gradient was NaN or infinite in {int(found.in_a_row[r])} steps in a row, up to "
+            f"epoch {epoch + 1}, step {i + 1} (negative log-likelihood {nll:.6g}, KL/N {kl:.6g}, gradient norm "
+            f"{norm:.6g}); try a smaller lr (now {self.settings.lr}) or clip (now {self.settings.clip}), with another "
+            "checkpoint file if there is one"
         )
 
     def _remember_best(self, row: dict[str, Any]) -> None:
