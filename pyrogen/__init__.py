@@ -10,9 +10,11 @@ Events in, a posterior over generators out, and every number it predicts carries
     posterior.density(events[:10]).relative
 """
 
-from pyrogen import diagnostics, events, targets
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pyrogen import events, targets
 from pyrogen.bayes import ELBO, AutoNormal, BayesianFlow
-from pyrogen.diagnostics import to_inference_data
 from pyrogen.events import EventSample
 from pyrogen.files import FileFormatError
 from pyrogen.flows import CouplingFlow
@@ -32,6 +34,12 @@ from pyrogen.inference import (
 )
 from pyrogen.locks import PathInUseError
 from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, load, sample_histograms
+from pyrogen.signals import uninterrupted
+
+if TYPE_CHECKING:  # what is imported when it is first used, see __getattr__
+    from pyrogen import diagnostics
+    from pyrogen import plotting as plotting
+    from pyrogen.diagnostics import to_inference_data
 
 __version__ = "0.1.0"
 
@@ -65,3 +73,19 @@ __all__ = [
     "targets",
     "to_inference_data",
 ]
+
+#: What is imported when it is first used, as no fit needs it, and the room that has it.
+_LATE = {"diagnostics": "diagnostics", "plotting": "plotting", "to_inference_data": "diagnostics"}
+
+
+def __getattr__(name: str) -> Any:  # PEP 562
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with uninterrupted():
+        room = importlib.import_module(f"{__name__}.{_LATE[name]}")
+    globals()[name] = room if _LATE[name] == name else getattr(room, name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})

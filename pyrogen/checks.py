@@ -23,6 +23,8 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import torch
 
+from pyrogen.signals import uninterrupted
+
 Check = Callable[[str, Any], Any]
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -323,7 +325,8 @@ def check_memory(name: str, value: int, size: float, cure: str) -> None:
 def require_extra(module: str, extra: str, caller: str) -> None:
     """Raise an ImportError that says what to install, unless the module of an optional dependency is there."""
     try:
-        importlib.import_module(module)
+        with uninterrupted():
+            importlib.import_module(module)
     except ImportError as missing:
         raise ImportError(f'{caller} needs {module}; install it with: pip install "pyrogen[{extra}]"') from missing
 

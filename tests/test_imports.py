@@ -11,7 +11,10 @@ import pyrogen
 ROOT = Path(pyrogen.__file__).parent
 #: From the ground up; a room imports from those before it and from itself.
 FLOORS = (
-    ("checks", "files", "hdf5", "launch", "locks", "printing", "progress", "schedules", "seeds", "warn"),
+    (
+        *("checks", "files", "hdf5", "launch", "locks", "memory", "printing", "progress", "schedules", "seeds"),
+        *("signals", "threads", "warn"),
+    ),
     ("flows", "targets", "events"),
     ("bayes",),
     ("posterior",),
@@ -127,3 +130,34 @@ def test_imports_are_found_wherever_they_stand(tmp_path, text, arrow):
     assert graph(root)["pack.a"] >= {arrow} and circle(graph(root)) == []
     (root / "b.py").write_text("from .a import other")
     assert set(circle(graph(root))) == {"pack.a", "pack.b"}
+
+
+def unshielded(text: str) -> list[str]:
+    """Packages of others that a function imports where Ctrl-C would leave them half imported."""
+    tree = ast.parse(text)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    known = {node.args[0].value for node in calls if node.func.id == "require_extra"}
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.With) and "uninterrupted()" in head(node)]
+    shielded = {id(inner) for block in blocks for inner in ast.walk(block)}
+    found = []
+    for function in functions:
+        for node in ast.walk(function):
+            if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in shielded:
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+                found += [name for name in names if name.partition(".")[0] not in known]
+    return found
+
+
+def head(block: ast.With) -> str:
+    return ", ".join(ast.unparse(item.context_expr) for item in block.items)
+
+
+def test_signals_wait_for_late_imports():
+    """A module that Ctrl-C leaves half imported cannot be imported any more, such as xarray in a notebook."""
+    found = {name: unshielded(path.read_text()) for name, path in modules(ROOT).items()}
+    assert {name: its for name, its in found.items() if its} == {}
+    late = "def late():\n    {}import arviz"
+    assert unshielded(late.format("")) == ["arviz"]
+    assert unshielded(late.format("with quiet(), uninterrupted():\n        ")) == []
+    assert unshielded("def door():\n    require_extra('arviz', 'x', 'y')\n" + late.format("")) == []

@@ -14,6 +14,7 @@ from pyrogen.diagnostics.quality import checked_samples
 from pyrogen.events import EventSample, EventsLike
 from pyrogen.events.doors import EVENTS
 from pyrogen.printing import Brief
+from pyrogen.signals import uninterrupted
 
 Array = NDArray[np.float64]
 BINS, SIDE = 24, 6  # bins of a column, and along each side of a pair
@@ -79,7 +80,8 @@ def agreement(truth: EventsLike, generated: EventsLike) -> Agreement:
     Raises:
         ValueError: empty samples, numbers that are not finite, different columns, or fewer than 60 true events.
     """
-    from scipy.stats import chi2 as chi2_of
+    with uninterrupted():
+        from scipy.stats import chi2 as chi2_of
 
     samples = checked_samples(positive=False, truth=truth, generated=generated)
     true, made = samples["truth"], samples["generated"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from pyrogen.checks import MAPPING, PATH, dictionary, door, having, optional
 from pyrogen.files import check_writable, naming_failed_write, replacing
+from pyrogen.signals import uninterrupted
 
 #: A group: arrays by name, each with the names of its dimensions.
 Group = Mapping[str, tuple[Sequence[str], Any]]
@@ -23,7 +24,7 @@ ARVIZ = optional(having("the module arviz", "__version__"))
 
 def import_arviz() -> Any:
     """ArviZ, imported where it is used, as that takes seconds, and without its announcement of its next version."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), uninterrupted():
         warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
         import arviz
     return arviz
@@ -51,7 +52,8 @@ def make_inference_data(
     Raises:
         ValueError: an array whose shape does not fit its dimensions or their labels; no group with content.
     """
-    import xarray
+    with uninterrupted():
+        import xarray
 
     labels = {name: np.asarray(values) for name, values in (coords or {}).items()}
     datasets = {}
@@ -76,7 +78,8 @@ def make_inference_data(
 
 
 def _combine(datasets: Mapping[str, Any], arviz: Any) -> Any:
-    import xarray
+    with uninterrupted():
+        import xarray
 
     arviz = import_arviz() if arviz is None else arviz
     # Not by hasattr: ArviZ 1 answers to the old name, with a DataTree that is built in another way.
@@ -101,7 +104,8 @@ def pareto_smooth(log_weights: Any, arviz: Any = None) -> tuple[Any, Any]:
     if _version(arviz) < 1:
         smoothed, k = arviz.psislw(values)
     else:
-        from arviz_stats.base import array_stats
+        with uninterrupted():
+            from arviz_stats.base import array_stats
 
         smoothed, k = array_stats.psislw(-values, axis=-1)  # which takes log-likelihoods, to be divided by
     return np.atleast_2d(smoothed), np.atleast_1d(k)
@@ -139,7 +143,8 @@ def read_inference_data(path: str | os.PathLike[str], arviz: Any = None) -> Any:
         FileNotFoundError: no such file.
         ValueError: no such file format, or a truncated file.
     """
-    import xarray
+    with uninterrupted():
+        import xarray
 
     path = Path(path)
     if not path.is_file():

@@ -23,6 +23,7 @@ from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief
 from pyrogen.progress import bar
 from pyrogen.seeds import stream
+from pyrogen.signals import uninterrupted
 
 Array = NDArray[np.float64]
 ONE_SIGMA = math.erf(1 / math.sqrt(2))  # 68.3 %
@@ -241,7 +242,8 @@ class Calibration(Brief):
         Every quantity is tested over its R trainings, the smallest of the B probabilities counts, times B. Quantities
         that depend on each other make it too large, never too small.
         """
-        from scipy.stats import kstest  # here: scipy.stats takes a second, and comes with ArviZ
+        with uninterrupted():
+            from scipy.stats import kstest  # here: scipy.stats takes a second, and comes with ArviZ
 
         middle = (self.ranks + 0.5) / (self.draws + 1)
         smallest = min(kstest(column, "uniform").pvalue for column in middle.T)

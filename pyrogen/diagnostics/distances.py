@@ -15,6 +15,7 @@ from pyrogen.events.containers import check_same_order, table_of
 from pyrogen.events.doors import EVENTS
 from pyrogen.events.validation import as_rows
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
+from pyrogen.signals import uninterrupted
 
 Array = NDArray[np.float64]
 Range = tuple[tuple[float, float], tuple[float, float]]
@@ -91,7 +92,8 @@ def wasserstein(a_events: EventsLike, b_events: EventsLike) -> Array:
     Raises:
         ValueError: empty samples, numbers that are not finite, negative weights, or different numbers of columns.
     """
-    from scipy.stats import wasserstein_distance  # here: scipy.stats takes a second, and comes with ArviZ
+    with uninterrupted():
+        from scipy.stats import wasserstein_distance  # here: scipy.stats takes a second, and comes with ArviZ
 
     tables = [table_of(its, name) for name, its in (("a_events", a_events), ("b_events", b_events))]
     weights = [positive_weights(name, its) for name, its in zip(("a_events", "b_events"), tables, strict=True)]

@@ -12,6 +12,7 @@ from torch import Tensor
 from pyrogen.checks import LIMITS, array, door, optional, whole
 from pyrogen.events import check_events, check_weights
 from pyrogen.printing import Brief
+from pyrogen.signals import uninterrupted
 
 Array = NDArray[np.float64]
 
@@ -128,7 +129,8 @@ def peak_width(
 
 def _fit_peak(edges: Array, content: Array) -> Array:
     """Location, half width and flat part of the peak in bins of the unit interval that hold a total of one."""
-    from scipy.optimize import minimize
+    with uninterrupted():
+        from scipy.optimize import minimize
 
     middle = 0.5 * (edges[1:] + edges[:-1])
     filled = content != 0

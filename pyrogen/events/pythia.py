@@ -6,6 +6,7 @@ import numpy as np
 
 from ..checks import BOOLEAN, check_memory, door, require, whole
 from ..progress import bar
+from ..signals import uninterrupted
 from .kinematics import PAIR_COLUMNS
 from .sample import EventSample
 
@@ -52,7 +53,8 @@ def drell_yan(n: int, seed: int = 1, progress: bool = True) -> EventSample:
     require(seed <= _MAX_SEED, "seed", seed, f"at most {_MAX_SEED}, the largest of Pythia's seeds")
     check_memory("n", n, 32.0 * n, "generate fewer at a time, with other seeds")
     try:
-        import pythia8mc
+        with uninterrupted():
+            import pythia8mc
     except ImportError as error:
         raise ImportError('Drell-Yan events need Pythia 8: pip install "pyrogen[pythia]"') from error
 

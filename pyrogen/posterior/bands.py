@@ -24,6 +24,7 @@ from pyrogen.checks import (
 from pyrogen.posterior.uhi import axis_label, weighted_hist
 from pyrogen.posterior.variations import Variations, eigen_variations
 from pyrogen.printing import Brief, span
+from pyrogen.signals import uninterrupted
 
 if TYPE_CHECKING:
     import hist
@@ -225,7 +226,8 @@ class HistogramBand(Brief):
             ValueError: data that do not fit the bins.
         """
         # By its name at run time: figures are made of posteriors, and not the other way round.
-        plotting = importlib.import_module("pyrogen.plotting")
+        with uninterrupted():
+            plotting = importlib.import_module("pyrogen.plotting")
         return plotting.plot_histogram(self, data, **options)
 
     @door(total=POSITIVE, label=TEXT, name=TEXT, subtract_noise=BOOLEAN)

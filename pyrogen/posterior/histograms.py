@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from pyrogen.checks import door, instance
@@ -18,6 +17,7 @@ from pyrogen.events import EventSample, stream
 from pyrogen.posterior.bands import HistogramBand, multinomial_noise, weighted_noise
 from pyrogen.posterior.binning import Bins, bins_of, label_for
 from pyrogen.posterior.predictor import Predictor, check_generated
+from pyrogen.signals import uninterrupted
 
 Functions = Mapping[str, Callable[[Tensor], Tensor]]
 Binning = Mapping[str, Bins]
@@ -103,6 +103,9 @@ def sample_histograms(
     Raises:
         ValueError: events without log-weights, with event weights, or an observable or bins that do not fit.
     """
+    with uninterrupted():
+        from scipy.sparse import csr_array
+
     bins = bins_of(observables)
     parts = iter([source]) if isinstance(source, EventSample) else stream(source)
     sums: dict[str, Any] = dict.fromkeys(bins, 0.0)

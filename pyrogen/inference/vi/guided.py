@@ -21,6 +21,7 @@ from pyrogen.inference.vi.settings import SVISettings
 from pyrogen.posterior.guides import start_at, weights_of
 from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.seeds import stream
+from pyrogen.signals import uninterrupted
 
 VALIDATED_AT_ONCE = 4096  # held-out events
 
@@ -52,8 +53,9 @@ class GuideObjective(Objective):
         )
         self.guide = _make_guide(settings, model)
         example = data.events[:1], None, None if data.context is None else data.context[:1]
-        with pyro.poutine.block():
-            self.guide(*example)  # autoguides make their parameters when they first see the model
+        # Autoguides make their parameters when they first see the model. For some of them torch then imports SymPy.
+        with pyro.poutine.block(), uninterrupted():
+            self.guide(*example)
         if data.start is not None:
             start_at(self.guide, data.start.weights)
         self.local, self.local_reason = self._can_be_local()
