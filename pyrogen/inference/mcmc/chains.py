@@ -24,6 +24,7 @@ from pyrogen.inference.run.draw_store import DrawStore
 from pyrogen.inference.run.going_on import weights_digests
 from pyrogen.inference.run.potential import Potential, Whitened, independent_starts
 from pyrogen.inference.run.stopping import SafePoints
+from pyrogen.memory import row_bytes, rows_at_once
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import StoredDraws
 from pyrogen.progress import Bar, bar
@@ -269,8 +270,9 @@ class SamplingRun:
         theta = draws[:, some].flatten(0, 1).to(self.potential.prior_scale)
         given = events[rows], None if context is None else context[rows]
         if self.potential.batched:
-            # A few networks at once: batches of all would need their memory.
-            values = torch.func.vmap(self.model.log_prob, (0, None, None), chunk_size=16)(theta, *given)
+            needed = row_bytes(self.model.packing.shapes, self.model.dtype)
+            networks = max(1, rows_at_once(theta.device, needed, cpu=16 * len(rows)) // len(rows))
+            values = torch.func.vmap(self.model.log_prob, (0, None, None), chunk_size=networks)(theta, *given)
         else:
             values = torch.stack([self.model.log_prob(one, *given) for one in theta])
         return values.double().cpu().unflatten(0, (len(draws), -1)).numpy()

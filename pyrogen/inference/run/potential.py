@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,9 +12,12 @@ from torch import Tensor
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.launch import Launch
+from pyrogen.memory import in_chunks, row_bytes, rows_at_once
 from pyrogen.seeds import seeded
 
-EVENTS_TIMES_CHAINS = 1 << 15  # evaluated at once: what bounds the memory of a gradient
+EVENTS_TIMES_CHAINS = 1 << 15  # of a gradient that a CPU evaluates at once; on a card see pyrogen.memory
+
+Result = TypeVar("Result")
 
 
 class Potential:
@@ -42,6 +45,9 @@ class Potential:
         #: Width of the prior of every weight, ``[P]``.
         self.prior_scale: Tensor = model.prior_scales
         self.likelihood_only = likelihood_only
+        needed = row_bytes(model.packing.shapes, model.dtype, gradient=True)
+        #: Events times chains evaluated at once.
+        self.rows_at_once = rows_at_once(model.device, needed, cpu=EVENTS_TIMES_CHAINS)
         self.obstacle = self._obstacle()
         self.batched = self.obstacle is None
         self._negative_log_likelihoods = self._batch
@@ -92,13 +98,15 @@ class Potential:
             ]
         )
 
-    def _parts(self, chains: int, rows: Tensor | None) -> tuple[Iterable[Any], float]:
-        """All events, or ``rows [M]`` or ``[C, M]`` of them, in chunks of bounded memory; and the factor that scales
-        their log-likelihood to the whole sample."""
-        step = max(1, EVENTS_TIMES_CHAINS // chains)
-        if rows is None:
-            return (slice(start, start + step) for start in range(0, self.size, step)), 1.0
-        return rows.split(step, -1), self.size / rows.shape[-1]
+    def _in_chunks(self, work: Callable[[Any], Result], chains: int, rows: Tensor | None) -> Iterator[Result]:
+        """What ``work`` gives for all events, or ``rows [M]`` or ``[C, M]`` of them, in chunks of bounded memory."""
+        n = self.size if rows is None else rows.shape[-1]
+
+        def chosen(part: slice) -> Result:
+            return work(part if rows is None else rows[..., part])
+
+        for _, result in in_chunks(chosen, n, max(1, self.rows_at_once // chains)):
+            yield result
 
     def value_and_gradient(self, theta: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``U [C]`` (in float64) and its gradient ``[C, P]`` at ``theta [C, P]``.
@@ -116,12 +124,16 @@ class Potential:
     def _value_and_gradient(self, theta: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         value = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
         gradient = torch.zeros_like(theta)
-        parts, scale = self._parts(len(theta), rows)
-        for part in parts:
+        scale = 1.0 if rows is None else self.size / rows.shape[-1]
+
+        def both(part: Any) -> tuple[Tensor, Tensor]:
             leaf = theta.detach().requires_grad_()
             negative = self._negative_log_likelihoods(leaf, *self._rows(part, len(theta)))
-            gradient += torch.autograd.grad(negative.sum(), leaf)[0]
-            value += negative.detach()
+            return negative.detach(), torch.autograd.grad(negative.sum(), leaf)[0]
+
+        for negative, its_gradient in self._in_chunks(both, len(theta), rows):
+            gradient += its_gradient
+            value += negative
         value, gradient = scale * value, scale * gradient
         if not self.likelihood_only:
             scaled = theta / self.prior_scale
@@ -133,10 +145,13 @@ class Potential:
     def value(self, theta: Tensor, rows: Tensor | None = None) -> Tensor:
         """``U [C]`` (in float64) at ``theta [C, P]``, from all events, or from ``rows [M]`` scaled to the sample."""
         value = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
-        parts, scale = self._parts(len(theta), rows)
-        for part in parts:
-            value += self._negative_log_likelihoods(theta, *self._rows(part, len(theta)))
-        value *= scale
+
+        def negative(part: Any) -> Tensor:
+            return self._negative_log_likelihoods(theta, *self._rows(part, len(theta)))
+
+        for its_value in self._in_chunks(negative, len(theta), rows):
+            value += its_value
+        value *= 1.0 if rows is None else self.size / rows.shape[-1]
         if not self.likelihood_only:
             value += 0.5 * (theta / self.prior_scale).double().square().sum(1)
         return value
