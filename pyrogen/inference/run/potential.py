@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
+from pyrogen.bayes.side_by_side import log_prob_side_by_side, stands_side_by_side
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.seeds import seeded
 
@@ -41,6 +42,8 @@ class Potential:
         #: Width of the prior of every weight, ``[P]``.
         self.prior_scale: Tensor = model.prior_scales
         self.likelihood_only = likelihood_only
+        # Compiled code is fused anyway, and knows the operations of vmap.
+        self.side_by_side = not compile and stands_side_by_side(model)
         self.obstacle = self._obstacle()
         self.batched = self.obstacle is None
         self._negative_log_likelihoods = self._batch
@@ -74,6 +77,9 @@ class Potential:
 
     def _batch(self, theta: Tensor, events: Tensor, weights: Tensor | None, context: Tensor | None) -> Tensor:
         """Negative log-likelihoods ``[C]`` of chains ``theta [C, P]`` for events ``[M, d]`` or ``[C, M, d]``."""
+        if self.side_by_side:
+            log_prob = log_prob_side_by_side(self.model, theta, events, context)
+            return -(log_prob if weights is None else weights * log_prob).sum(1)
         if self.batched:
             return self._batch_together(theta, events, weights, context)
         own = events.ndim == 3
