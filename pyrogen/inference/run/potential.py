@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
+from pyrogen.bayes.side_by_side import log_prob_side_by_side, stands_side_by_side
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.launch import Launch
 from pyrogen.memory import in_chunks, row_bytes, rows_at_once
@@ -48,6 +49,8 @@ class Potential:
         needed = row_bytes(model.packing.shapes, model.dtype, gradient=True)
         #: Events times chains evaluated at once.
         self.rows_at_once = rows_at_once(model.device, needed, cpu=EVENTS_TIMES_CHAINS)
+        # Compiled code is fused anyway, and knows the operations of vmap.
+        self.side_by_side = not compile and stands_side_by_side(model)
         self.obstacle = self._obstacle()
         self.batched = self.obstacle is None
         self._negative_log_likelihoods = self._batch
@@ -83,6 +86,9 @@ class Potential:
 
     def _batch(self, theta: Tensor, events: Tensor, weights: Tensor | None, context: Tensor | None) -> Tensor:
         """Negative log-likelihoods ``[C]`` of chains ``theta [C, P]`` for events ``[M, d]`` or ``[C, M, d]``."""
+        if self.side_by_side:
+            log_prob = log_prob_side_by_side(self.model, theta, events, context)
+            return -(log_prob if weights is None else weights * log_prob).sum(1)
         if self.batched:
             return self._batch_together(theta, events, weights, context)
         own = events.ndim == 3
