@@ -132,6 +132,11 @@ def _graphs_on(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A block in which a card is the current one."""
+    return torch.cuda.device(device)
+
+
 class _Graph:
     """One recorded call.
 
@@ -149,7 +154,7 @@ class _Graph:
         self._graph = torch.cuda.CUDAGraph()
         for generator in generators:
             self._graph.register_generator_state(generator)
-        with torch.cuda.device(device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with _on(device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._found = function(*given)
 
     def replay(self, inputs: Inputs) -> tuple[Tensor, ...]:
@@ -157,7 +162,7 @@ class _Graph:
         for mine, theirs in zip(self._given, inputs, strict=True):
             if mine is not None and theirs is not None and theirs is not mine:
                 mine.copy_(theirs)
-        with torch.cuda.device(self._device):
+        with _on(self._device):
             self._graph.replay()
         return self._found
 
@@ -195,7 +200,7 @@ class _State:
 @contextlib.contextmanager
 def _beside(device: torch.device) -> Iterator[None]:
     """A block on a stream of its own, as a graph asks for before it is recorded."""
-    with torch.cuda.device(device):
+    with _on(device):
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

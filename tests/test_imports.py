@@ -13,7 +13,7 @@ ROOT = Path(pyrogen.__file__).parent
 FLOORS = (
     (
         *("checks", "files", "hdf5", "launch", "locks", "memory", "printing", "progress", "schedules", "seeds"),
-        *("signals", "threads", "warn"),
+        *("signals", "warn"),
     ),
     ("flows", "targets", "events"),
     ("bayes",),

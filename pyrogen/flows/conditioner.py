@@ -37,7 +37,8 @@ class Conditioner(nn.Module):
         """Map inputs ``[..., inputs]`` to ``[..., outputs]``; of C networks (:mod:`pyrogen.flows.fused`) ``[C, N, ...]``."""
         if self.constant_input:
             inputs = inputs.new_ones(*inputs.shape[:-1], 1)
-        if self.layers[0].weight.ndim == 3:
+        weight = getattr(self.layers[0], "weight", None)  # a layer put in place of a linear one may have none
+        if weight is not None and weight.ndim == 3:
             return side_by_side(self.layers, inputs)
         return self.layers(inputs)
 
