@@ -14,16 +14,15 @@ How: for torch's C++ a tensor on the card is one of the meta device, whose opera
 from __future__ import annotations
 
 import contextlib
-import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 CARD = torch.device("cuda:0")
 INSIDE = torch.device("meta")  # what a tensor on the card is for torch's C++
@@ -85,6 +84,9 @@ class OnCard(Tensor):
     def __repr__(self, **_: Any) -> str:
         return f"{self.held!r} on the card"
 
+    def __format__(self, form: str) -> str:
+        return format(self.item(), form) if self.ndim == 0 else object.__format__(self, form)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if id(self) not in memo:
             new = self.detach().clone().requires_grad_(self.requires_grad)
@@ -102,13 +104,33 @@ def _held(value: Any) -> Any:
     return value.held if isinstance(value, OnCard) else value
 
 
+def _map(function: Callable[[Any], Any], value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return type(value)([_map(function, entry) for entry in value])
+    if isinstance(value, dict):
+        return {name: _map(function, entry) for name, entry in value.items()}
+    return function(value)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for entry in value:
+            yield from _tensors(entry)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
 def _two_devices(found: str = "at least two devices, cuda:0 and cpu!") -> RuntimeError:
     return RuntimeError(f"Expected all tensors to be on the same device, but found {found}")
 
 
 def _check_devices(name: str, args: Any, kwargs: Any) -> bool:
     """Whether an operation runs on the card; its operands must be on one device, as torch asks."""
-    tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+    tensors = list(_tensors((args, kwargs)))
+    if any(tensor.device == INSIDE and not isinstance(tensor, OnCard) for tensor in tensors):
+        raise RuntimeError(f"the pretend card does not know how to make what {name} was given")
     if not any(isinstance(tensor, OnCard) for tensor in tensors):
         return False
     if name == "copy_":
@@ -117,9 +139,7 @@ def _check_devices(name: str, args: Any, kwargs: Any) -> bool:
         target, indices = args[0], args[1]
         for index in indices:
             if isinstance(index, OnCard) and not isinstance(target, OnCard):
-                raise RuntimeError(
-                    "indices should be either on cpu or on the same device as the indexed tensor (cpu)"
-                )
+                raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
             if isinstance(index, Tensor) and not isinstance(index, OnCard):
                 _cards[-1].to_card.append(index.numel())
         tensors = [target, *args[2:3]]
@@ -153,11 +173,12 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     random = on_card and card.random is not None and torch.Tag.nondeterministic_seeded in func.tags
     own = random and kwargs.get("generator") is None
     with _global_state(card) if own else contextlib.nullcontext():
-        found = func(*tree_map(_held, args), **tree_map(_held, kwargs))
+        found = func(*_map(_held, args), **_map(_held, kwargs))
     if not on_card:
         return found
-    given = {id(value.held): value for value in tree_flatten((args, kwargs))[0] if isinstance(value, OnCard)}
-    return tree_map(lambda x: given.get(id(x), x) if id(x) in given else OnCard(x) if isinstance(x, Tensor) else x, found)
+    # Operations in place give the tensor itself that they were given.
+    given = {id(value.held): value for value in _tensors((args, kwargs)) if isinstance(value, OnCard)}
+    return _map(lambda x: given[id(x)] if id(x) in given else OnCard(x) if isinstance(x, Tensor) else x, found)
 
 
 def _is_mask(index: Any) -> bool:
@@ -237,10 +258,12 @@ class _Calls(TorchFunctionMode):
             return func(*args, **kwargs)
         if func in FROM_DATA or func is Tensor.new_tensor:
             return self._from_data(func, args, kwargs)
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and _device_of(args[0]) == CARD:
+            args = args[0], _index(args[1]), *args[2:]
         generator = kwargs.get("generator")
         if generator is not None:
             self._check_generator(generator, args, kwargs)
-        return func(*tree_map(_inside, args), **tree_map(_inside, kwargs))
+        return func(*map(_inside, args), **{name: _inside(value) for name, value in kwargs.items()})
 
     def _from_data(self, func: Any, args: Any, kwargs: Any) -> Tensor:
         if func is Tensor.new_tensor:
@@ -263,6 +286,13 @@ class _Calls(TorchFunctionMode):
             raise RuntimeError(
                 f"Expected a '{device.type}' device type for generator but found '{generator.device.type}'"
             )
+
+
+def _index(index: Any) -> Any:
+    """An index of a tensor on the card, lists and arrays of numbers in it as the tensors that torch makes of them."""
+    if isinstance(index, tuple):
+        return tuple(map(_index, index))
+    return torch.as_tensor(index).to(INSIDE) if isinstance(index, (list, np.ndarray)) else index
 
 
 class _Generator(torch.Generator):
@@ -297,6 +327,7 @@ def _stand_ins(card: Card) -> dict[str, Any]:
         "device_count": lambda: 1,
         "current_device": lambda: 0,
         "get_device_name": lambda device=None: "Pretend card",
+        "device": contextlib.nullcontext,
         "synchronize": lambda device=None: None,
         "get_rng_state": get_rng_state,
         "set_rng_state": set_rng_state,
@@ -335,6 +366,3 @@ def pretend_card(own_random_state: bool = False) -> Iterator[Card]:
 def on_card(value: Any) -> bool:
     """Whether a tensor is on the pretend card."""
     return isinstance(value, OnCard)
-
-
-copy_of = copy.deepcopy
