@@ -56,7 +56,8 @@ class Predictor:
     ) -> None:
         if weights.size != model.packing.size:
             raise ValueError(f"a posterior over {weights.size} weights does not fit a model of {model.packing.size}")
-        self.model, self.weights, self.trained_names, self.progress = model, weights, names, progress
+        # Draws go to the device of the networks here, once, and not with every prediction.
+        self.model, self.weights, self.trained_names, self.progress = model, weights.to(model.device), names, progress
         self.trained_units: tuple[str, ...] | None = None
         self.trained_context_names: tuple[str, ...] | None = None
 

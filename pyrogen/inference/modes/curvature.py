@@ -91,7 +91,8 @@ class Curvature:
                 contexts = [None] * len(events) if context is None else context
                 rows = [torch.autograd.grad(one(leaf, x, c), leaf)[0] for x, c in zip(events, contexts, strict=True)]
                 gradients = torch.stack(rows)
-            yield gradients.double(), torch.ones(len(events)).double() if weights is None else weights.double()
+            gradients = gradients.double()
+            yield gradients, gradients.new_ones(len(events)) if weights is None else weights.double()
 
     def matrix(self) -> Tensor:
         """The whole matrix ``[P, P]``, in float64."""
