@@ -180,6 +180,7 @@ def posterior_calls():
         "Posterior.histograms": lazily(lambda: posterior().histograms, observables={"x": (0, [0.0, 1.0])}, n=5, **some),
         "Posterior.save": lazily(lambda: posterior().save, path="p.h5"),
         "load": lazily(lambda: pg.load, path=saved),
+        "set_threads": lazily(lambda: pg.set_threads, threads=1),
         "sample_histograms": lazily(
             lambda: pg.sample_histograms,
             source=lambda: posterior().generate(20, 3, log_weights=True),

@@ -11,7 +11,7 @@ import pyrogen
 ROOT = Path(pyrogen.__file__).parent
 #: From the ground up; a room imports from those before it and from itself.
 FLOORS = (
-    ("checks", "files", "hdf5", "locks", "printing", "progress", "schedules", "seeds", "signals", "warn"),
+    ("checks", "files", "hdf5", "locks", "printing", "progress", "schedules", "seeds", "signals", "threads", "warn"),
     ("flows", "targets", "events"),
     ("bayes",),
     ("posterior",),
