@@ -35,6 +35,7 @@ from pyrogen.inference import (
 from pyrogen.locks import PathInUseError
 from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, load, sample_histograms
 from pyrogen.signals import uninterrupted
+from pyrogen.threads import set_threads
 
 if TYPE_CHECKING:  # what is imported when it is first used, see __getattr__
     from pyrogen import diagnostics
@@ -70,6 +71,7 @@ __all__ = [
     "events",
     "load",
     "sample_histograms",
+    "set_threads",
     "targets",
     "to_inference_data",
 ]

@@ -181,6 +181,7 @@ def posterior_calls():
         "Posterior.save": lazily(lambda: posterior().save, path="p.h5"),
         "Posterior.to": lazily(lambda: posterior().to, device="cpu"),
         "load": lazily(lambda: pg.load, path=saved, device="cpu"),
+        "set_threads": lazily(lambda: pg.set_threads, threads=1),
         "sample_histograms": lazily(
             lambda: pg.sample_histograms,
             source=lambda: posterior().generate(20, 3, log_weights=True),

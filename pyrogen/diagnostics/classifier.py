@@ -25,6 +25,7 @@ from pyrogen.printing import Brief
 from pyrogen.progress import bar
 from pyrogen.schedules import learning_rate_factor
 from pyrogen.seeds import seeded, stream
+from pyrogen.threads import chosen_threads
 
 Array = NDArray[np.float64]
 
@@ -178,6 +179,7 @@ class ClassifierResult(Brief):
 
 
 @door(trainings=whole(1), held_out=FRACTION, seed=SEED, progress=BOOLEAN)
+@chosen_threads()
 def classifier_test(
     truth: Any,
     generated: Any,
@@ -239,6 +241,7 @@ def classifier_test(
 
 
 @door(seed=SEED, progress=BOOLEAN)
+@chosen_threads()
 def train_classifier(
     truth: Any,
     generated: Any,

@@ -18,6 +18,7 @@ from pyrogen.events.doors import EVENTS
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.posterior.weights import DRAWS
 from pyrogen.printing import Brief
+from pyrogen.threads import chosen_threads
 
 Array = NDArray[np.float64]
 DRAWS_IF_TRAINED = 400  # weight draws where none are asked for, of events that have to be forgotten first
@@ -80,6 +81,7 @@ class Elpd(Brief):
 
 
 @door(posterior=POSTERIOR, events=EVENTS, trained=BOOLEAN, draws=COUNT, seed=SEED)
+@chosen_threads()
 def elpd(
     posterior: Posterior,
     events: EventsLike,
@@ -149,6 +151,7 @@ def _power_of_training_event(posterior: Posterior, events: int) -> float:
 
 
 @door(posterior=POSTERIOR, events=EVENTS, draws=whole(50), seed=SEED)
+@chosen_threads()
 def guide_pareto_k(
     posterior: Posterior, events: EventsLike, *, draws: int = 400, context: Any = None, seed: int = 0
 ) -> float:
@@ -191,6 +194,7 @@ def guide_pareto_k(
 
 
 @door(posterior=POSTERIOR, events=EVENTS, draws=COUNT, seed=SEED)
+@chosen_threads()
 def effective_parameters(
     posterior: Posterior, events: EventsLike, draws: int | None = None, *, context: Any = None, seed: int = 0
 ) -> float:

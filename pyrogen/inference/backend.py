@@ -45,6 +45,7 @@ from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.printing import brief
 from pyrogen.progress import bar
 from pyrogen.seeds import stream, untouched
+from pyrogen.threads import chosen_threads
 
 Samples = Sequence[EventsLike] | Tensor | NDArray[Any]
 
@@ -114,6 +115,7 @@ class Backend(ABC):
         check_settings(self, **{name: whole(smallest) for name, smallest in least.items()})
 
     @door(model=MODEL)
+    @chosen_threads()
     def fit(
         self,
         model: BayesianFlow,
@@ -166,6 +168,7 @@ class Backend(ABC):
             end(stop, type(self).__name__, self.checkpoint)
 
     @door(model=MODEL)
+    @chosen_threads()
     def fit_many(self, model: BayesianFlow, samples: Samples) -> list[Posterior]:
         """Learn from R independent samples, such as a coverage study needs, in one batch where that is possible.
 

@@ -40,6 +40,7 @@ from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.predictor import IN_PARTS, Predictor
 from pyrogen.posterior.probes import Probes
 from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.threads import chosen_threads
 
 
 class Posterior:
@@ -215,6 +216,7 @@ class Posterior:
         return self.predictor.replicates(n, draws, context, seed, what)
 
     @door(n=whole(1), draws=COUNT, seed=SEED, log_weights=BOOLEAN)
+    @chosen_threads()
     def generate(
         self, n: int, draws: int | None = None, *, context: Any = None, seed: int = 0, log_weights: bool = False
     ) -> EventSample:
@@ -251,6 +253,7 @@ class Posterior:
         chunk=whole(1),
         progress=optional(BOOLEAN),
     )
+    @chosen_threads()
     def generate_to(
         self,
         path: str | os.PathLike[str],
@@ -341,6 +344,7 @@ class Posterior:
         return self.histograms(wanted, n=n, draws=draws, procedure=procedure, context=context, seed=seed)[""]
 
     @door(n=whole(1), draws=COUNT, procedure=PROCEDURE, seed=SEED)
+    @chosen_threads()
     def histograms(
         self,
         observables: Mapping[str, tuple[Any, ...]],

@@ -25,6 +25,7 @@ from pyrogen.posterior.bands import DensityEstimate
 from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.progress import Bar, bar
 from pyrogen.seeds import seeded, stream
+from pyrogen.threads import chosen_threads, parts_on_chosen_threads
 
 EVENTS_AT_ONCE = 4096  # evaluated together: the fastest number on a CPU, and what bounds the memory
 GENERATED_AT_ONCE = 4 * EVENTS_AT_ONCE
@@ -70,12 +71,14 @@ class Predictor:
         return self.trained_names or tuple(f"x{i}" for i in range(self.model.features or 0))
 
     @door(draws=COUNT, seed=SEED)
+    @chosen_threads()
     def log_prob(self, x: EventsLike, draws: int | None = None, context: Any = None, seed: int = 0) -> Tensor:
         """Log density of every weight draw, ``[draws, N]``."""
         draws = self.weights.count(draws)
         return torch.cat([block for _, block in self.log_prob_blocks(x, context, draws, seed, "log density")], 1)
 
     @door(draws=COUNT, seed=SEED)
+    @chosen_threads()
     def density(self, x: EventsLike, draws: int | None = None, context: Any = None, seed: int = 0) -> DensityEstimate:
         """Predictive density and uncertainty at ``x [N, d]`` [A sec. 2.1]."""
         draws = self.weights.count(draws, least=2)
@@ -91,6 +94,7 @@ class Predictor:
         return DensityEstimate(torch.cat(means), torch.cat(stds), torch.cat(relatives))
 
     @door(draws=whole(1), seed=SEED)
+    @parts_on_chosen_threads
     def log_prob_blocks(
         self, x: EventsLike, context: Any, draws: int, seed: int, what: str
     ) -> Iterator[tuple[slice, Tensor]]:
@@ -125,6 +129,7 @@ class Predictor:
                 yield rows, torch.stack(block)
 
     @door(n=whole(1), draws=COUNT, seed=SEED, part=optional(whole(0)))
+    @chosen_threads()
     def sample(
         self,
         n: int,
@@ -166,6 +171,7 @@ class Predictor:
         """Samples of every weight draw of its own: yields ``(k, events)``, the parts of a draw after each other."""
         return self._replicates(n, self.weights.count(draws), self._context(context, n), seed, what)
 
+    @parts_on_chosen_threads
     def _replicates(
         self, n: int, draws: int, context: Tensor | None, seed: int, what: str
     ) -> Iterator[tuple[int, Tensor]]:
