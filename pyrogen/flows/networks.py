@@ -8,7 +8,6 @@ overwrite each other. The numbers are those of :class:`CouplingFlow`, to roundin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ class Networks:
     def __init__(self, flow: CouplingFlow, weights: Mapping[str, Tensor]) -> None:
         self.flow = flow
         self.count = len(next(iter(weights.values())))
-        self._blocks = [_Block(block, i, weights) for i, block in enumerate(flow.blocks)]
+        self._blocks = [_Block(block, i, weights) for i, block in enumerate(flow.blocks)]  # type: ignore[arg-type]
 
     @staticmethod
     def fits(flow: nn.Module) -> bool:
@@ -41,6 +40,7 @@ class Networks:
             for block in flow.blocks
         )
 
+    @torch.inference_mode()
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log densities ``[K, N]`` of events ``x [N, d]`` with conditions ``context [N, k]``."""
         flow, context = self.flow, self.flow._check(x, context)
@@ -56,6 +56,7 @@ class Networks:
             z = flow.latent_angles.from_box(z)
         return (flow.latent.log_prob(z) + log_det).view(self.count, len(x))
 
+    @torch.inference_mode()
     def events(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Events ``[K, N, d]`` of latent values ``z [N, d]`` with conditions ``context [N, k]``."""
         flow, context = self.flow, self.flow._check(z, context)
@@ -115,7 +116,7 @@ class _Block:
     def _parameters(self, kept: Tensor, context: Tensor | None) -> Tensor:
         """What the network predicts, ``[..., P k, N]``, from the kept rows and the conditions."""
         block, inputs = self.block, [kept]
-        if block.circles is not None:
+        if block.circles is not None and block.lines is not None:
             angle = block._turn * kept.index_select(-2, block.circles)
             inputs = [kept.index_select(-2, block.lines), torch.cos(angle), torch.sin(angle)]
         if context is not None:
