@@ -207,7 +207,7 @@ def check_backend(
     told.append(f"CPU fit differs by {spread:.1%} (median)")
     for what in (
         lambda: posterior.log_prob(points.to(device)),
-        lambda: posterior.generate(100, 5, log_weights=True),
+        lambda: posterior.generate(100, 3, log_weights=True),
         lambda: posterior.sample(100),
         lambda: posterior.histogram("x0", 10, range=(0, 1), n=500),
         lambda: posterior.histogram("x0", 10, range=(0, 1), n=500, procedure="b"),
