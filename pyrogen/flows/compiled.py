@@ -52,7 +52,8 @@ class CompiledSteps:
         try:
             return work()
         except _failures() as error:  # no compiler, or something of a user's that torch cannot compile
-            self._active, self.told = False, f"not compiled: {type(error).__name__}: {error}".splitlines()[0]
+            words = " ".join(str(error).split())
+            self._active, self.told = False, f"not compiled: {type(error).__name__}: {words[:200]}"
         finally:
             _here.wanted = before
         return work()
