@@ -72,14 +72,18 @@ class WeightPacking:
         return torch.cat([p.detach().reshape(-1) for p in self._methods.module.parameters()])
 
     def unpack(self, theta: Tensor) -> dict[str, Tensor]:
-        """Views of ``theta [P]`` by parameter name. One split, so that its backward is one concatenation."""
-        if theta.shape != (self.size,):
+        """Views of ``theta [P]`` by parameter name. One split, so that its backward is one concatenation.
+
+        A pair of vectors ``[2, P]`` gives pairs of parameters ``[2, ...]``.
+        """
+        if theta.shape not in ((self.size,), (2, self.size)):
             raise ValueError(
                 f"weights of shape {list(theta.shape)}; this model needs one vector [{self.size}] "
                 "(draws one after another, not vectorized: Predictive(parallel=False), vectorize_particles=False)"
             )
-        parts = theta.split(self.sizes)
-        return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
+        parts = theta.split(self.sizes, -1)
+        pair = theta.shape[:-1]
+        return {name: part.view(pair + shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
 
     def call(self, theta: Tensor, method: str, *args: Any) -> Any:
         """Call ``module.method(*args)`` with the weights ``theta [P]`` in place of the module's own."""
