@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from pyrogen.inference.run.potential import independent_starts
 from pyrogen.posterior import MeanField
 
 STEPS, BATCH, POINTS = 4, 512, 4096
+#: Computes as long as this script is there.
+BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"
 
 
 def make_works() -> dict[str, Callable[[], object]]:
@@ -49,7 +52,7 @@ def make_works() -> dict[str, Callable[[], object]]:
 @contextlib.contextmanager
 def busy(processes: int) -> Iterator[None]:
     """A block in which other processes compute without end."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(processes)]
     try:
         yield
     finally:
@@ -79,12 +82,13 @@ def main() -> None:
     for work in works.values():
         seconds(work, 1)
     for processes in args.busy:
-        print(f"{processes} other processes{'':24}1 thread  {args.threads} threads  ratio")
+        load = f"{processes} busy processes, load {os.getloadavg()[0]:.1f} before"
+        print(f"{load:42}1 thread  {args.threads} threads  ratio")
         with busy(processes):
             for name, work in works.items():
                 found = [(seconds(work, 1), seconds(work, args.threads)) for _ in range(args.rounds)]
                 one, several = (statistics.median(its) for its in zip(*found, strict=True))
-                print(f"  {name:40}{one:8.3f}s {several:9.3f}s {several / one:6.2f}", flush=True)
+                print(f"  {name:40}{one:7.3f}s {several:9.3f}s {several / one:6.2f}", flush=True)
 
 
 if __name__ == "__main__":
