@@ -54,7 +54,8 @@ def stream(seed: int, *name: int | str) -> int:
 def untouched(device: torch.device | str = "cpu") -> Iterator[None]:
     """A block after which the global random states of the CPU and of ``device`` are as they were before it.
 
-    One thread at a time is in such a block.
+    One thread at a time is in such a block. In it :func:`manual_seed` takes the place of torch's, which would seed all
+    other cards too.
     """
     device = torch.device(device)
     if device.type == "cpu":
@@ -69,5 +70,19 @@ def untouched(device: torch.device | str = "cpu") -> Iterator[None]:
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """A block on a random state of its own, seeded by ``seed``; afterwards the global states are as before."""
     with untouched(device):
-        torch.manual_seed(seed)
+        manual_seed(seed, device)
         yield
+
+
+def manual_seed(seed: int, device: torch.device | str) -> None:
+    """Seed the global random states of the CPU and of ``device``, and of no other device.
+
+    On the CPU the numbers are those of :func:`torch.manual_seed`, which also seeds every card there is, or, before a
+    card was used, notes that it is to be seeded later.
+    """
+    torch.default_generator.manual_seed(seed)
+    device = torch.device(device)
+    if device.type != "cpu":
+        module = getattr(torch, device.type)
+        with module.device(device):
+            module.manual_seed(seed)

@@ -179,7 +179,8 @@ def posterior_calls():
         "Posterior.histogram": lazily(lambda: posterior().histogram, observable=0, bins=[0.0, 1.0], n=5, **some),
         "Posterior.histograms": lazily(lambda: posterior().histograms, observables={"x": (0, [0.0, 1.0])}, n=5, **some),
         "Posterior.save": lazily(lambda: posterior().save, path="p.h5"),
-        "load": lazily(lambda: pg.load, path=saved),
+        "Posterior.to": lazily(lambda: posterior().to, device="cpu"),
+        "load": lazily(lambda: pg.load, path=saved, device="cpu"),
         "set_threads": lazily(lambda: pg.set_threads, threads=1),
         "sample_histograms": lazily(
             lambda: pg.sample_histograms,

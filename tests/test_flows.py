@@ -62,9 +62,7 @@ def special_points(transform: object, parameters: torch.Tensor) -> torch.Tensor:
     far = [-1e4, -30.0, -5.0, -1.0, 0.0, 0.5, 1.0, 5.0, 30.0, 1e4]
     points = torch.tensor(far, dtype=parameters.dtype).expand(len(parameters), -1)
     if isinstance(transform, RationalQuadraticSpline):
-        knots = torch.cat(
-            [transform._knots(p) for p in parameters[..., : 2 * transform.bins].split(transform.bins, -1)], -1
-        )
+        knots = transform._knots(transform._sizes(parameters[..., None, None])).flatten(1)
         edges = torch.tensor([transform.low, transform.high], dtype=parameters.dtype)
         beside = torch.cat([torch.nextafter(edges, edges - 1), torch.nextafter(edges, edges + 1)])
         points = torch.cat([points, knots, edges.expand(len(knots), -1), beside.expand(len(knots), -1)], -1)

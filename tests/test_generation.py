@@ -70,8 +70,8 @@ def networks_of(posterior, monkeypatch):
     """Let every network give its own number, counted from its first event on, in place of its events."""
     numbers = {}
 
-    def own_number(theta, n, context):
-        return torch.full((n, 2), float(numbers.setdefault(theta.sum().item(), len(numbers))))
+    def own_number(theta, parts, context):
+        return [torch.full((n, 2), float(numbers.setdefault(theta.sum().item(), len(numbers)))) for n in parts]
 
     monkeypatch.setattr(posterior.predictor, "_generate", own_number)
     monkeypatch.setattr(
@@ -102,9 +102,9 @@ def test_fewer_events_than_networks_come_from_any_of_them(posterior, monkeypatch
     first = torch.stack([theta.sum() for theta in posterior.weights.draws(50, 3)])
     chosen = []
 
-    def remember(theta, n, context):
+    def remember(theta, parts, context):
         chosen.append(int((first == theta.sum()).nonzero()))
-        return torch.zeros(n, 2)
+        return [torch.zeros(n, 2) for n in parts]
 
     monkeypatch.setattr(posterior.predictor, "_generate", remember)
     posterior.sample(20, 50, seed=3)

@@ -11,7 +11,10 @@ import pyrogen
 ROOT = Path(pyrogen.__file__).parent
 #: From the ground up; a room imports from those before it and from itself.
 FLOORS = (
-    ("checks", "files", "hdf5", "locks", "printing", "progress", "schedules", "seeds", "signals", "threads", "warn"),
+    (
+        *("checks", "devices", "files", "hdf5", "launch", "locks", "memory", "printing", "progress", "schedules"),
+        *("seeds", "signals", "threads", "warn"),
+    ),
     ("flows", "targets", "events"),
     ("bayes",),
     ("posterior",),

@@ -9,7 +9,8 @@ from graphs import taped  # noqa: F401
 from torch import nn
 
 import pyrogen as pg
-from pyrogen.inference.run.launch import ON_CPU, ONE_LAUNCH, Launch
+from pyrogen.inference.run.potential import Potential, Whitened
+from pyrogen.launch import ON_CPU, ONE_LAUNCH, Launch
 
 EVENTS = torch.rand(200, 2, generator=torch.Generator().manual_seed(3))
 FLOW = pg.CouplingFlow(2, 2, (8,))
@@ -69,6 +70,7 @@ def test_a_replayed_run_has_the_bits_of_the_run(name, taped):  # noqa: F811
     plain, fast = both(lambda: backend.fit(pg.BayesianFlow(FLOW), EVENTS))
     assert fast.info.launch == ONE_LAUNCH, fast.info.launch
     assert taped.replays > 5 and "switched off" in plain.info.launch
+    assert fast.info.gradients == pytest.approx(plain.info.gradients)
     for key, value in arrays(plain).items():
         assert torch.equal(arrays(fast)[key], value)
     for key, curve in plain.history.items():
@@ -127,7 +129,7 @@ def test_a_step_that_reads_a_number_runs_as_it_is(taped):  # noqa: F811
 
 
 def test_random_numbers_of_the_host_are_not_frozen(taped, monkeypatch):  # noqa: F811
-    from pyrogen.inference.run import launch as module
+    from pyrogen import launch as module
 
     monkeypatch.undo()
     monkeypatch.setattr(module, "_graphs_on", lambda device: True)
@@ -171,6 +173,28 @@ def test_each_shape_has_a_graph_of_its_own(taped):  # noqa: F811
     assert launch(torch.ones(3, 2), torch.ones(2))[0].tolist() == [4, 4]
     assert launch(2 * torch.ones(3, 2), None)[0].tolist() == [6, 6]
     assert len(launch._graphs) == 3 and launch.recorded
+
+
+def test_a_part_of_a_recorded_step_is_no_launch_of_its_own(taped):  # noqa: F811
+    inner = Launch(lambda x: (2 * x,), "cpu")
+    outer = Launch(lambda x: (inner(x)[0] + 1,), "cpu")
+    assert outer(torch.ones(2))[0].tolist() == [3, 3] and outer(torch.zeros(2))[0].tolist() == [1, 1]
+    assert outer.recorded and len(outer._graphs) == 1 and not inner._graphs
+    assert inner(torch.ones(2))[0].tolist() == [2, 2] and len(inner._graphs) == 1
+
+
+def test_a_later_step_leaves_the_results_of_an_earlier_one(taped):  # noqa: F811
+    backend = SETTINGS["Ensemble"]
+    model, data = backend.checked(pg.BayesianFlow(FLOW), EVENTS)
+    target = Whitened(Potential(model, data), torch.zeros(model.weights), torch.ones(model.weights))
+    generator, start = torch.Generator().manual_seed(1), model.initial_theta[None]
+    one = target.launch("half", lambda x: (x / 2, x), generator, start)
+    other = target.launch("half", lambda x: (x / 2, x), generator, one[0])
+    assert torch.equal(one[0], start / 2) and torch.equal(other[0], start / 4)
+    value, gradient = target.value_and_gradient(start)
+    kept = value.clone(), gradient.clone()
+    target.value_and_gradient(start + 1)
+    assert torch.equal(value, kept[0]) and torch.equal(gradient, kept[1])
 
 
 def test_known_posterior_from_replayed_gradients(taped):  # noqa: F811

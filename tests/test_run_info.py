@@ -32,6 +32,7 @@ WHOLE = RunInfo(
     kept_epoch=10,
     gradients=1234.5,
     seconds=6.25,
+    device="cuda:0 (NVIDIA H100)",
     sample=1,
     samples=3,
     batched=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -182,6 +182,11 @@ class BayesianFlow(PyroModule):
         self.flow.eval()
         return self
 
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> BayesianFlow:
+        super()._apply(fn, recurse)
+        self._local = None  # no module of this one: it is made anew, on the new device
+        return self
+
     def prior(self) -> TorchDistribution:
         """The prior over ``theta [P]``, independent Gaussians around zero."""
         return dist.Normal(torch.zeros_like(self.prior_scales), self.prior_scales, validate_args=False).to_event(1)
@@ -281,7 +286,7 @@ class BayesianFlow(PyroModule):
                 )
             config = dict(description["flow_config"])
             flow = CouplingFlow(**config | {"dtype": dtype[config["dtype"]]})
-        flow = copy.deepcopy(flow).to(dtype[description["dtype"]])  # the caller's module stays as it is
+        flow = copy.deepcopy(flow).to("cpu", dtype[description["dtype"]])  # the caller's module stays as it is
         context = description.get("context_preprocessing")  # absent where conditions are taken as they are
         model = cls(
             flow,

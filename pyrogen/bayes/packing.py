@@ -83,7 +83,18 @@ class WeightPacking:
 
     def call(self, theta: Tensor, method: str, *args: Any) -> Any:
         """Call ``module.method(*args)`` with the weights ``theta [P]`` in place of the module's own."""
-        weights = {f"module.{name}": value for name, value in self.unpack(theta).items()}
+        return self._call(self.unpack(theta), method, *args)
+
+    def call_side_by_side(self, theta: Tensor, method: str, *args: Any) -> Any:
+        """Call ``module.method(*args)`` with parameters of C networks ``[C, ...]`` out of ``theta [C, P]``.
+
+        Only for modules that know such parameters (:mod:`pyrogen.flows.fused`).
+        """
+        parts = zip(self.names, theta.split(self.sizes, 1), self.shapes, strict=True)
+        return self._call({name: part.view(-1, *shape) for name, part, shape in parts}, method, *args)
+
+    def _call(self, weights: Mapping[str, Tensor], method: str, *args: Any) -> Any:
+        weights = {f"module.{name}": value for name, value in weights.items()}
         # The module's own weights are taken out while it is called. Compiled code takes none out, and knows no locks.
         with contextlib.nullcontext() if torch.compiler.is_compiling() else self.lock:
             return torch.func.functional_call(self._methods, weights, (method, *args), tie_weights=self._tied)

@@ -20,6 +20,7 @@ from pyrogen.diagnostics.classifier_samples import Features, checked_samples, pa
 from pyrogen.diagnostics.roc import roc_auc
 from pyrogen.events import EventSample, EventsLike, check_events
 from pyrogen.inference.problems import TrainingDivergedError
+from pyrogen.memory import in_chunks, row_bytes, rows_at_once
 from pyrogen.printing import Brief
 from pyrogen.progress import bar
 from pyrogen.schedules import learning_rate_factor
@@ -31,7 +32,7 @@ Array = NDArray[np.float64]
 LARGEST_LOG_RATIO = 15.0  # a factor of 3e6: more than samples of millions of events can tell
 MIN_EPOCHS, MIN_STEPS = 20, 3_000  # of a training, where the epochs are not given
 VALIDATION = 0.2  # fraction of the training events that choose the epoch
-SCORED_AT_ONCE = 65_536  # events
+SCORED_AT_ONCE = 65_536  # events, on a CPU
 
 
 class Classifier(nn.Module):
@@ -95,7 +96,9 @@ class Classifier(nn.Module):
         """log p_truth(x) / p_generated(x), ``[N]`` in float64, at events ``[N, d]`` of any kind."""
         check_events(events)
         x = as_tensor(events, torch.float64, self.centre.device)
-        return torch.cat([self(chunk).double() for chunk in x.split(SCORED_AT_ONCE)])
+        needed = row_bytes([weights.shape for weights in self.network.parameters()], x.dtype)
+        step = rows_at_once(x.device, needed, cpu=SCORED_AT_ONCE)
+        return torch.cat([scores for _, scores in in_chunks(lambda rows: self(x[rows]).double(), len(x), step)])
 
     def _scaled(self, seen: Tensor) -> Tensor:
         return torch.asinh((seen - self.centre) / self.scale).to(next(self.network.parameters()).dtype)

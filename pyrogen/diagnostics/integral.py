@@ -10,7 +10,7 @@ from pyro.distributions import MultivariateStudentT
 from torch import Tensor
 
 from pyrogen.posterior import Posterior
-from pyrogen.seeds import untouched
+from pyrogen.seeds import manual_seed, untouched
 
 PROPOSED = 20_000  # points at which the density is integrated
 FEWEST_HITS = 200  # effective number of them in the density, below which the integral is not known
@@ -36,7 +36,7 @@ def integral(posterior: Posterior, draws: int, seed: int) -> Integral:
     """Integrate the predictive density of ``draws`` networks, at points of a wide Student t around generated events."""
     with untouched():
         proposal = _proposal(posterior, draws, seed)
-        torch.manual_seed(seed + 2)
+        manual_seed(seed + 2, "cpu")
         points = proposal.sample((PROPOSED,))
     density = posterior.density(points, draws, seed=seed).mean.cpu()
     ratio = density / proposal.log_prob(points).exp()

@@ -131,7 +131,7 @@ def balance(look: Look) -> Iterator[Finding]:
         raise NotCheckedError("the training events were weighted")
     location, scale = weights.arrays["loc"], weights.arrays["scale"]
     outward = info.settings.get("kl_weight", 1.0) * float((1 - (scale / model.prior_scales).square()).sum())
-    events = probe_points(look.events, min(BALANCED, len(look.events)), look.seed).to(model.input_dtype)
+    events = probe_points(look.events, min(BALANCED, len(look.events)), look.seed).to(model.device, model.input_dtype)
     forces = []
     with torch.no_grad():
         for theta in weights.draws(DRAWS, look.seed + 3):

@@ -24,7 +24,7 @@ from pyrogen.targets.base import Target
 
 Array = NDArray[np.float64]
 MOST_NOISE = 0.8  # of the variance of a bin over the draws
-FILLED_AT_ONCE = 16_384  # events generated and filled
+FILLED_AT_ONCE = 16_384  # events generated and filled; a part of the random stream, so the same on every device
 
 
 @dataclass(frozen=True, repr=False)

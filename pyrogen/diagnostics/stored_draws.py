@@ -13,7 +13,9 @@ from pyrogen.checks import whole_number
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import StoredDraws
 
-WEIGHTS_AT_ONCE = 1 << 22  # largest number of weights held, in the parts of the draws that are evaluated
+# Largest number of weights held, in the parts of the draws that are evaluated. Parts of random streams too, so the
+# same on every device.
+WEIGHTS_AT_ONCE = 1 << 22
 Rows = NDArray[np.int64]
 
 

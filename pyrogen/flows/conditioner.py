@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from pyrogen.flows.fused import side_by_side
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "elu": nn.ELU, "tanh": nn.Tanh}
 
 
@@ -32,9 +34,12 @@ class Conditioner(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map inputs ``[..., inputs]`` to ``[..., outputs]``."""
+        """Map inputs ``[..., inputs]`` to ``[..., outputs]``; of C networks (:mod:`pyrogen.flows.fused`) ``[C, N, ...]``."""
         if self.constant_input:
             inputs = inputs.new_ones(*inputs.shape[:-1], 1)
+        weight = getattr(self.layers[0], "weight", None)  # a layer put in place of a linear one may have none
+        if weight is not None and weight.ndim == 3:
+            return side_by_side(self.layers, inputs)
         return self.layers(inputs)
 
     def __repr__(self) -> str:

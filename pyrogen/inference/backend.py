@@ -18,6 +18,7 @@ from torch import Tensor
 from pyrogen.bayes.evaluation import check_density
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import BOOLEAN, DEVICE, DTYPE, PATH, SEED, check_settings, door, instance, optional, whole
+from pyrogen.devices import told
 from pyrogen.events import EventsLike
 from pyrogen.files import check_writable, target_of
 from pyrogen.inference.documented import inherit_arguments
@@ -339,6 +340,7 @@ class Backend(ABC):
             context_range=data.context_range,
             findings=(*data.findings, *entries.pop("findings", ())),
             started_from=None if data.start is None else told_of(data.start),
+            device=told(self.device),
             context_names=data.context_names,
             **{"data_sha256": data.digest} | entries,
         )

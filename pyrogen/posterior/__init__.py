@@ -3,7 +3,8 @@
 from pyrogen.posterior.bands import DensityEstimate, HistogramBand
 from pyrogen.posterior.histograms import sample_histograms
 from pyrogen.posterior.info import Finding, RunInfo
-from pyrogen.posterior.posterior import Posterior, load
+from pyrogen.posterior.loading import load
+from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.predictor import Predictor
 from pyrogen.posterior.variations import Variations
 from pyrogen.posterior.weights import (

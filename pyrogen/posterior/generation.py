@@ -128,6 +128,8 @@ def generate_to_file(
         "context": None if given is None else hashlib.sha256(given.numpy().tobytes()).hexdigest(),
         "finish": _told(finish, finish_name),
     }
+    if predictor.model.device.type != "cpu":
+        job["device"] = predictor.model.device.type  # whose random numbers are others
     target = target_of(path)
     with running(target, "generate events to"):
         folder = PartsFolder(target, job)

@@ -35,7 +35,8 @@ def weights_of(guide: Any, stored_draws: int = 200, seed: int = 0) -> WeightPost
                 return LowRank(loc=q.loc, cov_factor=q._unbroadcasted_cov_factor, cov_diag=q._unbroadcasted_cov_diag)
             if isinstance(q, dist.MultivariateNormal):
                 return Multivariate(loc=q.loc, scale_tril=q._unbroadcasted_scale_tril)
-        with seeded(stream(seed, "draws of a guide")):
+        device = next((parameter.device for parameter in guide.parameters()), "cpu")
+        with seeded(stream(seed, "draws of a guide"), device):
             draws = torch.stack([guide()[THETA] for _ in range(stored_draws)])
         return StoredDraws(draws[None])
 

@@ -60,6 +60,7 @@ class RunInfo:
         kept_epoch: the epoch that the result is from.
         gradients: gradient evaluations, in passes over the sample of every chain or network.
         seconds: duration of the run.
+        device: where it ran, ``"cpu"`` or a card such as ``"cuda:0 (NVIDIA H100)"``; None in files that do not tell.
         sample, samples: which of how many samples of a ``fit_many`` this is.
         batched: whether these samples were trained in one batch.
         batched_reason: why not.
@@ -91,6 +92,7 @@ class RunInfo:
     kept_epoch: int | None = None
     gradients: float | None = None
     seconds: float | None = None
+    device: str | None = None
     sample: int | None = None
     samples: int | None = None
     batched: bool | None = None

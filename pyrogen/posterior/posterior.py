@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import (
     BOOLEAN,
     COUNT,
+    DEVICE,
     FUNCTION,
     LIMITS,
     PATH,
@@ -27,6 +29,7 @@ from pyrogen.checks import (
     optional,
     whole,
 )
+from pyrogen.devices import exact
 from pyrogen.events import EventSample, EventsLike
 from pyrogen.posterior import files
 from pyrogen.posterior.bands import PROCEDURE, DensityEstimate, HistogramBand
@@ -91,6 +94,26 @@ class Posterior:
     def weights(self) -> WeightPosterior:
         """The distribution of its weights."""
         return self.predictor.weights
+
+    @property
+    def device(self) -> torch.device:
+        """Where its networks are, and where the tensors that it gives are."""
+        return self.model.device
+
+    @door(device=DEVICE)
+    def to(self, device: torch.device | str) -> Posterior:
+        """The posterior on another device, such as ``"cuda"`` or ``"cpu"``.
+
+        Its predictions take the same weight draws there: densities agree but for rounding; generated events are
+        others. Stored draws are copied once, here; more than 1 GiB of them stay, and each is copied where it is used.
+
+        Returns:
+            Itself where it is there already, else a new posterior.
+        """
+        if exact(device) == self.device:
+            return self
+        model = self.model.packing.copied(self.model).to(device)
+        return Posterior(model, self.weights, self.history, self.info, progress=self.progress, probes=self.probes)
 
     @property
     def info(self) -> RunInfo:
@@ -365,7 +388,8 @@ class Posterior:
     def __repr__(self) -> str:
         trained = "?" if self.info.training_events is None else self.info.training_events
         backend = f"{self.info.backend}, tempered" if self.info.tempered else self.info.backend
-        return f"Posterior({backend}, {self.weights.family}, {self.weights.size} weights, {trained} training events)"
+        weights = f"{self.weights.family}, {self.weights.size} weights"
+        return f"Posterior({backend}, {weights}, {trained} training events, on {self.device})"
 
 
 #: What diagnostics take.
@@ -377,21 +401,3 @@ POSTERIOR = instance(
         "Module": "lift the flow with pg.BayesianFlow(flow), and train that",
     },
 )
-
-
-@door(path=PATH, flow=optional(instance(nn.Module, "a torch.nn.Module with log_prob and sample")))
-def load(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Posterior:
-    """Load a posterior that :meth:`Posterior.save` wrote; it predicts bit for bit the same.
-
-    Args:
-        path: the HDF5 file.
-        flow: the flow, for a posterior over a flow that is not a :class:`~pyrogen.CouplingFlow` (files hold numbers,
-            never code); its parameters must have the names and shapes of the saved one.
-
-    Raises:
-        FileNotFoundError: no such file.
-        FileFormatError: not a posterior, truncated, damaged, of a newer version, or not fitting ``flow``: other
-            parameters, other buffers, or another density at the training events that the file remembers.
-    """
-    model, weights, history, info, probes = files.read(path, flow)
-    return Posterior(model, weights, history, info, probes=probes)

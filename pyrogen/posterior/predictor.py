@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events, in_order
 from pyrogen.bayes.model import BayesianFlow
+from pyrogen.bayes.networks import DrawnNetworks
 from pyrogen.checks import (
     COUNT,
     SEED,
@@ -21,16 +23,21 @@ from pyrogen.checks import (
     whole,
 )
 from pyrogen.events import EventsLike, check_events
+from pyrogen.memory import CPU_ROWS, in_chunks, row_bytes, rows_at_once
 from pyrogen.posterior.bands import DensityEstimate
 from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.progress import Bar, bar
 from pyrogen.seeds import seeded, stream
 from pyrogen.threads import chosen_threads, parts_on_chosen_threads
 
-EVENTS_AT_ONCE = 4096  # evaluated together: the fastest number on a CPU, and what bounds the memory
-GENERATED_AT_ONCE = 4 * EVENTS_AT_ONCE
+# What a CPU works on at once; a card takes more, see pyrogen.memory.
+EVENTS_AT_ONCE = CPU_ROWS  # events times networks evaluated
+DENSITIES_AT_ONCE = 1 << 20  # densities [draws, events] of a block
+WEIGHTS_AT_ONCE = 1 << 24  # weights of the draws that are kept from block to block
+
+CARD_ROWS, CARD_DENSITIES = 1 << 20, 1 << 25  # largest numbers of the first two on a card; more gain nothing
+GENERATED_AT_ONCE = 16_384  # events of a part of the random stream, the same on every device
 IN_PARTS = "posterior.generate_to(path, n) writes them to a file and holds one part at a time"
-DENSITIES_AT_ONCE = 1 << 22  # largest number of densities [draws, events] held
 
 
 class Predictor:
@@ -57,7 +64,8 @@ class Predictor:
     ) -> None:
         if weights.size != model.packing.size:
             raise ValueError(f"a posterior over {weights.size} weights does not fit a model of {model.packing.size}")
-        self.model, self.weights, self.trained_names, self.progress = model, weights, names, progress
+        # Draws go to the device of the networks here, once, and not with every prediction.
+        self.model, self.weights, self.trained_names, self.progress = model, weights.to(model.device), names, progress
         self.trained_units: tuple[str, ...] | None = None
         self.trained_context_names: tuple[str, ...] | None = None
 
@@ -116,16 +124,58 @@ class Predictor:
         points = as_tensor(table.values, self.model.input_dtype, self.model.device)
         check_events(points, what=f"events in {points.dtype}")  # a float32 may overflow where a float64 did not
         context = self._context(context, len(points), table.labels)
-        step = max(1, min(EVENTS_AT_ONCE, DENSITIES_AT_ONCE // max(draws, 1)))
+        rows = self._rows()
+        block = max(1, rows_at_once(self.model.device, 64, DENSITIES_AT_ONCE, CARD_DENSITIES) // draws)
+        block = max(1, block // rows) * rows if block > rows else block  # whole chunks
+        together = max(1, rows // max(1, min(block, len(points))))  # networks, where the events are few
+        groups = self._groups(draws, seed, together)
         with torch.no_grad(), self._bar(draws * len(points), what, "density") as shown:
-            for start in range(0, len(points), step):
-                rows = slice(start, min(start + step, len(points)))
-                given = None if context is None else context[rows]
-                block = []
-                for theta in self.weights.draws(draws, seed):
-                    block.append(self.model.log_prob(theta, points[rows], given))
-                    shown.update(len(block[-1]))
-                yield rows, torch.stack(block)
+            for start in range(0, len(points), block):
+                some = slice(start, min(start + block, len(points)))
+                given = None if context is None else context[some]
+                yield some, self._log_prob(groups(), points[some], given, rows, shown)
+
+    def _log_prob(
+        self, networks: Iterable[DrawnNetworks], x: Tensor, context: Tensor | None, rows: int, shown: Bar[Any]
+    ) -> Tensor:
+        """Log densities ``[draws, m]`` of events ``x [m, d]``, about ``rows`` events times networks at a time."""
+        model = self.model
+        # What is the same for all networks is worked out once.
+        inputs = in_chunks(lambda some: model._inner(x[some]), len(x), rows)
+        inner, log_jacobian = (torch.cat(each) for each in zip(*(found for _, found in inputs), strict=True))
+        conditions = model._conditions(context)
+        found = []
+        for group in networks:
+
+            def densities(some: slice, group: DrawnNetworks = group) -> Tensor:
+                return group.log_prob(inner[some], *(each[some] for each in conditions))
+
+            pieces = []
+            for _, piece in in_chunks(densities, len(x), rows):
+                pieces.append(piece)
+                shown.update(piece.numel())
+            found.append(torch.cat(pieces, 1))
+        return torch.cat(found) + log_jacobian
+
+    def _rows(self) -> int:
+        """Events times networks evaluated at once."""
+        needed = row_bytes(self.model.packing.shapes, self.model.dtype)
+        return rows_at_once(self.model.device, needed, EVENTS_AT_ONCE, CARD_ROWS)
+
+    def _groups(self, draws: int, seed: int, together: int) -> Callable[[], Iterable[DrawnNetworks]]:
+        """Gives the networks of all weight draws, some together; drawn once, unless they take much memory."""
+
+        def groups() -> Iterator[DrawnNetworks]:
+            thetas = self.weights.draws(draws, seed)
+            while some := list(islice(thetas, together)):
+                yield DrawnNetworks(self.model, torch.stack(some))
+
+        size = self.weights.size
+        kept = rows_at_once(self.model.device, size * self.model.dtype.itemsize, WEIGHTS_AT_ONCE // size)
+        if draws > kept:
+            return groups
+        held = list(groups())
+        return lambda: held
 
     @door(n=whole(1), draws=COUNT, seed=SEED, part=optional(whole(0)))
     @chosen_threads()
@@ -157,9 +207,12 @@ class Predictor:
             pieces = []
             with self._bar(n, "sample", "event") as shown:
                 for theta, mine in zip(self.weights.draws(draws, seed), order.split(shares), strict=True):
-                    for rows in mine.split(GENERATED_AT_ONCE) if len(mine) else ():
-                        pieces.append(self._generate(theta, len(rows), None if context is None else context[rows]))
-                        shown.update(len(rows))
+                    parts = [len(rows) for rows in mine.split(GENERATED_AT_ONCE) if len(rows)]
+                    for piece in (
+                        self._generate(theta, parts, None if context is None else context[mine]) if parts else ()
+                    ):
+                        pieces.append(piece)
+                        shown.update(len(piece))
         events = torch.cat(pieces)
         return events[order.argsort().to(events.device)]
 
@@ -179,7 +232,8 @@ class Predictor:
                 for rows in torch.arange(n).split(GENERATED_AT_ONCE):
                     # Seeded part by part: between them the caller must find the global random state as it left it.
                     with seeded(stream(seed, "replicates", k, int(rows[0])), self.model.device):
-                        events = self._generate(theta, len(rows), None if context is None else context[rows])
+                        given = None if context is None else context[rows]
+                        events = torch.cat(list(self._generate(theta, [len(rows)], given)))
                     yield k, events
                     shown.update(len(rows))
 
@@ -198,9 +252,8 @@ class Predictor:
         """Events whose columns have the names of the training, in its order; other events as they are."""
         return in_order(x, self.trained_names, self.trained_units)
 
-    @torch.no_grad()
-    def _generate(self, theta: Tensor, n: int, context: Tensor | None) -> Tensor:
-        return self.model.sample_events(theta, n, context)
+    def _generate(self, theta: Tensor, parts: Sequence[int], context: Tensor | None) -> Iterator[Tensor]:
+        return DrawnNetworks(self.model, theta[None]).sample(parts, context, self._rows())
 
     def conditions_in_order(self, context: Any) -> Any:
         """Conditions whose columns have the names of the training, in its order; others, and None, as they are."""

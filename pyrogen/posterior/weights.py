@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyrogen.checks import SEED, door, whole, whole_number
+from pyrogen.checks import DEVICE, SEED, door, whole, whole_number
+from pyrogen.devices import exact
 
 DRAWS = 50  # weight draws of a prediction, as in [A] sec. 4
+MOVED_TOGETHER = 2**30  # bytes of stored draws that another device gets in one piece
 
 #: Weight posteriors by the name of their family, which files know them by.
 FAMILIES: dict[str, type[WeightPosterior]] = {}
@@ -81,6 +84,26 @@ class WeightPosterior(ABC):
         """Number of weights P."""
         return self.arrays[self.names[0]].shape[-1]
 
+    @property
+    def device(self) -> torch.device:
+        """Where its draws are given out."""
+        return self.arrays[self.names[0]].device
+
+    @door(device=DEVICE)
+    def to(self, device: torch.device | str) -> Self:
+        """The same distribution on another device: the same seed gives the same draws there, but for rounding.
+
+        Returns:
+            Itself where it is there already; otherwise one with copies of the arrays.
+        """
+        device = exact(device)
+        return self if device == self.device else self._moved(device)
+
+    def _moved(self, device: torch.device) -> Self:
+        moved = copy.copy(self)
+        moved.arrays = {name: array.to(device) for name, array in self.arrays.items()}
+        return moved
+
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}={list(array.shape)}" for name, array in self.arrays.items())
         return f"{type(self).__name__}({shapes})"
@@ -133,15 +156,18 @@ class WeightPosterior(ABC):
             ValueError: n is not a positive whole number, or exceeds the stored draws.
         """
         n = self.count(n)
-        device = self.arrays[self.names[0]].device
         seeds = np.random.SeedSequence(seed).generate_state(n, np.uint64)
         for own in seeds:
-            # A generator per draw: no draw depends on how many were asked for or on what ran between them.
-            yield self._draw(torch.Generator(device).manual_seed(int(own >> np.uint64(1))))
+            # A generator per draw: no draw depends on how many were asked for or on what ran between them. It is of the
+            # CPU wherever the arrays are, so that a seed means the same networks on every device.
+            yield self._draw(torch.Generator().manual_seed(int(own >> np.uint64(1))))
 
     @abstractmethod
     def _draw(self, generator: torch.Generator) -> Tensor:
-        """One weight vector ``[P]``, all of whose noise comes from ``generator``."""
+        """One weight vector ``[P]``, all of whose noise comes from ``generator``.
+
+        The generator is one of the CPU. The arrays may be on another device: move the noise there, ``noise.to(loc)``.
+        """
 
     def count(self, draws: int | None, default: int = DRAWS, least: int = 1) -> int:
         """The number of weight draws of a prediction: the one policy of all of them.
@@ -182,10 +208,9 @@ def make_weights(family: str, arrays: dict[str, Tensor]) -> WeightPosterior:
 
 
 def _noise(like: Tensor, generator: torch.Generator, size: int | None = None) -> Tensor:
-    """Standard normal numbers of the type of ``like``."""
-    return torch.randn(
-        like.shape[-1] if size is None else size, generator=generator, dtype=like.dtype, device=like.device
-    )
+    """Standard normal numbers of the type of ``like``, on its device."""
+    size = like.shape[-1] if size is None else size
+    return torch.randn(size, generator=generator, dtype=like.dtype).to(like.device)
 
 
 class MeanField(WeightPosterior):
@@ -272,17 +297,33 @@ class Point(WeightPosterior):
 
 
 class StoredDraws(WeightPosterior):
-    """Stored draws ``[chains, draws, P]``. They may be many and lie in a file, so they are not copied."""
+    """Stored draws ``[chains, draws, P]``. They may be many and lie in a file, so they are not copied.
+
+    For another device (:meth:`to`) draws of up to 1 GiB are copied there once. More stay where they are, and every
+    single draw is copied when it is asked for.
+    """
 
     family, names = "draws", ("draws",)
     shapes = {"draws": "CDP"}
 
     def __init__(self, draws: Tensor) -> None:
         super().__init__(draws=draws)
+        self._device = draws.device
 
     @staticmethod
     def _owned(array: Tensor) -> Tensor:
         return array
+
+    @property
+    def device(self) -> torch.device:
+        """Where its draws are given out."""
+        return self._device
+
+    def _moved(self, device: torch.device) -> Self:
+        stored = self.arrays["draws"]
+        moved = super()._moved(device) if stored.nbytes <= MOVED_TOGETHER else copy.copy(self)
+        moved._device = device
+        return moved
 
     @property
     def stored(self) -> int:  # type: ignore[override]
@@ -302,7 +343,7 @@ class StoredDraws(WeightPosterior):
     def __getitem__(self, i: int) -> Tensor:
         """The draw number ``i`` ``[P]``, counted through chain after chain."""
         stored = self.arrays["draws"]
-        return stored[divmod(i, stored.shape[1])]
+        return stored[divmod(i, stored.shape[1])].to(self._device)
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         return self[int(torch.randint(self.stored, (), generator=generator))]

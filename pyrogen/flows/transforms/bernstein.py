@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from pyrogen.checks import whole_number
+from pyrogen.flows.fused import is_fused
 from pyrogen.flows.transforms.base import Transform, TransformOptions
 
 
@@ -42,6 +44,9 @@ class Bernstein(Transform, name="bernstein"):
         self.register_constant("log_factors", torch.tensor(factors, dtype=torch.float64)[:, None])
         # Takes the densities to themselves and to the sums of all that follow.
         unit = torch.eye(n, dtype=torch.float64)
+        # Of densities: the n-th part of the sums of all that follow. Of their shares: sum, and sum with factors k.
+        self.register_constant("following", torch.ones_like(unit).triu(1) / n)
+        self.register_constant("moments", torch.stack([torch.ones(n), torch.arange(n)]).double())
         self.register_constant("sums", torch.cat([unit, torch.ones_like(unit).triu(1)]))
 
     @classmethod
@@ -69,6 +74,10 @@ class Bernstein(Transform, name="bernstein"):
         return value.clamp(0, 1), slope
 
     def inverse(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        if is_fused() and x.dtype == parameters.dtype:
+            constants = (self.constant(name, x) for name in ("powers", "log_factors", "following", "moments"))
+            z, log_slope = _Inverse.apply(x.movedim(-1, -2), parameters.movedim(-3, -1), self.floor, *constants)
+            return z.movedim(-1, -2), log_slope.movedim(-1, -2)
         clipped = x.clamp(0, 1)
         inside = x == clipped
         z, slope = self._value_and_slope(clipped, self._fractions(parameters))
@@ -97,3 +106,58 @@ class Bernstein(Transform, name="bernstein"):
             if moved <= 2 * torch.finfo(z.dtype).eps:
                 break
         return x
+
+
+class _Inverse(torch.autograd.Function):
+    """:meth:`Bernstein.inverse` of ``x [..., k, N]`` for ``parameters [..., k, degree, N]``, once differentiable.
+
+    With fractions w, densities d and their integrals I: ``dz/dx = slope``, ``dz/dw = I``, ``d slope/dw = d``, and
+    ``d slope/dx = sum_k w_k d_k (k/x - (degree - 1 - k)/(1 - x))``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        parameters: Tensor,
+        floor: float,
+        powers: Tensor,
+        log_factors: Tensor,
+        following: Tensor,
+        moments: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        if x.ndim == 3 and x.stride(0) == 0:
+            x = x[:1]  # the same events for all networks: their densities serve all
+        clipped = x.clamp(0, 1)
+        inside = x == clipped
+        fractions = torch.softmax(parameters, -2)
+        edges = torch.stack([clipped, 1 - clipped], -2).clamp_(min=torch.finfo(x.dtype).tiny)
+        densities = torch.matmul(powers, edges.log()).add_(log_factors).exp_()
+        integrals = torch.matmul(following, densities).addcmul_(densities, clipped.unsqueeze(-2), value=1 / len(powers))
+        found = torch.matmul(moments, fractions * densities)
+        slope = found.select(-2, 0) + floor
+        z = (fractions * integrals).sum(-2).add_(clipped, alpha=floor).clamp_(0, 1)
+        ctx.save_for_backward(inside, edges, fractions, densities, integrals, found)
+        ctx.floor, ctx.degree = floor, len(powers)
+        ctx.set_materialize_grads(False)
+        return torch.where(inside, z, x), torch.where(inside, slope.log(), 0.0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_z: Tensor | None, by_log: Tensor | None) -> tuple[Tensor | None, ...]:
+        inside, edges, fractions, densities, integrals, found = ctx.saved_tensors
+        density, first = found.unbind(-2)
+        slope = density + ctx.floor
+        by_slope = torch.zeros_like(slope) if by_log is None else torch.where(inside, by_log, 0.0) / slope
+        by_fractions = densities * by_slope.unsqueeze(-2)
+        if by_z is not None:
+            by_fractions.addcmul_(integrals, torch.where(inside, by_z, 0.0).unsqueeze(-2))
+        by_parameters = by_fractions.mul_(fractions)
+        by_parameters = by_parameters.addcmul(fractions, by_parameters.sum(-2, keepdim=True), value=-1)
+        by_x = None
+        if ctx.needs_input_grad[0]:
+            low, high = edges.unbind(-2)
+            by_x = by_slope * (first / low - ((ctx.degree - 1) * density - first) / high)
+            if by_z is not None:
+                by_x = by_x + by_z * torch.where(inside, slope, 1.0)
+        return by_x, by_parameters, None, None, None, None, None

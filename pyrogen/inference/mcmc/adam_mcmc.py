@@ -111,6 +111,12 @@ class AdamMCMC(Sampler):
         state["second"] = beta2 * state["second"] + (1 - beta2) * state["gradient"].square()
         state["count"] = state["count"] + 1
 
+    def phase(self, step: int, warmup_steps: int) -> str | None:
+        half = warmup_steps // 2
+        if step == warmup_steps or step + 1 in (half, warmup_steps):  # where something begins or ends
+            return None
+        return "learn" if step < half else "adapt" if step < warmup_steps else "sample"
+
     def advance(
         self, target: Whitened, state: State, step: int, warmup_steps: int, generator: torch.Generator
     ) -> dict[str, Tensor]:

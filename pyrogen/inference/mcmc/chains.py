@@ -24,6 +24,7 @@ from pyrogen.inference.run.draw_store import DrawStore
 from pyrogen.inference.run.going_on import weights_digests
 from pyrogen.inference.run.potential import Potential, Whitened, independent_starts
 from pyrogen.inference.run.stopping import SafePoints
+from pyrogen.memory import row_bytes, rows_at_once
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import StoredDraws
 from pyrogen.progress import Bar, bar
@@ -130,7 +131,20 @@ class SamplingRun:
 
     def advance(self, state: State, step: int, warmup_steps: int) -> dict[str, Tensor]:
         """One step of the kernel, as :meth:`~pyrogen.inference.mcmc.contract.Kernel.advance`."""
-        return self.kernel.advance(self.target, state, step, warmup_steps, self.generator)
+        kernel, target = self.kernel, self.target
+        phase = kernel.phase(step, warmup_steps)
+        if phase is None or not target.records:
+            return kernel.advance(target, state, step, warmup_steps, self.generator)
+        names = tuple(sorted(state))
+
+        def whole(*values: Tensor) -> tuple[Tensor, ...]:
+            own = dict(zip(names, values, strict=True))
+            told = kernel.advance(target, own, step, warmup_steps, self.generator)
+            return tuple(own[name] for name in names) + tuple(told[name] for name in kernel.statistics)
+
+        found = target.launch(f"{phase} {names}", whole, self.generator, *(state[name] for name in names))
+        state.update(zip(names, found, strict=False))
+        return dict(zip(kernel.statistics, found[len(names) :], strict=True))
 
     def _check(self, state: State) -> None:
         bad = ~(state["potential"].isfinite() & state["position"].isfinite().all(1))
@@ -256,8 +270,9 @@ class SamplingRun:
         theta = draws[:, some].flatten(0, 1).to(self.potential.prior_scale)
         given = events[rows], None if context is None else context[rows]
         if self.potential.batched:
-            # A few networks at once: batches of all would need their memory.
-            values = torch.func.vmap(self.model.log_prob, (0, None, None), chunk_size=16)(theta, *given)
+            needed = row_bytes(self.model.packing.shapes, self.model.dtype)
+            networks = max(1, rows_at_once(theta.device, needed, cpu=16 * len(rows)) // len(rows))
+            values = torch.func.vmap(self.model.log_prob, (0, None, None), chunk_size=networks)(theta, *given)
         else:
             values = torch.stack([self.model.log_prob(one, *given) for one in theta])
         return values.double().cpu().unflatten(0, (len(draws), -1)).numpy()
@@ -278,7 +293,7 @@ class SamplingRun:
             chains=len(draws),
             gradients=self.potential.gradients,
             seconds=self.seconds,
-            launch=self.potential.launch.told,
+            launch=self.target.told,
             batching=self.potential.obstacle or "one gradient for all chains",
             findings=findings,
         )

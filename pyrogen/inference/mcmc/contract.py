@@ -140,6 +140,11 @@ class Kernel(Backend):
         """What is wrong with the kernel's own statistics ``[C, draws]``."""
         return []
 
+    def phase(self, step: int, warmup_steps: int) -> str | None:
+        """A name for steps that do the same operations on the state, whatever their number: a card records one of them
+        and replays it. None: a step that is unlike others, which runs as it is."""
+        return None
+
     @abstractmethod
     def begin(self, target: Whitened, position: Tensor, generator: torch.Generator) -> State:
         """The kernel's state at the chains' starting points ``position [C, P]``.

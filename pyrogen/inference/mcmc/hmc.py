@@ -123,7 +123,7 @@ class HMC(Sampler):
 
     def _steps(self, state: State, generator: torch.Generator) -> int:
         """Leapfrog steps of the next trajectory: random, but independent of where the chains are."""
-        factor = 1 + self.jitter * (2 * float(torch.rand((), generator=generator)) - 1)
+        factor = 1 + self.jitter * (2 * float(torch.rand((), generator=generator, device=generator.device)) - 1)
         return min(self.max_steps, max(1, round(factor * self.trajectory / float(state["step_size"].median()))))
 
     @staticmethod

@@ -102,11 +102,20 @@ class StochasticGradient(Sampler):
         self._gradient(target, state, generator)
         return state
 
+    def phase(self, step: int, warmup_steps: int) -> str | None:
+        if self._measures(step, warmup_steps):
+            return "measure and move"
+        return "move" if step < warmup_steps or self.schedule == "constant" else None
+
+    @staticmethod
+    def _measures(step: int, warmup_steps: int) -> bool:
+        # Now and then is enough, and keeps the warm-up as cheap as the rest.
+        return step < warmup_steps and step % 5 == 0
+
     def advance(
         self, target: Whitened, state: State, step: int, warmup_steps: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        # Now and then is enough, and keeps the warm-up as cheap as the rest.
-        if step < warmup_steps and step % 5 == 0:
+        if self._measures(step, warmup_steps):
             self._measure(target, state, generator)
             self._take_step_size(target, state)
         step_size = state["step_size"]

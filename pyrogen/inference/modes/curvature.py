@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from pyrogen.inference.run.potential import Potential
+from pyrogen.memory import row_bytes, rows_at_once
 from pyrogen.progress import Bar, bar
 
-SECOND_DERIVATIVES_AT_ONCE = 1024  # events whose graph of second derivatives is held at once
-VECTORS_AT_ONCE = 16  # vectors multiplied at once: with the events, what bounds the memory
-DERIVATIVES_AT_ONCE = 1 << 23  # largest number of per-event derivatives [rows, P] held at once
+# What a CPU works on at once; on a card see pyrogen.memory.
+SECOND_DERIVATIVES_AT_ONCE = 1024  # events whose graph of second derivatives is held
+VECTORS_AT_ONCE = 16  # vectors multiplied: with the events, what bounds the memory
+DERIVATIVES_AT_ONCE = 1 << 23  # largest number of per-event derivatives [rows, P] held
 BLOCK = 16  # directions by which the Krylov space grows
 
 
@@ -35,6 +37,11 @@ class Curvature:
     def __init__(self, potential: Potential, theta: Tensor, kind: str, progress: bool = False) -> None:
         self.potential, self.theta, self.kind, self.progress = potential, theta.detach(), kind, progress
         self.scale = potential.prior_scale
+        model, few = potential.model, SECOND_DERIVATIVES_AT_ONCE
+        self._row_bytes = row_bytes(model.packing.shapes, model.dtype, gradient=True)
+        both = rows_at_once(self.scale.device, 2 * self._row_bytes, cpu=few * VECTORS_AT_ONCE)
+        self.events_at_once = max(1, min(both // VECTORS_AT_ONCE, max(potential.size, few)))
+        self.vectors_at_once = both // self.events_at_once
 
     def products(self, vectors: Tensor) -> Tensor:
         """The curvature times vectors ``[K, P]``, in float64."""
@@ -49,13 +56,14 @@ class Curvature:
                 result += (weights * (scaled.double() @ gradients.T)) @ gradients
                 shown.update(len(gradients) * len(vectors))
             return result * self.scale
-        for start in range(0, self.potential.size, SECOND_DERIVATIVES_AT_ONCE):
+        for start in range(0, self.potential.size, self.events_at_once):
             leaf = self.theta.clone().requires_grad_()
-            rows = self.potential._rows(slice(start, start + SECOND_DERIVATIVES_AT_ONCE))
+            rows = self.potential._rows(slice(start, start + self.events_at_once))
             gradient = torch.autograd.grad(self.potential._one(leaf, *rows), leaf, create_graph=True)[0]
-            for k in range(0, len(scaled), VECTORS_AT_ONCE):
-                result[k : k + VECTORS_AT_ONCE] += self._directional(gradient, leaf, scaled[k : k + VECTORS_AT_ONCE])
-                shown.update(len(rows[0]) * len(scaled[k : k + VECTORS_AT_ONCE]))
+            for k in range(0, len(scaled), self.vectors_at_once):
+                some = slice(k, k + self.vectors_at_once)
+                result[some] += self._directional(gradient, leaf, scaled[some])
+                shown.update(len(rows[0]) * len(scaled[some]))
         return result * self.scale
 
     def _directional(self, gradient: Tensor, leaf: Tensor, vectors: Tensor) -> Tensor:
@@ -70,7 +78,9 @@ class Curvature:
         def one(theta: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
             return potential.model.log_prob(theta, x[None], None if context is None else context[None])[0]
 
-        step = max(1, min(SECOND_DERIVATIVES_AT_ONCE, DERIVATIVES_AT_ONCE // len(self.theta)))
+        size = len(self.theta)
+        on_cpu = max(1, min(SECOND_DERIVATIVES_AT_ONCE, DERIVATIVES_AT_ONCE // size))
+        step = rows_at_once(self.scale.device, self._row_bytes + 24 * size, cpu=on_cpu)
         for start in range(0, potential.size, step):
             events, weights, context = potential._rows(slice(start, start + step))
             if potential.batched:
@@ -81,7 +91,8 @@ class Curvature:
                 contexts = [None] * len(events) if context is None else context
                 rows = [torch.autograd.grad(one(leaf, x, c), leaf)[0] for x, c in zip(events, contexts, strict=True)]
                 gradients = torch.stack(rows)
-            yield gradients.double(), torch.ones(len(events)).double() if weights is None else weights.double()
+            gradients = gradients.double()
+            yield gradients, gradients.new_ones(len(events)) if weights is None else weights.double()
 
     def matrix(self) -> Tensor:
         """The whole matrix ``[P, P]``, in float64."""
@@ -102,11 +113,11 @@ class Curvature:
         diagonal = torch.zeros(size, dtype=torch.float64, device=self.scale.device)
         if self.kind == "hessian":
             with self._bar(self.potential.size * size) as shown:
-                for k in range(0, size, VECTORS_AT_ONCE):
-                    rows = torch.arange(k, min(k + VECTORS_AT_ONCE, size), device=self.scale.device)
+                for k in range(0, size, self.vectors_at_once):
+                    rows = torch.arange(k, min(k + self.vectors_at_once, size), device=self.scale.device)
                     units = torch.zeros(len(rows), size, dtype=self.scale.dtype, device=self.scale.device)
                     units[rows - k, rows] = 1
-                    diagonal[k : k + VECTORS_AT_ONCE] = (self._products(units, shown) * units).sum(1)
+                    diagonal[rows] = (self._products(units, shown) * units).sum(1)
             return diagonal
         with self._bar(self.potential.size) as shown:
             for gradients, weights in self._gradients():

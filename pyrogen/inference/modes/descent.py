@@ -162,6 +162,6 @@ class Descent:
             effective_size=float(self.potential.effective_size),
             gradients=self.potential.gradients,
             seconds=self.seconds,
-            launch=self.potential.launch.told,
+            launch=self.target.told,
             **entries,
         )

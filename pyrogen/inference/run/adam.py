@@ -10,6 +10,8 @@ from torch import Tensor
 from pyrogen.inference.run.potential import Whitened
 from pyrogen.progress import bar
 
+NAMES = ("position", "first", "second")  # of the tensors of its state
+
 
 @dataclass(frozen=True)
 class Adam:
@@ -33,21 +35,46 @@ class Adam:
 
         A network whose potential or gradient is not finite stays where it is, and its potential is returned as NaN.
         """
-        chains = len(state["position"])
+        numbers = torch.tensor(self._numbers(step), dtype=torch.float64).to(state["position"].device, non_blocking=True)
+        found = target.launch(
+            f"{self}",
+            lambda *its: self._advanced(target, generator, *its),
+            generator,
+            *(state[name] for name in NAMES),
+            numbers,
+        )
+        state.update(zip(NAMES, found, strict=False))
+        return found[-1]
+
+    def _numbers(self, step: int) -> tuple[float, float, float]:
+        """Learning rate and the corrections of both moments at a step."""
+        beta1, beta2 = self.betas
+        lr = self.lr * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / self.steps))).item()
+        return lr, 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)
+
+    def _advanced(
+        self,
+        target: Whitened,
+        generator: torch.Generator,
+        position: Tensor,
+        first: Tensor,
+        second: Tensor,
+        numbers: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Position and moments after a step, and the potential before it."""
         rows = None
         if self.batch_size is not None and self.batch_size < target.size:
-            rows = target.batches(chains, self.batch_size, generator)
-        value, gradient = target.value_and_gradient(state["position"], rows)
+            rows = target.batches(len(position), self.batch_size, generator)
+        value, gradient = target.value_and_gradient(position, rows)
         finite = (gradient.isfinite().all(1) & value.isfinite())[:, None]
         gradient = torch.where(finite, gradient, 0.0)
         beta1, beta2 = self.betas
-        state["first"] = beta1 * state["first"] + (1 - beta1) * gradient
-        state["second"] = beta2 * state["second"] + (1 - beta2) * gradient.square()
-        first = state["first"] / (1 - beta1 ** (step + 1))
-        second = state["second"] / (1 - beta2 ** (step + 1))
-        lr = self.lr * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / self.steps))).item()
-        state["position"] = state["position"] - lr * torch.where(finite, first / (second.sqrt() + 1e-8), 0.0)
-        return torch.where(finite[:, 0], value, torch.nan)
+        lr, correction1, correction2 = numbers.unbind()
+        first = beta1 * first + (1 - beta1) * gradient
+        second = beta2 * second + (1 - beta2) * gradient.square()
+        direction = first / correction1 / ((second / correction2).sqrt() + 1e-8)
+        position = position - lr * torch.where(finite, direction, 0.0)
+        return position, first, second, torch.where(finite[:, 0], value, torch.nan)
 
     def run(self, target: Whitened, position: Tensor, generator: torch.Generator, progress: bool = False) -> Tensor:
         """All steps from ``position [C, P]``; returns where they end."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
+from pyrogen.bayes.side_by_side import log_prob_side_by_side, stands_side_by_side
 from pyrogen.inference.run.data import TrainingData
-from pyrogen.inference.run.launch import Launch
+from pyrogen.launch import Launch
+from pyrogen.memory import in_chunks, row_bytes, rows_at_once
 from pyrogen.seeds import seeded
 
-EVENTS_TIMES_CHAINS = 1 << 15  # evaluated at once: what bounds the memory of a gradient
+EVENTS_TIMES_CHAINS = 1 << 15  # of a gradient that a CPU evaluates at once; on a card see pyrogen.memory
+
+Result = TypeVar("Result")
 
 
 class Potential:
@@ -42,6 +46,11 @@ class Potential:
         #: Width of the prior of every weight, ``[P]``.
         self.prior_scale: Tensor = model.prior_scales
         self.likelihood_only = likelihood_only
+        needed = row_bytes(model.packing.shapes, model.dtype, gradient=True)
+        #: Events times chains evaluated at once.
+        self.rows_at_once = rows_at_once(model.device, needed, cpu=EVENTS_TIMES_CHAINS)
+        # Compiled code is fused anyway, and knows the operations of vmap.
+        self.side_by_side = not compile and stands_side_by_side(model)
         self.obstacle = self._obstacle()
         self.batched = self.obstacle is None
         self._negative_log_likelihoods = self._batch
@@ -77,6 +86,9 @@ class Potential:
 
     def _batch(self, theta: Tensor, events: Tensor, weights: Tensor | None, context: Tensor | None) -> Tensor:
         """Negative log-likelihoods ``[C]`` of chains ``theta [C, P]`` for events ``[M, d]`` or ``[C, M, d]``."""
+        if self.side_by_side:
+            log_prob = log_prob_side_by_side(self.model, theta, events, context)
+            return -(log_prob if weights is None else weights * log_prob).sum(1)
         if self.batched:
             return self._batch_together(theta, events, weights, context)
         own = events.ndim == 3
@@ -92,13 +104,15 @@ class Potential:
             ]
         )
 
-    def _parts(self, chains: int, rows: Tensor | None) -> tuple[Iterable[Any], float]:
-        """All events, or ``rows [M]`` or ``[C, M]`` of them, in chunks of bounded memory; and the factor that scales
-        their log-likelihood to the whole sample."""
-        step = max(1, EVENTS_TIMES_CHAINS // chains)
-        if rows is None:
-            return (slice(start, start + step) for start in range(0, self.size, step)), 1.0
-        return rows.split(step, -1), self.size / rows.shape[-1]
+    def _in_chunks(self, work: Callable[[Any], Result], chains: int, rows: Tensor | None) -> Iterator[Result]:
+        """What ``work`` gives for all events, or ``rows [M]`` or ``[C, M]`` of them, in chunks of bounded memory."""
+        n = self.size if rows is None else rows.shape[-1]
+
+        def chosen(part: slice) -> Result:
+            return work(part if rows is None else rows[..., part])
+
+        for _, result in in_chunks(chosen, n, max(1, self.rows_at_once // chains)):
+            yield result
 
     def value_and_gradient(self, theta: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``U [C]`` (in float64) and its gradient ``[C, P]`` at ``theta [C, P]``.
@@ -116,12 +130,16 @@ class Potential:
     def _value_and_gradient(self, theta: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         value = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
         gradient = torch.zeros_like(theta)
-        parts, scale = self._parts(len(theta), rows)
-        for part in parts:
+        scale = 1.0 if rows is None else self.size / rows.shape[-1]
+
+        def both(part: Any) -> tuple[Tensor, Tensor]:
             leaf = theta.detach().requires_grad_()
             negative = self._negative_log_likelihoods(leaf, *self._rows(part, len(theta)))
-            gradient += torch.autograd.grad(negative.sum(), leaf)[0]
-            value += negative.detach()
+            return negative.detach(), torch.autograd.grad(negative.sum(), leaf)[0]
+
+        for negative, its_gradient in self._in_chunks(both, len(theta), rows):
+            gradient += its_gradient
+            value += negative
         value, gradient = scale * value, scale * gradient
         if not self.likelihood_only:
             scaled = theta / self.prior_scale
@@ -133,10 +151,13 @@ class Potential:
     def value(self, theta: Tensor, rows: Tensor | None = None) -> Tensor:
         """``U [C]`` (in float64) at ``theta [C, P]``, from all events, or from ``rows [M]`` scaled to the sample."""
         value = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
-        parts, scale = self._parts(len(theta), rows)
-        for part in parts:
-            value += self._negative_log_likelihoods(theta, *self._rows(part, len(theta)))
-        value *= scale
+
+        def negative(part: Any) -> Tensor:
+            return self._negative_log_likelihoods(theta, *self._rows(part, len(theta)))
+
+        for its_value in self._in_chunks(negative, len(theta), rows):
+            value += its_value
+        value *= 1.0 if rows is None else self.size / rows.shape[-1]
         if not self.likelihood_only:
             value += 0.5 * (theta / self.prior_scale).double().square().sum(1)
         return value
@@ -178,6 +199,8 @@ class Whitened:
 
     def __init__(self, potential: Potential, location: Tensor, scale: Tensor) -> None:
         self.potential, self.location, self.scale = potential, location, scale
+        self._launches: dict[str, Launch] = {}
+        self._costs: dict[str, float] = {}
 
     @property
     def size(self) -> int:
@@ -203,3 +226,42 @@ class Whitened:
     def batches(self, chains: int, batch_size: int, generator: torch.Generator) -> Tensor:
         """As :meth:`Potential.batches`."""
         return self.potential.batches(chains, batch_size, generator)
+
+    def launch(
+        self, name: str, function: Callable[..., tuple[Tensor, ...]], generator: torch.Generator, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        """A step in one launch, where the device has such (:class:`~pyrogen.launch.Launch`); gradients are counted.
+
+        Args:
+            name: of the step. Steps of one name are the same function of their inputs.
+            function: of tensors to a tuple of tensors, which changes nothing in place.
+            generator: what it draws random numbers from.
+            *inputs: tensors.
+        """
+        if name not in self._launches:
+
+            def counted(*values: Tensor) -> tuple[Tensor, ...]:
+                before = self.potential.gradients
+                found = function(*values)
+                self._costs[name] = self.potential.gradients - before
+                return found
+
+            self._launches[name] = Launch(counted, self.scale.device, generators=[generator])
+        launch = self._launches[name]
+        if not launch.recorded:
+            return function(*inputs)
+        before = self.potential.gradients
+        found = tuple(value.clone() for value in launch(*inputs))
+        self.potential.gradients = before + self._costs[name]
+        return found
+
+    @property
+    def records(self) -> bool:
+        """Whether steps are recorded, as far as is known."""
+        return self.potential.launch.recorded
+
+    @property
+    def told(self) -> str:
+        """How steps run, and why."""
+        launches = [self.potential.launch, *self._launches.values()]
+        return next((launch.told for launch in launches if not launch.recorded), launches[0].told)

@@ -20,7 +20,7 @@ from pyrogen.inference.vi.objective import Objective, make_adam
 from pyrogen.inference.vi.settings import SVISettings
 from pyrogen.posterior.guides import start_at, weights_of
 from pyrogen.posterior.weights import WeightPosterior
-from pyrogen.seeds import stream
+from pyrogen.seeds import manual_seed, stream
 from pyrogen.signals import uninterrupted
 
 VALIDATED_AT_ONCE = 4096  # held-out events
@@ -43,7 +43,7 @@ class GuideObjective(Objective):
         self.validation_events = settings.held_out_events(len(data.events))
         self.size = len(data.events) - self.validation_events
         # The bits of earlier versions: others would move events of their checkpoints between training and validation.
-        torch.manual_seed(stream(settings.seed))
+        manual_seed(stream(settings.seed), settings.device)
         order = torch.randperm(len(data.events))
         self.training, self.validation = order[self.validation_events :], order[: self.validation_events]
         self.event_weights = None if data.weights is None else self._normalised(data.weights)

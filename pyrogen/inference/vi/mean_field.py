@@ -15,7 +15,7 @@ from pyrogen.inference.run.potential import independent_starts
 from pyrogen.inference.vi.batched import Batched
 from pyrogen.inference.vi.settings import SVISettings
 from pyrogen.posterior.weights import MeanField, WeightPosterior
-from pyrogen.seeds import stream, untouched
+from pyrogen.seeds import manual_seed, stream, untouched
 
 VALIDATED_AT_ONCE = 4096  # held-out events of all networks together
 
@@ -46,7 +46,7 @@ class ManyMeanFields(Batched):
         self.size = n - self.validation_events
         self.effective_size = float(self.size)
         # The bits of earlier versions: others would move events of their checkpoints between training and validation.
-        torch.manual_seed(stream(settings.seed))
+        manual_seed(stream(settings.seed), settings.device)
         order = torch.rand(self.networks, n).argsort(1) if self.validation_events else None
         self.training = None if order is None else order[:, self.validation_events :]
         self.validation = None if order is None else order[:, : self.validation_events]
@@ -77,6 +77,7 @@ class ManyMeanFields(Batched):
 
     def _log_prob(self, rows: Tensor, width: Tensor, local: bool) -> Tensor:
         """Log densities ``[R, M]`` of the events in ``rows [R, M]``, each row by its own network."""
+        rows = rows.to(self.data.events.device)
         owner = torch.arange(self.networks, device=rows.device)[:, None]
         events = self.data.events[owner, rows]
         if local:

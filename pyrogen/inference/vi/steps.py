@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.inference.run.launch import Launch
 from pyrogen.inference.vi.objective import Objective
+from pyrogen.launch import Launch
 
 
 class Told(NamedTuple):

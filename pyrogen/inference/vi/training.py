@@ -22,7 +22,7 @@ from pyrogen.inference.vi.steps import Steps, Told
 from pyrogen.posterior.info import History
 from pyrogen.progress import Bar, bar
 from pyrogen.schedules import learning_rate_factor
-from pyrogen.seeds import stream
+from pyrogen.seeds import manual_seed, stream
 
 CURVES = ("loss", "nll", "kl", "validation_nll", "learning_rate", "skipped_steps", "seconds")
 MOST_SKIPPED = 20  # steps in a row without a finite gradient, before the training is given up
@@ -73,7 +73,7 @@ class Training:
                 if self._stopped(epoch).all():
                     break
                 # Every epoch has random numbers of its own, so that a checkpoint needs none.
-                torch.manual_seed(stream(settings.seed, self.objective.first_stream + epoch))
+                manual_seed(stream(settings.seed, self.objective.first_stream + epoch), settings.device)
                 # Pyro's own checks read what a card has to be waited for.
                 with self.objective.in_epoch(first=epoch == first and not self.steps.recorded):
                     row = self._epoch(epoch, shown, safe_point)

@@ -7,6 +7,7 @@ Python needs some ten microseconds to start an operation on a card, which then t
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
@@ -19,6 +20,15 @@ SAME = 1e-3  # relative; what a replay may differ from the step by, as sums come
 
 Inputs = Sequence[Tensor | None]
 Function = Callable[..., tuple[Tensor, ...]]
+
+
+class _Inside(threading.local):
+    """Whether this thread records a step, whose parts are then no launches of their own."""
+
+    recording = False
+
+
+_inside = _Inside()
 
 
 class NotRecordedError(RuntimeError):
@@ -40,15 +50,20 @@ class Launch:
         function: of tensors (or None) to a tuple of tensors.
         device: where it runs.
         changed: all tensors that it changes in place, the same ones at every call.
+        generators: of random numbers, besides the card's own, that it draws from.
     """
 
     #: Whether graphs are used at all; False to compare with steps that are run as they are.
     allowed: ClassVar[bool] = True
 
     def __init__(
-        self, function: Function, device: torch.device | str, changed: Callable[[], Iterable[Tensor]] = tuple
+        self,
+        function: Function,
+        device: torch.device | str,
+        changed: Callable[[], Iterable[Tensor]] = tuple,
+        generators: Sequence[torch.Generator] = (),
     ) -> None:
-        self.function, self.device, self.changed = function, torch.device(device), changed
+        self.function, self.device, self.changed, self.generators = function, torch.device(device), changed, generators
         self._obstacle: str | None = None
         if not _graphs_on(self.device):
             self._obstacle = ON_CPU
@@ -68,7 +83,7 @@ class Launch:
 
     def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
         """What the function gives; on a card the next call writes over it, so clone what has to last."""
-        if self._obstacle is not None:
+        if self._obstacle is not None or _inside.recording:  # a part of a step that is recorded as a whole
             return self.function(*inputs)
         kind = tuple(None if value is None else (value.shape, value.dtype) for value in inputs)
         if kind not in self._graphs:
@@ -86,7 +101,8 @@ class Launch:
             NotRecordedError: it cannot be recorded, or a replay does something else.
         """
         given = [None if value is None else value.detach().clone() for value in inputs]
-        start = _State(self.device, self.changed())
+        start = _State(self.device, self.changed(), self.generators)
+        _inside.recording = True
         try:
             with _beside(self.device):
                 self.function(*given)  # compiles, and makes what is made once
@@ -97,7 +113,7 @@ class Launch:
                     raise NotRecordedError("the step draws random numbers on the CPU")
                 ends = start.now()
                 start.restore()
-            graph = _Graph(self.function, given, self.device)
+            graph = _Graph(self.function, given, self.device, self.generators)
             start.restore()
             found = [value.clone() for value in graph.replay(given)]
             if not _agree([*expected, *ends], [*found, *start.now()]):
@@ -107,12 +123,18 @@ class Launch:
         except Exception as error:  # whatever a user's flow or guide does that a graph cannot hold
             raise NotRecordedError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
         finally:
+            _inside.recording = False
             start.restore()
         return graph
 
 
 def _graphs_on(device: torch.device) -> bool:
     return device.type == "cuda"
+
+
+def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A block in which a card is the current one."""
+    return torch.cuda.device(device)
 
 
 class _Graph:
@@ -122,12 +144,17 @@ class _Graph:
         function: what is called.
         given: its inputs, whose memory the graph keeps.
         device: where it runs.
+        generators: of random numbers, besides the card's own, that it draws from.
     """
 
-    def __init__(self, function: Function, given: Inputs, device: torch.device) -> None:
+    def __init__(
+        self, function: Function, given: Inputs, device: torch.device, generators: Sequence[torch.Generator] = ()
+    ) -> None:
         self._given, self._device = given, device
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        for generator in generators:
+            self._graph.register_generator_state(generator)
+        with _on(device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._found = function(*given)
 
     def replay(self, inputs: Inputs) -> tuple[Tensor, ...]:
@@ -135,7 +162,7 @@ class _Graph:
         for mine, theirs in zip(self._given, inputs, strict=True):
             if mine is not None and theirs is not None and theirs is not mine:
                 mine.copy_(theirs)
-        with torch.cuda.device(self._device):
+        with _on(self._device):
             self._graph.replay()
         return self._found
 
@@ -143,8 +170,11 @@ class _Graph:
 class _State:
     """Tensors and random states as they are now, to come back to."""
 
-    def __init__(self, device: torch.device, tensors: Iterable[Tensor]) -> None:
+    def __init__(
+        self, device: torch.device, tensors: Iterable[Tensor], generators: Sequence[torch.Generator] = ()
+    ) -> None:
         self._device = device
+        self._generators = [(generator, generator.get_state()) for generator in generators]
         self._tensors = [tensor.detach() for tensor in tensors]
         self._kept = self.now()
         self._card, self._host = torch.cuda.get_rng_state(device), torch.get_rng_state()
@@ -163,12 +193,14 @@ class _State:
             tensor.copy_(kept)
         torch.cuda.set_rng_state(self._card, self._device)
         torch.set_rng_state(self._host)
+        for generator, state in self._generators:
+            generator.set_state(state)
 
 
 @contextlib.contextmanager
 def _beside(device: torch.device) -> Iterator[None]:
     """A block on a stream of its own, as a graph asks for before it is recorded."""
-    with torch.cuda.device(device):
+    with _on(device):
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -1,0 +1,67 @@
+"""Networks of a Bayesian flow with drawn weights, for predictions: their densities and events, without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from pyrogen.bayes.contract import check_output
+from pyrogen.bayes.model import BayesianFlow
+from pyrogen.flows.networks import Networks
+from pyrogen.memory import in_chunks
+
+
+class DrawnNetworks:
+    """K networks of a model. pyrogen's own flows are evaluated together, others one after another.
+
+    Args:
+        model: the model.
+        thetas: their weights ``[K, P]``.
+    """
+
+    def __init__(self, model: BayesianFlow, thetas: Tensor) -> None:
+        self.model, self.thetas = model, thetas
+        self._together: Networks | None = None
+        if Networks.fits(model.flow):
+            packing = model.packing
+            parts = zip(packing.names, thetas.split(packing.sizes, 1), packing.shapes, strict=True)
+            weights = {name: part.view(len(thetas), *shape) for name, part, shape in parts}
+            self._together = Networks(model.flow, weights)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def log_prob(self, inner: Tensor, *conditions: Tensor) -> Tensor:
+        """Log densities ``[K, N]`` of events ``[N, d]`` and conditions ``[N, k]``, both in the flow's variables."""
+        if self._together is not None:
+            return self._together.log_prob(inner, *conditions)
+        values = [self.model.packing.call(theta, "log_prob", inner, *conditions) for theta in self.thetas]
+        return torch.stack([check_output(self.model.flow, "log_prob", each, inner.shape[:-1]) for each in values])
+
+    @torch.no_grad()
+    def sample(self, parts: Sequence[int], context: Tensor | None, rows: int) -> Iterator[Tensor]:
+        """Events ``[m, d]`` of the first network, in the units of the events.
+
+        Args:
+            parts: sizes of the parts of the random stream, which decide the random numbers.
+            context: conditions ``[sum of parts, k]``.
+            rows: number of events evaluated at once, which decides nothing but memory and speed.
+        """
+        if self._together is None:
+            start = 0
+            for n in parts:
+                given = None if context is None else context[start : start + n]
+                yield self.model.sample_events(self.thetas[0], n, given)
+                start += n
+            return
+        latent = torch.cat([self._together.flow.latent.sample(n, self.thetas) for n in parts])
+        conditions = self.model._conditions(context)
+        networks = self._together
+
+        def events(some: slice) -> Tensor:
+            inner = networks.events(latent[some], *(each[some] for each in conditions))[0]
+            inner = inner.clone(memory_format=torch.contiguous_format)  # outside of inference mode
+            return self.model.preprocessing.inverse(inner.to(self.model.input_dtype))[0]
+
+        for _, found in in_chunks(events, len(latent), rows):
+            yield found
