@@ -48,7 +48,7 @@ def run(argv: list[str] | None = None) -> None:
     mode = "quick" if args.quick else "default"
     names = [name for name in NAMES if name in args.backends]  # in the order of the table
     out = toy.make_folder(parser, args.out or toy.default_folder("compare_backends", mode, "affine"))
-    torch.set_num_threads(args.threads)
+    pg.set_threads(args.threads)
     for target in toy.TARGETS if args.target == "all" else [args.target]:
         folder = toy.make_folder(parser, out / target)
         n = args.events or EVENTS[mode]

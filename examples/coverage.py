@@ -83,7 +83,7 @@ def run(argv: list[str] | None = None) -> None:
         parser.error(f"--{next(iter(changed)).replace('_', '-')} is an option of svi")
     out = toy.make_folder(parser, args.out or toy.default_folder("coverage", mode, "affine"))
     folder = toy.make_folder(parser, out / args.target)
-    torch.set_num_threads(args.threads)
+    pg.set_threads(args.threads)
     ring, target = args.target == "gamma-ring", TARGETS[args.target]
     sets = args.sets or MODES[mode]["sets"]
     n = args.events or MODES[mode]["ring_events" if ring else "events"]

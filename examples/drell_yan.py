@@ -66,7 +66,7 @@ def main() -> None:
     args = parser.parse_args()
     mode = MODES["quick" if args.quick else "default"]
     evaluation = mode["evaluation"] | ({"draws": args.draws} if args.draws else {})
-    torch.set_num_threads(args.threads)
+    pg.set_threads(args.threads)
     try:
         sample = read_pairs(args)
     except (OSError, ValueError, ImportError) as error:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from toy import add_common, count, make_folder, several, stoppable, tell_about
 
 import pyrogen as pg
@@ -59,7 +58,7 @@ def main() -> None:
     if len(sample) < 100:
         parser.error(f"{args.file} holds {len(sample)} events; too few to learn from and to compare with")
     out = make_folder(parser, args.out or Path("out") / ("own_events_quick" if args.quick else "own_events"))
-    torch.set_num_threads(args.threads)
+    pg.set_threads(args.threads)
     print(sample.summary())
 
     order = np.random.default_rng(args.seed).permutation(len(sample))

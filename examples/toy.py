@@ -126,7 +126,7 @@ def run(
     if not small and n < settings["batch_size"]:
         parser.error(f"--events {n}: fewer than the {settings['batch_size']} of one batch")
     out = make_folder(parser, args.out or default_folder(name, mode, args.backend if small else transform))
-    torch.set_num_threads(args.threads)
+    pg.set_threads(args.threads)
 
     torch.manual_seed(args.seed)
     events = target.sample((n,))

@@ -57,7 +57,7 @@ def run(argv: list[str] | None = None) -> None:
     networks = settings["members"] if args.members is None else args.members
     out = toy.make_folder(parser, args.out or toy.default_folder("training_size", mode, "affine"))
     folder = toy.make_folder(parser, out / args.target)
-    torch.set_num_threads(args.threads)
+    pg.set_threads(args.threads)
     target = toy.TARGETS[args.target]
     steps = args.steps or settings["steps"]
     model = pg.BayesianFlow(pg.CouplingFlow(2, **settings["flow"]))

@@ -71,7 +71,7 @@ def posterior(flow):
 
 FITS = {
     "SVI": lambda model: pg.SVI(epochs=1, progress=False).fit(model, EVENTS),
-    "many": lambda model: pg.Ensemble(members=2, steps=2, progress=False).fit_many(model, [EVENTS, EVENTS]),
+    "many": lambda model: pg.SVI(epochs=1, progress=False).fit_many(model, [EVENTS, EVENTS]),
     "HMC": lambda model: pg.HMC(chains=1, warmup=1, draws=2, start_steps=1, max_steps=2, progress=False).fit(
         model, EVENTS
     ),
