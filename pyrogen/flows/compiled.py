@@ -40,7 +40,7 @@ class CompiledSteps:
 
     def __init__(self, wanted: bool, obstacle: str | None = None) -> None:
         self.told: str | None = None
-        self._active = wanted and obstacle is None
+        self._active, self._first = wanted and obstacle is None, True
         if wanted:
             self.told = "steps of the flow compiled by torch" if obstacle is None else f"not compiled: {obstacle}"
 
@@ -49,6 +49,9 @@ class CompiledSteps:
         if not self._active:
             return work()
         before, _here.wanted = getattr(_here, "wanted", False), True
+        first, self._first = self._first, False
+        if first:  # a card that records must not be asked for its random state
+            random = torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
         try:
             return work()
         except _failures() as error:  # no compiler, or something of a user's that torch cannot compile
@@ -56,6 +59,9 @@ class CompiledSteps:
             self._active, self.told = False, f"not compiled: {type(error).__name__}: {words[:200]}"
         finally:
             _here.wanted = before
+        if first:
+            torch.set_rng_state(random[0])
+            torch.cuda.set_rng_state_all(random[1])
         return work()
 
 
