@@ -12,6 +12,7 @@ a set, steps of a sequence), its one draw of weights moves their activations tog
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from pyrogen.bayes.noise import Noise
 from pyrogen.bayes.packing import WeightPacking
+from pyrogen.flows.compiled import NARROW, linear
 
 Pair = tuple[Tensor, ...] | Tensor  # what belongs to means and to variances; on a card in one tensor [2, ...]
 
@@ -58,7 +60,8 @@ class NoisyLinear(nn.Module):
         name: its name in the module.
 
     Attributes:
-        weight, bias: means and variances, to be given values before a call; a pair, or one tensor ``[2, ...]``.
+        weight, bias: means and variances, to be given values before a call; a pair, or one tensor ``[2, ...]``, of R
+            networks side by side ``[2, R, ...]``.
         noise: its noise, likewise.
     """
 
@@ -96,9 +99,15 @@ class NoisyLinear(nn.Module):
             biases = self.bias if isinstance(self.bias, tuple) else (None, None)
             both = zip((inputs, inputs * inputs), self.weight, biases, strict=True)
             return [F.linear(values, weight, bias) for values, weight, bias in both]
-        pair, weight = torch.stack([inputs, inputs * inputs]).flatten(1, -2), self.weight.mT
-        found = torch.baddbmm(self.bias[:, None], pair, weight) if isinstance(self.bias, Tensor) else pair @ weight
-        return found.view(2, *inputs.shape[:-1], -1).unbind()
+        *several, outputs, features = self.weight.shape
+        networks, bias = math.prod(several), self.bias if isinstance(self.bias, Tensor) else None
+        if torch.compiler.is_compiling() and min(outputs, features) <= NARROW:
+            values, biases = (inputs, inputs * inputs), (None, None) if bias is None else bias.unbind()
+            return [linear(*its) for its in zip(values, self.weight.unbind(), biases, strict=True)]
+        pair = torch.stack([inputs, inputs * inputs]).view(networks, -1, features)
+        weight = self.weight.view(networks, outputs, features).mT
+        found = pair @ weight if bias is None else torch.baddbmm(bias.view(networks, 1, outputs), pair, weight)
+        return found.view(2, *inputs.shape[:-1], outputs).unbind()
 
     def check(self, events: int) -> None:
         """Check that the layer has seen one row of each of ``events`` events.
@@ -138,11 +147,15 @@ class LocalFlow:
     def log_prob(self, mean: Tensor, variance: Tensor, x: Tensor, *context: Tensor) -> Tensor:
         """Log density ``[N]`` at ``x [N, d]`` for weights of these means and variances ``[P]``.
 
+        Of R networks side by side, in modules that know batches of events, it is ``[R, N]`` at ``x [R, N, d]`` for
+        means and variances ``[R, P]``.
+
         Raises:
             LocalReparameterizationError: a layer acts on several rows of these events, though it did not in
                 :meth:`check`.
         """
-        return self.log_prob_given(Noise.draw(len(x), self.units, mean), mean, variance, x, *context)
+        noise = Noise.draw(x.shape[:-1].numel(), self.units, mean)
+        return self.log_prob_given(noise, mean, variance, x, *context)
 
     def log_prob_given(self, noise: Noise, mean: Tensor, variance: Tensor, x: Tensor, *context: Tensor) -> Tensor:
         """The same for given noise: no random numbers are drawn."""
@@ -156,20 +169,21 @@ class LocalFlow:
         finally:
             for layer in self.layers:
                 layer.forget()
+        events = x.shape[:-1].numel()
         for layer in self.layers:
-            if layer.rows > len(x):
-                layer.check(len(x))
+            if layer.rows > events:
+                layer.check(events)
         return found
 
     def _weights(self, mean: Tensor, variance: Tensor) -> Iterator[tuple[Pair, Pair | None]]:
         """Means and variances of the weights and of the biases of every layer."""
         by_name: Mapping[str, Pair]
-        if mean.device.type == "cpu":
+        if mean.device.type == "cpu" and mean.ndim == 1:
             means, variances = self._packing.unpack(mean), self._packing.unpack(variance)
             by_name = {name: (means[name], variances[name]) for name in means}
         else:
             # On a card every call costs, however small: one product for both. On a CPU it is slower than two.
-            by_name = self._packing.unpack(torch.stack([mean, variance]))
+            by_name = self._packing.split(torch.stack([mean, variance]))
         for layer in self.layers:
             yield by_name[f"{layer.name}.weight"], by_name.get(f"{layer.name}.bias")
 

@@ -349,7 +349,11 @@ class BayesianFlow(PyroModule):
         return check_output(self.flow, "log_prob", log_density, inner.shape[:-1]) + log_jacobian
 
     def local_log_prob(self, mean: Tensor, scale: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log density ``[N]`` with activations drawn per event for weights ~ N(mean [P], scale [P]^2); for training."""
+        """Log density ``[N]`` with activations drawn per event for weights ~ N(mean [P], scale [P]^2); for training.
+
+        Flows that :func:`~pyrogen.bayes.side_by_side.stands_side_by_side` take R networks at once: ``[R, N]`` for
+        means and widths ``[R, P]`` and events ``[R, N, d]``.
+        """
         if self._local is None:
             self._local = self._checked_local()
         inner, log_jacobian = self._inner(x)

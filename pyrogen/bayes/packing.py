@@ -72,18 +72,23 @@ class WeightPacking:
         return torch.cat([p.detach().reshape(-1) for p in self._methods.module.parameters()])
 
     def unpack(self, theta: Tensor) -> dict[str, Tensor]:
-        """Views of ``theta [P]`` by parameter name. One split, so that its backward is one concatenation.
-
-        A pair of vectors ``[2, P]`` gives pairs of parameters ``[2, ...]``.
-        """
-        if theta.shape not in ((self.size,), (2, self.size)):
+        """Views of ``theta [P]`` by parameter name."""
+        if theta.shape != (self.size,):
             raise ValueError(
                 f"weights of shape {list(theta.shape)}; this model needs one vector [{self.size}] "
                 "(draws one after another, not vectorized: Predictive(parallel=False), vectorize_particles=False)"
             )
-        parts = theta.split(self.sizes, -1)
-        pair = theta.shape[:-1]
-        return {name: part.view(pair + shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
+        return self.split(theta)
+
+    def split(self, theta: Tensor) -> dict[str, Tensor]:
+        """Views ``[..., *shape]`` of several vectors ``theta [..., P]`` by parameter name.
+
+        One split, so that its backward is one concatenation.
+        """
+        several, parts = theta.shape[:-1], theta.split(self.sizes, -1)
+        return {
+            name: part.view(several + shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
+        }
 
     def call(self, theta: Tensor, method: str, *args: Any) -> Any:
         """Call ``module.method(*args)`` with the weights ``theta [P]`` in place of the module's own."""
@@ -94,8 +99,7 @@ class WeightPacking:
 
         Only for modules that know such parameters (:mod:`pyrogen.flows.fused`).
         """
-        parts = zip(self.names, theta.split(self.sizes, 1), self.shapes, strict=True)
-        return self._call({name: part.view(-1, *shape) for name, part, shape in parts}, method, *args)
+        return self._call(self.split(theta), method, *args)
 
     def _call(self, weights: Mapping[str, Tensor], method: str, *args: Any) -> Any:
         weights = {f"module.{name}": value for name, value in weights.items()}

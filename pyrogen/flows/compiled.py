@@ -92,11 +92,12 @@ def fusible(layers: nn.Sequential, values: Tensor) -> Tensor:
     """Outputs ``[..., outputs]`` of a multilayer perceptron, or of C of them with weights ``[C, ...]``, for inputs
     ``[..., inputs]``, in operations that a compiler can join: few features need no matrix product."""
     for layer in layers:
-        values = _linear(values, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer(values)
+        values = linear(values, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer(values)
     return values
 
 
-def _linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear layer of ``values [..., N, inputs]`` with weights ``[..., outputs, inputs]``, as a compiler likes it."""
     outputs, inputs = weight.shape[-2:]
     offset = 0.0 if bias is None else bias.unsqueeze(-2)
     if inputs <= NARROW:

@@ -39,11 +39,11 @@ class Conditioner(nn.Module):
         """Map inputs ``[..., inputs]`` to ``[..., outputs]``, or ``[C, N, ...]`` (:mod:`pyrogen.flows.fused`)."""
         if self.constant_input:
             inputs = inputs.new_ones(*inputs.shape[:-1], 1)
-        if torch.compiler.is_compiling() and all(type(layer) is nn.Linear for layer in list(self.layers)[::2]):
-            return fusible(self.layers, inputs)
-        weight = getattr(self.layers[0], "weight", None)  # a layer put in place of a linear one may have none
-        if weight is not None and weight.ndim == 3:
-            return side_by_side(self.layers, inputs)
+        if all(type(layer) is nn.Linear for layer in list(self.layers)[::2]):
+            if torch.compiler.is_compiling():
+                return fusible(self.layers, inputs)
+            if self.layers[0].weight.ndim == 3:
+                return side_by_side(self.layers, inputs)
         return self.layers(inputs)
 
     def __repr__(self) -> str:
