@@ -51,9 +51,9 @@ class GuideObjective(Objective):
         self.effective_size = float(
             self.size if self.event_weights is None else self.event_weights[self.training].sum()
         )
-        self.guide = _make_guide(settings, model)
         example = data.events[:1], None, None if data.context is None else data.context[:1]
-        with pyro.poutine.block():
+        with torch.device(model.device), pyro.poutine.block():  # where guides make networks of their own
+            self.guide = _make_guide(settings, model)
             self.guide(*example)  # autoguides make their parameters when they first see the model
         if data.start is not None:
             start_at(self.guide, data.start.weights)
