@@ -1,4 +1,4 @@
-"""Every backend, prediction and diagnostic on a card: a pretended one, on which all has to be in one place."""
+"""Every backend and prediction on a card: a pretended one, on which all that goes together has to be."""
 
 import contextlib
 import itertools
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from devices import on_card, pretend_card
+from on_devices import EVENTS, FEW, model, same, same_weights, settings
 
 import pyrogen as pg
 from pyrogen import diagnostics as dg
@@ -16,40 +17,10 @@ from pyrogen import seeds
 from pyrogen.posterior import StoredDraws, weights
 from pyrogen.posterior.weights import FAMILIES, make_weights
 
-CHAINS = {"chains": 2, "warmup": 1, "draws": 4, "start": "prior", "checkpoint_seconds": 1e-9}
-STEPS = {"steps": 4, "checkpoint_seconds": 1e-9}
-FEW = {
-    pg.SVI: {"epochs": 2, "batch_size": 20, "validation": 0.2, "patience": 1, "widths_after": 0.5},
-    pg.HMC: CHAINS | {"max_steps": 3},
-    pg.NUTS: CHAINS | {"max_tree_depth": 2},
-    pg.SGLD: CHAINS | {"thinning": 1, "batch_size": 20},
-    pg.SGHMC: CHAINS | {"thinning": 1, "batch_size": 20},
-    pg.AdamMCMC: CHAINS | {"thinning": 1, "batch_size": 20},
-    pg.Ensemble: STEPS | {"members": 2},
-    pg.Laplace: STEPS | {"polish": 3},
-}
-every_backend = pytest.mark.parametrize("backend", FEW, ids=lambda backend: backend.__name__)
-EVENTS = pg.targets.Wedge().sample((50,))
 BOTH = [("cpu", "cuda"), ("cuda", "cpu")]
 EDGES = np.linspace(-0.2, 1.2, 4)
+every_backend = pytest.mark.parametrize("backend", FEW, ids=lambda backend: backend.__name__)
 pytestmark = pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")
-
-
-def model(context=0):
-    return pg.BayesianFlow(pg.CouplingFlow(2, 1, (3,), context=context, activation="tanh"), prior_scale=0.3)
-
-
-def settings(backend, **changes):
-    return backend(**FEW[backend] | {"seed": 1, "progress": False} | changes)
-
-
-def same(one, other):
-    """Whether two tensors have the same bits, wherever they are."""
-    return torch.equal(one.cpu(), other.cpu())
-
-
-def same_weights(one, other):
-    return all(same(array, other.weights.arrays[name]) for name, array in one.weights.arrays.items())
 
 
 @pytest.fixture(scope="module", params=FEW, ids=lambda backend: backend.__name__)
@@ -364,63 +335,3 @@ def test_no_hidden_copies_in_a_training_on_many_samples():
             return np.array([len(card.to_card), len(card.to_cpu)])
 
     assert (fit(4) - fit(3) <= (2, 4)).all()
-
-
-@pytest.fixture(scope="module")
-def pairs():
-    """A mean-field and a sampled posterior, both on both devices."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        here = [settings(pg.SVI).fit(model(), EVENTS), settings(pg.SGHMC, draws=8).fit(model(), EVENTS)]
-    with pretend_card():
-        return list(zip(here, [posterior.to("cuda") for posterior in here], strict=True))
-
-
-SVI_ON_CARD = settings(pg.SVI, epochs=1, validation=0.0, patience=None)
-DIAGNOSTICS = {
-    "density_along_lines": lambda p, x: dg.density_along_lines(p, pg.targets.Wedge(), draws=2).stds,
-    "uncertainty_map": lambda p, x: dg.uncertainty_map(p, (0, 0, 1), (1, 0, 1), cells=3, draws=2).sigma,
-    "elpd": lambda p, x: dg.elpd(p, x, draws=2).pointwise,
-    "elpd of training events": lambda p, x: dg.elpd(p, x[:40], trained=True, draws=4).pointwise,
-    "effective_parameters": lambda p, x: dg.effective_parameters(p, x, 4),
-    "marginal": lambda p, x: dg.marginal(p, 0, EDGES, n=9, draws=2).bands["a"].draws,
-    "inference data": lambda p, x: np.asarray(
-        dg.to_inference_data(p, probes=x[:3], observed=x, draws=4, generated=3)["posterior"]["log_density"]
-    ),
-    "inference data at named points": lambda p, x: np.asarray(
-        dg.to_inference_data(p, probes={"a": x[0], "b": x[1]}, draws=4, generated=0)["posterior"]["log_density"]
-    ),
-    "calibration_along_lines": lambda p, x: dg.calibration_along_lines([p, p], pg.targets.Wedge(), draws=2).ranks,
-    "quantile_bins": lambda p, x: dg.quantile_bins([p, p], pg.targets.Wedge(), [2], events=9, draws=2)[2].counts,
-    "agreement": lambda p, x: dg.agreement(torch.cat([x, x]), p.sample(80, 2)).chi2,
-    "wasserstein": lambda p, x: dg.wasserstein(p.sample(9, 2), x),
-    "compare": lambda p, x: dg.compare({"a": p, "b": p}, pg.targets.Wedge(), "a", **COMPARED).rows[1]["w1_reference"],
-    "bootstrap_calibration": lambda p, x: (
-        dg.bootstrap_calibration(replace(SVI_ON_CARD, device=str(p.device)), p, 20, 2, probes=3, draws=2).ranks
-    ),
-}
-
-
-@pytest.mark.parametrize("name", DIAGNOSTICS)
-def test_diagnostics(name, pairs):
-    for here, there in pairs:
-        expected = DIAGNOSTICS[name](here, EVENTS)
-        with pretend_card():
-            found = DIAGNOSTICS[name](there, EVENTS.to("cuda"))
-        assert np.array_equal(found, expected)
-
-
-def test_diagnostics_of_one_kind(pairs):
-    (guide, guide_there), (chains, chains_there) = pairs
-    expected = dg.guide_pareto_k(guide, EVENTS[:40], draws=50), dg.function_space(chains, EVENTS[:3]).rhat
-    with pretend_card():
-        there = EVENTS.to("cuda")
-        assert dg.guide_pareto_k(guide_there, there[:40], draws=50) == expected[0]
-        assert np.array_equal(dg.function_space(chains_there, there[:3]).rhat, expected[1])
-
-
-def test_targets_take_events_on_the_card():
-    target = pg.targets.Wedge()
-    with pretend_card():
-        found = target.log_prob(EVENTS.to("cuda"))
-        assert on_card(found) and same(found, target.log_prob(EVENTS))
