@@ -8,7 +8,7 @@ the CPU (unless ``own_random_state=True``): a difference is a fault of the code,
 
 How: for torch's C++ a tensor on the card is one of the meta device, whose operations come to
 :meth:`_Operations.__torch_dispatch__`. What Python says and hears of devices is translated in
-:meth:`_Calls.__torch_function__`.
+:meth:`_Calls.__torch_function__`. Forward-mode differentiation (``jacfwd``) is beyond it: torch itself crashes.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ def pairs():
         return list(zip(here, [posterior.to("cuda") for posterior in here], strict=True))
 
 
+FIXED = pg.BayesianFlow(pg.CouplingFlow(2, 1, (3,)), preprocessing=None)
 SVI_ON_CARD = settings(pg.SVI, epochs=1, validation=0.0, patience=None)
 DIAGNOSTICS = {
     "density_along_lines": lambda p, x: dg.density_along_lines(p, pg.targets.Wedge(), draws=2).stds,
@@ -46,6 +47,20 @@ DIAGNOSTICS = {
     "agreement": lambda p, x: dg.agreement(torch.cat([x, x]), p.sample(80, 2)).chi2,
     "wasserstein": lambda p, x: dg.wasserstein(p.sample(9, 2), x),
     "compare": lambda p, x: dg.compare({"a": p, "b": p}, pg.targets.Wedge(), "a", **COMPARED).rows[1]["w1_reference"],
+    "predictive_distance": lambda p, x: dg.predictive_distance(
+        p, p.to("cpu"), COMPARED["grid_range"], cells=30, draws=2
+    ),
+    "classifier_test": lambda p, x: (
+        dg.classifier_test(torch.cat([x, x]), p.sample(100, 2), trainings=1, hidden=(4,), epochs=1, progress=False).auc
+    ),
+    "sample_quality": lambda p, x: (
+        dg.sample_quality(x[:20], p.sample(20, 2), x[20:40], {"x": 0}, partitions=2).distance
+    ),
+    "simulation_based_calibration": lambda p, x: (
+        dg.simulation_based_calibration(
+            replace(SVI_ON_CARD, device=str(p.device)), FIXED, 20, 2, probes=3, draws=2
+        ).ranks
+    ),
     "bootstrap_calibration": lambda p, x: (
         dg.bootstrap_calibration(replace(SVI_ON_CARD, device=str(p.device)), p, 20, 2, probes=3, draws=2).ranks
     ),
