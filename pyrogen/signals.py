@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -86,3 +87,9 @@ def uninterrupted() -> Iterator[None]:
     """
     with SafePoints(lambda: None):
         yield
+
+
+def load_optimizers() -> None:
+    """Import what torch imports when the first of its optimizers is made, which takes a second or more."""
+    with uninterrupted():
+        importlib.import_module("torch._dynamo")

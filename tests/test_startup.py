@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-#: Packages that took most of the time, or would. torch has no need of SymPy until an optimizer is made.
+#: Packages that took most of the time. The last two torch imports when its first optimizer is made.
 LATE = ("scipy", "matplotlib", "arviz", "xarray", "pandas", "uproot", "hist", "iminuit", "sympy", "torch._dynamo")
 
 
@@ -31,9 +31,11 @@ except AttributeError as error:
     print(error)
 target = pg.targets.Wedge()
 flow = pg.CouplingFlow(2, blocks=1, hidden=(4,))
-pg.HMC(chains=1, warmup=1, draws=2, start_steps=1, max_steps=2, progress=False).fit(
-    pg.BayesianFlow(flow), target.sample((100,))
-).density(target.sample((5,)))
+for backend in (
+    pg.HMC(chains=1, warmup=1, draws=2, start_steps=1, max_steps=2, progress=False),
+    pg.SVI(epochs=1, batch_size=50, progress=False),
+):
+    backend.fit(pg.BayesianFlow(flow), target.sample((100,))).density(target.sample((5,)))
 print(*sorted({*LATE} & {*sys.modules}), sep=",")
 from pyrogen import *
 print(diagnostics is pg.diagnostics is sys.modules["pyrogen.diagnostics"])

@@ -25,6 +25,7 @@ from pyrogen.printing import Brief
 from pyrogen.progress import bar
 from pyrogen.schedules import learning_rate_factor
 from pyrogen.seeds import seeded, stream
+from pyrogen.signals import load_optimizers
 from pyrogen.threads import chosen_threads
 
 Array = NDArray[np.float64]
@@ -322,6 +323,7 @@ class _Training:
         steps = math.ceil(size / self.batch_size)
         epochs = max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps)) if self.epochs is None else self.epochs
         total = epochs * steps
+        load_optimizers()
         optimizer = torch.optim.Adam(classifier.network.parameters(), lr=self.lr)
         history: dict[str, list[float]] = {"loss": [], "validation_loss": []}
         best, best_loss = classifier.network.state_dict(), math.inf

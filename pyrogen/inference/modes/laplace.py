@@ -17,12 +17,12 @@ from pyrogen.inference.modes.descent import Descent, Optimised
 from pyrogen.inference.problems import SamplingError, report
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.run.potential import Potential, Whitened
-from pyrogen.inference.run.stopping import load_optimizers
 from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import LowRankPrecision, MeanField, Multivariate, WeightPosterior
 from pyrogen.progress import bar
 from pyrogen.seeds import stream
+from pyrogen.signals import load_optimizers
 
 STRUCTURES = ("auto", "full", "low_rank", "diagonal")
 CURVATURES = ("auto", "hessian", "fisher")

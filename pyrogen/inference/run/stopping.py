@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ from typing import NoReturn
 
 from pyrogen.signals import ENDING as ENDING
 from pyrogen.signals import SafePoints as SafePoints
-from pyrogen.signals import in_main_thread, uninterrupted
+from pyrogen.signals import in_main_thread
 
 
 class Terminated(BaseException):
@@ -47,16 +46,6 @@ def terminable() -> Iterator[None]:
     finally:
         for which in ours:
             signal.signal(which, signal.SIG_DFL)
-
-
-def load_optimizers() -> None:
-    """Import what torch imports when the first optimizer is made, which takes a second.
-
-    Signals wait: Ctrl-C within would leave half of these modules imported, and nothing in this process could make an
-    optimizer any more.
-    """
-    with uninterrupted():
-        importlib.import_module("torch._dynamo")
 
 
 def end(stop: KeyboardInterrupt | Terminated, backend: str, checkpoint: str | os.PathLike[str] | None) -> NoReturn:

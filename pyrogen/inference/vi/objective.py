@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pyrogen.flows.compiled import CompiledSteps
-from pyrogen.inference.run.stopping import load_optimizers
+from pyrogen.inference.vi.cpu_adam import CpuAdam
 from pyrogen.inference.vi.settings import SVISettings
 from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.signals import load_optimizers
 
 
 class Step(NamedTuple):
@@ -60,7 +61,7 @@ class Objective(ABC):
     size: int
     validation_events: int
     effective_size: float
-    optimizer: torch.optim.Optimizer
+    optimizer: CpuAdam | torch.optim.Adam
     local: bool
     local_reason: str
 
@@ -212,12 +213,12 @@ def along(rows: Tensor, like: Tensor) -> Tensor:
     return rows.reshape([-1, *[1] * (like.ndim - 1)] if like.ndim else [])
 
 
-def make_adam(groups: Sequence[Sequence[Tensor]], betas: tuple[float, float]) -> torch.optim.Adam:
+def make_adam(groups: Sequence[Sequence[Tensor]], betas: tuple[float, float]) -> CpuAdam | torch.optim.Adam:
     """Adam over groups of parameters; on a card one that can be recorded: all that it needs is there from the start."""
-    load_optimizers()
     device = next(parameter.device for group in groups for parameter in group)
     if device.type == "cpu":
-        return torch.optim.Adam([{"params": list(group)} for group in groups], betas=betas)
+        return CpuAdam(groups, betas)
+    load_optimizers()
     rates = [torch.zeros((), device=device) for _ in groups]
     named = [{"params": list(group), "lr": rate} for group, rate in zip(groups, rates, strict=True)]
     adam = torch.optim.Adam(named, lr=rates[0], betas=betas, capturable=True, fused=True)
