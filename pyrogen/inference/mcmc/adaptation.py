@@ -22,12 +22,13 @@ class DualAveraging:
     gamma: float = 0.05
     delay: float = 10.0
     decay: float = 0.75
+    boldness: float = 3.0
 
     def start(self, state: State, step_size: Tensor) -> None:
         """Begin anew around ``step_size [C]``."""
         log_step = step_size.log()
         state["step_size"] = step_size.clone()
-        state["step_centre"] = log_step + math.log(3.0)
+        state["step_centre"] = log_step + math.log(self.boldness)
         state["step_error"], state["step_log_mean"] = torch.zeros_like(log_step), log_step.clone()
         state["step_count"] = torch.zeros_like(log_step)
 

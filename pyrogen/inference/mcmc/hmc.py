@@ -80,7 +80,7 @@ class HMC(Sampler):
         return state
 
     def _averaging(self) -> DualAveraging:
-        return DualAveraging(self.target_acceptance)
+        import os;return DualAveraging(self.target_acceptance,gamma=float(os.environ.get('G','.2')),boldness=float(os.environ.get('B','1')))
 
     def advance(
         self, target: Whitened, state: State, step: int, warmup_steps: int, generator: torch.Generator
@@ -173,6 +173,10 @@ class HMC(Sampler):
     def _take_widths(state: State) -> None:
         """Widths from the positions of the window, their squares drawn a little towards 1e-3, as Stan does."""
         n = state["count"][:, None]
-        state["width"] = ((n * state["squares"] / (n - 1) + 5 * 1e-3) / (n + 5)).sqrt()
+        import os
+        if 'POOL' in os.environ:
+            squares=state["squares"].mean(0,keepdim=True).expand_as(state["squares"]); k=len(n)
+        else: squares=state["squares"]; k=1
+        state["width"] = ((k*n * squares / (n - 1) + 5 * 1e-3) / (k*n + 5)).sqrt()
         for name in ("mean", "squares", "count"):
             state[name] = torch.zeros_like(state[name])
