@@ -53,6 +53,8 @@ class WeightPacking:
         # Looking for tied parameters at every call takes as long as a small network; mostly there are none.
         self._tied = len(list(module.named_parameters(remove_duplicate=False))) > len(parameters)
         self._methods = Methods(module)
+        places = (name.rpartition(".") for name in self.names)
+        self._places = [(module.get_submodule(owner), name) for owner, _, name in places]
         self.lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -96,9 +98,8 @@ class WeightPacking:
         """
         parts = zip(theta.split(self.sizes, 1), self.shapes, strict=True)
         weights = [part.view(-1, *shape) for part, shape in parts]
-        places = [name.rpartition(".") for name in self.names]
         with self.lock:
-            homes = [(self._methods.module.get_submodule(owner)._parameters, name) for owner, _, name in places]
+            homes = [(module._parameters, name) for module, name in self._places]
             own = [parameters[name] for parameters, name in homes]
             try:
                 for (parameters, name), values in zip(homes, weights, strict=True):

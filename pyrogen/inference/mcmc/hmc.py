@@ -124,7 +124,7 @@ class HMC(Sampler):
     def _steps(self, state: State, generator: torch.Generator) -> int:
         """Leapfrog steps of the next trajectory: random, but independent of where the chains are."""
         factor = 1 + self.jitter * (2 * float(torch.rand((), generator=generator)) - 1)
-        return min(self.max_steps, max(1, round(factor * self.trajectory / float(state["step_size"].median()))))
+        return min(self.max_steps, max(1, 2*round(.5*factor * self.trajectory / float(state["step_size"].median()))))
 
     @staticmethod
     def _leapfrog(
@@ -133,11 +133,14 @@ class HMC(Sampler):
         """Leapfrog steps from the state; momenta are in units of ``1 / width``."""
         stride = step_size[:, None] * state["width"]
         position, value, gradient = state["position"], state["potential"], state["gradient"]
-        momentum = momentum - 0.5 * stride * gradient
+        import os
+        outer = float(os.environ.get('BB','.21178')) if steps % 2 == 0 else 0.25
+        momentum = momentum - 2 * outer * stride * gradient
         for i in range(steps):
             position = position + stride * momentum
             value, gradient = target.value_and_gradient(position)
-            momentum = momentum - (0.5 if i == steps - 1 else 1.0) * stride * gradient
+            kick = 2 * outer if i == steps - 1 else 4 * outer if i % 2 else 2 - 4 * outer
+            momentum = momentum - kick * stride * gradient
         return position, value, gradient, momentum
 
     def _reasonable_step(self, target: Whitened, state: State, step: Tensor, generator: torch.Generator) -> Tensor:
@@ -145,7 +148,7 @@ class HMC(Sampler):
         direction, going = torch.zeros_like(step), torch.ones_like(step, dtype=torch.bool)
         for _ in range(40):
             momentum = normal(state["position"], generator)
-            _, value, _, end = self._leapfrog(target, state, momentum, step, 1)
+            _, value, _, end = self._leapfrog(target, state, momentum, step, 2)
             change = value - state["potential"] + 0.5 * (end.square() - momentum.square()).sum(1)
             side = torch.where(change.nan_to_num(nan=torch.inf) < 0.7, 1.0, -1.0).to(step)
             going = going & ((direction == 0) | (side == direction))
