@@ -20,6 +20,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -96,9 +97,9 @@ class Result:
 
     def __str__(self) -> str:
         return (
-            f"{self.seconds:6.1f} s ({self.cpu:6.1f} CPU)  {self.gradients:8,.0f} gradients after the warm-up   ESS {self.smallest_ess:5.0f} "
-            f"worst, {self.median_ess:5.0f} median   R-hat {self.rhat:.3f}   {self.smallest_ess / self.seconds:6.2f} "
-            f"ESS/s ({self.smallest_ess / self.cpu:6.2f} per CPU s)"
+            f"{self.seconds:6.1f} s ({self.cpu:6.1f} CPU)  {self.gradients:8,.0f} gradients after the warm-up   "
+            f"ESS {self.smallest_ess:5.0f} worst, {self.median_ess:5.0f} median   R-hat {self.rhat:.3f}   "
+            f"{self.smallest_ess / self.seconds:6.2f} ESS/s ({self.smallest_ess / self.cpu:6.2f} per CPU s)"
         )
 
 
@@ -111,7 +112,7 @@ def make_model(bins: int, activation: str) -> pg.BayesianFlow:
 
 
 def timed(work: Callable[[], tuple[Callable[[], np.ndarray], float]]) -> Result:
-    """Run something that gives a function for log p ``[chains, draws, probes]``, and its gradients after the warm-up."""
+    """Run something that gives a function for log p ``[chains, draws, probes]``, and gradients after the warm-up."""
     wall, cpu = time.perf_counter(), time.process_time()
     log_prob_of, gradients = work()
     seconds, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -141,9 +142,7 @@ def run_numpyro(flow: JaxFlow, probes: np.ndarray, settings: dict[str, Any]) -> 
         chain_method="vectorized",
         progress_bar=False,
     )
-    mcmc.run(
-        jax.random.PRNGKey(seed), init_params=jnp.array(draws) * flow.scales, extra_fields=("num_steps",)
-    )
+    mcmc.run(jax.random.PRNGKey(seed), init_params=jnp.array(draws) * flow.scales, extra_fields=("num_steps",))
     theta = jax.block_until_ready(mcmc.get_samples(group_by_chain=True))
     # Chains in one batch wait for the longest trajectory. NumPyro does not tell those of the warm-up.
     steps = np.array(mcmc.get_extra_fields(group_by_chain=True)["num_steps"]).max(0).sum()
@@ -182,7 +181,14 @@ def print_gradients(model: pg.BayesianFlow, events: torch.Tensor, flow: JaxFlow,
 def main() -> None:
     """Print gradients, runs and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("repeats", 1), ("warmup", 150), ("draws", 250), ("events", 2000), ("bins", 8), ("rounds", 60)):
+    for name, default in (
+        ("repeats", 1),
+        ("warmup", 150),
+        ("draws", 250),
+        ("events", 2000),
+        ("bins", 8),
+        ("rounds", 60),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--activation", choices=("tanh", "relu"), default="tanh")
     arguments = parser.parse_args()
@@ -197,9 +203,9 @@ def main() -> None:
     ratios: dict[str, list[float]] = {"wall": [], "CPU": []}
     for seed in range(arguments.repeats):
         settings = {"warmup": arguments.warmup, "draws": arguments.draws, "seed": seed}
-        ours = timed(lambda: run_pyrogen(model, events, probes, settings))
+        ours = timed(partial(run_pyrogen, model, events, probes, settings))
         print(f"seed {seed}  pg.HMC        {ours}", flush=True)
-        theirs = timed(lambda: run_numpyro(flow, probes.numpy(), settings))
+        theirs = timed(partial(run_numpyro, flow, probes.numpy(), settings))
         print(f"seed {seed}  NumPyro NUTS  {theirs}", flush=True)
         for name, times in (("wall", (ours.seconds, theirs.seconds)), ("CPU", (ours.cpu, theirs.cpu))):
             ratios[name].append(ours.smallest_ess / times[0] / (theirs.smallest_ess / times[1]))

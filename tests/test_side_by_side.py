@@ -7,7 +7,10 @@ from torch import nn
 import pyrogen as pg
 from pyrogen.bayes.side_by_side import log_prob_side_by_side, stands_side_by_side
 from pyrogen.flows.fused import first_derivatives, is_fused
+from pyrogen.flows.transforms.affine import Affine
 from pyrogen.flows.transforms.bernstein import Bernstein
+from pyrogen.inference.run.data import TrainingData
+from pyrogen.inference.run.potential import Potential
 
 BOX = {"transform": "bernstein", "base": "uniform", "bins": 5}
 FLOWS = {
@@ -110,3 +113,27 @@ def test_the_flow_has_its_own_weights_back():
     parameters = list(model.flow.parameters())
     assert all(torch.equal(a, b) and isinstance(b, nn.Parameter) for a, b in zip(own, parameters, strict=True))
     assert not is_fused()
+
+
+class OneNetwork(Affine, name="one-network"):
+    """A transform that counts on ``[N, k]``: it would mix the networks of a batch."""
+
+    def inverse(self, x, parameters):
+        z, log_derivative = super().inverse(x, parameters)
+        return z + 0.1 * z.mean(0) * (z.ndim > 2), log_derivative
+
+
+class TwoDimensions(Affine, name="two-dimensions"):
+    def inverse(self, x, parameters):
+        n, k = x.shape
+        return super().inverse(x, parameters)
+
+
+@pytest.mark.parametrize("transform", ["one-network", "two-dimensions", "affine"])
+def test_a_transform_that_does_not_know_several_networks_is_batched_by_vmap(transform):
+    model = pg.BayesianFlow(pg.CouplingFlow(2, blocks=2, hidden=(4,), transform=transform, seed=3))
+    events = torch.randn(20, 2, generator=torch.Generator().manual_seed(1))
+    model = model.prepare(events)
+    potential = Potential(model, TrainingData.check(model, events, None, None, events.dtype, "cpu"))
+    assert potential.batched and potential.side_by_side == (transform == "affine")
+    assert potential.value(model.initial_theta[None]).isfinite().all()

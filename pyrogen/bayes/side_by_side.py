@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from pyrogen.bayes.contract import given
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.flows import CouplingFlow
 from pyrogen.flows.conditioner import Conditioner
@@ -30,6 +28,7 @@ def log_prob_side_by_side(model: BayesianFlow, theta: Tensor, events: Tensor, co
         events: ``[M, d]`` for all of them, or ``[C, M, d]``.
         context: conditions, likewise.
     """
+
     def every(values: Tensor) -> Tensor:
         return values if values.ndim == 3 else values.expand(len(theta), *values.shape)
 

@@ -34,7 +34,7 @@ class Conditioner(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map inputs ``[..., inputs]`` to ``[..., outputs]``; of C networks (:mod:`pyrogen.flows.fused`) ``[C, N, ...]``."""
+        """Map inputs ``[..., inputs]`` to ``[..., outputs]``; for C networks at once see :mod:`pyrogen.flows.fused`."""
         if self.constant_input:
             inputs = inputs.new_ones(*inputs.shape[:-1], 1)
         if self.layers[0].weight.ndim == 3:

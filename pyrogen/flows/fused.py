@@ -45,7 +45,7 @@ def is_fused() -> bool:
 
 def can_stand_side_by_side(layers: nn.Sequential) -> bool:
     """Whether these are linear layers with biases and one kind of :data:`ACTIVATIONS` between them."""
-    linear, between = layers[::2], {type(layer) for layer in layers[1::2]}
+    linear, between = list(layers)[::2], {type(layer) for layer in list(layers)[1::2]}
     known = not between or (len(between) == 1 and between <= ACTIVATIONS.keys())
     return known and all(type(layer) is nn.Linear and layer.bias is not None for layer in linear)
 
@@ -53,7 +53,7 @@ def can_stand_side_by_side(layers: nn.Sequential) -> bool:
 def side_by_side(layers: nn.Sequential, inputs: Tensor) -> Tensor:
     """Outputs ``[C, N, outputs]`` of C multilayer perceptrons, whose weights are in the layers, for inputs
     ``[C, N, inputs]``."""
-    weights = [weights for layer in layers[::2] for weights in (layer.weight, layer.bias)]
+    weights = [weights for layer in list(layers)[::2] for weights in (layer.weight, layer.bias)]
     activation = type(layers[1]) if len(layers) > 1 else None
     outputs: Tensor = _Networks.apply(inputs.mT.contiguous(), activation, *weights)
     return outputs.mT
@@ -89,7 +89,7 @@ class _Networks(torch.autograd.Function):
             values.append(ACTIVATIONS[activation][0](weight, bias, values[-1]))
         ctx.activation = activation
         ctx.save_for_backward(*weights[::2], *values)
-        return _affine(*weights[-2:], values[-1])
+        return _affine(weights[-2], weights[-1], values[-1])
 
     @staticmethod
     @once_differentiable

@@ -47,7 +47,9 @@ class Bernstein(Transform, name="bernstein"):
         # Of densities: the n-th part of the sums of all that follow. Of their shares: sums with factors 1, k, n - 1 - k
         # (the difference of the first two would lose all digits near the upper edge).
         self.register_constant("following", torch.ones_like(unit).triu(1) / n)
-        self.register_constant("moments", torch.stack([torch.ones(n), torch.arange(n), torch.arange(n).flip(0)]).double())
+        self.register_constant(
+            "moments", torch.stack([torch.ones(n), torch.arange(n), torch.arange(n).flip(0)]).double()
+        )
         self.register_constant("sums", torch.cat([unit, torch.ones_like(unit).triu(1)]))
 
     @classmethod

@@ -16,6 +16,14 @@ class DualAveraging:
     """Adapts a log step size per chain so that the mean acceptance meets a target (Hoffman and Gelman, JMLR 2014).
 
     Its tensors ``[C]`` live in a kernel's state under ``step_...``, so that checkpoints hold them.
+
+    Attributes:
+        target: mean acceptance probability to meet.
+        gamma: how firmly the log step is held: a single acceptance probability moves it by about ``1 / gamma`` times
+            its error over the square root of the number of steps.
+        delay: how much the first steps count.
+        decay: how fast the average forgets the first steps.
+        boldness: factor by which the first steps are drawn upwards.
     """
 
     target: float

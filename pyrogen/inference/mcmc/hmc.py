@@ -80,7 +80,10 @@ class HMC(Sampler):
         return state
 
     def _averaging(self) -> DualAveraging:
-        import os;return DualAveraging(self.target_acceptance,gamma=float(os.environ.get('G','.2')),boldness=float(os.environ.get('B','1')))
+        # With the constants of the paper (0.05 and 10) the log step of a single chain swings so widely that its average
+        # over a window of 50 steps ends too low: 0.88 are accepted for a target of 0.8, and up to half of the
+        # gradients are wasted. The initial step is one that works, so there is no need to be bold.
+        return DualAveraging(self.target_acceptance, gamma=0.2, boldness=1.0)
 
     def advance(
         self, target: Whitened, state: State, step: int, warmup_steps: int, generator: torch.Generator
@@ -124,7 +127,7 @@ class HMC(Sampler):
     def _steps(self, state: State, generator: torch.Generator) -> int:
         """Leapfrog steps of the next trajectory: random, but independent of where the chains are."""
         factor = 1 + self.jitter * (2 * float(torch.rand((), generator=generator)) - 1)
-        return min(self.max_steps, max(1, 2*round(.5*factor * self.trajectory / float(state["step_size"].median()))))
+        return min(self.max_steps, max(1, round(factor * self.trajectory / float(state["step_size"].median()))))
 
     @staticmethod
     def _leapfrog(
@@ -133,14 +136,11 @@ class HMC(Sampler):
         """Leapfrog steps from the state; momenta are in units of ``1 / width``."""
         stride = step_size[:, None] * state["width"]
         position, value, gradient = state["position"], state["potential"], state["gradient"]
-        import os
-        outer = float(os.environ.get('BB','.21178')) if steps % 2 == 0 else 0.25
-        momentum = momentum - 2 * outer * stride * gradient
+        momentum = momentum - 0.5 * stride * gradient
         for i in range(steps):
             position = position + stride * momentum
             value, gradient = target.value_and_gradient(position)
-            kick = 2 * outer if i == steps - 1 else 4 * outer if i % 2 else 2 - 4 * outer
-            momentum = momentum - kick * stride * gradient
+            momentum = momentum - (0.5 if i == steps - 1 else 1.0) * stride * gradient
         return position, value, gradient, momentum
 
     def _reasonable_step(self, target: Whitened, state: State, step: Tensor, generator: torch.Generator) -> Tensor:
@@ -148,7 +148,7 @@ class HMC(Sampler):
         direction, going = torch.zeros_like(step), torch.ones_like(step, dtype=torch.bool)
         for _ in range(40):
             momentum = normal(state["position"], generator)
-            _, value, _, end = self._leapfrog(target, state, momentum, step, 2)
+            _, value, _, end = self._leapfrog(target, state, momentum, step, 1)
             change = value - state["potential"] + 0.5 * (end.square() - momentum.square()).sum(1)
             side = torch.where(change.nan_to_num(nan=torch.inf) < 0.7, 1.0, -1.0).to(step)
             going = going & ((direction == 0) | (side == direction))
@@ -176,10 +176,6 @@ class HMC(Sampler):
     def _take_widths(state: State) -> None:
         """Widths from the positions of the window, their squares drawn a little towards 1e-3, as Stan does."""
         n = state["count"][:, None]
-        import os
-        if 'POOL' in os.environ:
-            squares=state["squares"].mean(0,keepdim=True).expand_as(state["squares"]); k=len(n)
-        else: squares=state["squares"]; k=1
-        state["width"] = ((k*n * squares / (n - 1) + 5 * 1e-3) / (k*n + 5)).sqrt()
+        state["width"] = ((n * state["squares"] / (n - 1) + 5 * 1e-3) / (n + 5)).sqrt()
         for name in ("mean", "squares", "count"):
             state[name] = torch.zeros_like(state[name])

@@ -42,10 +42,10 @@ class Potential:
         #: Width of the prior of every weight, ``[P]``.
         self.prior_scale: Tensor = model.prior_scales
         self.likelihood_only = likelihood_only
-        # Compiled code is fused anyway, and knows the operations of vmap.
-        self.side_by_side = not compile and stands_side_by_side(model)
         self.obstacle = self._obstacle()
         self.batched = self.obstacle is None
+        # Compiled code is fused anyway, and knows the operations of vmap.
+        self.side_by_side = not compile and self._can_stand_side_by_side()
         self._negative_log_likelihoods = self._batch
         if compile:
             self._negative_log_likelihoods = torch.compile(self._batch)  # type: ignore[assignment]
@@ -60,6 +60,18 @@ class Potential:
         except Exception as error:  # whatever a foreign flow does that vmap refuses
             return f"{type(error).__name__}: {error}".splitlines()[0]
         return None
+
+    def _can_stand_side_by_side(self) -> bool:
+        """Whether the networks can be evaluated side by side; a transform of a user's own might not see C of them."""
+        if not (self.batched and stands_side_by_side(self.model)):
+            return False
+        theta = self.model.initial_theta * torch.tensor([[1.0], [0.5]]).to(self.model.initial_theta)
+        events, _, context = self._rows(slice(0, 3), 2)
+        try:
+            found = log_prob_side_by_side(self.model, theta, events, context).sum(1)
+        except Exception:  # whatever it does with values of one more dimension
+            return False
+        return torch.allclose(-found, self._batch_together(theta, events, None, context), rtol=1e-3, atol=1e-3)
 
     def _rows(self, rows: Any, chains: int = 1) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Events, weights and conditions of some rows: ``[M, ...]`` for all chains, or ``[C, M, ...]``."""
