@@ -131,7 +131,7 @@ def test_hmc_without_its_metropolis_test_is_seen(monkeypatch):
 
 @pytest.mark.parametrize("target_acceptance", [0.65, 0.8, 0.9])
 def test_hmc_accepts_what_it_aims_at(target_acceptance):
-    """The step must not end too small: a mean acceptance of 0.94 for a target of 0.8 is half of the gradients wasted."""
+    """The step must not end too small: with 0.94 accepted for a target of 0.8 half of the gradients are wasted."""
     target, kernel = TARGETS["50, correlated"](), hmc(target_acceptance=target_acceptance)
     generator = torch.Generator().manual_seed(5)
     state = kernel.begin(target, stationary(target, 256), generator)
