@@ -36,7 +36,7 @@ class Conditioner(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map inputs ``[..., inputs]`` to ``[..., outputs]``, or ``[C, N, ...]`` (:mod:`pyrogen.flows.fused`)."""
+        """Map inputs ``[..., inputs]`` to ``[..., outputs]``; for C networks at once see :mod:`pyrogen.flows.fused`."""
         if self.constant_input:
             inputs = inputs.new_ones(*inputs.shape[:-1], 1)
         if all(type(layer) is nn.Linear for layer in list(self.layers)[::2]):

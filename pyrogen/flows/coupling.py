@@ -93,7 +93,9 @@ class CouplingBlock(nn.Module):
         parameters = self._predict(kept, context)
         moved, log_derivative = (self.transform.inverse if inverse else self.transform.forward)(moved, parameters)
         halves = [moved, kept] if self.first else [kept, moved]
-        return torch.cat(halves, -1), log_derivative.sum(-1)
+        # A sum of one number is no sum, but takes as long.
+        summed = log_derivative[..., 0] if self.transformed == 1 else log_derivative.sum(-1)
+        return torch.cat(halves, -1), summed
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latent ``z [..., features]`` to ``x`` and log|det dx/dz| ``[...]``."""

@@ -50,9 +50,10 @@ class Potential:
         needed = row_bytes(model.packing.shapes, model.dtype, gradient=True)
         #: Events times chains evaluated at once.
         self.rows_at_once = rows_at_once(model.device, needed, cpu=EVENTS_TIMES_CHAINS)
-        self.side_by_side = stands_side_by_side(model)
         self.obstacle = self._obstacle()
         self.batched = self.obstacle is None
+        events, _, context = self._rows(slice(0, 3), 2)
+        self.side_by_side = self.batched and stands_side_by_side(model, events, context)
         self.compiled = CompiledSteps(compile, None if self.side_by_side else "only steps of pyrogen's own flows are")
         #: What a gradient is run by; on a card in one launch.
         self.launch = Launch(self._compiled_value_and_gradient, self.events.device)

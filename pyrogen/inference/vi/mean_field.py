@@ -52,7 +52,7 @@ class ManyMeanFields(Batched):
         self.training = None if order is None else order[:, self.validation_events :]
         self.validation = None if order is None else order[:, : self.validation_events]
         obstacle = "switched off" if not settings.local_reparameterization else model.local_obstacle()
-        self.side_by_side = stands_side_by_side(model)
+        self.side_by_side = stands_side_by_side(model, data.events[0, :3])
         self.local, self.local_reason = obstacle is None, obstacle or "activations drawn per event"
         self._check_batch()
 
