@@ -41,7 +41,8 @@ def setting(name, own):
 @pytest.mark.parametrize("name", FLOWS)
 def test_densities_and_gradients_are_those_of_single_networks(name, own):
     model, theta, events, context = setting(name, own)
-    assert stands_side_by_side(model)
+    two, conditions = (events[:2] if own else events), (context[:2] if own and context is not None else context)
+    assert stands_side_by_side(model, two, conditions)
     leaf = theta.clone().requires_grad_()
     found = log_prob_side_by_side(model, leaf, events, context)
     assert found.shape == (CHAINS, EVENTS) and found.isfinite().all()
@@ -93,7 +94,7 @@ def test_second_derivatives_are_refused():
 
 def test_what_does_not_stand_side_by_side():
     def stands(flow):
-        return stands_side_by_side(pg.BayesianFlow(flow))
+        return stands_side_by_side(pg.BayesianFlow(flow), torch.rand(5, 2))
 
     assert stands(pg.CouplingFlow(2, blocks=2, hidden=(4,)))
     assert not stands(pg.CouplingFlow(2, blocks=2, hidden=(4,), activation="silu"))
