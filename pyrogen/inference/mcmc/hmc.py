@@ -139,10 +139,16 @@ class HMC(Sampler):
         stride = step_size[:, None] * state["width"]
         position, value, gradient = state["position"], state["potential"], state["gradient"]
         momentum = momentum - 0.5 * stride * gradient
-        for i in range(steps):
+        kicks = torch.tensor([1.0, 0.5]).to(stride).unbind()
+
+        def leap(position: Tensor, momentum: Tensor, stride: Tensor, kick: Tensor) -> tuple[Tensor, ...]:
             position = position + stride * momentum
             value, gradient = target.value_and_gradient(position)
-            momentum = momentum - (0.5 if i == steps - 1 else 1.0) * stride * gradient
+            return position, value, gradient, momentum - kick * stride * gradient
+
+        for i in range(steps):
+            found = target.launch("leapfrog", leap, None, position, momentum, stride, kicks[i == steps - 1])
+            position, value, gradient, momentum = found
         return position, value, gradient, momentum
 
     def _reasonable_step(self, target: Whitened, state: State, step: Tensor, generator: torch.Generator) -> Tensor:

@@ -230,14 +230,14 @@ class Whitened:
         return self.potential.batches(chains, batch_size, generator)
 
     def launch(
-        self, name: str, function: Callable[..., tuple[Tensor, ...]], generator: torch.Generator, *inputs: Tensor
+        self, name: str, function: Callable[..., tuple[Tensor, ...]], generator: torch.Generator | None, *inputs: Tensor
     ) -> tuple[Tensor, ...]:
         """A step in one launch, where the device has such (:class:`~pyrogen.launch.Launch`); gradients are counted.
 
         Args:
             name: of the step. Steps of one name are the same function of their inputs.
             function: of tensors to a tuple of tensors, which changes nothing in place.
-            generator: what it draws random numbers from.
+            generator: what it draws random numbers from, if it does.
             *inputs: tensors.
         """
         if name not in self._launches:
@@ -248,7 +248,7 @@ class Whitened:
                 self._costs[name] = self.potential.gradients - before
                 return found
 
-            self._launches[name] = Launch(counted, self.scale.device, generators=[generator])
+            self._launches[name] = Launch(counted, self.scale.device, generators=[generator] if generator else [])
         launch = self._launches[name]
         if not launch.recorded:
             return function(*inputs)
