@@ -35,6 +35,7 @@ DENSITIES_AT_ONCE = 1 << 20  # densities [draws, events] of a block
 WEIGHTS_AT_ONCE = 1 << 24  # weights of the draws that are kept from block to block
 
 CARD_ROWS, CARD_DENSITIES = 1 << 20, 1 << 25  # largest numbers of the first two on a card; more gain nothing
+TOGETHER = 1 << 18  # events times networks up to which networks are evaluated together; a single one takes less memory
 GENERATED_AT_ONCE = 16_384  # events of a part of the random stream, the same on every device
 IN_PARTS = "posterior.generate_to(path, n) writes them to a file and holds one part at a time"
 
@@ -122,7 +123,7 @@ class Predictor:
         rows = self._rows()
         block = max(1, rows_at_once(self.model.device, 64, DENSITIES_AT_ONCE, CARD_DENSITIES) // draws)
         block = max(1, block // rows) * rows if block > rows else block  # whole chunks
-        together = max(1, rows // max(1, min(block, len(points))))  # networks, where the events are few
+        together = max(1, min(rows, TOGETHER) // max(1, min(block, len(points))))  # networks, where events are few
         groups = self._groups(draws, seed, together)
         with torch.no_grad(), self._bar(draws * len(points), what, "density") as shown:
             for start in range(0, len(points), block):
