@@ -1,4 +1,4 @@
-"""How pyrogen predicted before predictions were batched, kept to be compared with: draw after draw, and the spline of that time."""
+"""How pyrogen predicted before: draw after draw, with the spline of that time. Kept to be compared with."""
 
 from __future__ import annotations
 
@@ -89,9 +89,7 @@ def _log_derivative(theta: Tensor, slope: Tensor, d0: Tensor, d1: Tensor, denomi
 @torch.no_grad()
 def log_prob(model: pg.BayesianFlow, thetas: Tensor, x: Tensor) -> Tensor:
     """Log densities ``[K, N]``: chunk after chunk, and in it draw after draw."""
-    return torch.cat(
-        [torch.stack([model.log_prob(theta, chunk) for theta in thetas]) for chunk in x.split(CHUNK)], 1
-    )
+    return torch.cat([torch.stack([model.log_prob(theta, chunk) for theta in thetas]) for chunk in x.split(CHUNK)], 1)
 
 
 @torch.no_grad()

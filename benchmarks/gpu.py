@@ -136,18 +136,30 @@ def chains(device: str, compiled: bool) -> None:
 
 
 def densities(device: str, compiled: bool) -> None:
-    """Densities of table 1 a second."""
+    """Densities of table 1 a second, and generated events."""
     model = pg.BayesianFlow(pg.CouplingFlow(2))
     posterior = pg.SVI(epochs=1, batch_size=512, device=device, progress=False).fit(model, WEDGE.sample((5120,)))
-    events = WEDGE.sample((200_000,))
-    print("\ntable 1, predictions with 50 weight draws")
-    for n, draws in ((10_000, 50), (200_000, 10), (200_000, 50)):
-        points = events[:n].to(device)
-        found = milliseconds(lambda: posterior.density(points, draws), device, 3)  # noqa: B023
-        print(f"  density of {n:,} events x {draws} draws: {n * draws / found / 1e3:8.1f} M densities/s", flush=True)
-    started = time.perf_counter()
-    posterior.generate(200_000, 10, log_weights=True)
-    print(f"  generate with 10 log-weights: {0.2 / (time.perf_counter() - started):6.2f} M events/s", flush=True)
+    events = WEDGE.sample((1 << 20,)).to(device)
+    print("\ntable 1, predictions")
+    for wanted in (False, True) if compiled else (False,):
+        posterior.compile = wanted
+        for n, draws in ((10_000, 50), (200_000, 50), (1 << 20, 10)):
+            points = events[:n]
+            started = time.perf_counter()
+            posterior.log_prob(points, draws)
+            wait(device)
+            first = time.perf_counter() - started
+            found = milliseconds(lambda: posterior.log_prob(points, draws), device, 3)  # noqa: B023
+            band = milliseconds(lambda: posterior.density(points, draws), device, 3)  # noqa: B023
+            rates = f"log_prob {n * draws / found / 1e3:7.1f}, density {n * draws / band / 1e3:7.1f} M densities/s"
+            way = "compiled" if wanted else "as it is"
+            print(f"  {n:9,} events x {draws} draws, {way}: {rates} (first call {first:.1f} s)", flush=True)
+    posterior.compile = False
+    for _ in range(2):
+        started = time.perf_counter()
+        posterior.generate(1_000_000, 10, log_weights=True)
+        seconds = time.perf_counter() - started
+    print(f"  generate 1 M events with 10 log-weights: {1 / seconds:6.2f} M events/s", flush=True)
 
 
 BACKENDS = {

@@ -81,6 +81,7 @@ def main() -> None:
 
 def made(flow: str, device: str, old: bool) -> pg.BayesianFlow:
     """The prepared model; the old one has the same weights."""
+    torch.manual_seed(0)  # the same preprocessing for both
     if flow == "affine":
         return pg.BayesianFlow(pg.CouplingFlow(2)).prepare(pg.targets.Wedge().sample((5000,)), device=device)
     transform = "rqs before" if old else "rqs"

@@ -133,3 +133,18 @@ def test_a_flow_of_ones_own_is_told_not_to_be_compiled():
     assert backend.fit(pg.BayesianFlow(Own()), EVENTS).info.compiled == (
         "not compiled: only steps of pyrogen's own flows are"
     )
+
+
+def test_predictions_can_be_compiled(by_hand):
+    posterior = pg.SVI(epochs=2, batch_size=20, progress=False).fit(pg.BayesianFlow(FLOW), EVENTS)
+    plain, log_prob = posterior.density(EVENTS, 5), posterior.log_prob(EVENTS, 3)
+    assert not posterior.compile and not by_hand
+    posterior.compile = True
+    assert posterior.compile
+    torch.testing.assert_close(posterior.density(EVENTS, 5).mean, plain.mean, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(posterior.log_prob(EVENTS, 3), log_prob, rtol=1e-4, atol=1e-4)
+    assert by_hand and posterior.predictor.compiled.told == "steps of the flow compiled by torch"
+    posterior.compile = False
+    assert torch.equal(posterior.log_prob(EVENTS, 3), log_prob)
+    with pytest.raises(ValueError, match="compile is 'yes'; it must be True or False"):
+        posterior.compile = "yes"

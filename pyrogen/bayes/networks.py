@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pyrogen.bayes.contract import check_output
 from pyrogen.bayes.model import BayesianFlow
+from pyrogen.flows.compiled import CompiledSteps
 from pyrogen.flows.networks import Networks
 from pyrogen.memory import in_chunks
 
@@ -19,10 +21,11 @@ class DrawnNetworks:
     Args:
         model: the model.
         thetas: their weights ``[K, P]``.
+        compiled: what runs densities as compiled code, network by network, where that is asked for.
     """
 
-    def __init__(self, model: BayesianFlow, thetas: Tensor) -> None:
-        self.model, self.thetas = model, thetas
+    def __init__(self, model: BayesianFlow, thetas: Tensor, compiled: CompiledSteps | None = None) -> None:
+        self.model, self.thetas, self._compiled = model, thetas, compiled or CompiledSteps(False)
         self._together: Networks | None = None
         if Networks.fits(model.flow):
             packing = model.packing
@@ -33,10 +36,16 @@ class DrawnNetworks:
     @torch.no_grad()
     def log_prob(self, inner: Tensor, *conditions: Tensor) -> Tensor:
         """Log densities ``[K, N]`` of events ``[N, d]`` and conditions ``[N, k]``, both in the flow's variables."""
-        if self._together is not None:
+        if self._together is not None and not self._compiled.active:
             return self._together.log_prob(inner, *conditions)
-        values = [self.model.packing.call(theta, "log_prob", inner, *conditions) for theta in self.thetas]
-        return torch.stack([check_output(self.model.flow, "log_prob", each, inner.shape[:-1]) for each in values])
+        return torch.stack(
+            [self._compiled.run(lambda theta=theta: self._one(theta, inner, *conditions)) for theta in self.thetas]
+        )
+
+    def _one(self, theta: Tensor, inner: Tensor, *conditions: Tensor) -> Tensor:
+        """Log densities ``[N]`` of one network ``theta [P]``."""
+        found = self.model.packing.call(theta, "log_prob", inner, *conditions)
+        return check_output(self.model.flow, "log_prob", found, inner.shape[:-1])
 
     @torch.no_grad()
     def sample(self, parts: Sequence[int], context: Tensor | None, rows: int) -> Iterator[Tensor]:

@@ -20,6 +20,7 @@ Step = TypeVar("Step", bound=Callable[..., Any])
 Result = TypeVar("Result")
 ERRORS = ("InductorError", "CppCompileError", "InvalidCxxCompiler")  # as versions of torch have them
 PIECES = 128  #: of compiled code for one step, before torch gives up and runs it as it is.
+ONLY_OURS = "only steps of pyrogen's own flows are"
 NARROW = 2  #: Features of an input, or of an output, up to which a product is a sum of few terms.
 
 _here = threading.local()
@@ -36,17 +37,18 @@ class CompiledSteps:
 
     Attributes:
         told: whether steps are compiled, or why not; None where nobody asked.
+        active: whether steps are compiled, as far as is known.
     """
 
     def __init__(self, wanted: bool, obstacle: str | None = None) -> None:
         self.told: str | None = None
-        self._active, self._first = wanted and obstacle is None, True
+        self.active, self._first = wanted and obstacle is None, True
         if wanted:
             self.told = "steps of the flow compiled by torch" if obstacle is None else f"not compiled: {obstacle}"
 
     def run(self, work: Callable[[], Result]) -> Result:
         """The result of ``work``, which must be possible to do once more where its compilation failed."""
-        if not self._active:
+        if not self.active:
             return work()
         before, _here.wanted = getattr(_here, "wanted", False), True
         first, self._first = self._first, False
@@ -56,7 +58,7 @@ class CompiledSteps:
             return work()
         except _failures() as error:  # no compiler, or something of a user's that torch cannot compile
             words = " ".join(str(error).split())
-            self._active, self.told = False, f"not compiled: {type(error).__name__}: {words[:200]}"
+            self.active, self.told = False, f"not compiled: {type(error).__name__}: {words[:200]}"
         finally:
             _here.wanted = before
         if first:

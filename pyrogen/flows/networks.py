@@ -1,8 +1,8 @@
 """Many coupling flows of one architecture, each with weights of its own, evaluated together and without gradients.
 
 Predictions need no gradients, but many networks at the same events. Here events are the last dimension, ``[K, d, N]``:
-rows of N numbers are what vector instructions take, one matrix product serves all K networks, and activations
-overwrite each other. The numbers are those of :class:`CouplingFlow`, to rounding.
+rows of N numbers are what vector instructions take, and one matrix product serves all K networks. The numbers are those
+of :class:`CouplingFlow`, to rounding.
 """
 
 from __future__ import annotations
@@ -89,19 +89,18 @@ class _Block:
         features, kept = block.kept + block.transformed, block.kept
         self.moved = slice(0, features - kept) if block.first else slice(kept, features)
         self.kept = slice(features - kept, features) if block.first else slice(0, kept)
-        self.layers: list[tuple[Tensor, Tensor] | nn.Module] = []
-        for i, layer in enumerate(block.conditioner.layers):
-            if not isinstance(layer, nn.Linear):
-                self.layers.append(layer)
-                continue
-            name = f"blocks.{number}.conditioner.layers.{i}."
-            matrix, bias = weights[name + "weight"], weights[name + "bias"].unsqueeze(-1)
-            if block.transformed > 1 and i == len(block.conditioner.layers) - 1:
-                # All features of a parameter stand together, so that each parameter is a row.
-                matrix, bias = (
-                    each.unflatten(1, (block.transformed, -1)).transpose(1, 2).flatten(1, 2) for each in (matrix, bias)
-                )
-            self.layers.append((matrix[0], bias[0]) if len(matrix) == 1 else (matrix, bias))
+        layers = list(block.conditioner.layers)
+        self.matrices: list[tuple[Tensor, Tensor]] = []  # [K, out, in] and [K, out]
+        self.activations = [layer for layer in layers if not isinstance(layer, nn.Linear)]
+        for i, layer in enumerate(layers):
+            if isinstance(layer, nn.Linear):
+                name = f"blocks.{number}.conditioner.layers.{i}."
+                self.matrices.append((weights[name + "weight"], weights[name + "bias"]))
+        if block.transformed > 1:  # all features of a parameter stand together, so that each parameter is a row
+            matrix, bias = self.matrices[-1]
+            self.matrices[-1] = tuple(  # type: ignore[assignment]
+                each.unflatten(1, (block.transformed, -1)).transpose(1, 2).flatten(1, 2) for each in (matrix, bias)
+            )
 
     def apply(self, values: Tensor, context: Tensor | None, inverse: bool) -> Tensor:
         """Transform some of the rows of ``values [..., d, N]`` in place; gives the log-derivative ``[..., N]``."""
@@ -124,12 +123,26 @@ class _Block:
         hidden = torch.cat(inputs, -2) if len(inputs) > 1 else kept
         if block.conditioner.constant_input:
             hidden = kept.new_ones(*kept.shape[:-2], 1, kept.shape[-1])
-        for layer in self.layers:
-            if isinstance(layer, tuple):
-                matrix, bias = layer
-                hidden = (torch.addmm if matrix.ndim == 2 else torch.baddbmm)(bias, matrix, hidden)
+        return self._one(hidden) if hidden.ndim == 2 else self._several(hidden)
+
+    def _one(self, hidden: Tensor) -> Tensor:
+        """The layers of a single network; one operation for matrix, bias and ReLU."""
+        *inner, (matrix, bias) = self.matrices
+        hidden = hidden.mT
+        for (its_matrix, its_bias), activation in zip(inner, self.activations, strict=True):
+            if type(activation) is nn.ReLU:
+                hidden = torch._addmm_activation(its_bias[0], hidden, its_matrix[0].mT)
             else:
-                hidden = torch.relu_(hidden) if type(layer) is nn.ReLU else layer(hidden)
+                hidden = activation(torch.addmm(its_bias[0], hidden, its_matrix[0].mT))
+        return torch.addmm(bias[0].unsqueeze(-1), matrix[0], hidden.mT)
+
+    def _several(self, hidden: Tensor) -> Tensor:
+        """The layers of K networks; one operation for the matrices of all."""
+        for i, (matrix, bias) in enumerate(self.matrices):
+            if i:
+                activation = self.activations[i - 1]
+                hidden = torch.relu_(hidden) if type(activation) is nn.ReLU else activation(hidden)
+            hidden = torch.baddbmm(bias.unsqueeze(-1), matrix, hidden)
         return hidden
 
 

@@ -23,6 +23,8 @@ from pyrogen.checks import (
     whole,
 )
 from pyrogen.events import EventsLike, check_events
+from pyrogen.flows import CouplingFlow
+from pyrogen.flows.compiled import ONLY_OURS, CompiledSteps
 from pyrogen.memory import CPU_ROWS, in_chunks, row_bytes, rows_at_once
 from pyrogen.posterior.bands import DensityEstimate
 from pyrogen.posterior.weights import WeightPosterior
@@ -36,6 +38,7 @@ DENSITIES_AT_ONCE = 1 << 20  # densities [draws, events] of a block
 WEIGHTS_AT_ONCE = 1 << 24  # weights of the draws that are kept from block to block
 
 CARD_ROWS, CARD_DENSITIES = 1 << 20, 1 << 25  # largest numbers of the first two on a card; more gain nothing
+TOGETHER = 1 << 18  # events times networks up to which networks are evaluated together; a single one takes less memory
 GENERATED_AT_ONCE = 16_384  # events of a part of the random stream, the same on every device
 IN_PARTS = "posterior.generate_to(path, n) writes them to a file and holds one part at a time"
 
@@ -68,6 +71,13 @@ class Predictor:
         self.model, self.weights, self.trained_names, self.progress = model, weights.to(model.device), names, progress
         self.trained_units: tuple[str, ...] | None = None
         self.trained_context_names: tuple[str, ...] | None = None
+        #: What runs densities as compiled code, where that is asked for.
+        self.compiled = CompiledSteps(False)
+
+    def compile(self, wanted: bool) -> None:
+        """Whether densities are compiled (:attr:`Posterior.compile`)."""
+        obstacle = None if isinstance(self.model.flow, CouplingFlow) else ONLY_OURS
+        self.compiled = CompiledSteps(wanted, obstacle)
 
     def __repr__(self) -> str:
         return f"Predictor({type(self.model.flow).__name__} of {', '.join(self.names)}; {self.weights!r})"
@@ -127,7 +137,7 @@ class Predictor:
         rows = self._rows()
         block = max(1, rows_at_once(self.model.device, 64, DENSITIES_AT_ONCE, CARD_DENSITIES) // draws)
         block = max(1, block // rows) * rows if block > rows else block  # whole chunks
-        together = max(1, rows // max(1, min(block, len(points))))  # networks, where the events are few
+        together = max(1, min(rows, TOGETHER) // max(1, min(block, len(points))))  # networks, where events are few
         groups = self._groups(draws, seed, together)
         with torch.no_grad(), self._bar(draws * len(points), what, "density") as shown:
             for start in range(0, len(points), block):
@@ -168,7 +178,7 @@ class Predictor:
         def groups() -> Iterator[DrawnNetworks]:
             thetas = self.weights.draws(draws, seed)
             while some := list(islice(thetas, together)):
-                yield DrawnNetworks(self.model, torch.stack(some))
+                yield DrawnNetworks(self.model, torch.stack(some), self.compiled)
 
         size = self.weights.size
         kept = rows_at_once(self.model.device, size * self.model.dtype.itemsize, WEIGHTS_AT_ONCE // size)

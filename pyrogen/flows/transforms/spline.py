@@ -85,9 +85,8 @@ class RationalQuadraticSpline(Transform, name="rqs"):
         powers = (raw - raw.detach().amax(-3, keepdim=True)).mul_(1 / math.log(2)).exp2()
         box = self.high - self.low
         total = powers.sum(-3, keepdim=True)
-        return torch.addcmul(
-            total.new_full((), box * self.min_bin), powers, box * (1 - self.min_bin * self.bins) / total
-        )
+        scale = box * (1 - self.min_bin * self.bins) / total
+        return torch.addcmul(total.new_full((), box * self.min_bin), powers, scale)
 
     def _knots(self, sizes: Tensor) -> Tensor:
         """Knots ``[..., 2, bins + 1, k, N]`` of bins of these sizes, the edges of the box included."""

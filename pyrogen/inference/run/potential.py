@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
 from pyrogen.bayes.side_by_side import log_prob_side_by_side, stands_side_by_side
-from pyrogen.flows.compiled import CompiledSteps
+from pyrogen.flows.compiled import ONLY_OURS, CompiledSteps
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.launch import Launch
 from pyrogen.memory import in_chunks, row_bytes, rows_at_once
@@ -54,7 +54,7 @@ class Potential:
         self.batched = self.obstacle is None
         events, _, context = self._rows(slice(0, 3), 2)
         self.side_by_side = self.batched and stands_side_by_side(model, events, context)
-        self.compiled = CompiledSteps(compile, None if self.side_by_side else "only steps of pyrogen's own flows are")
+        self.compiled = CompiledSteps(compile, None if self.side_by_side else ONLY_OURS)
         #: What a gradient is run by; on a card in one launch.
         self.launch = Launch(self._compiled_value_and_gradient, self.events.device)
         self.gradients = 0.0  #: gradient evaluations so far, in units of the whole sample for every chain
