@@ -38,9 +38,8 @@ class DrawnNetworks:
         """Log densities ``[K, N]`` of events ``[N, d]`` and conditions ``[N, k]``, both in the flow's variables."""
         if self._together is not None and not self._compiled.active:
             return self._together.log_prob(inner, *conditions)
-        return torch.stack(
-            [self._compiled.run(lambda theta=theta: self._one(theta, inner, *conditions)) for theta in self.thetas]
-        )
+        each = (partial(self._one, theta, inner, *conditions) for theta in self.thetas)
+        return torch.stack([self._compiled.run(one) for one in each])
 
     def _one(self, theta: Tensor, inner: Tensor, *conditions: Tensor) -> Tensor:
         """Log densities ``[N]`` of one network ``theta [P]``."""
