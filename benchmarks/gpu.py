@@ -73,6 +73,7 @@ def training(device: str, compiled: bool) -> None:
     print(f"\ntable 1 (44,840 weights), batch {TABLE_1['batch']}: a training step")
     first = None
     for networks in (1, 20, 100):
+        torch.compiler.reset()  # as in a process of its own
         found = {}
         for way in ("one by one", "graph", *(["compiled, graph"] if compiled else [])):
             Launch.allowed = way != "one by one"

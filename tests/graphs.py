@@ -46,7 +46,7 @@ class TapedGraph(launch._Graph):
         with torch.random.fork_rng(), Tape() as self._graph:
             self._found = function(*given)
 
-    @torch.no_grad()
+    @torch.inference_mode()  # predictions' own tensors can be written to in no other
     def replay(self, inputs):
         type(self).replays += 1
         return super().replay(inputs)

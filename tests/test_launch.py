@@ -197,6 +197,23 @@ def test_a_later_step_leaves_the_results_of_an_earlier_one(taped):  # noqa: F811
     assert torch.equal(value, kept[0]) and torch.equal(gradient, kept[1])
 
 
+@pytest.mark.parametrize("compile", [False, True])
+def test_predictions_of_many_chunks_in_one_launch_each(compile, taped, monkeypatch):  # noqa: F811
+    """The same densities, whatever the sizes of the chunks; a few evaluations are not worth a recording."""
+    from pyrogen.flows import compiled
+    from pyrogen.posterior import predictor
+
+    monkeypatch.setattr(compiled, "_compiled", lambda step: step)
+    posterior = SETTINGS["SVI"].fit(pg.BayesianFlow(FLOW), EVENTS)
+    posterior.compile, before = compile, taped.replays
+    few = posterior.log_prob(EVENTS, 20)
+    assert taped.replays == before
+    monkeypatch.setattr(predictor, "EVENTS_AT_ONCE", 60)  # 200 events: three whole chunks and one of 20
+    many = posterior.log_prob(EVENTS, 20)
+    assert taped.replays >= before + 80 and posterior.predictor.launch.recorded, posterior.predictor.launch.told
+    torch.testing.assert_close(many, few, rtol=1e-5, atol=1e-5)
+
+
 def test_known_posterior_from_replayed_gradients(taped):  # noqa: F811
     """HMC on a conjugate Gaussian, gradients replayed: mean and variance within three standard errors."""
     n, chains, draws = 50, 8, 100

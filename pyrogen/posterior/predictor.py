@@ -25,6 +25,7 @@ from pyrogen.checks import (
 from pyrogen.events import EventsLike, check_events
 from pyrogen.flows import CouplingFlow
 from pyrogen.flows.compiled import ONLY_OURS, CompiledSteps
+from pyrogen.launch import Launch
 from pyrogen.memory import CPU_ROWS, in_chunks, row_bytes, rows_at_once
 from pyrogen.posterior.bands import DensityEstimate
 from pyrogen.posterior.weights import WeightPosterior
@@ -36,6 +37,8 @@ from pyrogen.threads import chosen_threads, parts_on_chosen_threads
 EVENTS_AT_ONCE = CPU_ROWS  # events times networks evaluated
 DENSITIES_AT_ONCE = 1 << 20  # densities [draws, events] of a block
 WEIGHTS_AT_ONCE = 1 << 24  # weights of the draws that are kept from block to block
+
+WORTH_RECORDING = 16  # times of the same operations; recording them takes four
 
 CARD_ROWS, CARD_DENSITIES = 1 << 20, 1 << 25  # largest numbers of the first two on a card; more gain nothing
 TOGETHER = 1 << 18  # events times networks up to which networks are evaluated together; a single one takes less memory
@@ -71,13 +74,17 @@ class Predictor:
         self.model, self.weights, self.trained_names, self.progress = model, weights.to(model.device), names, progress
         self.trained_units: tuple[str, ...] | None = None
         self.trained_context_names: tuple[str, ...] | None = None
-        #: What runs densities as compiled code, where that is asked for.
-        self.compiled = CompiledSteps(False)
+        self.compile(False)
 
     def compile(self, wanted: bool) -> None:
         """Whether densities are compiled (:attr:`Posterior.compile`)."""
-        obstacle = None if isinstance(self.model.flow, CouplingFlow) else ONLY_OURS
-        self.compiled = CompiledSteps(wanted, obstacle)
+        #: What runs densities as compiled code, where that is asked for.
+        self.compiled = CompiledSteps(wanted, None if isinstance(self.model.flow, CouplingFlow) else ONLY_OURS)
+        #: What a card runs in one launch; it takes weights, events and conditions to log densities.
+        self.launch = Launch(self._evaluated, self.model.device)
+
+    def _evaluated(self, thetas: Tensor, inner: Tensor, *conditions: Tensor) -> tuple[Tensor]:
+        return (DrawnNetworks(self.model, thetas, self.compiled).log_prob(inner, *conditions),)
 
     def __repr__(self) -> str:
         return f"Predictor({type(self.model.flow).__name__} of {', '.join(self.names)}; {self.weights!r})"
@@ -139,16 +146,27 @@ class Predictor:
         block = max(1, block // rows) * rows if block > rows else block  # whole chunks
         together = max(1, min(rows, TOGETHER) // max(1, min(block, len(points))))  # networks, where events are few
         groups = self._groups(draws, seed, together)
+        times = -(-draws // together) * -(-len(points) // min(rows, block))
+        recorded = self.launch.recorded and times >= WORTH_RECORDING
         with torch.no_grad(), self._bar(draws * len(points), what, "density") as shown:
             for start in range(0, len(points), block):
                 some = slice(start, min(start + block, len(points)))
                 given = None if context is None else context[some]
-                yield some, self._log_prob(groups(), points[some], given, rows, shown)
+                yield some, self._log_prob(groups(), points[some], given, rows, shown, recorded)
 
     def _log_prob(
-        self, networks: Iterable[DrawnNetworks], x: Tensor, context: Tensor | None, rows: int, shown: Bar[Any]
+        self,
+        networks: Iterable[DrawnNetworks],
+        x: Tensor,
+        context: Tensor | None,
+        rows: int,
+        shown: Bar[Any],
+        recorded: bool,
     ) -> Tensor:
-        """Log densities ``[draws, m]`` of events ``x [m, d]``, about ``rows`` events times networks at a time."""
+        """Log densities ``[draws, m]`` of events ``x [m, d]``, about ``rows`` events times networks at a time.
+
+        Where there are many such times, a card takes each in one launch: ``recorded``.
+        """
         model = self.model
         # What is the same for all networks is worked out once.
         inputs = in_chunks(lambda some: model._inner(x[some]), len(x), rows)
@@ -158,7 +176,9 @@ class Predictor:
         for group in networks:
 
             def densities(some: slice, group: DrawnNetworks = group) -> Tensor:
-                return group.log_prob(inner[some], *(each[some] for each in conditions))
+                given = inner[some], *(each[some] for each in conditions)
+                # The next launch writes over its own result.
+                return self.launch(group.thetas, *given)[0].clone() if recorded else group.log_prob(*given)
 
             pieces = []
             for _, piece in in_chunks(densities, len(x), rows):
