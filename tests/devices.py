@@ -147,7 +147,7 @@ def _check_devices(name: str, args: Any, kwargs: Any) -> bool:
     for tensor in tensors:
         if not isinstance(tensor, OnCard) and not (numbers and tensor.ndim == 0):
             raise _two_devices()
-    if name.endswith("_") and not isinstance(args[0], OnCard):
+    if name.endswith("_") and isinstance(args[0], Tensor) and not isinstance(args[0], OnCard):
         raise _two_devices()
     return True
 
