@@ -14,7 +14,7 @@ How: for torch's C++ a tensor on the card is one of the meta device, whose opera
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -112,23 +112,22 @@ def _map(function: Callable[[Any], Any], value: Any) -> Any:
     return function(value)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for entry in value:
-            yield from _tensors(entry)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+def _tensors(values: Iterable[Any], found: list[Tensor]) -> list[Tensor]:
+    """All tensors among arguments, added to ``found``."""
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (tuple, list)):
+            _tensors(value, found)
+    return found
 
 
 def _two_devices(found: str = "at least two devices, cuda:0 and cpu!") -> RuntimeError:
     return RuntimeError(f"Expected all tensors to be on the same device, but found {found}")
 
 
-def _check_devices(name: str, args: Any, kwargs: Any) -> bool:
-    """Whether an operation runs on the card; its operands must be on one device, as torch asks."""
-    tensors = list(_tensors((args, kwargs)))
+def _check_devices(name: str, args: Any, tensors: list[Tensor]) -> bool:
+    """Whether an operation runs on the card; its operands ``tensors`` must be on one device, as torch asks."""
     if any(tensor.device == INSIDE and not isinstance(tensor, OnCard) for tensor in tensors):
         raise RuntimeError(f"the pretend card does not know how to make what {name} was given")
     if not any(isinstance(tensor, OnCard) for tensor in tensors):
@@ -147,7 +146,7 @@ def _check_devices(name: str, args: Any, kwargs: Any) -> bool:
     for tensor in tensors:
         if not isinstance(tensor, OnCard) and not (numbers and tensor.ndim == 0):
             raise _two_devices()
-    if name.endswith("_") and not isinstance(args[0], OnCard):
+    if name.endswith("_") and isinstance(args[0], Tensor) and not isinstance(args[0], OnCard):
         raise _two_devices()
     return True
 
@@ -156,7 +155,10 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     """An operation, on whichever device it belongs."""
     card, name = _cards[-1], func.overloadpacket.__name__
     target = kwargs.get("device")
-    on_card = _check_devices(name, args, kwargs)
+    tensors = _tensors((*args, *kwargs.values()), [])
+    on_card = _check_devices(name, args, tensors)
+    if not on_card and target != INSIDE:
+        return func(*args, **kwargs)
     if name == "copy_" and on_card:
         to, source = args[0], args[1]
         if isinstance(to, OnCard) != isinstance(source, OnCard):
@@ -177,7 +179,7 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     if not on_card:
         return found
     # Operations in place give the tensor itself that they were given.
-    given = {id(value.held): value for value in _tensors((args, kwargs)) if isinstance(value, OnCard)}
+    given = {id(value.held): value for value in tensors if isinstance(value, OnCard)}
     return _map(lambda x: given[id(x)] if id(x) in given else OnCard(x) if isinstance(x, Tensor) else x, found)
 
 

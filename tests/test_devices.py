@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from devices import on_card, pretend_card
-from on_devices import EVENTS, FEW, model, same, same_weights, settings
+from on_devices import EVENTS, FEW, model, same, same_bits, same_numbers, same_weights, settings
 
 import pyrogen as pg
 from pyrogen import diagnostics as dg
@@ -19,7 +19,6 @@ from pyrogen.posterior.weights import FAMILIES, make_weights
 
 BOTH = [("cpu", "cuda"), ("cuda", "cpu")]
 EDGES = np.linspace(-0.2, 1.2, 4)
-every_backend = pytest.mark.parametrize("backend", FEW, ids=lambda backend: backend.__name__)
 pytestmark = pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")
 
 
@@ -34,14 +33,13 @@ def fitted(request):
     return request.param, here, there
 
 
-def test_a_fit_has_the_bits_of_one_on_the_cpu(fitted):
+def test_a_fit_gives_what_one_on_the_cpu_gives(fitted):
     backend, here, there = fitted
     with pretend_card():
         assert same_weights(here, there)
         assert all(on_card(array) for array in there.weights.arrays.values())
-        assert {name for name in here.history if not np.array_equal(here.history[name], there.history[name])} <= {
-            "seconds"
-        }
+        for name in here.history.keys() - {"seconds", "validation_nll"}:  # its noise may be another
+            assert same_numbers(here.history[name], there.history[name]), name
         assert (here.info.device, there.info.device) == ("cpu", "cuda:0 (Pretend card)")
         assert (str(here.device), str(there.device)) == ("cpu", "cuda:0")
         assert repr(here).endswith("on cpu)") and repr(there).endswith("on cuda:0)")
@@ -71,7 +69,7 @@ def test_predictions_are_those_on_the_cpu(fitted, tmp_path):
         found, arrays = predictions(there, tmp_path)
         for name, tensor in found.items():
             assert on_card(tensor) and same(tensor, expected[name]), name
-        assert all(np.array_equal(*pair) for pair in zip(arrays, expected_arrays, strict=True))
+        assert all(itertools.starmap(same_numbers, zip(arrays, expected_arrays, strict=True)))
         assert same(there.log_prob(EVENTS[:9].to("cuda"), 2, seed=5), expected["log_prob"])
 
 
@@ -83,7 +81,7 @@ def test_a_file_of_the_card_opens_on_a_laptop(fitted, tmp_path):
         assert loaded.device == there.device and same(loaded.log_prob(EVENTS, 2), there.log_prob(EVENTS, 2))
     laptop = pg.load(tmp_path / "p.h5")
     assert str(laptop.device) == "cpu" and laptop.info.device == "cuda:0 (Pretend card)"
-    assert torch.equal(laptop.log_prob(EVENTS), here.log_prob(EVENTS)) and same_weights(laptop, here)
+    assert same(laptop.log_prob(EVENTS), here.log_prob(EVENTS)) and same_weights(laptop, here)
     laptop.save(tmp_path / "q.h5")
     assert pg.load(tmp_path / "q.h5").info == laptop.info
 
@@ -130,10 +128,10 @@ def test_a_killed_run_goes_on_to_the_same_bits(fitted, tmp_path, monkeypatch):
         run = settings(backend, device="cuda", checkpoint=tmp_path / "run.h5")
         with killed_at_its_first_checkpoint(monkeypatch):
             run.fit(model(), EVENTS)
-        assert same_weights(run.fit(model(), EVENTS), there)
+        assert same_bits(run.fit(model(), EVENTS), there)
 
 
-@every_backend
+@pytest.mark.parametrize("backend", [pg.SVI, pg.HMC, pg.SGHMC, pg.Laplace], ids=lambda backend: backend.__name__)
 def test_inputs_may_be_on_either_device(backend):
     """Events, their weights and conditions, for a fit and for predictions."""
     torch.manual_seed(0)
@@ -228,7 +226,7 @@ def test_a_seed_reaches_the_card():
             torch.randn(3, device="cuda")
             posterior = settings(pg.SVI, device="cuda").fit(model(), EVENTS)
             found.append((posterior, posterior.sample(9)))
-        assert same_weights(found[0][0], found[1][0]) and same(found[0][1], found[1][1])
+        assert same_bits(found[0][0], found[1][0]) and torch.equal(found[0][1].cpu(), found[1][1].cpu())
 
 
 def test_a_seed_without_a_card_is_no_order_for_later(monkeypatch):
@@ -312,12 +310,12 @@ def copies_of_a_fit(backend, **changes):
 @pytest.mark.parametrize(
     ("backend", "few", "more", "at_most"),
     [
-        # An epoch of two steps: its order goes to the card, and each step tells its loss and whether it is finite.
-        (pg.SVI, {"epochs": 3, "validation": 0.0, "patience": None}, {"epochs": 4}, (1, 4)),
+        # An epoch of two steps: its order and rates go to the card, each step tells its loss and whether it is finite.
+        (pg.SVI, {"epochs": 3, "validation": 0.0, "patience": None}, {"epochs": 4}, (2, 4)),
         # A transition keeps its draw.
         (pg.HMC, {"draws": 4}, {"draws": 5}, (0, 1)),
         (pg.SGHMC, {"draws": 4}, {"draws": 5}, (0, 1)),
-        (pg.Ensemble, {"steps": 4}, {"steps": 5}, (0, 0)),
+        (pg.Ensemble, {"steps": 4}, {"steps": 5}, (1, 0)),  # its rate
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
