@@ -1,14 +1,14 @@
 """A pretend card: what ``device="cuda"`` asks of code, seen on a machine without one.
 
-Inside ``with pretend_card() as card:`` torch behaves as if it had one CUDA device. A tensor "on the card" holds a tensor
-of the CPU, on which all its operations run with real numbers; everything else is as strict as a card: operands on two
-devices, a generator of another device and numpy are refused with torch's own errors, and ``card`` counts what a card
-is slow at, copies between the devices and waiting for their end. Without the card's own rounding and random numbers
-(``own_random_state=False``) a run on it gives the bits of the same run on the CPU.
+Inside ``with pretend_card() as card:`` torch behaves as if it had one CUDA device. A tensor "on the card" holds one of
+the CPU, on which all its operations run, with real numbers. Everything else is as strict as with a card. Operands on
+two devices, a generator of another device and numpy are refused with torch's own errors. ``card`` counts what takes
+long on a card: copies between the devices, and operations that wait for it. A run gives the bits of the same run on
+the CPU (unless ``own_random_state=True``): a difference is a fault of the code, not of a card's rounding.
 
 How: for torch's C++ a tensor on the card is one of the meta device, whose operations come to
-:meth:`_Operations.__torch_dispatch__`; what Python says and hears of devices is translated in
-:meth:`_Calls.__torch_function__`.
+:meth:`_Operations.__torch_dispatch__`. What Python says and hears of devices is translated in
+:meth:`_Calls.__torch_function__`. Forward-mode differentiation (``jacfwd``) is beyond it: torch itself crashes.
 """
 
 from __future__ import annotations
@@ -335,6 +335,10 @@ def _stand_ins(card: Card) -> dict[str, Any]:
         "set_rng_state_all": lambda states: set_rng_state(states[0]),
         "manual_seed": manual_seed,
         "manual_seed_all": manual_seed,
+        "mem_get_info": lambda device=None: (4 << 30, 8 << 30),
+        "memory_reserved": lambda device=None: 0,
+        "memory_allocated": lambda device=None: 0,
+        "empty_cache": lambda: None,
         "_is_in_bad_fork": lambda: False,
     }
 

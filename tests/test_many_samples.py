@@ -253,6 +253,8 @@ def test_a_step_that_is_not_finite_leaves_its_sample_alone():
     data = torch.rand(3, 50, 2, dtype=torch.float64)
     backend = svi(batch_size=50)
     many = ManyMeanFields(backend, *prepare_many(location(), data, backend.dtype, backend.device))
+    for group in many.optimizer.param_groups:
+        group["lr"] = 1e-3
     for bad in (False, True):
         before = many.mean.detach().clone()
         many.optimizer.zero_grad(set_to_none=True)

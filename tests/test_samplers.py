@@ -129,6 +129,32 @@ def test_hmc_without_its_metropolis_test_is_seen(monkeypatch):
         check(sample(hmc(target_acceptance=0.5), TARGETS["50, correlated"]()), TARGETS["50, correlated"]())
 
 
+@pytest.mark.parametrize("target_acceptance", [0.65, 0.8, 0.9])
+def test_hmc_accepts_what_it_aims_at(target_acceptance):
+    """The step must not end too small: with 0.94 accepted for a target of 0.8 half of the gradients are wasted."""
+    target, kernel = TARGETS["50, correlated"](), hmc(target_acceptance=target_acceptance)
+    generator = torch.Generator().manual_seed(5)
+    state = kernel.begin(target, stationary(target, 256), generator)
+    told = [kernel.advance(target, state, step, 150, generator)["acceptance"] for step in range(250)]
+    # 256 chains by 100 draws: their mean is known to a few thousandths; what is left is that of finite windows.
+    assert torch.stack(told[150:]).mean() == pytest.approx(target_acceptance, abs=0.045)
+
+
+def test_a_short_window_ends_at_the_target():
+    """Acceptance of trajectories whose error of the energy has the width of the squared step, in one window."""
+    averaging, generator = pg.HMC()._averaging(), torch.Generator().manual_seed(2)
+    for start in (0.4, 0.7, 1.3):
+        state = {}
+        averaging.start(state, torch.full((4000,), start, dtype=DTYPE))
+        for _ in range(50):
+            width = state["step_size"] ** 2
+            change = width**2 / 2 + width * torch.randn(4000, generator=generator, dtype=DTYPE)
+            averaging.update(state, torch.exp(-change).clamp(max=1))
+        averaging.finish(state)
+        mean = torch.erfc(state["step_size"] ** 2 / 2**1.5).mean()  # of min(1, exp(-change))
+        assert mean == pytest.approx(0.8, abs=0.03)
+
+
 def test_windows_cover_the_warmup():
     for warmup in (0, 1, 5, 20, 100, 500, 2000):
         ends = mass_windows(warmup)

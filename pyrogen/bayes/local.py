@@ -12,13 +12,18 @@ a set, steps of a sequence), its one draw of weights moves their activations tog
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyrogen.bayes.packing import Methods
+from pyrogen.bayes.noise import Noise
+from pyrogen.bayes.packing import WeightPacking
+from pyrogen.flows.compiled import NARROW, linear
+
+Pair = tuple[Tensor, ...] | Tensor  # what belongs to means and to variances; on a card in one tensor [2, ...]
 
 
 class LocalReparameterizationError(ValueError):
@@ -48,36 +53,61 @@ def check_layers(module: nn.Module) -> None:
 class NoisyLinear(nn.Module):
     """A linear layer whose weights are independent Gaussians: every row of its input draws its own activations.
 
-    Its four arrays are placeholders, to be given values by :func:`torch.func.functional_call`. It counts its calls and
-    the rows that it has seen.
+    It counts its calls and the rows that it has seen.
 
     Args:
         layer: the layer that it stands for.
         name: its name in the module.
+
+    Attributes:
+        weight, bias: means and variances, to be given values before a call; a pair, or one tensor ``[2, ...]``, of R
+            networks side by side ``[2, R, ...]``.
+        noise: its noise, likewise.
     """
 
-    mean_weight: Tensor
-    mean_bias: Tensor | None
-    variance_weight: Tensor
-    variance_bias: Tensor | None
+    weight: Pair
+    bias: Pair | None
+    noise: Noise | None
 
     def __init__(self, layer: nn.Linear, name: str) -> None:
         super().__init__()
-        self.name, self.calls, self.rows = name, 0, 0
-        for kind in ("mean", "variance"):
-            for parameter, value in (("weight", layer.weight), ("bias", layer.bias)):
-                empty = None if value is None else nn.Parameter(value.new_empty(0), requires_grad=False)
-                self.register_parameter(f"{kind}_{parameter}", empty)
+        self.name, self.units, self.has_bias = name, layer.out_features, layer.bias is not None
+        self.calls = self.rows = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the values, which hold the graph of their gradient."""
+        self.weight, self.bias, self.noise = (), None, None
 
     def forward(self, inputs: Tensor) -> Tensor:
         self.calls += 1
-        self.rows += inputs.shape[:-1].numel()
-        mean = F.linear(inputs, self.mean_weight, self.mean_bias)
-        variance = F.linear(inputs * inputs, self.variance_weight, self.variance_bias)
-        if self.variance_bias is None:
+        rows = inputs.shape[:-1].numel()
+        self.rows += rows
+        mean, variance = self._moments(inputs)
+        if not self.has_bias:
             # Without a bias an all-zero input has no variance, where the root has no gradient.
             variance = variance.clamp_min(torch.finfo(variance.dtype).tiny)
-        return torch.addcmul(mean, variance.sqrt(), torch.randn_like(mean))
+        assert self.noise is not None
+        noise = self.noise.of_layer(rows, self.units)
+        if len(noise) != rows:  # not one row of every event, which check tells about
+            noise = torch.randn_like(mean)
+        return torch.addcmul(mean, variance.sqrt(), noise.view(mean.shape))
+
+    def _moments(self, inputs: Tensor) -> Sequence[Tensor]:
+        """Means and variances of the activations."""
+        if not isinstance(self.weight, Tensor):
+            biases = self.bias if isinstance(self.bias, tuple) else (None, None)
+            both = zip((inputs, inputs * inputs), self.weight, biases, strict=True)
+            return [F.linear(values, weight, bias) for values, weight, bias in both]
+        *several, outputs, features = self.weight.shape
+        networks, bias = math.prod(several), self.bias if isinstance(self.bias, Tensor) else None
+        if torch.compiler.is_compiling() and min(outputs, features) <= NARROW:
+            values, biases = (inputs, inputs * inputs), (None, None) if bias is None else bias.unbind()
+            return [linear(*its) for its in zip(values, self.weight.unbind(), biases, strict=True)]
+        pair = torch.stack([inputs, inputs * inputs]).view(networks, -1, features)
+        weight = self.weight.view(networks, outputs, features).mT
+        found = pair @ weight if bias is None else torch.baddbmm(bias.view(networks, 1, outputs), pair, weight)
+        return found.view(2, *inputs.shape[:-1], outputs).unbind()
 
     def check(self, events: int) -> None:
         """Check that the layer has seen one row of each of ``events`` events.
@@ -105,43 +135,64 @@ class LocalFlow:
 
     def __init__(self, module: nn.Module) -> None:
         check_layers(module)
-        noisy = copy.deepcopy(module)
+        self._packing = WeightPacking(module)
+        self._noisy = copy.deepcopy(module)
         self.layers: list[NoisyLinear] = []
-        for name, layer in list(noisy.named_modules()):
+        for name, layer in list(self._noisy.named_modules()):
             if type(layer) is nn.Linear:
                 self.layers.append(NoisyLinear(layer, name))
-                noisy.set_submodule(name, self.layers[-1])
-        self._methods = Methods(noisy)
+                self._noisy.set_submodule(name, self.layers[-1])
+        self.units = sum(layer.units for layer in self.layers)
 
-    def log_prob(
-        self, means: Mapping[str, Tensor], variances: Mapping[str, Tensor], x: Tensor, *context: Tensor
-    ) -> Tensor:
-        """Log density ``[N]`` at ``x [N, d]`` for weights of these means and variances, by parameter name.
+    def log_prob(self, mean: Tensor, variance: Tensor, x: Tensor, *context: Tensor) -> Tensor:
+        """Log density ``[N]`` at ``x [N, d]`` for weights of these means and variances ``[P]``.
+
+        Of R networks side by side, in modules that know batches of events, it is ``[R, N]`` at ``x [R, N, d]`` for
+        means and variances ``[R, P]``.
 
         Raises:
             LocalReparameterizationError: a layer acts on several rows of these events, though it did not in
                 :meth:`check`.
         """
-        arrays = {}
-        for kind, values in (("mean", means), ("variance", variances)):
-            for name, value in values.items():
-                layer, _, parameter = name.rpartition(".")
-                arrays[f"module.{layer}.{kind}_{parameter}"] = value
-        for noisy in self.layers:
-            noisy.calls = noisy.rows = 0
-        # Tied parameters are refused above; looking for them at every call would take as long as a small network.
-        found = torch.func.functional_call(self._methods, arrays, ("log_prob", x, *context), tie_weights=False)
-        for noisy in self.layers:
-            if noisy.rows > len(x):
-                noisy.check(len(x))
+        noise = Noise.draw(x.shape[:-1].numel(), self.units, mean)
+        return self.log_prob_given(noise, mean, variance, x, *context)
+
+    def log_prob_given(self, noise: Noise, mean: Tensor, variance: Tensor, x: Tensor, *context: Tensor) -> Tensor:
+        """The same for given noise: no random numbers are drawn."""
+        each = noise.layers([layer.units for layer in self.layers])
+        for layer, own, weights in zip(self.layers, each, self._weights(mean, variance), strict=True):
+            layer.calls = layer.rows = 0
+            layer.noise = own
+            layer.weight, layer.bias = weights
+        try:
+            found = self._noisy.log_prob(x, *context)  # type: ignore[operator]
+        finally:
+            for layer in self.layers:
+                layer.forget()
+        events = x.shape[:-1].numel()
+        for layer in self.layers:
+            if layer.rows > events:
+                layer.check(events)
         return found
 
-    def check(self, means: Mapping[str, Tensor], variances: Mapping[str, Tensor], x: Tensor, *context: Tensor) -> None:
+    def _weights(self, mean: Tensor, variance: Tensor) -> Iterator[tuple[Pair, Pair | None]]:
+        """Means and variances of the weights and of the biases of every layer."""
+        by_name: Mapping[str, Pair]
+        if mean.device.type == "cpu" and mean.ndim == 1:
+            means, variances = self._packing.unpack(mean), self._packing.unpack(variance)
+            by_name = {name: (means[name], variances[name]) for name in means}
+        else:
+            # On a card every call costs, however small: one product for both. On a CPU it is slower than two.
+            by_name = self._packing.split(torch.stack([mean, variance]))
+        for layer in self.layers:
+            yield by_name[f"{layer.name}.weight"], by_name.get(f"{layer.name}.bias")
+
+    def check(self, mean: Tensor, variance: Tensor, x: Tensor, *context: Tensor) -> None:
         """Check on example events that every layer is called once for a density, with one row of every event.
 
         Args:
-            means: as in :meth:`log_prob`.
-            variances: likewise.
+            mean: as in :meth:`log_prob`.
+            variance: likewise.
             x: events ``[N, d]``, more than the rows that a layer might have for other reasons.
             *context: their conditions.
 
@@ -151,7 +202,7 @@ class LocalFlow:
                 other than by calling it.
         """
         try:
-            self.log_prob(means, variances, x, *context)
+            self.log_prob(mean, variance, x, *context)
         except LocalReparameterizationError:
             raise
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:

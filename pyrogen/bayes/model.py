@@ -349,12 +349,15 @@ class BayesianFlow(PyroModule):
         return check_output(self.flow, "log_prob", log_density, inner.shape[:-1]) + log_jacobian
 
     def local_log_prob(self, mean: Tensor, scale: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Log density ``[N]`` with activations drawn per event for weights ~ N(mean [P], scale [P]^2); for training."""
+        """Log density ``[N]`` with activations drawn per event for weights ~ N(mean [P], scale [P]^2); for training.
+
+        Flows that :func:`~pyrogen.bayes.side_by_side.stands_side_by_side` take R networks at once: ``[R, N]`` for
+        means and widths ``[R, P]`` and events ``[R, N, d]``.
+        """
         if self._local is None:
             self._local = self._checked_local()
         inner, log_jacobian = self._inner(x)
-        means, variances = self.packing.unpack(mean), self.packing.unpack(scale * scale)
-        log_density = self._local.log_prob(means, variances, inner, *self._conditions(context))
+        log_density = self._local.log_prob(mean, scale * scale, inner, *self._conditions(context))
         return check_output(self.flow, "log_prob", log_density, inner.shape[:-1]) + log_jacobian
 
     def sample_events(self, theta: Tensor, n: int, context: Tensor | None = None) -> Tensor:
@@ -390,10 +393,9 @@ class BayesianFlow(PyroModule):
         local = LocalFlow(self.flow)
         n = 7  # no number that layers have for reasons of their own
         context = torch.zeros(n, self.context).to(self.initial_theta) if self.context else None
-        means, variances = (self.packing.unpack(f * self.initial_theta) for f in (1.0, 0.0))
         with untouched(self.device), torch.no_grad():
             example = self._sample_inner(self.initial_theta, n, context)
-            local.check(means, variances, example, *self._conditions(context))
+            local.check(self.initial_theta, 0 * self.initial_theta, example, *self._conditions(context))
         return local
 
 

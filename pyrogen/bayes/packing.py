@@ -53,6 +53,8 @@ class WeightPacking:
         # Looking for tied parameters at every call takes as long as a small network; mostly there are none.
         self._tied = len(list(module.named_parameters(remove_duplicate=False))) > len(parameters)
         self._methods = Methods(module)
+        places = (name.rpartition(".") for name in self.names)
+        self._places = [(module.get_submodule(owner), name) for owner, _, name in places]
         self.lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -72,32 +74,49 @@ class WeightPacking:
         return torch.cat([p.detach().reshape(-1) for p in self._methods.module.parameters()])
 
     def unpack(self, theta: Tensor) -> dict[str, Tensor]:
-        """Views of ``theta [P]`` by parameter name. One split, so that its backward is one concatenation."""
+        """Views of ``theta [P]`` by parameter name."""
         if theta.shape != (self.size,):
             raise ValueError(
                 f"weights of shape {list(theta.shape)}; this model needs one vector [{self.size}] "
                 "(draws one after another, not vectorized: Predictive(parallel=False), vectorize_particles=False)"
             )
-        parts = theta.split(self.sizes)
-        return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
+        return self.split(theta)
+
+    def split(self, theta: Tensor) -> dict[str, Tensor]:
+        """Views ``[..., *shape]`` of several vectors ``theta [..., P]`` by parameter name.
+
+        One split, so that its backward is one concatenation.
+        """
+        several, parts = theta.shape[:-1], theta.split(self.sizes, -1)
+        return {
+            name: part.view(several + shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
+        }
 
     def call(self, theta: Tensor, method: str, *args: Any) -> Any:
         """Call ``module.method(*args)`` with the weights ``theta [P]`` in place of the module's own."""
-        return self._call(self.unpack(theta), method, *args)
+        weights = {f"module.{name}": value for name, value in self.unpack(theta).items()}
+        # The module's own weights are taken out while it is called. Compiled code takes none out, and knows no locks.
+        with contextlib.nullcontext() if torch.compiler.is_compiling() else self.lock:
+            return torch.func.functional_call(self._methods, weights, (method, *args), tie_weights=self._tied)
 
     def call_side_by_side(self, theta: Tensor, method: str, *args: Any) -> Any:
         """Call ``module.method(*args)`` with parameters of C networks ``[C, ...]`` out of ``theta [C, P]``.
 
-        Only for modules that know such parameters (:mod:`pyrogen.flows.fused`).
+        Only for modules that know such parameters (:mod:`pyrogen.flows.fused`), and have no tied ones. It puts the
+        parameters in their places itself: for small networks ``functional_call`` takes longer than what it calls.
         """
-        parts = zip(self.names, theta.split(self.sizes, 1), self.shapes, strict=True)
-        return self._call({name: part.view(-1, *shape) for name, part, shape in parts}, method, *args)
-
-    def _call(self, weights: Mapping[str, Tensor], method: str, *args: Any) -> Any:
-        weights = {f"module.{name}": value for name, value in weights.items()}
-        # The module's own weights are taken out while it is called. Compiled code takes none out, and knows no locks.
-        with contextlib.nullcontext() if torch.compiler.is_compiling() else self.lock:
-            return torch.func.functional_call(self._methods, weights, (method, *args), tie_weights=self._tied)
+        parts = zip(theta.split(self.sizes, 1), self.shapes, strict=True)
+        weights = [part.view(-1, *shape) for part, shape in parts]
+        with self.lock:
+            homes = [(module._parameters, name) for module, name in self._places]
+            own = [parameters[name] for parameters, name in homes]
+            try:
+                for (parameters, name), values in zip(homes, weights, strict=True):
+                    parameters[name] = values  # type: ignore[assignment]
+                return getattr(self._methods.module, method)(*args)
+            finally:
+                for (parameters, name), values in zip(homes, own, strict=True):
+                    parameters[name] = values
 
     def scales(self, widths: float | str | Mapping[str, float]) -> Tensor:
         """A prior width per weight ``[P]``, from one number or from widths by parameter-name pattern.

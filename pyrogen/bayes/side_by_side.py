@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
@@ -10,13 +11,32 @@ from pyrogen.flows.conditioner import Conditioner
 from pyrogen.flows.fused import can_stand_side_by_side, first_derivatives
 
 
-def stands_side_by_side(model: BayesianFlow) -> bool:
-    """Whether all weights of the flow are in conditioners that :mod:`pyrogen.flows.fused` knows."""
+def stands_side_by_side(model: BayesianFlow, events: Tensor, context: Tensor | None = None) -> bool:
+    """Whether networks can be evaluated side by side, and agree there with single ones.
+
+    All weights must be in conditioners that :mod:`pyrogen.flows.fused` knows, and the transforms must see C networks
+    as they see more events, which those of users might not.
+
+    Args:
+        model: the model.
+        events: some events ``[M, d]``, or ``[2, M, d]`` for two networks.
+        context: their conditions, likewise.
+    """
     if not isinstance(model.flow, CouplingFlow):
         return False
     networks = [module for module in model.flow.modules() if type(module) is Conditioner]
     owned = sum(p.numel() for network in networks for p in network.parameters())
-    return owned == model.weights and all(can_stand_side_by_side(network.layers) for network in networks)
+    if owned != model.weights or not all(can_stand_side_by_side(network.layers) for network in networks):
+        return False
+    theta = model.initial_theta * torch.tensor([[1.0], [0.5]]).to(model.initial_theta)
+    own = 0 if events.ndim == 3 else None
+    try:
+        with torch.no_grad():
+            single = torch.func.vmap(model.log_prob, (0, own, None if context is None else own))(theta, events, context)
+            found = log_prob_side_by_side(model, theta, events, context)
+    except Exception:  # whatever a transform does with values of one more dimension
+        return False
+    return torch.allclose(found, single, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
 def log_prob_side_by_side(model: BayesianFlow, theta: Tensor, events: Tensor, context: Tensor | None = None) -> Tensor:

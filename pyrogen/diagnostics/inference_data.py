@@ -185,7 +185,7 @@ def _probes(
             points = events[:PROBES]
             probe_context = as_tensor(context, torch.float64)[:PROBES]
     elif isinstance(probes, Mapping):
-        points = torch.stack([torch.as_tensor(point).double() for point in probes.values()])
+        points = torch.stack([torch.as_tensor(point).double().cpu() for point in probes.values()])
         check_events(points, posterior.model.features)
         return list(map(str, probes)), points, _probe_context(posterior, probe_context, len(points))
     else:

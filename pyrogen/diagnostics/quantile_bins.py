@@ -192,7 +192,7 @@ def quantile_bins(
         for r, posterior in enumerate(posteriors):
             for k, theta in enumerate(posterior.weights.draws(count, stream(seed, "quantile bins", r))):
                 for start in range(0, events, FILLED_AT_ONCE):
-                    x = posterior.model.sample_events(theta, min(FILLED_AT_ONCE, events - start)).double()
+                    x = posterior.model.sample_events(theta, min(FILLED_AT_ONCE, events - start)).double().cpu()
                     for n, cell in cells.items():
                         counts[n][r, k] += cell.counts(x).numpy()
             shown.update()

@@ -120,15 +120,16 @@ def _invert(u: Tensor, *constants: Tensor) -> Tensor:
     peak = location.log() + torch.log1p((1 / torch.tan(u * whole) / unit).clamp(min=-1 + 1e-12)) / power
     channels = torch.stack([low.log() - u.log() / power, torch.maximum(peak, low.log())])
     a, b = channels.amin(0) - 1e-12, channels.amax(0) + 1e-12
-    t = (a + b) / 2
+    t, last = (a + b) / 2, math.inf
     for _ in range(100):
         value, density = _survival(t.exp(), *constants)
         a, b = torch.where(value >= u, t, a), torch.where(value <= u, t, b)
         step = t + (value - u) / (density * t.exp())
         step = torch.where((step >= a) & (step <= b), step, (a + b) / 2)
-        moved, t = ((step - t).abs().max() if t.numel() else 0.0), step
-        if moved <= 1e-15:
+        moved, t = (float((step - t).abs().max()) if t.numel() else 0.0), step
+        if moved < 1e-9 and moved >= last / 2:  # Newton's steps shrink faster, until they are rounding alone
             break
+        last = moved
     return t.exp()
 
 

@@ -33,6 +33,8 @@ def check_events(
             message says how many, and where the first is), or with masked entries.
         TypeError: no real numbers.
     """
+    if isinstance(values, torch.Tensor) and _fine_at_first_sight(values, features):
+        return  # without a copy of all that is on a card
     found = table_of(values, what)
     table = as_rows(found.values, features)
     check_dimensions(table, features, what)
@@ -92,6 +94,13 @@ def check_log_weights(log_weights: ArrayLike | torch.Tensor, n: int, first: int 
             f"log_weights must be finite or -inf; {len(rows)} of {n} events have others, the first is "
             f"{array[rows[0], draw]} at event {first + rows[0]}, draw {draw}"
         )
+
+
+def _fine_at_first_sight(values: torch.Tensor, features: int | None) -> bool:
+    """Whether a tensor holds finite numbers ``[N, d]``, judged where it is."""
+    table = as_rows(values, features)
+    shaped = table.ndim == 2 and table.numel() > 0 and features in (None, table.shape[1])
+    return shaped and table.is_floating_point() and bool(table.isfinite().all())
 
 
 def as_rows(values: Any, features: int | None) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
+from pyrogen.flows.compiled import fusible
 from pyrogen.flows.fused import side_by_side
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "elu": nn.ELU, "tanh": nn.Tanh}
@@ -34,12 +36,14 @@ class Conditioner(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map inputs ``[..., inputs]`` to ``[..., outputs]``; of C networks (:mod:`pyrogen.flows.fused`) ``[C, N, ...]``."""
+        """Map inputs ``[..., inputs]`` to ``[..., outputs]``; for C networks at once see :mod:`pyrogen.flows.fused`."""
         if self.constant_input:
             inputs = inputs.new_ones(*inputs.shape[:-1], 1)
-        weight = getattr(self.layers[0], "weight", None)  # a layer put in place of a linear one may have none
-        if weight is not None and weight.ndim == 3:
-            return side_by_side(self.layers, inputs)
+        if all(type(layer) is nn.Linear for layer in list(self.layers)[::2]):
+            if torch.compiler.is_compiling():
+                return fusible(self.layers, inputs)
+            if self.layers[0].weight.ndim == 3:
+                return side_by_side(self.layers, inputs)
         return self.layers(inputs)
 
     def __repr__(self) -> str:

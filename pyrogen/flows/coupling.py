@@ -27,6 +27,7 @@ from pyrogen.checks import (
     whole,
     whole_number,
 )
+from pyrogen.flows.compiled import maybe_compiled
 from pyrogen.flows.conditioner import ACTIVATIONS, Conditioner
 from pyrogen.flows.mixings import Mixing, upgrade_buffers
 from pyrogen.flows.registry import check_choice
@@ -92,7 +93,9 @@ class CouplingBlock(nn.Module):
         parameters = self._predict(kept, context)
         moved, log_derivative = (self.transform.inverse if inverse else self.transform.forward)(moved, parameters)
         halves = [moved, kept] if self.first else [kept, moved]
-        return torch.cat(halves, -1), log_derivative.sum(-1)
+        # A sum of one number is no sum, but takes as long.
+        summed = log_derivative[..., 0] if self.transformed == 1 else log_derivative.sum(-1)
+        return torch.cat(halves, -1), summed
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latent ``z [..., features]`` to ``x`` and log|det dx/dz| ``[...]``."""
@@ -243,8 +246,9 @@ class CouplingFlow(nn.Module):
         log_det = z.new_zeros(z.shape[:-1])
         if self.latent_angles is not None:
             z = self.latent_angles.to_box(z)
+        step = maybe_compiled(_to_events)
         for mixing, block in self._steps():
-            z, contribution = block(mixing(z), context)
+            z, contribution = step(mixing, block, z, context)
             log_det = log_det + contribution
         return z if self.event_angles is None else self.event_angles.from_box(z), log_det
 
@@ -254,9 +258,9 @@ class CouplingFlow(nn.Module):
         log_det = x.new_zeros(x.shape[:-1])
         if self.event_angles is not None:
             x = self.event_angles.to_box(x)
+        step = maybe_compiled(_to_latent)
         for mixing, block in reversed(self._steps()):
-            x, contribution = block.inverse(x, context)
-            x = mixing.inverse(x)
+            x, contribution = step(mixing, block, x, context)
             log_det = log_det + contribution
         return x if self.latent_angles is None else self.latent_angles.from_box(x), log_det
 
@@ -307,6 +311,17 @@ class CouplingFlow(nn.Module):
         old = {name: state_dict.pop(prefix + name) for name in ("orders", "rotations") if prefix + name in state_dict}
         state_dict |= {prefix + name: array for name, array in upgrade_buffers(old).items()}
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _to_events(mixing: Mixing, block: CouplingBlock, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    """One step of :meth:`CouplingFlow.forward`."""
+    return block(mixing(z), context)
+
+
+def _to_latent(mixing: Mixing, block: CouplingBlock, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    """One step of :meth:`CouplingFlow.inverse`."""
+    x, log_det = block.inverse(x, context)
+    return mixing.inverse(x), log_det
 
 
 def _halves(values: Tensor, first: bool) -> tuple[Tensor, Tensor]:

@@ -97,6 +97,7 @@ class _Networks(torch.autograd.Function):
         layers = len(ctx.saved_tensors) // 2
         weights, values = ctx.saved_tensors[:layers], ctx.saved_tensors[layers:]
         found: list[Tensor] = []
+        gradient = gradient.contiguous()  # features first, or every product would be in the slow order
         for layer in reversed(range(layers)):
             found[:0] = [gradient @ values[layer].mT, gradient.sum(-1)]
             if layer:

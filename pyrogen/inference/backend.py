@@ -71,6 +71,9 @@ class Backend(ABC):
             on one thread.
         dtype: ``torch.float32``, ``torch.float64``, or None for the flow's own.
         device: a torch device of this machine, or its name.
+        compile: compile the steps of a :class:`~pyrogen.CouplingFlow` with :func:`torch.compile`, which takes some
+            ten seconds. On a card a training step of many blocks takes half the time then; on a CPU it seldom pays
+            (``docs/performance.md``). The bits differ a little. ``info.compiled`` says whether it worked.
         checkpoint: HDF5 file with the state of the run. If it exists the run goes on from it, to the same bits as an
             uninterrupted one.
         progress: show progress bars, in the run and in the predictions of its posterior.
@@ -82,6 +85,7 @@ class Backend(ABC):
     seed: int = 0
     dtype: torch.dtype | None = None
     device: str = "cpu"
+    compile: bool = False
     checkpoint: str | os.PathLike[str] | None = None
     progress: bool = True
 
@@ -107,7 +111,13 @@ class Backend(ABC):
 
     def __post_init__(self) -> None:
         check_settings(
-            self, seed=SEED, dtype=optional(DTYPE), device=DEVICE, checkpoint=optional(PATH), progress=BOOLEAN
+            self,
+            seed=SEED,
+            dtype=optional(DTYPE),
+            device=DEVICE,
+            compile=BOOLEAN,
+            checkpoint=optional(PATH),
+            progress=BOOLEAN,
         )
 
     def _whole_numbers(self, **least: int) -> None:

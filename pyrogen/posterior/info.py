@@ -55,6 +55,7 @@ class RunInfo:
         local_reparameterization_reason: why it was used or not.
         batching: whether one gradient served all chains, or why it did not.
         launch: whether a step was one launch on a card, or why it ran operation by operation.
+        compiled: whether the flow's steps were compiled, or why not; None where nobody asked.
         chains: number of chains.
         epochs_done: passes over the events.
         kept_epoch: the epoch that the result is from.
@@ -87,6 +88,7 @@ class RunInfo:
     local_reparameterization_reason: str | None = None
     batching: str | None = None
     launch: str | None = None
+    compiled: str | None = None
     chains: int | None = None
     epochs_done: int | None = None
     kept_epoch: int | None = None

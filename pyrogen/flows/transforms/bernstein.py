@@ -44,9 +44,12 @@ class Bernstein(Transform, name="bernstein"):
         self.register_constant("log_factors", torch.tensor(factors, dtype=torch.float64)[:, None])
         # Takes the densities to themselves and to the sums of all that follow.
         unit = torch.eye(n, dtype=torch.float64)
-        # Of densities: the n-th part of the sums of all that follow. Of their shares: sum, and sum with factors k.
+        # Of densities: the n-th part of the sums of all that follow. Of their shares: sums with factors 1, k, n - 1 - k
+        # (the difference of the first two would lose all digits near the upper edge).
         self.register_constant("following", torch.ones_like(unit).triu(1) / n)
-        self.register_constant("moments", torch.stack([torch.ones(n), torch.arange(n)]).double())
+        self.register_constant(
+            "moments", torch.stack([torch.ones(n), torch.arange(n), torch.arange(n).flip(0)]).double()
+        )
         self.register_constant("sums", torch.cat([unit, torch.ones_like(unit).triu(1)]))
 
     @classmethod
@@ -138,7 +141,7 @@ class _Inverse(torch.autograd.Function):
         slope = found.select(-2, 0) + floor
         z = (fractions * integrals).sum(-2).add_(clipped, alpha=floor).clamp_(0, 1)
         ctx.save_for_backward(inside, edges, fractions, densities, integrals, found)
-        ctx.floor, ctx.degree = floor, len(powers)
+        ctx.floor = floor
         ctx.set_materialize_grads(False)
         return torch.where(inside, z, x), torch.where(inside, slope.log(), 0.0)
 
@@ -146,7 +149,7 @@ class _Inverse(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, by_z: Tensor | None, by_log: Tensor | None) -> tuple[Tensor | None, ...]:
         inside, edges, fractions, densities, integrals, found = ctx.saved_tensors
-        density, first = found.unbind(-2)
+        density, from_low, from_high = found.unbind(-2)
         slope = density + ctx.floor
         by_slope = torch.zeros_like(slope) if by_log is None else torch.where(inside, by_log, 0.0) / slope
         by_fractions = densities * by_slope.unsqueeze(-2)
@@ -157,7 +160,7 @@ class _Inverse(torch.autograd.Function):
         by_x = None
         if ctx.needs_input_grad[0]:
             low, high = edges.unbind(-2)
-            by_x = by_slope * (first / low - ((ctx.degree - 1) * density - first) / high)
+            by_x = by_slope * (from_low / low - from_high / high)
             if by_z is not None:
                 by_x = by_x + by_z * torch.where(inside, slope, 1.0)
         return by_x, by_parameters, None, None, None, None, None

@@ -85,7 +85,9 @@ class RationalQuadraticSpline(Transform, name="rqs"):
         powers = (raw - raw.detach().amax(-3, keepdim=True)).mul_(1 / math.log(2)).exp2()
         box = self.high - self.low
         total = powers.sum(-3, keepdim=True)
-        return (powers * (box * (1 - self.min_bin * self.bins) / total)).add_(box * self.min_bin)
+        return torch.addcmul(
+            total.new_full((), box * self.min_bin), powers, box * (1 - self.min_bin * self.bins) / total
+        )
 
     def _knots(self, sizes: Tensor) -> Tensor:
         """Knots ``[..., 2, bins + 1, k, N]`` of bins of these sizes, the edges of the box included."""
@@ -95,18 +97,14 @@ class RationalQuadraticSpline(Transform, name="rqs"):
         return torch.stack([*accumulate(parts[:-1], initial=low), high], -3)
 
     def _references(self, sizes: Tensor) -> Tensor:
-        """The slope ``[..., bins + 1, k, N]`` that each knot has if its free factor is 1."""
+        """2 over the slope ``[..., bins + 1, k, N]`` of each knot whose free factor is 1, a harmonic mean."""
         widths, heights = sizes.unbind(-4)
-        mean = heights / widths
-        inner = _harmonic_mean(mean[..., :-1, :, :], mean[..., 1:, :, :])
-        first, last = mean[..., :1, :, :], mean[..., -1:, :, :]
-        if not self.free_edges:
-            one = torch.ones_like(first)
-            ends = (one, one)
-        else:
-            ends = (first, last)
+        steep = widths / heights
+        inner = steep[..., :-1, :, :] + steep[..., 1:, :, :]
+        first, last = steep[..., :1, :, :], steep[..., -1:, :, :]
+        ends = (2 * first, 2 * last) if self.free_edges else (torch.full_like(first, 2.0),) * 2
         if self.periodic is not None:  # the ends of a circle are one knot, between the last bin and the first
-            joint, circle = _harmonic_mean(first, last), self.periodic[:, None]
+            joint, circle = first + last, self.periodic[:, None]
             ends = (torch.where(circle, joint, ends[0]), torch.where(circle, joint, ends[1]))
         return torch.cat([ends[0], inner, ends[1]], -3)
 
@@ -143,7 +141,7 @@ class RationalQuadraticSpline(Transform, name="rqs"):
         limit, free = math.log(self.slope_factor), _at(self._factors(raw[..., 2 * self.bins :, :, :]), both)
         # limit * tanh(free / limit), in a quarter of the time
         factor = (torch.sigmoid(free * (2 / limit)) * (2 * limit) - limit).exp()
-        d0, d1 = (_at(self._references(sizes), both) * factor).unbind(-3)
+        d0, d1 = (2 * factor / _at(self._references(sizes), both)).unbind(-3)
         return x0, z0, x1 - x0, z1 - z0, d0, d1
 
     def inverse(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,10 +188,6 @@ class RationalQuadraticSpline(Transform, name="rqs"):
         numerator = d1 * theta * theta + 2 * slope * theta * rest + d0 * rest * rest
         ratio = slope / denominator
         return (numerator * ratio * ratio).log()
-
-
-def _harmonic_mean(a: Tensor, b: Tensor) -> Tensor:
-    return 2 * a * b / (a + b)
 
 
 def _at(rows: Tensor, places: Tensor) -> Tensor:

@@ -16,18 +16,27 @@ class DualAveraging:
     """Adapts a log step size per chain so that the mean acceptance meets a target (Hoffman and Gelman, JMLR 2014).
 
     Its tensors ``[C]`` live in a kernel's state under ``step_...``, so that checkpoints hold them.
+
+    Attributes:
+        target: mean acceptance probability to meet.
+        gamma: how firmly the log step is held: a single acceptance probability moves it by about ``1 / gamma`` times
+            its error over the square root of the number of steps.
+        delay: how much the first steps count.
+        decay: how fast the average forgets the first steps.
+        boldness: factor by which the first steps are drawn upwards.
     """
 
     target: float
     gamma: float = 0.05
     delay: float = 10.0
     decay: float = 0.75
+    boldness: float = 3.0
 
     def start(self, state: State, step_size: Tensor) -> None:
         """Begin anew around ``step_size [C]``."""
         log_step = step_size.log()
         state["step_size"] = step_size.clone()
-        state["step_centre"] = log_step + math.log(3.0)
+        state["step_centre"] = log_step + math.log(self.boldness)
         state["step_error"], state["step_log_mean"] = torch.zeros_like(log_step), log_step.clone()
         state["step_count"] = torch.zeros_like(log_step)
 

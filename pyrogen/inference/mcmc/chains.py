@@ -294,6 +294,7 @@ class SamplingRun:
             gradients=self.potential.gradients,
             seconds=self.seconds,
             launch=self.target.told,
+            compiled=self.potential.compiled.told,
             batching=self.potential.obstacle or "one gradient for all chains",
             findings=findings,
         )

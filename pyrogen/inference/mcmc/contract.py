@@ -45,8 +45,6 @@ class Kernel(Backend):
             the chains start at its draws.
         whiten: sample in coordinates in units of the start posterior's widths instead of the prior's; needs a
             mean-field posterior as ``start``.
-        compile: compile the gradient with :func:`torch.compile`: half a minute to several, and about half the time per
-            gradient; the bits then differ a little.
         checkpoint: HDF5 file with the state of the run; the draws are streamed to a second one beside it,
             ``NAME.draws.h5``, which the returned posterior keeps reading: draws are never all in memory. If the files
             exist the run goes on from them, to the same bits as an uninterrupted one.
@@ -65,7 +63,6 @@ class Kernel(Backend):
     start_steps: int = 500
     dispersion: float = 1.5
     whiten: bool = False
-    compile: bool = False
     checkpoint_seconds: float = 30.0
 
     incidental: ClassVar[tuple[str, ...]] = (*Backend.incidental, "checkpoint_seconds", "start")
@@ -86,7 +83,6 @@ class Kernel(Backend):
             start_steps=whole(1),
             dispersion=POSITIVE,
             whiten=BOOLEAN,
-            compile=BOOLEAN,
             checkpoint_seconds=POSITIVE,
         )
         if not isinstance(self.start, Posterior):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import BOOLEAN, POSITIVE, check_settings, whole
+from pyrogen.checks import POSITIVE, check_settings, whole
 from pyrogen.inference.backend import Backend
 from pyrogen.inference.run.adam import Adam
 from pyrogen.inference.run.checkpoint import load_checkpoint, run_identity, save_checkpoint
@@ -38,8 +38,6 @@ class Optimised(Backend):
         steps: steps of Adam; its rate falls to zero as a cosine.
         batch_size: events per step and network, drawn with replacement; the whole sample where it has no more.
         lr: Adam's learning rate at the first step.
-        compile: compile the gradient with :func:`torch.compile`: half a minute to several, and about half the time per
-            gradient; the bits then differ a little.
         checkpoint_seconds: time between two checkpoints: what a killed run loses at most.
 
     Raises:
@@ -49,16 +47,13 @@ class Optimised(Backend):
     steps: int = 4000
     batch_size: int = 512
     lr: float = 5e-3
-    compile: bool = False
     checkpoint_seconds: float = 30.0
 
     incidental: ClassVar[tuple[str, ...]] = (*Backend.incidental, "checkpoint_seconds")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(
-            self, steps=whole(1), batch_size=whole(1), lr=POSITIVE, compile=BOOLEAN, checkpoint_seconds=POSITIVE
-        )
+        check_settings(self, steps=whole(1), batch_size=whole(1), lr=POSITIVE, checkpoint_seconds=POSITIVE)
 
 
 class Descent:
@@ -163,5 +158,6 @@ class Descent:
             gradients=self.potential.gradients,
             seconds=self.seconds,
             launch=self.target.told,
+            compiled=self.potential.compiled.told,
             **entries,
         )

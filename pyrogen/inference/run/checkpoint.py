@@ -156,6 +156,8 @@ def _up_to_date(identity: dict[str, Any]) -> dict[str, Any]:
     settings, buffers = dict(identity.get("settings", {})), dict(identity.get("flow_buffers", {}))
     if "epochs" in settings and "warmup" in settings:  # of variational inference, until version 1
         settings["lr_warmup"] = settings.pop("warmup")
+    if "epochs" in settings:
+        settings.setdefault("compile", False)  # which it could not be, until version 3
     if identity.get("model", {}).get("flow_config"):  # a coupling flow had at most one buffer, until version 1
         buffers = dict(zip(["mixings"], buffers.values(), strict=False))
     return identity | {"settings": settings, "flow_buffers": buffers}

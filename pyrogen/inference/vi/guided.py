@@ -51,10 +51,11 @@ class GuideObjective(Objective):
         self.effective_size = float(
             self.size if self.event_weights is None else self.event_weights[self.training].sum()
         )
-        self.guide = _make_guide(settings, model)
         example = data.events[:1], None, None if data.context is None else data.context[:1]
-        # Autoguides make their parameters when they first see the model. For some of them torch then imports SymPy.
-        with pyro.poutine.block(), uninterrupted():
+        # Autoguides make their parameters when they first see the model, where they make networks of their own on the
+        # model's device. For some of them torch then imports SymPy.
+        with torch.device(model.device), pyro.poutine.block(), uninterrupted():
+            self.guide = _make_guide(settings, model)
             self.guide(*example)
         if data.start is not None:
             start_at(self.guide, data.start.weights)

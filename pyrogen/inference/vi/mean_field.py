@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
+from pyrogen.bayes.side_by_side import log_prob_side_by_side, stands_side_by_side
 from pyrogen.inference.problems import NotBatchedError
 from pyrogen.inference.run.data import ManySamples
 from pyrogen.inference.run.potential import independent_starts
@@ -51,6 +52,7 @@ class ManyMeanFields(Batched):
         self.training = None if order is None else order[:, self.validation_events :]
         self.validation = None if order is None else order[:, : self.validation_events]
         obstacle = "switched off" if not settings.local_reparameterization else model.local_obstacle()
+        self.side_by_side = stands_side_by_side(model, data.events[0, :3])
         self.local, self.local_reason = obstacle is None, obstacle or "activations drawn per event"
         self._check_batch()
 
@@ -82,8 +84,10 @@ class ManyMeanFields(Batched):
         events = self.data.events[owner, rows]
         if local:
             batched = torch.func.vmap(self.model.local_log_prob, randomness="different")
-            return batched(self.mean, width, events)
+            return (self.model.local_log_prob if self.side_by_side else batched)(self.mean, width, events)
         theta = self.mean + width * torch.randn_like(self.mean)
+        if self.side_by_side:
+            return log_prob_side_by_side(self.model, theta, events)
         return torch.func.vmap(self.model.log_prob)(theta, events)
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from pyrogen.flows.compiled import CompiledSteps
 from pyrogen.inference.vi.cpu_adam import CpuAdam
 from pyrogen.inference.vi.settings import SVISettings
 from pyrogen.posterior.weights import WeightPosterior
@@ -171,14 +173,24 @@ class Objective(ABC):
                 group["lr"].copy_(rates[i])
             else:
                 group["lr"] = float(rates[i])
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, nll, kl = self.losses(rows, local)
-        loss.sum().backward()
+        nll, kl = self.compiled.run(lambda: self._gradients(rows, local))
         norm = self.clip()
         nll, kl = nll.detach().double(), kl.detach().double()
         finite = (nll + kl + norm).isfinite()
         self.take(finite)
         return Step(nll, kl, norm, finite)
+
+    def _gradients(self, rows: Tensor, local: bool) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood per event and KL over N; the gradients of the loss go to the parameters."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, nll, kl = self.losses(rows, local)
+        loss.sum().backward()
+        return nll, kl
+
+    @functools.cached_property
+    def compiled(self) -> CompiledSteps:
+        """What compiles the steps of the flow, if that is asked for."""
+        return CompiledSteps(self.settings.compile)
 
     def adam_tensors(self) -> dict[str, Tensor]:
         """Adam's moments by name."""

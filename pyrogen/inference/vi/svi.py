@@ -96,6 +96,7 @@ class SVI(SVISettings):
             kept_epoch=int(training.kept_epoch[r]),
             gradients=float(epochs * self.num_particles),
             launch=training.steps.told,
+            compiled=objective.compiled.told,
             seconds=float(history["seconds"][-1]),
             **entries,
         )

@@ -1,0 +1,110 @@
+"""Steps of a flow as code that torch compiles: one piece for all blocks that are alike.
+
+The operations between two matrix products become one. A whole flow takes minutes to compile, a block takes seconds,
+and serves all blocks of the same shape. A card that replays a graph takes half the time then. A CPU has little of it:
+there every call of a compiled block costs Python more than it saves, but for large blocks.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Step = TypeVar("Step", bound=Callable[..., Any])
+Result = TypeVar("Result")
+ERRORS = ("InductorError", "CppCompileError", "InvalidCxxCompiler")  # as versions of torch have them
+PIECES = 128  #: of compiled code for one step, before torch gives up and runs it as it is.
+NARROW = 2  #: Features of an input, or of an output, up to which a product is a sum of few terms.
+
+_here = threading.local()
+
+
+class CompiledSteps:
+    """Runs work in which flows of this thread run their steps as compiled code, if that is asked for and works.
+
+    Steps within :func:`torch.func.vmap` stay as they are: torch does not compile them.
+
+    Args:
+        wanted: whether it is asked for.
+        obstacle: why it cannot be, where that is known before.
+
+    Attributes:
+        told: whether steps are compiled, or why not; None where nobody asked.
+    """
+
+    def __init__(self, wanted: bool, obstacle: str | None = None) -> None:
+        self.told: str | None = None
+        self._active, self._first = wanted and obstacle is None, True
+        if wanted:
+            self.told = "steps of the flow compiled by torch" if obstacle is None else f"not compiled: {obstacle}"
+
+    def run(self, work: Callable[[], Result]) -> Result:
+        """The result of ``work``, which must be possible to do once more where its compilation failed."""
+        if not self._active:
+            return work()
+        before, _here.wanted = getattr(_here, "wanted", False), True
+        first, self._first = self._first, False
+        if first:  # a card that records must not be asked for its random state
+            random = torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        try:
+            return work()
+        except _failures() as error:  # no compiler, or something of a user's that torch cannot compile
+            words = " ".join(str(error).split())
+            self._active, self.told = False, f"not compiled: {type(error).__name__}: {words[:200]}"
+        finally:
+            _here.wanted = before
+        if first:
+            torch.set_rng_state(random[0])
+            torch.cuda.set_rng_state_all(random[1])
+        return work()
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What torch raises where it cannot compile."""
+    dynamo, inductor = (importlib.import_module(f"torch.{name}.exc") for name in ("_dynamo", "_inductor"))
+    of_inductor = (getattr(inductor, name) for name in ERRORS if hasattr(inductor, name))
+    return (dynamo.TorchDynamoException, *of_inductor)
+
+
+def maybe_compiled(step: Step) -> Step:
+    """A step as it is, or in :meth:`CompiledSteps.run` as compiled code."""
+    if getattr(_here, "wanted", False) and torch._C._functorch.maybe_current_level() is None:
+        return _compiled(step)
+    return step
+
+
+@functools.cache
+def _compiled(step: Step) -> Step:
+    # Flows of one process share the code of a step, and each needs some pieces of its own: torch's limit is for one.
+    for limit in ("recompile_limit", "cache_size_limit"):  # the second until torch 2.5
+        if hasattr(torch._dynamo.config, limit):
+            setattr(torch._dynamo.config, limit, max(PIECES, getattr(torch._dynamo.config, limit)))
+    return torch.compile(step)  # type: ignore[return-value]
+
+
+def fusible(layers: nn.Sequential, values: Tensor) -> Tensor:
+    """Outputs ``[..., outputs]`` of a multilayer perceptron, or of C of them with weights ``[C, ...]``, for inputs
+    ``[..., inputs]``, in operations that a compiler can join: few features need no matrix product."""
+    for layer in layers:
+        values = linear(values, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer(values)
+    return values
+
+
+def linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear layer of ``values [..., N, inputs]`` with weights ``[..., outputs, inputs]``, as a compiler likes it."""
+    outputs, inputs = weight.shape[-2:]
+    offset = 0.0 if bias is None else bias.unsqueeze(-2)
+    if inputs <= NARROW:
+        rows = weight.mT.unsqueeze(-3)  # [..., 1, inputs, outputs]
+        terms = [values[..., i : i + 1] * rows[..., i, :] for i in range(inputs)]
+        return torch.stack(terms).sum(0) + offset if len(terms) > 1 else terms[0] + offset
+    if outputs <= NARROW:
+        columns = weight.unsqueeze(-3)  # [..., 1, outputs, inputs]
+        return torch.stack([(values * columns[..., i, :]).sum(-1) for i in range(outputs)], -1) + offset
+    return values @ weight.mT + offset

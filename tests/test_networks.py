@@ -1,0 +1,220 @@
+"""Many networks evaluated together give what each gives by itself; the spline is the textbook's."""
+
+import math
+
+import pytest
+import torch
+
+import pyrogen as pg
+from pyrogen.bayes.networks import DrawnNetworks
+from pyrogen.flows import RationalQuadraticSpline
+from pyrogen.flows.mixings import Mixing
+from pyrogen.flows.networks import Networks
+from pyrogen.flows.transforms import Transform
+
+FLOWS = {
+    "affine": {"features": 2, "blocks": 4, "hidden": (8, 8)},
+    "affine, five features": {"features": 5, "blocks": 3, "hidden": (8,), "activation": "silu"},
+    "rqs": {"features": 4, "blocks": 3, "hidden": (8,), "transform": "rqs", "mixing": "random", "bins": 5},
+    "rqs, circles": {"features": 4, "blocks": 4, "hidden": (8,), "transform": "rqs", "periodic": (0, 3)},
+    "rqs, unit box": {"features": 3, "blocks": 4, "hidden": (8,), "transform": "rqs", "base": "uniform"},
+    "rqs, circles of the unit box": {
+        "features": 3,
+        "blocks": 4,
+        "hidden": (8,),
+        "transform": "rqs",
+        "base": "uniform",
+        "mixing": "random",
+        "periodic": (1,),
+    },
+    "rqs, rotations": {"features": 3, "blocks": 3, "hidden": (8,), "transform": "rqs", "mixing": "rotation"},
+    "bernstein": {"features": 3, "blocks": 3, "hidden": (8,), "transform": "bernstein", "base": "uniform"},
+    "one feature": {"features": 1, "blocks": 2, "hidden": (8,), "transform": "rqs"},
+    "conditional": {"features": 3, "blocks": 3, "hidden": (8,), "context": 2, "activation": "tanh"},
+    "conditional, one feature": {"features": 1, "blocks": 2, "hidden": (8,), "transform": "rqs", "context": 1},
+}
+
+
+def made(name: str, networks: int) -> tuple[pg.BayesianFlow, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    flow = pg.CouplingFlow(**FLOWS[name], dtype=torch.float64)
+    model = pg.BayesianFlow(flow, preprocessing=None)
+    generator = torch.Generator().manual_seed(1)
+    theta = 0.4 * torch.randn(networks, model.weights, generator=generator, dtype=torch.float64)
+    x = torch.rand(57, flow.features, generator=generator, dtype=torch.float64)
+    context = torch.randn(57, flow.context, generator=generator, dtype=torch.float64) if flow.context else None
+    return model, theta, x, context
+
+
+@pytest.mark.parametrize("networks", [1, 3])
+@pytest.mark.parametrize("name", FLOWS)
+def test_networks_together_are_every_network_by_itself(name, networks):
+    model, theta, x, context = made(name, networks)
+    assert Networks.fits(model.flow)
+    given = () if context is None else (context,)
+    found = DrawnNetworks(model, theta).log_prob(x, *given)
+    expected = torch.stack([model.log_prob(one, x, context) for one in theta])
+    assert found.shape == (networks, 57) and torch.allclose(found, expected, atol=1e-11, rtol=1e-11)
+    together = DrawnNetworks(model, theta)._together
+    events = together.events(x, *given)
+    for k, one in enumerate(theta):
+        assert torch.allclose(events[k], model.packing.call(one, "forward", x, *given)[0], atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["affine", "rqs, circles", "conditional"])
+def test_events_of_a_seed_are_those_of_the_flow_whatever_the_rows(name):
+    model, theta, _, _ = made(name, 1)
+    parts = [20, 37]
+    context = torch.randn(57, model.context, dtype=torch.float64) if model.context else None
+    conditions = [None, None] if context is None else context.split(parts)
+    torch.manual_seed(5)
+    expected = torch.cat([model.sample_events(theta[0], n, c) for n, c in zip(parts, conditions, strict=True)])
+    for rows in (1000, 10):
+        torch.manual_seed(5)
+        found = list(DrawnNetworks(model, theta).sample(parts, context, rows))
+        assert max(len(piece) for piece in found) == min(rows, 57)
+        assert torch.allclose(torch.cat(found), expected, atol=1e-10)
+
+
+def test_predictions_can_be_used_where_gradients_are_taken():
+    """What was worked out without gradients is an ordinary constant."""
+    model, theta, x, _ = made("affine", 3)
+    posterior = pg.Posterior(model, pg.posterior.StoredDraws(theta[None]))
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    parts = [events for _, events in posterior.replicates(5)]
+    for found in (posterior.log_prob(x), posterior.sample(10), *parts):
+        (scale * found).sum().backward()
+
+
+@pytest.mark.parametrize(("events", "rows"), [(7, 64), (64, 64), (65, 64), (7, 7)])
+def test_densities_do_not_depend_on_what_is_evaluated_together(monkeypatch, events, rows):
+    model, theta, x, _ = made("rqs, circles", 10)
+    posterior = pg.Posterior(model, pg.posterior.StoredDraws(theta[None]), progress=False)
+    x = x.repeat(2, 1)[:events]
+    seen = []
+    monkeypatch.setattr("pyrogen.posterior.predictor.EVENTS_AT_ONCE", rows)
+    monkeypatch.setattr("pyrogen.posterior.predictor.DENSITIES_AT_ONCE", 640)
+    log_prob = Networks.log_prob
+
+    def watched(self, x, *context):
+        seen.append(self.count * len(x))
+        return log_prob(self, x, *context)
+
+    monkeypatch.setattr(Networks, "log_prob", watched)
+    expected = torch.stack([model.log_prob(one, x) for one in theta])
+    for kept in (1 << 24, 0):  # the draws kept from block to block, or drawn again
+        monkeypatch.setattr("pyrogen.posterior.predictor.WEIGHTS_AT_ONCE", kept)
+        assert torch.allclose(posterior.log_prob(x), expected, atol=1e-11)
+    assert max(seen) <= rows and max(seen) > rows // 2
+
+
+def test_a_card_without_memory_evaluates_fewer_events_at_once(monkeypatch):
+    model, theta, x, _ = made("affine", 4)
+    posterior = pg.Posterior(model, pg.posterior.StoredDraws(theta[None]), progress=False)
+    expected, log_prob = posterior.log_prob(x), Networks.log_prob
+
+    def limited(self, x, *context):
+        if len(x) > 9:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return log_prob(self, x, *context)
+
+    monkeypatch.setattr(Networks, "log_prob", limited)
+    assert torch.allclose(posterior.log_prob(x), expected)
+
+
+class Swap(Mixing, name="swap"):
+    """The features backwards."""
+
+    def forward(self, z):
+        return z.flip(-1)
+
+    def inverse(self, x):
+        return x.flip(-1)
+
+
+class Shift(Transform, name="shift"):
+    """x = z + t, and a scale."""
+
+    parameters_per_feature = 2
+
+    def forward(self, z, parameters):
+        return z * parameters[..., 1].exp() + parameters[..., 0], parameters[..., 1]
+
+    def inverse(self, x, parameters):
+        return (x - parameters[..., 0]) * (-parameters[..., 1]).exp(), -parameters[..., 1]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget():
+    yield
+    Mixing.registry.pop("swap"), Transform.registry.pop("shift")
+
+
+def test_transforms_and_mixings_may_be_anybodys(monkeypatch):
+    monkeypatch.setitem(FLOWS, "own", {"features": 3, "blocks": 3, "transform": "shift", "mixing": "swap"})
+    test_networks_together_are_every_network_by_itself("own", 1)
+    test_networks_together_are_every_network_by_itself("own", 3)
+
+
+class Changed(pg.CouplingFlow):
+    """A flow that does something else."""
+
+    def log_prob(self, x, context=None):
+        return super().log_prob(x, context) + 1
+
+
+def test_flows_of_others_are_evaluated_by_their_own_methods():
+    flow = Changed(2, blocks=2, hidden=(4,))
+    assert not Networks.fits(flow) and not Networks.fits(torch.nn.Linear(2, 2))
+    model = pg.BayesianFlow(flow, preprocessing=None)
+    x, theta = torch.rand(9, 2), torch.randn(2, model.weights)
+    expected = torch.stack([model.log_prob(one, x) for one in theta])
+    assert torch.equal(DrawnNetworks(model, theta).log_prob(x), expected)
+
+
+def textbook(spline, x, raw, periodic):
+    """z and log dz/dx of one value, written as in arXiv:1906.04032, in Python's numbers."""
+    bins, box = spline.bins, spline.high - spline.low
+    if not spline.low <= x <= spline.high:
+        return x, 0.0
+
+    def knots(numbers):
+        powers = [math.exp(number) for number in numbers]
+        sizes = [box * (spline.min_bin + (1 - spline.min_bin * bins) * p / sum(powers)) for p in powers]
+        return [spline.low + sum(sizes[:k]) for k in range(bins + 1)], sizes
+
+    (xs, w), (zs, h) = knots(raw[:bins]), knots(raw[bins : 2 * bins])
+    s, free = [b / a for a, b in zip(w, h, strict=True)], list(raw[2 * bins :])
+    if not (spline.free_edges or spline.periodic is not None):
+        free = [0.0, *free]  # the first knot has no free slope
+
+    def slope(k):
+        left, right = max(k - 1, 0), min(k, bins - 1)
+        if periodic and k in (0, bins):
+            k, left, right = 0, bins - 1, 0
+        elif k in (0, bins) and not spline.free_edges:
+            return 1.0
+        limit = math.log(spline.slope_factor)
+        return 2 * s[left] * s[right] / (s[left] + s[right]) * math.exp(limit * math.tanh(free[k] / limit))
+
+    k = max(i for i in range(bins) if x >= xs[i])
+    theta, d0, d1 = (x - xs[k]) / w[k], slope(k), slope(k + 1)
+    below = s[k] + (d0 + d1 - 2 * s[k]) * theta * (1 - theta)
+    above = s[k] ** 2 * (d1 * theta**2 + 2 * s[k] * theta * (1 - theta) + d0 * (1 - theta) ** 2)
+    z = zs[k] + h[k] * (s[k] * theta**2 + d0 * theta * (1 - theta)) / below
+    return z, math.log(above / below**2)
+
+
+@pytest.mark.parametrize("edges", [False, True], ids=["slopes 1 at the edges", "free edges"])
+@pytest.mark.parametrize("periodic", [(), (True, False)], ids=["lines", "a circle and a line"])
+def test_the_spline_is_the_textbooks(edges, periodic):
+    low, high = (0.0, 1.0) if edges else (-5.0, 5.0)
+    spline = RationalQuadraticSpline(4, low, high, free_edges=edges, periodic=periodic)
+    generator = torch.Generator().manual_seed(3)
+    raw = 2 * torch.randn(150, 2, spline.parameters_per_feature, generator=generator, dtype=torch.float64)
+    x = low + (high - low) * (1.2 * torch.rand(150, 2, generator=generator, dtype=torch.float64) - 0.1)
+    z, log_derivative = spline.inverse(x, raw)
+    for n in range(len(x)):
+        for k in range(2):
+            circle = bool(periodic) and periodic[k]
+            expected = textbook(spline, float(x[n, k]), raw[n, k].tolist(), circle)
+            assert (float(z[n, k]), float(log_derivative[n, k])) == pytest.approx(expected, abs=1e-10)
