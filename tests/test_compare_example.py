@@ -5,7 +5,7 @@ import math
 
 import h5py
 import pytest
-from test_examples import is_png, run
+from test_examples import call, is_png, run
 
 import pyrogen as pg
 
@@ -77,5 +77,5 @@ def test_the_ring_without_hmc(tmp_path):
     ],
 )
 def test_bad_arguments(arguments, message, tmp_path):
-    assert message in run("compare_backends", *arguments, cwd=tmp_path, code=2)
+    assert message in call("compare_backends", *arguments, cwd=tmp_path, code=2)
     assert list(tmp_path.iterdir()) == []

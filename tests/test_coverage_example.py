@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from test_examples import EXAMPLES, is_png, numbers, run
+from test_examples import EXAMPLES, call, is_png, numbers, run
 
 
 def test_two_backends_come_into_one_figure(tmp_path):
@@ -56,7 +56,7 @@ def test_bootstrap(tmp_path):
     ],
 )
 def test_bad_arguments(arguments, message, tmp_path):
-    assert message in run("coverage", "--quick", "--out", tmp_path, *arguments, code=2)
+    assert message in call("coverage", "--quick", "--out", tmp_path, *arguments, code=2)
 
 
 def test_the_scan_over_training_sizes(tmp_path):
@@ -66,4 +66,4 @@ def test_the_scan_over_training_sizes(tmp_path):
     assert list(result["sizes"]) == ["400", "1200"] and len(result["exponent"]) == 2
     assert "sigma ~ N^(" in printed and is_png(tmp_path / "wedge" / "training_size.png")
     assert run("training_size", *few).splitlines()[-8:] == printed.splitlines()[-8:]  # from the checkpoints
-    assert "fewer than the 200" in run("training_size", "--quick", "--sizes", "20", "--out", tmp_path, code=2)
+    assert "fewer than the 200" in call("training_size", "--quick", "--sizes", "20", "--out", tmp_path, code=2)

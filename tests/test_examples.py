@@ -1,8 +1,11 @@
 """The examples run as a user runs them: as scripts, from the command line."""
 
+import contextlib
+import io
 import json
 import math
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -37,6 +40,22 @@ def run(script, *arguments, cwd=ROOT, code=0):
     assert process.returncode == code, printed + message
     assert "Traceback" not in message, message
     return message if code else printed
+
+
+def call(script, *arguments, cwd=ROOT, code=0):
+    """The same as :func:`run` in this process: where a process of its own would do little else than import torch."""
+    printed, message, kept = io.StringIO(), io.StringIO(), (sys.argv, sys.path[:])
+    sys.argv, sys.path[:0] = [f"{script}.py", *map(str, arguments)], [str(EXAMPLES)]
+    found = 0
+    try:
+        with contextlib.chdir(cwd), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(message):
+            runpy.run_path(str(EXAMPLES / f"{script}.py"), run_name="__main__")
+    except SystemExit as end:
+        found = end.code
+    finally:
+        sys.argv, sys.path[:] = kept
+    assert found == code, printed.getvalue() + message.getvalue()
+    return (message if code else printed).getvalue()
 
 
 def numbers(value):
@@ -86,7 +105,7 @@ def test_quick_toys(script, tmp_path):
 @pytest.mark.parametrize("script", TOYS)
 @pytest.mark.parametrize("backend", ["hmc", "nuts", "sgld", "sghmc", "adam-mcmc", "ensemble", "laplace"])
 def test_another_backend_in_the_same_script(script, backend, tmp_path):
-    printed = run(script, "--quick", "--backend", backend, "--out", tmp_path)
+    printed = call(script, "--quick", "--backend", backend, "--out", tmp_path)
     names = ("lines", "map", "marginals", "marginal_sigma") + (
         () if backend in ("ensemble", "laplace") else ("training",)
     )
@@ -140,8 +159,13 @@ def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_end_and_another_one_is_refu
     ],
 )
 def test_bad_arguments_of_a_toy(arguments, message, tmp_path):
-    assert message in run("wedge_svi", *arguments, cwd=tmp_path, code=2)
+    assert message in call("wedge_svi", *arguments, cwd=tmp_path, code=2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_arguments_end_a_process(tmp_path):
+    message = run("wedge_svi", "--events", "-5", cwd=tmp_path, code=2)
+    assert "'-5' is not a whole number of at least 1" in message and "usage: wedge_svi.py" in message
 
 
 def check_own(out, columns, events):
@@ -197,5 +221,5 @@ def test_own_events_from_a_foreign_file(tmp_path):
     ],
 )
 def test_bad_arguments_of_own_events(arguments, message, tmp_path):
-    assert message in run("own_events", *arguments, cwd=tmp_path, code=2)
+    assert message in call("own_events", *arguments, cwd=tmp_path, code=2)
     assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-8
+RATE = 1e-3  # until another one is set, as in torch
 
 
 class CpuAdam:
@@ -22,7 +23,7 @@ class CpuAdam:
     """
 
     def __init__(self, groups: Sequence[Sequence[Tensor]], betas: tuple[float, float]) -> None:
-        self.param_groups: list[dict[str, Any]] = [{"params": list(group), "lr": 0.0} for group in groups]
+        self.param_groups: list[dict[str, Any]] = [{"params": list(group), "lr": RATE} for group in groups]
         self.betas = betas
         self.state: dict[Tensor, dict[str, Tensor]] = {}
 
