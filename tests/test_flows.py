@@ -142,7 +142,8 @@ def test_flow_inverts_and_its_log_determinant_is_autograds(name, dtype):
     z, log_det = flow.inverse(x, context)
     returned, log_det_forward = flow.forward(z, context)
     scale = x.abs().clamp(min=1)
-    assert ((returned - x).abs() / scale).max() < INVERSE[dtype]
+    # The blocks stretch each other's rounding: of 300 seeds the spline with rotations reaches 4e-4 in float32.
+    assert ((returned - x).abs() / scale).max() < 5 * INVERSE[dtype]
     # The way back starts from a rounded z: its log-determinant also carries the slope of log|det| times that rounding.
     assert (log_det + log_det_forward).abs().max() < 10 * JACOBIAN[dtype]
     for i in range(0, n, 20):
