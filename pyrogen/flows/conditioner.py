@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pyrogen.flows.fused import side_by_side
+from pyrogen.flows.fused import is_fused, side_by_side
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "elu": nn.ELU, "tanh": nn.Tanh}
 
@@ -37,7 +37,7 @@ class Conditioner(nn.Module):
         """Map inputs ``[..., inputs]`` to ``[..., outputs]``; for C networks at once see :mod:`pyrogen.flows.fused`."""
         if self.constant_input:
             inputs = inputs.new_ones(*inputs.shape[:-1], 1)
-        if self.layers[0].weight.ndim == 3:
+        if is_fused():
             return side_by_side(self.layers, inputs)
         return self.layers(inputs)
 
