@@ -46,8 +46,8 @@ class Kernel(Backend):
         whiten: sample in coordinates in units of the start posterior's widths instead of the prior's; needs a
             mean-field posterior as ``start``.
         compile: compile the gradient with :func:`torch.compile`: half a minute to several. For flows that
-            :func:`torch.func.vmap` batches it halves the time of a gradient; networks side by side (``docs/sampling.md``)
-            gain nothing on a CPU. The bits then differ a little.
+            :func:`torch.func.vmap` batches it halves the time of a gradient; networks side by side
+            (``docs/sampling.md``) gain nothing on a CPU. The bits then differ a little.
         checkpoint: HDF5 file with the state of the run; the draws are streamed to a second one beside it,
             ``NAME.draws.h5``, which the returned posterior keeps reading: draws are never all in memory. If the files
             exist the run goes on from them, to the same bits as an uninterrupted one.
