@@ -108,8 +108,8 @@ class _Networks(torch.autograd.Function):
         found: list[Tensor] = []
         gradient = gradient.contiguous()  # features first, or every product would be in the slow order
         for layer in reversed(range(layers)):
-            found[:0] = [gradient @ values[layer].mT, gradient.sum(-1)]
+            found[:0] = [torch.bmm(gradient, values[layer].mT), gradient.sum(-1)]
             if layer:
-                gradient = ACTIVATIONS[ctx.activation][1](weights[layer].mT @ gradient, values[layer])
-        first = weights[0].mT @ gradient if ctx.needs_input_grad[0] else None
+                gradient = ACTIVATIONS[ctx.activation][1](torch.bmm(weights[layer].mT, gradient), values[layer])
+        first = torch.bmm(weights[0].mT, gradient) if ctx.needs_input_grad[0] else None
         return first, None, *found
