@@ -127,10 +127,8 @@ def chains(device: str, compiled: bool) -> None:
             Launch.allowed = way != "one by one"
             potential = Potential(model, data, compile="comp" in way)
             found[way] = milliseconds(lambda: potential.value_and_gradient(theta), device, 10)  # noqa: B023
-            print(
-                f"  {count:5} chains, {way:16} {found[way]:8.2f} ms   ({'; '.join(filter(None, [potential.launch.told, potential.compiled.told]))})",
-                flush=True,
-            )
+            told = "; ".join(filter(None, [potential.launch.told, potential.compiled.told]))
+            print(f"  {count:5} chains, {way:16} {found[way]:8.2f} ms   ({told})", flush=True)
         best = min(found.values())
         first = first or best
         print(f"        best {best:.2f} ms, {best / first:.2f} x four chains", flush=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.flows.compiled import fusible
-from pyrogen.flows.fused import side_by_side
+from pyrogen.flows.fused import is_fused, side_by_side
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "elu": nn.ELU, "tanh": nn.Tanh}
 
@@ -39,11 +39,10 @@ class Conditioner(nn.Module):
         """Map inputs ``[..., inputs]`` to ``[..., outputs]``; for C networks at once see :mod:`pyrogen.flows.fused`."""
         if self.constant_input:
             inputs = inputs.new_ones(*inputs.shape[:-1], 1)
-        if all(type(layer) is nn.Linear for layer in list(self.layers)[::2]):
-            if torch.compiler.is_compiling():
-                return fusible(self.layers, inputs)
-            if self.layers[0].weight.ndim == 3:
-                return side_by_side(self.layers, inputs)
+        if torch.compiler.is_compiling() and all(type(layer) is nn.Linear for layer in list(self.layers)[::2]):
+            return fusible(self.layers, inputs)
+        if is_fused():
+            return side_by_side(self.layers, inputs)
         return self.layers(inputs)
 
     def __repr__(self) -> str:

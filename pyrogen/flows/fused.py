@@ -1,8 +1,8 @@
 """Many networks side by side, with first derivatives written by hand: where samplers spend their time.
 
-The linear layers of a :class:`~pyrogen.flows.conditioner.Conditioner` may have weights ``[C, outputs, inputs]`` and
-biases ``[C, outputs]`` of C networks in place of their own; its inputs and outputs are then ``[C, N, ...]``. Inside
-:func:`first_derivatives` transforms too may take a faster way. The numbers agree with those of single networks up to
+Inside :func:`first_derivatives` the linear layers of a :class:`~pyrogen.flows.conditioner.Conditioner` have weights
+``[C, outputs, inputs]`` and biases ``[C, outputs]`` of C networks in place of their own; its inputs and outputs are
+``[C, N, ...]``. Transforms too may take a faster way. The numbers agree with those of single networks up to
 rounding errors. What is gained:
 
 * No :func:`torch.func.vmap`, which takes longer than the operations on some thousand numbers that it batches.
@@ -29,7 +29,7 @@ _here = threading.local()
 
 @contextmanager
 def first_derivatives() -> Iterator[None]:
-    """In this thread, flows need no more than first derivatives, and may compute them the fast way."""
+    """In this thread, flows have the weights of C networks, and need no more than first derivatives."""
     before = is_fused()
     _here.fused = True
     try:
@@ -39,7 +39,7 @@ def first_derivatives() -> Iterator[None]:
 
 
 def is_fused() -> bool:
-    """Whether only first derivatives are needed here."""
+    """Whether flows have the weights of C networks here, and need no more than first derivatives."""
     return getattr(_here, "fused", False)
 
 
@@ -71,10 +71,19 @@ def _affine(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
     return torch.baddbmm(bias.unsqueeze(-1), weight, inputs)
 
 
-#: Hidden layers with an activation, and the gradient in front of it from that behind it and the layer's values.
+def _tanh_backward(gradient: Tensor, values: Tensor) -> Tensor:
+    return torch.ops.aten.tanh_backward.grad_input(gradient, values, grad_input=gradient)
+
+
+def _relu_backward(gradient: Tensor, values: Tensor) -> Tensor:
+    return torch.ops.aten.threshold_backward.grad_input(gradient, values, 0, grad_input=gradient)
+
+
+#: Hidden layers with an activation, and the gradient in front of it from that behind it and the layer's values, in
+#: place: memory that is not in the cache costs as much as the computation.
 ACTIVATIONS: dict[type[nn.Module], tuple[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
-    nn.Tanh: (_tanh, torch.ops.aten.tanh_backward),
-    nn.ReLU: (_relu, lambda gradient, values: torch.ops.aten.threshold_backward(gradient, values, 0)),
+    nn.Tanh: (_tanh, _tanh_backward),
+    nn.ReLU: (_relu, _relu_backward),
 }
 
 
@@ -99,8 +108,8 @@ class _Networks(torch.autograd.Function):
         found: list[Tensor] = []
         gradient = gradient.contiguous()  # features first, or every product would be in the slow order
         for layer in reversed(range(layers)):
-            found[:0] = [gradient @ values[layer].mT, gradient.sum(-1)]
+            found[:0] = [torch.bmm(gradient, values[layer].mT), gradient.sum(-1)]
             if layer:
-                gradient = ACTIVATIONS[ctx.activation][1](weights[layer].mT @ gradient, values[layer])
-        first = weights[0].mT @ gradient if ctx.needs_input_grad[0] else None
+                gradient = ACTIVATIONS[ctx.activation][1](torch.bmm(weights[layer].mT, gradient), values[layer])
+        first = torch.bmm(weights[0].mT, gradient) if ctx.needs_input_grad[0] else None
         return first, None, *found

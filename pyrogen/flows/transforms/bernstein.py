@@ -137,9 +137,10 @@ class _Inverse(torch.autograd.Function):
         edges = torch.stack([clipped, 1 - clipped], -2).clamp_(min=torch.finfo(x.dtype).tiny)
         densities = torch.matmul(powers, edges.log()).add_(log_factors).exp_()
         integrals = torch.matmul(following, densities).addcmul_(densities, clipped.unsqueeze(-2), value=1 / len(powers))
-        found = torch.matmul(moments, fractions * densities)
+        weighted = fractions * densities
+        found = torch.matmul(moments, weighted)
         slope = found.select(-2, 0) + floor
-        z = (fractions * integrals).sum(-2).add_(clipped, alpha=floor).clamp_(0, 1)
+        z = torch.mul(fractions, integrals, out=weighted).sum(-2).add_(clipped, alpha=floor).clamp_(0, 1)
         ctx.save_for_backward(inside, edges, fractions, densities, integrals, found)
         ctx.floor = floor
         ctx.set_materialize_grads(False)
@@ -156,7 +157,7 @@ class _Inverse(torch.autograd.Function):
         if by_z is not None:
             by_fractions.addcmul_(integrals, torch.where(inside, by_z, 0.0).unsqueeze(-2))
         by_parameters = by_fractions.mul_(fractions)
-        by_parameters = by_parameters.addcmul(fractions, by_parameters.sum(-2, keepdim=True), value=-1)
+        by_parameters.addcmul_(fractions, by_parameters.sum(-2, keepdim=True), value=-1)
         by_x = None
         if ctx.needs_input_grad[0]:
             low, high = edges.unbind(-2)

@@ -27,10 +27,10 @@ class HMC(Sampler):
 
     Momenta ``p ~ N(0, M)``, then leapfrog steps of ``H = U(theta) + p^T M^-1 p / 2``, and a Metropolis test on the
     change of H: the draws follow the posterior exactly. In the warm-up every chain adapts its step size by dual
-    averaging (Hoffman and Gelman, JMLR 2014, with constants for short windows) and its diagonal mass matrix in windows of
-    growing length; afterwards both are fixed (``docs/sampling.md``). No chain learns from another: those of several
-    samples in one batch stay independent. Trajectories last ``trajectory`` times a factor uniform in ``1 +- jitter``, the
-    same number of steps for all chains.
+    averaging (Hoffman and Gelman, JMLR 2014, with constants for short windows) and its diagonal mass matrix in windows
+    of growing length; afterwards both are fixed (``docs/sampling.md``). No chain learns from another: those of several
+    samples in one batch stay independent. Trajectories last ``trajectory`` times a factor uniform in ``1 +- jitter``,
+    the same number of steps for all chains.
 
     Args:
         trajectory: mean length of a trajectory, in units in which the mass matrix makes every weight's posterior
