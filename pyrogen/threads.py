@@ -35,8 +35,8 @@ def set_threads(threads: int | None) -> None:
 
     Fits and predictions compute on one thread, unless another number is chosen: by this function, by
     ``torch.set_num_threads`` with a number other than the one that torch took by itself, or by ``OMP_NUM_THREADS`` or
-    ``MKL_NUM_THREADS`` in the environment. On one thread the same seed gives the same bits. More threads pay for large
-    networks and batches where no other process uses the cores.
+    ``MKL_NUM_THREADS`` in the environment. On one thread the same seed gives the same bits. More threads may pay
+    for large networks and batches where no other process uses the cores.
 
     Args:
         threads: their number, at most 1024; None: torch's own number, and one in fits and predictions.
