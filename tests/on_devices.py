@@ -9,7 +9,8 @@ from pyrogen import seeds
 CHAINS = {"chains": 2, "warmup": 1, "draws": 4, "start": "prior", "checkpoint_seconds": 1e-9}
 STEPS = {"steps": 4, "checkpoint_seconds": 1e-9}
 FEW = {
-    pg.SVI: {"epochs": 2, "batch_size": 20, "validation": 0.2, "patience": 1, "widths_after": 0.5},
+    # One weight draw a step, whose noise is the same on both devices.
+    pg.SVI: {"epochs": 2, "batch_size": 20, "validation": 0.2, "patience": 1, "local_reparameterization": False},
     pg.HMC: CHAINS | {"max_steps": 3},
     pg.NUTS: CHAINS | {"max_tree_depth": 2},
     pg.SGLD: CHAINS | {"thinning": 1, "batch_size": 20},
