@@ -543,6 +543,8 @@ INNER = [
     "findings",
     "log_prob",
     "local_log_prob",
+    "local_log_probs",
+    "locally",
     "sample_events",
     "from_description",
     "train",

@@ -7,6 +7,7 @@ import torch
 
 import pyrogen as pg
 from pyrogen.bayes import noise
+from pyrogen.bayes.compiled import compile_local
 from pyrogen.bayes.noise import SHARED, Noise
 
 EVENTS, UNITS = 2 * SHARED - 1, (3, 2)
@@ -64,3 +65,40 @@ def test_noise_is_the_same_from_the_same_random_state(events):
     assert torch.equal(*draws) and draws[0].shape == (events, 3) and draws[0].dtype == torch.float64
     many = torch.func.vmap(lambda _: Noise.draw(events, 3, like).of_layer(events, 3), randomness="different")
     assert len(many(torch.zeros(2)).unique()) >= 2 * 3 * math.ceil(events / SHARED)
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 6)])
+def test_compiled_local_densities_are_those_of_the_code(shape, monkeypatch):
+    """Value and gradient from the same random state; batches of another size are not compiled.
+
+    The compiler's front end alone is tried here: its back end takes a minute.
+    """
+    whole = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *args, **kwargs: whole(*args, **kwargs, backend="aot_eager"))
+    model = pg.BayesianFlow(pg.CouplingFlow(2, 1, (3,)), preprocessing=None)
+    mean = model.initial_theta.expand(*shape[:-1], -1).clone().requires_grad_()
+    scale, events = torch.full_like(mean, 0.1).requires_grad_(), torch.randn(*shape, 2)
+    call = model.local_log_prob if len(shape) == 1 else model.local_log_probs
+    found = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        value = call(mean, scale, events)
+        found.append([value, *torch.autograd.grad(value.sum(), (mean, scale))])
+        assert value.shape == shape
+        assert compile_local(model, *shape) is None
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    assert call(mean, scale, events[..., :4, :]).shape == (*shape[:-1], 4)
+
+
+def test_what_cannot_be_compiled_goes_on_as_it_is(monkeypatch):
+    def refuse(*args, **kwargs):
+        def call(*args, **kwargs):
+            raise RuntimeError("no compiler\nat all")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    model = pg.BayesianFlow(pg.CouplingFlow(2, 1, (3,)))
+    assert compile_local(model, 6) == "RuntimeError: no compiler"
+    assert model.local_log_prob(model.initial_theta, model.initial_theta.abs(), torch.randn(6, 2)).shape == (6,)

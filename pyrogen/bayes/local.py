@@ -12,7 +12,7 @@ a set, steps of a sequence), its one draw of weights moves their activations tog
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -134,6 +134,8 @@ class LocalFlow:
                 self.layers.append(NoisyLinear(layer, name))
                 self._noisy.set_submodule(name, self.layers[-1])
         self.units = sum(layer.units for layer in self.layers)
+        self._compiled: Callable[..., Tensor] | None = None
+        self._compiled_for: tuple[int, ...] = ()
 
     def log_prob(self, mean: Tensor, variance: Tensor, x: Tensor, *context: Tensor) -> Tensor:
         """Log density ``[N]`` at ``x [N, d]`` for weights of these means and variances ``[P]``.
@@ -142,7 +144,38 @@ class LocalFlow:
             LocalReparameterizationError: a layer acts on several rows of these events, though it did not in
                 :meth:`check`.
         """
-        return self.log_prob_given(Noise.draw(len(x), self.units, mean), mean, variance, x, *context)
+        given = self.log_prob_given
+        if self._compiled is not None and self._compiled_for == (len(x),):
+            given = self._compiled
+        return given(Noise.draw(len(x), self.units, mean), mean, variance, x, *context)
+
+    def log_probs(self, means: Tensor, variances: Tensor, x: Tensor) -> Tensor:
+        """Log densities ``[R, N]`` of R networks, each with weights ``[P]`` and events ``[N, d]`` of its own."""
+        given = self._many_given
+        if self._compiled is not None and self._compiled_for == x.shape[:2]:
+            given = self._compiled
+        return given(Noise.draw(x.shape[1], self.units, means, len(x)), means, variances, x)
+
+    def compile(self, *shape: int) -> None:
+        """Have :meth:`log_prob` of ``N`` events, or :meth:`log_probs` of ``R, N``, compiled when it is called next.
+
+        Batches of other sizes are not compiled. The noise is drawn outside of what is compiled: its bits are the same.
+        """
+        function = self.log_prob_given if len(shape) == 1 else self._many_given
+        self._compiled, self._compiled_for = torch.compile(function, fullgraph=True, dynamic=False), shape
+
+    def interpret(self) -> None:
+        """Compile nothing any more."""
+        self._compiled, self._compiled_for = None, ()
+
+    def _many_given(self, noise: Noise, means: Tensor, variances: Tensor, x: Tensor) -> Tensor:
+        """:meth:`log_prob_given` of R networks, given the noise of all."""
+
+        def one(values: Tensor, signs: Tensor | None, mean: Tensor, variance: Tensor, x: Tensor) -> Tensor:
+            return self.log_prob_given(Noise(values, signs), mean, variance, x)
+
+        in_dims = (0, None if noise.signs is None else 0, 0, 0, 0)
+        return torch.func.vmap(one, in_dims)(*noise, means, variances, x)
 
     def log_prob_given(self, noise: Noise, mean: Tensor, variance: Tensor, x: Tensor, *context: Tensor) -> Tensor:
         """The same for given noise: no random numbers are drawn."""

@@ -104,9 +104,8 @@ class BayesianFlow(PyroModule):
         self._local: LocalFlow | None = None
         self._local_obstacle: str | None = None
         self._features = told(flow, "features")
-        theta = self.packing.pack()
-        self.register_buffer("_initial_theta", theta)
-        self.register_buffer("_prior_scales", scales.to(theta))
+        self.register_buffer("_initial_theta", self.packing.pack())
+        self.register_buffer("_prior_scales", scales.to(self.initial_theta))
 
     def extra_repr(self) -> str:
         return f"{self.packing.size} weights, prior_scale={self.prior_scale!r}"
@@ -345,16 +344,18 @@ class BayesianFlow(PyroModule):
 
     def local_log_prob(self, mean: Tensor, scale: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log density ``[N]`` with activations drawn per event for weights ~ N(mean [P], scale [P]^2); for training."""
-        if self._local is None:
-            self._local = self._checked_local()
         inner, log_jacobian = self._inner(x)
-        log_density = self._local.log_prob(mean, scale * scale, inner, *self._conditions(context))
+        log_density = self.locally().log_prob(mean, scale * scale, inner, *self._conditions(context))
         return check_output(self.flow, "log_prob", log_density, inner.shape[:-1]) + log_jacobian
+
+    def local_log_probs(self, means: Tensor, scales: Tensor, x: Tensor) -> Tensor:
+        """The same ``[R, N]`` of R networks, ``means, scales [R, P]``, each at events ``x [R, N, d]`` of its own."""
+        inner, log_jacobian = (part.unflatten(0, x.shape[:2]) for part in self._inner(x.flatten(0, 1)))
+        return self.locally().log_probs(means, scales * scales, inner) + log_jacobian
 
     def sample_events(self, theta: Tensor, n: int, context: Tensor | None = None) -> Tensor:
         """``n`` events ``[n, d]`` of the network with weights ``theta [P]``, in the events' units."""
-        inner = self._sample_inner(theta, n, context)
-        return self.preprocessing.inverse(inner.to(self.input_dtype))[0]
+        return self.preprocessing.inverse(self._sample_inner(theta, n, context).to(self.input_dtype))[0]
 
     def _inner(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Events in the flow's variables and type, and the log-Jacobian ``[N]``."""
@@ -375,19 +376,21 @@ class BayesianFlow(PyroModule):
         """Why the flow's layers do not allow local reparameterization; None where they do."""
         if self._local is None and self._local_obstacle is None:
             try:
-                self._local = self._checked_local()
+                self.locally()
             except LocalReparameterizationError as error:
                 self._local_obstacle = str(error)
         return self._local_obstacle
 
-    def _checked_local(self) -> LocalFlow:
-        local = LocalFlow(self.flow)
-        n = 7  # no number that layers have for reasons of their own
-        context = torch.zeros(n, self.context).to(self.initial_theta) if self.context else None
-        with untouched(self.device), torch.no_grad():
-            example = self._sample_inner(self.initial_theta, n, context)
-            local.check(self.initial_theta, 0 * self.initial_theta, example, *self._conditions(context))
-        return local
+    def locally(self) -> LocalFlow:
+        """What computes local log densities; a :class:`LocalReparameterizationError` where the layers forbid them."""
+        if self._local is None:
+            local, n = LocalFlow(self.flow), 7  # no number that layers have for reasons of their own
+            context = torch.zeros(n, self.context).to(self.initial_theta) if self.context else None
+            with untouched(self.device), torch.no_grad():
+                example = self._sample_inner(self.initial_theta, n, context)
+                local.check(self.initial_theta, 0 * self.initial_theta, example, *self._conditions(context))
+            self._local = local
+        return self._local
 
 
 def normalise_weights(weights: Tensor) -> Tensor:

@@ -28,11 +28,15 @@ class Noise(NamedTuple):
     signs: Tensor | None
 
     @classmethod
-    def draw(cls, events: int, units: int, like: Tensor) -> Noise:
-        """Noise for ``units`` units of every event, from torch's global random state, of the type of ``like``."""
+    def draw(cls, events: int, units: int, like: Tensor, *networks: int) -> Noise:
+        """Noise for ``units`` units of every event, from torch's global random state, of the type of ``like``.
+
+        With a number of networks both parts have a first axis for them.
+        """
         if like.device.type != "cpu":
-            return cls(_normal(events * units, like=like), None)
-        values, signs = _normal(-(-events // SHARED) * units, like=like), _normal(SHARED, units, like=like)
+            return cls(_normal(*networks, events * units, like=like), None)
+        values = _normal(*networks, -(-events // SHARED) * units, like=like)
+        signs = _normal(*networks, SHARED, units, like=like)
         return cls(values, torch.ones_like(signs).copysign(signs))
 
     def layers(self, units: Sequence[int]) -> list[Noise]:
