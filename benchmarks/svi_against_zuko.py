@@ -2,8 +2,8 @@
 
 python benchmarks/svi_against_zuko.py [--batch-size B] [--threads T] [--rounds R]
 
-Needs zuko 1.6 or later, which nothing else here does: ``pip install zuko``. Both flows have 20 affine blocks of networks
-with three layers of 32 units. A step is loss, gradient and Adam. One step of each follows the other, so that a noisy
+Needs zuko 1.6 or later, which nothing else here does: ``pip install zuko``. Both flows have 20 affine blocks, networks
+of three layers with 32 units. A step is loss, gradient and Adam. One step of each follows the other, so that a noisy
 machine meets both alike; medians and their ratio are printed.
 """
 

@@ -37,14 +37,12 @@ class Affine(Transform, name="affine"):
     def extra_repr(self) -> str:
         return f"clamp={self.clamp:g}"
 
-    def _scale_and_shift(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        raw, shift = parameters.unbind(-1)
-        return self.clamp * torch.tanh(raw / self.clamp), shift
-
     def forward(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        log_scale, shift = self._scale_and_shift(parameters)
+        raw, shift = parameters.unbind(-1)
+        log_scale = self.clamp * torch.tanh(raw / self.clamp)
         return z * log_scale.exp() + shift, log_scale
 
     def inverse(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        log_scale, shift = self._scale_and_shift(parameters)
-        return (x - shift) * (-log_scale).exp(), -log_scale
+        raw, shift = parameters.unbind(-1)
+        log_scale = -self.clamp * torch.tanh(raw / self.clamp)  # of the inverse; its sign costs no operation here
+        return (x - shift) * log_scale.exp(), log_scale
