@@ -183,6 +183,14 @@ def test_activations_drawn_per_event():
             assert on_card(posterior.weights.arrays["scale"])
 
 
+def test_a_model_that_is_moved_draws_activations_there():
+    flow = model()
+    assert flow.local_obstacle() is None
+    with pretend_card():
+        theta = flow.to("cuda").initial_theta
+        assert on_card(flow.local_log_prob(theta, theta.abs(), EVENTS.to("cuda")))
+
+
 @pytest.mark.parametrize("structure", ["low_rank", "diagonal"])
 @pytest.mark.parametrize("curvature", ["hessian", "fisher"])
 def test_curvature(structure, curvature):
