@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen.bayes import noise
+from pyrogen.bayes import local, noise
 from pyrogen.bayes.compiled import compile_local
 from pyrogen.bayes.noise import SHARED, Noise
 
@@ -65,6 +65,25 @@ def test_noise_is_the_same_from_the_same_random_state(events):
     assert torch.equal(*draws) and draws[0].shape == (events, 3) and draws[0].dtype == torch.float64
     many = torch.func.vmap(lambda _: Noise.draw(events, 3, like).of_layer(events, 3), randomness="different")
     assert len(many(torch.zeros(2)).unique()) >= 2 * 3 * math.ceil(events / SHARED)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_arithmetic_for_a_card_is_that_for_a_cpu(bias, monkeypatch):
+    """Means and variances in one product, and noise without signs: value and gradient from the same numbers."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3, bias=bias), torch.nn.Tanh(), torch.nn.Linear(3, 1, bias=bias))
+    module.log_prob = lambda x: module(x)[:, 0]
+    flow = local.LocalFlow(module)
+    flow._noisy.log_prob = lambda x: flow._noisy(x)[:, 0]
+    size = sum(parameter.numel() for parameter in module.parameters())
+    mean, variance = torch.randn(size, requires_grad=True), torch.rand(size, requires_grad=True)
+    given, x = Noise(torch.randn(6 * 4), None), torch.randn(6, 2)
+    found = []
+    for in_one in (False, True):
+        monkeypatch.setattr(local, "_in_one_product", lambda values, in_one=in_one: in_one)
+        value = flow.log_prob_given(given, mean, variance, x)
+        found.append([value, *torch.autograd.grad(value.sum(), (mean, variance))])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("shape", [(6,), (2, 6)])

@@ -48,56 +48,63 @@ def check_layers(module: nn.Module) -> None:
             seen[id(value)] = parameter
 
 
+class Given:
+    """What a noisy layer is given for a call, and what it counts. (Attributes of a module take far longer to set.)
+
+    Attributes:
+        weight, bias: means and variances; a pair, or one tensor ``[2, ...]``.
+        noise: the noise of the layer.
+        calls, rows: how often the layer was called, and the rows that it has seen.
+    """
+
+    def __init__(self, weight: Pair = (), bias: Pair | None = None, noise: Noise | None = None) -> None:
+        self.weight, self.bias, self.noise = weight, bias, noise
+        self.calls = self.rows = 0
+
+    def forget(self) -> None:
+        """Drop the values, which hold the graph of their gradient."""
+        self.weight, self.bias, self.noise = (), None, None
+
+
 class NoisyLinear(nn.Module):
     """A linear layer whose weights are independent Gaussians: every row of its input draws its own activations.
-
-    It counts its calls and the rows that it has seen.
 
     Args:
         layer: the layer that it stands for.
         name: its name in the module.
 
     Attributes:
-        weight, bias: means and variances, to be given values before a call; a pair, or one tensor ``[2, ...]``.
-        noise: its noise, likewise.
+        given: its values, to be set before a call.
     """
-
-    weight: Pair
-    bias: Pair | None
-    noise: Noise | None
 
     def __init__(self, layer: nn.Linear, name: str) -> None:
         super().__init__()
         self.name, self.units, self.has_bias = name, layer.out_features, layer.bias is not None
-        self.calls = self.rows = 0
-        self.forget()
-
-    def forget(self) -> None:
-        """Drop the values, which hold the graph of their gradient."""
-        self.weight, self.bias, self.noise = (), None, None
+        self.given = Given()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        self.calls += 1
+        self.given.calls += 1
         rows = inputs.shape[:-1].numel()
-        self.rows += rows
+        self.given.rows += rows
         mean, variance = self._moments(inputs)
         if not self.has_bias:
             # Without a bias an all-zero input has no variance, where the root has no gradient.
             variance = variance.clamp_min(torch.finfo(variance.dtype).tiny)
-        assert self.noise is not None
-        noise = self.noise.of_layer(rows, self.units)
+        assert self.given.noise is not None
+        noise = self.given.noise.of_layer(rows, self.units)
         if len(noise) != rows:  # not one row of every event, which check tells about
             noise = torch.randn_like(mean)
         return torch.addcmul(mean, variance.sqrt(), noise.view(mean.shape))
 
     def _moments(self, inputs: Tensor) -> Sequence[Tensor]:
         """Means and variances of the activations."""
-        if not isinstance(self.weight, Tensor):
-            biases = self.bias if isinstance(self.bias, tuple) else (None, None)
-            both = zip((inputs, inputs * inputs), self.weight, biases, strict=True)
-            return [F.linear(values, weight, bias) for values, weight, bias in both]
-        pair, weight = torch.stack([inputs, inputs * inputs]).flatten(1, -2), self.weight.mT
-        found = torch.baddbmm(self.bias[:, None], pair, weight) if isinstance(self.bias, Tensor) else pair @ weight
+        weight, bias = self.given.weight, self.given.bias
+        if not isinstance(weight, Tensor):
+            biases = bias if isinstance(bias, tuple) else (None, None)
+            both = zip((inputs, inputs * inputs), weight, biases, strict=True)
+            return [F.linear(*values) for values in both]
+        pair, weight = torch.stack([inputs, inputs * inputs]).flatten(1, -2), weight.mT
+        found = torch.baddbmm(bias[:, None], pair, weight) if isinstance(bias, Tensor) else pair @ weight
         return found.view(2, *inputs.shape[:-1], -1).unbind()
 
     def check(self, events: int) -> None:
@@ -106,13 +113,14 @@ class NoisyLinear(nn.Module):
         Raises:
             LocalReparameterizationError: it has seen more or fewer, or was called more often than once.
         """
-        if self.calls != 1:
+        calls, rows = self.given.calls, self.given.rows
+        if calls != 1:
             raise LocalReparameterizationError(
-                f"the linear layer {self.name} is called {self.calls} times for a density, not once"
+                f"the linear layer {self.name} is called {calls} times for a density, not once"
             )
-        if self.rows != events:
+        if rows != events:
             raise LocalReparameterizationError(
-                f"the linear layer {self.name} acts on {self.rows} rows of {events} events, not on one row of each: "
+                f"the linear layer {self.name} acts on {rows} rows of {events} events, not on one row of each: "
                 "rows of one event share one draw of the weights, but local reparameterization draws noise for each row"
             )
 
@@ -181,27 +189,27 @@ class LocalFlow:
         """The same for given noise: no random numbers are drawn."""
         each = noise.layers([layer.units for layer in self.layers])
         for layer, own, weights in zip(self.layers, each, self._weights(mean, variance), strict=True):
-            layer.calls = layer.rows = 0
-            layer.noise = own
-            layer.weight, layer.bias = weights
+            given = layer.given
+            given.calls = given.rows = 0
+            given.noise = own
+            given.weight, given.bias = weights
         try:
             found = self._noisy.log_prob(x, *context)  # type: ignore[operator]
         finally:
             for layer in self.layers:
-                layer.forget()
+                layer.given.forget()
         for layer in self.layers:
-            if layer.rows > len(x):
+            if layer.given.rows > len(x):
                 layer.check(len(x))
         return found
 
     def _weights(self, mean: Tensor, variance: Tensor) -> Iterator[tuple[Pair, Pair | None]]:
         """Means and variances of the weights and of the biases of every layer."""
         by_name: Mapping[str, Pair]
-        if mean.device.type == "cpu":
+        if not _in_one_product(mean):
             means, variances = self._packing.unpack(mean), self._packing.unpack(variance)
             by_name = {name: (means[name], variances[name]) for name in means}
         else:
-            # On a card every call costs, however small: one product for both. On a CPU it is slower than two.
             by_name = self._packing.unpack(torch.stack([mean, variance]))
         for layer in self.layers:
             yield by_name[f"{layer.name}.weight"], by_name.get(f"{layer.name}.bias")
@@ -228,3 +236,8 @@ class LocalFlow:
             raise LocalReparameterizationError(f"the flow does not work with noisy linear layers: {error}") from error
         for layer in self.layers:
             layer.check(len(x))
+
+
+def _in_one_product(values: Tensor) -> bool:
+    """Whether means and variances are one product: on a card calls cost; on a CPU one such call is slower than two."""
+    return values.device.type != "cpu"
