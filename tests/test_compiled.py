@@ -28,6 +28,7 @@ def by_hand(monkeypatch):
         return run
 
     monkeypatch.setattr(module, "_compiled", compiled)
+    monkeypatch.setattr(module, "compiled_whole", compiled)
     return calls
 
 
@@ -95,6 +96,7 @@ def test_without_a_compiler_steps_run_as_they_are(monkeypatch):
         return run
 
     monkeypatch.setattr(module, "_compiled", compiled)
+    monkeypatch.setattr(module, "compiled_whole", compiled)
     backend = pg.SVI(epochs=2, batch_size=20, progress=False)
     plain = backend.fit(pg.BayesianFlow(FLOW), EVENTS)
     told = replace(backend, compile=True).fit(pg.BayesianFlow(FLOW), EVENTS)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen.bayes import noise
+from pyrogen.bayes import local, noise
 from pyrogen.bayes.noise import SHARED, Noise
 
 EVENTS, UNITS = 2 * SHARED - 1, (3, 2)
@@ -64,3 +64,25 @@ def test_noise_is_the_same_from_the_same_random_state(events):
     assert torch.equal(*draws) and draws[0].shape == (events, 3) and draws[0].dtype == torch.float64
     many = torch.func.vmap(lambda _: Noise.draw(events, 3, like).of_layer(events, 3), randomness="different")
     assert len(many(torch.zeros(2)).unique()) >= 2 * 3 * math.ceil(events / SHARED)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_means_and_variances_in_one_product(bias):
+    """As on a card, and for networks side by side: value and gradient from the same numbers."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3, bias=bias), torch.nn.Tanh(), torch.nn.Linear(3, 1, bias=bias))
+    module.log_prob = lambda x: module(x)[..., 0]
+    flow = local.LocalFlow(module)
+    flow._noisy.log_prob = lambda x: flow._noisy(x)[..., 0]
+    size = sum(parameter.numel() for parameter in module.parameters())
+    mean, variance = torch.randn(2, size, requires_grad=True), torch.rand(2, size, requires_grad=True)
+    numbers, x = torch.randn(2, 6, 4), torch.randn(2, 6, 2)
+
+    def given(values):  # [..., rows, units]: one layer after another
+        return Noise(torch.cat([part.flatten() for part in values.split([3, 1], -1)]), None)
+
+    side = flow.log_prob_given(given(numbers), mean, variance, x)
+    alone = torch.stack([flow.log_prob_given(given(numbers[r]), mean[r], variance[r], x[r]) for r in range(2)])
+    torch.testing.assert_close(side, alone)
+    found = (torch.autograd.grad(value.sum(), (mean, variance)) for value in (side, alone))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

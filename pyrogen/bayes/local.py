@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pyrogen.bayes.noise import Noise
 from pyrogen.bayes.packing import WeightPacking
-from pyrogen.flows.compiled import NARROW, linear
+from pyrogen.flows import compiled
 
 Pair = tuple[Tensor, ...] | Tensor  # what belongs to means and to variances; on a card in one tensor [2, ...]
 
@@ -101,9 +101,9 @@ class NoisyLinear(nn.Module):
             return [F.linear(values, weight, bias) for values, weight, bias in both]
         *several, outputs, features = self.weight.shape
         networks, bias = math.prod(several), self.bias if isinstance(self.bias, Tensor) else None
-        if torch.compiler.is_compiling() and min(outputs, features) <= NARROW:
+        if torch.compiler.is_compiling() and min(outputs, features) <= compiled.NARROW:
             values, biases = (inputs, inputs * inputs), (None, None) if bias is None else bias.unbind()
-            return [linear(*its) for its in zip(values, self.weight.unbind(), biases, strict=True)]
+            return [compiled.linear(*its) for its in zip(values, self.weight.unbind(), biases, strict=True)]
         pair = torch.stack([inputs, inputs * inputs]).view(networks, -1, features)
         weight = self.weight.view(networks, outputs, features).mT
         found = pair @ weight if bias is None else torch.baddbmm(bias.view(networks, 1, outputs), pair, weight)
@@ -143,6 +143,7 @@ class LocalFlow:
                 self.layers.append(NoisyLinear(layer, name))
                 self._noisy.set_submodule(name, self.layers[-1])
         self.units = sum(layer.units for layer in self.layers)
+        self._whole: tuple[int, Callable[..., Tensor]] | None = None
 
     def log_prob(self, mean: Tensor, variance: Tensor, x: Tensor, *context: Tensor) -> Tensor:
         """Log density ``[N]`` at ``x [N, d]`` for weights of these means and variances ``[P]``.
@@ -155,7 +156,13 @@ class LocalFlow:
                 :meth:`check`.
         """
         noise = Noise.draw(x.shape[:-1].numel(), self.units, mean)
-        return self.log_prob_given(noise, mean, variance, x, *context)
+        given = self.log_prob_given
+        if mean.device.type == "cpu" and compiled.is_wanted():
+            # A card, which replays its steps, has as much of compiled blocks, which take a fraction of the time.
+            if self._whole is None or self._whole[0] != id(self):  # a copy needs its own
+                self._whole = id(self), compiled.compiled_whole(given)
+            given = self._whole[1]
+        return given(noise, mean, variance, x, *context)
 
     def log_prob_given(self, noise: Noise, mean: Tensor, variance: Tensor, x: Tensor, *context: Tensor) -> Tensor:
         """The same for given noise: no random numbers are drawn."""

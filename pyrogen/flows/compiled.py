@@ -1,8 +1,9 @@
 """Steps of a flow as code that torch compiles: one piece for all blocks that are alike.
 
 The operations between two matrix products become one. A whole flow takes minutes to compile, a block takes seconds,
-and serves all blocks of the same shape. A card that replays a graph takes half the time then. A CPU has little of it:
-there every call of a compiled block costs Python more than it saves, but for large blocks.
+and serves all blocks of the same shape. A card that replays a graph takes half the time then. On a CPU every call of a
+compiled block costs Python about what it saves. There it pays to compile a whole training step with activations drawn
+per event, which has the most operations.
 """
 
 from __future__ import annotations
@@ -74,11 +75,16 @@ def _failures() -> tuple[type[Exception], ...]:
     return (dynamo.TorchDynamoException, *of_inductor)
 
 
+def is_wanted() -> bool:
+    """Whether code is to be compiled here: in :meth:`CompiledSteps.run`, outside of :func:`torch.func.vmap`."""
+    if torch.compiler.is_compiling():  # a part of what is compiled
+        return False
+    return getattr(_here, "wanted", False) and torch._C._functorch.maybe_current_level() is None
+
+
 def maybe_compiled(step: Step) -> Step:
-    """A step as it is, or in :meth:`CompiledSteps.run` as compiled code."""
-    if getattr(_here, "wanted", False) and torch._C._functorch.maybe_current_level() is None:
-        return _compiled(step)
-    return step
+    """A step as it is, or as compiled code where that is wanted."""
+    return _compiled(step) if is_wanted() else step
 
 
 @functools.cache
@@ -88,6 +94,11 @@ def _compiled(step: Step) -> Step:
         if hasattr(torch._dynamo.config, limit):
             setattr(torch._dynamo.config, limit, max(PIECES, getattr(torch._dynamo.config, limit)))
     return torch.compile(step)  # type: ignore[return-value]
+
+
+def compiled_whole(function: Step) -> Step:
+    """A function as one piece of compiled code for each shape of its arguments, which takes a minute or more."""
+    return torch.compile(function, dynamic=False)  # type: ignore[return-value]
 
 
 def fusible(layers: nn.Sequential, values: Tensor) -> Tensor:
