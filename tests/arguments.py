@@ -543,6 +543,8 @@ INNER = [
     "advance",
     "begin",
     "findings",
+    "phase",
+    "differentiable_loss",
     "log_prob",
     "local_log_prob",
     "sample_events",

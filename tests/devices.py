@@ -24,6 +24,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pyrogen.flows import networks
+
 CARD = torch.device("cuda:0")
 INSIDE = torch.device("meta")  # what a tensor on the card is for torch's C++
 CPU = torch.device("cpu")
@@ -362,6 +364,8 @@ def pretend_card(own_random_state: bool = False) -> Iterator[Card]:
         # A parameter cannot be a tensor on the card from one moment to the next: modules get new ones.
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwritten)
+        # Tensors on the card cannot be made in inference mode.
+        stack.enter_context(mock.patch.object(networks, "inference", torch.no_grad))
         _cards.append(card)
         stack.callback(_cards.pop)
         stack.enter_context(_Operations())

@@ -128,7 +128,7 @@ def test_what_a_test_registered_is_gone():
 
 def test_constants_are_buffers_that_keep_their_digits():
     transform = Bernstein(7)
-    assert set(dict(transform.named_buffers())) == {"powers", "log_factors", "sums"}
+    assert set(dict(transform.named_buffers())) == {"powers", "log_factors", "sums", "following", "moments"}
     assert not transform.state_dict() and not list(transform.parameters())
     exact = torch.tensor([math.log(0.99 * 7 * math.comb(6, k)) for k in range(7)], dtype=torch.float64)
     for moved in (copy.deepcopy(transform).double(), copy.deepcopy(transform).float().half().to(torch.float64)):

@@ -121,35 +121,34 @@ def test_a_card_without_memory_evaluates_fewer_events_at_once(monkeypatch):
     assert torch.allclose(posterior.log_prob(x), expected)
 
 
-class Swap(Mixing, name="swap"):
-    """The features backwards."""
+@pytest.fixture
+def own_parts(monkeypatch):
+    """A mixing and a transform of a user's own, gone after the test."""
+    for family in (Transform, Mixing):
+        monkeypatch.setattr(family, "registry", dict(family.registry))
 
-    def forward(self, z):
-        return z.flip(-1)
+    class Swap(Mixing, name="swap"):
+        """The features backwards."""
 
-    def inverse(self, x):
-        return x.flip(-1)
+        def forward(self, z):
+            return z.flip(-1)
 
+        def inverse(self, x):
+            return x.flip(-1)
 
-class Shift(Transform, name="shift"):
-    """x = z + t, and a scale."""
+    class Shift(Transform, name="shift"):
+        """x = z + t, and a scale."""
 
-    parameters_per_feature = 2
+        parameters_per_feature = 2
 
-    def forward(self, z, parameters):
-        return z * parameters[..., 1].exp() + parameters[..., 0], parameters[..., 1]
+        def forward(self, z, parameters):
+            return z * parameters[..., 1].exp() + parameters[..., 0], parameters[..., 1]
 
-    def inverse(self, x, parameters):
-        return (x - parameters[..., 0]) * (-parameters[..., 1]).exp(), -parameters[..., 1]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def forget():
-    yield
-    Mixing.registry.pop("swap"), Transform.registry.pop("shift")
+        def inverse(self, x, parameters):
+            return (x - parameters[..., 0]) * (-parameters[..., 1]).exp(), -parameters[..., 1]
 
 
-def test_transforms_and_mixings_may_be_anybodys(monkeypatch):
+def test_transforms_and_mixings_may_be_anybodys(monkeypatch, own_parts):
     monkeypatch.setitem(FLOWS, "own", {"features": 3, "blocks": 3, "transform": "shift", "mixing": "swap"})
     test_networks_together_are_every_network_by_itself("own", 1)
     test_networks_together_are_every_network_by_itself("own", 3)

@@ -33,6 +33,9 @@ class Gaussian:
     def batches(self, chains, batch_size, generator):
         return torch.zeros(chains, batch_size, dtype=torch.long)
 
+    def launch(self, name, function, generator, *inputs):
+        return function(*inputs)
+
 
 class Banana(Gaussian):
     """x0 ~ N(0, 1), x1 | x0 ~ N((x0^2 - 1) / 4, 0.5^2): mean 0, variances 1 and 0.375, third moments known."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen.bayes.packing import WeightPacking
+from pyrogen.bayes.model import BayesianFlow
 from pyrogen.inference.run import checkpoint, stopping
 
 BACKENDS = {
@@ -40,7 +40,7 @@ def make(name, settings, checkpoint=None):
 ENDED = """
 import json, os, signal, sys, warnings
 import torch
-from test_stopping import EVENTS, WeightPacking, make, model
+from test_stopping import EVENTS, BayesianFlow, make, model
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
 
@@ -50,13 +50,13 @@ def ended(backend, how, at):
     child = os.fork()
     if child == 0:
         os.dup2(write, 2)
-        calls, real = [0], WeightPacking.call
+        calls, real = [0], BayesianFlow._inner
         def call(*arguments):
             calls[0] += 1
             if calls[0] == at:
                 os.kill(os.getpid(), how)
             return real(*arguments)
-        WeightPacking.call = call
+        BayesianFlow._inner = call
         backend.fit(model(), EVENTS)
         os._exit(0)
     os.close(write)
@@ -84,7 +84,7 @@ def test_signals_end_the_process_after_the_state_was_saved(tmp_path, name, momen
     )
     assert done.returncode == 0, done.stderr
     for how, (code, said) in zip((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), json.loads(done.stdout), strict=True):
-        assert code == -how and len(said.splitlines()) < 15, said
+        assert code == -how and len(said.splitlines()) < 18, said
         by = "Ctrl-C" if how == signal.SIGINT else how.name
         assert said.splitlines()[-1].endswith(f"{name} was stopped by {by}; {SAVED.format(path)}"), said
     same_bits(make(name, settings).fit(model(), EVENTS), make(name, settings, path).fit(model(), EVENTS))
@@ -152,7 +152,7 @@ def test_every_backend_goes_on_to_the_same_bits(monkeypatch, tmp_path, name):
 
 def interrupted(monkeypatch, backend, moments, how=signal.SIGINT, times=1):
     """Run a backend that is sent a signal at some calls of its flow; returns how many calls there were."""
-    calls, real = [], WeightPacking.call
+    calls, real = [], BayesianFlow._inner
 
     def call(*arguments):
         calls.append(None)
@@ -162,7 +162,7 @@ def interrupted(monkeypatch, backend, moments, how=signal.SIGINT, times=1):
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(WeightPacking, "call", call)
+        patch.setattr(BayesianFlow, "_inner", call)
         backend.fit(model(), EVENTS)
     return len(calls)
 
@@ -173,7 +173,7 @@ def test_without_a_checkpoint_it_says_how_there_would_be_one(monkeypatch, name):
     told = rf'{name} was stopped by Ctrl-C; nothing is saved. With {name}\(checkpoint="run.h5"\) a stopped run'
     with pytest.raises(KeyboardInterrupt, match=told) as stop:
         interrupted(monkeypatch, make(name, BACKENDS[name]), {12})
-    assert type(stop.value) is KeyboardInterrupt and len(stop.traceback) < 6  # which ends a script with status 130
+    assert type(stop.value) is KeyboardInterrupt and len(stop.traceback) < 7  # which ends a script with status 130
     assert [signal.getsignal(which) for which in stopping.ENDING] == handlers
 
 
@@ -244,7 +244,7 @@ def test_many_samples_one_after_another_go_on_too(monkeypatch, tmp_path):
     samples = [EVENTS[:40], EVENTS]  # of two sizes, and so no batch
     backend = make("Ensemble", BACKENDS["Ensemble"], tmp_path / "run.h5")
     whole = make("Ensemble", BACKENDS["Ensemble"]).fit_many(model(), samples)
-    calls, real = [], WeightPacking.call
+    calls, real = [], BayesianFlow._inner
 
     def call(*arguments):
         calls.append(None)
@@ -253,7 +253,7 @@ def test_many_samples_one_after_another_go_on_too(monkeypatch, tmp_path):
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(WeightPacking, "call", call)
+        patch.setattr(BayesianFlow, "_inner", call)
         with pytest.raises(KeyboardInterrupt, match=r"saved in .*run\.1\.h5"):
             backend.fit_many(model(), samples)
     for one, other in zip(whole, backend.fit_many(model(), samples), strict=True):

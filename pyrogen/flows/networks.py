@@ -7,7 +7,9 @@ of :class:`CouplingFlow`, to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,20 @@ from torch import Tensor, nn
 from pyrogen.flows.conditioner import Conditioner
 from pyrogen.flows.coupling import CouplingBlock, CouplingFlow
 from pyrogen.flows.mixings import Alternate, Mixing, Permutation, Rotation
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+#: Inference mode saves a twentieth of the time of ``no_grad``.
+inference = torch.inference_mode
+
+
+def _without_gradients(method: Method) -> Method:
+    @functools.wraps(method)
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        with inference():
+            return method(*args, **kwargs)
+
+    return quiet  # type: ignore[return-value]
 
 
 class Networks:
@@ -40,7 +56,7 @@ class Networks:
             for block in flow.blocks
         )
 
-    @torch.inference_mode()
+    @_without_gradients
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log densities ``[K, N]`` of events ``x [N, d]`` with conditions ``context [N, k]``."""
         flow, context = self.flow, self.flow._check(x, context)
@@ -56,7 +72,7 @@ class Networks:
             z = flow.latent_angles.from_box(z)
         return (flow.latent.log_prob(z) + log_det).view(self.count, len(x))
 
-    @torch.inference_mode()
+    @_without_gradients
     def events(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Events ``[K, N, d]`` of latent values ``z [N, d]`` with conditions ``context [N, k]``."""
         flow, context = self.flow, self.flow._check(z, context)

@@ -139,7 +139,7 @@ class HMC(Sampler):
         stride = step_size[:, None] * state["width"]
         position, value, gradient = state["position"], state["potential"], state["gradient"]
         momentum = momentum - 0.5 * stride * gradient
-        kicks = torch.tensor([1.0, 0.5]).to(stride).unbind()
+        kicks = stride.new_full((), 1.0), stride.new_full((), 0.5)  # made where the chains are
 
         def leap(position: Tensor, momentum: Tensor, stride: Tensor, kick: Tensor) -> tuple[Tensor, ...]:
             position = position + stride * momentum
