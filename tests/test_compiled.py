@@ -16,11 +16,18 @@ FLOW = pg.CouplingFlow(3, 3, (8, 8), mixing="random")
 @pytest.fixture
 def by_hand(monkeypatch):
     """Steps that take the way of compiled ones, without a compiler, which would take a minute."""
-    calls = []
+
+    class Calls(list):
+        """Steps that were called, and what they were given."""
+
+        given = ()
+
+    calls = Calls()
 
     def compiled(step):
         def run(*args):
             calls.append(step)
+            calls.given += (args,)
             with monkeypatch.context() as here:
                 here.setattr(torch.compiler, "is_compiling", lambda: True)
                 return step(*args)
@@ -145,6 +152,7 @@ def test_predictions_can_be_compiled(by_hand):
     assert posterior.compile
     torch.testing.assert_close(posterior.density(EVENTS, 5).mean, plain.mean, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(posterior.log_prob(EVENTS, 3), log_prob, rtol=1e-4, atol=1e-4)
+    assert {len(args[2]) for args in by_hand.given} == {64}  # 60 events: one shape for many numbers of them
     assert by_hand and posterior.predictor.compiled.told == "steps of the flow compiled by torch"
     posterior.compile = False
     assert torch.equal(posterior.log_prob(EVENTS, 3), log_prob)

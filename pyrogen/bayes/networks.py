@@ -38,8 +38,11 @@ class DrawnNetworks:
         """Log densities ``[K, N]`` of events ``[N, d]`` and conditions ``[N, k]``, both in the flow's variables."""
         if self._together is not None and not self._compiled.active:
             return self._together.log_prob(inner, *conditions)
-        each = (partial(self._one, theta, inner, *conditions) for theta in self.thetas)
-        return torch.stack([self._compiled.run(one) for one in each])
+        n, given = len(inner), (inner, *conditions)
+        if self._compiled.active:
+            given = tuple(_padded(each) for each in given)
+        each = (partial(self._one, theta, *given) for theta in self.thetas)
+        return torch.stack([self._compiled.run(one) for one in each])[:, :n]
 
     def _one(self, theta: Tensor, inner: Tensor, *conditions: Tensor) -> Tensor:
         """Log densities ``[N]`` of one network ``theta [P]``."""
@@ -73,3 +76,9 @@ class DrawnNetworks:
 
         for _, found in in_chunks(events, len(latent), rows):
             yield found
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """The rows, and the last one repeated up to a power of two: code is compiled for each number of rows."""
+    size = 1 << (len(rows) - 1).bit_length()
+    return torch.cat([rows, rows[-1:].expand(size - len(rows), *rows.shape[1:])])

@@ -93,7 +93,7 @@ def _compiled(step: Step) -> Step:
     for limit in ("recompile_limit", "cache_size_limit"):  # the second until torch 2.5
         if hasattr(torch._dynamo.config, limit):
             setattr(torch._dynamo.config, limit, max(PIECES, getattr(torch._dynamo.config, limit)))
-    return torch.compile(step)  # type: ignore[return-value]
+    return torch.compile(step, dynamic=False)  # type: ignore[return-value]
 
 
 def compiled_whole(function: Step) -> Step:
