@@ -23,8 +23,6 @@ from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.seeds import manual_seed, stream
 from pyrogen.signals import uninterrupted
 
-VALIDATED_AT_ONCE = 4096  # held-out events
-
 
 class GuideObjective(Objective):
     """Pyro's ELBO of a model and any autoguide over it, on events that may have weights and conditions.
@@ -122,7 +120,7 @@ class GuideObjective(Objective):
             return torch.tensor([math.nan], dtype=torch.float64)
         self.elbo.local = local
         total = weight = 0.0
-        for rows in self.validation.split(VALIDATED_AT_ONCE):
+        for rows in self.validation.split(self.validated_at_once):
             rows = rows.to(self.data.events.device)
             total += float(self._losses(rows, len(rows))[1]) * self.effective_size
             weight += len(rows) if self.event_weights is None else float(self.event_weights[rows].sum())

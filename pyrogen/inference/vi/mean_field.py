@@ -18,8 +18,6 @@ from pyrogen.inference.vi.settings import SVISettings
 from pyrogen.posterior.weights import MeanField, WeightPosterior
 from pyrogen.seeds import manual_seed, stream, untouched
 
-VALIDATED_AT_ONCE = 4096  # held-out events of all networks together
-
 
 class ManyMeanFields(Batched):
     """The loss of :class:`~pyrogen.SVI` for means ``[R, P]`` and widths ``[R, P]``, each row on a sample of its own.
@@ -95,7 +93,7 @@ class ManyMeanFields(Batched):
         if self.validation is None:
             return super().validation_nll(local)
         total = torch.zeros(self.networks, dtype=torch.float64, device=self.mean.device)
-        for rows in self.validation.split(max(1, VALIDATED_AT_ONCE // self.networks), 1):
+        for rows in self.validation.split(self.validated_at_once, 1):
             total -= self._log_prob(rows.to(total.device), F.softplus(self.free_width), local).sum(1).double()
         return total / self.validation_events
 

@@ -17,6 +17,9 @@ from pyrogen.inference.vi.settings import SVISettings
 from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.signals import load_optimizers
 
+#: Held-out events, of all networks together, that are evaluated at once on a CPU and on a card: their noise depends on it.
+VALIDATED_AT_ONCE, VALIDATED_ON_A_CARD = 4096, 1 << 20
+
 
 class Step(NamedTuple):
     """What a step found for each of R networks, ``[R]``.
@@ -69,6 +72,11 @@ class Objective(ABC):
     def waits(self) -> bool:
         """Whether to read a number means to wait for a card."""
         return self.device.type != "cpu"
+
+    @property
+    def validated_at_once(self) -> int:
+        """Held-out events of each network that are evaluated at once."""
+        return max(1, (VALIDATED_ON_A_CARD if self.waits else VALIDATED_AT_ONCE) // self.networks)
 
     @property
     def batch_size(self) -> int:
