@@ -11,13 +11,14 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.flows.compiled import CompiledSteps
+from pyrogen.flows import CouplingFlow
+from pyrogen.flows.compiled import ONLY_OURS, CompiledSteps
 from pyrogen.inference.vi.cpu_adam import CpuAdam
 from pyrogen.inference.vi.settings import SVISettings
 from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.signals import load_optimizers
 
-#: Held-out events, of all networks together, that are evaluated at once on a CPU and on a card: their noise depends on it.
+#: Held-out events of all networks that are evaluated at once, on a CPU and on a card: their noise depends on it.
 VALIDATED_AT_ONCE, VALIDATED_ON_A_CARD = 4096, 1 << 20
 
 
@@ -198,7 +199,8 @@ class Objective(ABC):
     @functools.cached_property
     def compiled(self) -> CompiledSteps:
         """What compiles the steps of the flow, if that is asked for."""
-        return CompiledSteps(self.settings.compile)
+        flow = getattr(getattr(self, "model", None), "flow", None)
+        return CompiledSteps(self.settings.compile, None if isinstance(flow, CouplingFlow) else ONLY_OURS)
 
     def adam_tensors(self) -> dict[str, Tensor]:
         """Adam's moments by name."""
