@@ -126,6 +126,7 @@ def test_within_vmap_steps_stay_as_they_are(by_hand):
     assert found.shape == (2,) and not by_hand
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_flow_of_ones_own_is_told_not_to_be_compiled():
     class Own(torch.nn.Module):
         def __init__(self):
@@ -138,10 +139,9 @@ def test_a_flow_of_ones_own_is_told_not_to_be_compiled():
         def sample(self, n):
             return self.mean + torch.randn(n, 3)
 
-    backend = pg.Ensemble(members=2, steps=3, compile=True, progress=False)
-    assert backend.fit(pg.BayesianFlow(Own()), EVENTS).info.compiled == (
-        "not compiled: only steps of pyrogen's own flows are"
-    )
+    for backend in (pg.Ensemble(members=2, steps=3, progress=False), pg.SVI(epochs=1, progress=False)):
+        found = replace(backend, compile=True).fit(pg.BayesianFlow(Own()), EVENTS)
+        assert found.info.compiled == "not compiled: only steps of pyrogen's own flows are"
 
 
 def test_predictions_can_be_compiled(by_hand):

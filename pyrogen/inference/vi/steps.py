@@ -59,10 +59,8 @@ class Steps:
     @property
     def told(self) -> str:
         """How the steps run, and why."""
-        return (
-            next((launch.told for launch in self._launches.values() if not launch.recorded), "")
-            or next(iter(self._launches.values())).told
-        )
+        launches = list(self._launches.values())
+        return next((launch.told for launch in launches if not launch.recorded), launches[0].told)
 
     def begin(self, order: Tensor, rates: Sequence[tuple[float, float]]) -> None:
         """Begin an epoch.
