@@ -4,8 +4,8 @@ python benchmarks/scaling.py [--device cuda]
 
 Each row changes one thing of table 1 of arXiv:2104.04543 (2 features, 20 affine blocks of 32-32-32, batch 512): a
 training step with activations drawn per event, a gradient of the potential of four chains on 2,000 events, and log
-densities of 50 draws at 4,096 events. Every row is a process of its own. Memory is what it took beyond the flow
-and the events.
+densities of 50 draws at 4,096 events. Every row is a process of its own. Memory is what a task took beyond the flow,
+the events and the tasks before it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 python benchmarks/threads.py [--busy 0 1 2] [--threads T] [--rounds N]
 
-Every work runs on one thread, which is pyrogen's default, and on as many as torch takes by itself, in turn, while other
-processes keep so many cores busy. Seconds of the clock, medians; a ratio above one says that one thread is faster.
+Every task runs on one thread, which is pyrogen's default, and on as many as torch takes by itself, in turn. Meanwhile
+other processes (``--busy``) keep cores busy. Seconds of the clock, medians; a ratio above one says that one thread is
+faster.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A step in one launch: on a card its operations are recorded once, as a CUDA graph, and replayed at every step.
 
-Python needs some ten microseconds to start an operation on a card, which then takes two. A step of table 1 of
-[A] has 2,000 of them: replayed as a graph it takes a fifth of the time. A CPU has nothing to gain from that.
+Python needs some tens of microseconds to start an operation on a card; the operation itself takes two. A step of
+table 1 of [A] has 2,000 of them. Replayed as a graph it takes a fraction of the time (``docs/performance.md``). A CPU
+has nothing to gain from that.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Launch:
     The function works on the same tensors in place at every call. Nothing in it may wait for the card (no ``item()``,
     no branch that depends on a number), and its random numbers come from the card's own global state. Where it does
     otherwise, or something in it cannot be recorded, it is called as it is, and :attr:`told` says why. Before a
-    recorded step is used, a replay is compared with the step itself: nothing that a graph would freeze goes unnoticed.
+    recorded step is used, a replay is compared with the step itself, so that a graph which repeats something else is
+    found.
 
     Args:
         function: of tensors (or None) to a tuple of tensors.

@@ -2,8 +2,9 @@
 
 :func:`rows_at_once` decides it for the whole package. On a CPU a chunk of a few thousand rows is fastest, since its
 arrays stay in the cache; each caller states its number. On a card a chunk should be large, since every operation
-costs a launch; there the number of rows is bounded by what gains no more, and by the memory: half of what is free. It
-is a power of two there, so that small changes of the free memory seldom change it, and with it the last bits of sums.
+costs a launch. There two things bound the number of rows: more than some number gains nothing, and a chunk takes at
+most half of the free memory. The number is a power of two there, so that small changes of the free memory seldom change
+it, and with it the last bits of sums.
 
 Set the environment variable ``PYROGEN_MEMORY_GB`` to bound the memory of a chunk, on either device: ``0.5`` is half a
 gigabyte. The bound counts the arrays of a chunk alone, neither events nor results.

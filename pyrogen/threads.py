@@ -1,8 +1,8 @@
 """On how many CPU threads fits and predictions compute: on one, unless the user chooses another number.
 
 By itself torch takes as many threads as there are cores. They wait for each other after every operation of a network,
-and an operation of a small network takes microseconds: where another process uses one of the cores, all wait for the
-thread that it delays. ``benchmarks/threads.py`` prints what that costs.
+and an operation of a small network takes microseconds. If another process uses one of the cores, it delays one thread,
+and all others wait for that one. ``benchmarks/threads.py`` prints what that costs.
 """
 
 from __future__ import annotations

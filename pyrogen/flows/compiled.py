@@ -97,7 +97,7 @@ def _compiled(step: Step) -> Step:
 
 
 def compiled_whole(function: Step) -> Step:
-    """A function as one piece of compiled code for each shape of its arguments, which takes a minute or more."""
+    """A function as one piece of compiled code for each shape of its arguments, which takes up to a minute."""
     return torch.compile(function, dynamic=False)  # type: ignore[return-value]
 
 

@@ -71,9 +71,10 @@ class Backend(ABC):
             on one thread.
         dtype: ``torch.float32``, ``torch.float64``, or None for the flow's own.
         device: a torch device of this machine, or its name.
-        compile: compile the steps of a :class:`~pyrogen.CouplingFlow` with :func:`torch.compile`, which takes some
-            ten seconds. On a card a training step of many blocks takes half the time then; on a CPU it seldom pays
-            (``docs/performance.md``). The bits differ a little. ``info.compiled`` says whether it worked.
+        compile: compile the steps of a :class:`~pyrogen.CouplingFlow` with :func:`torch.compile`, which takes ten
+            seconds to a minute. A training step of many blocks takes half the time then, on a card and on a CPU;
+            samplers seldom gain from it on a CPU (``docs/performance.md``). The bits differ a little.
+            ``info.compiled`` says whether it worked.
         checkpoint: HDF5 file with the state of the run. If it exists the run goes on from it, to the same bits as an
             uninterrupted one.
         progress: show progress bars, in the run and in the predictions of its posterior.

@@ -104,7 +104,7 @@ class Posterior:
     def to(self, device: torch.device | str) -> Posterior:
         """The posterior on another device, such as ``"cuda"`` or ``"cpu"``.
 
-        Its predictions take the same weight draws there: densities agree but for rounding; generated events are
+        Its predictions take the same weight draws there: densities agree up to rounding; generated events are
         others. Stored draws are copied once, here; more than 1 GiB of them stay, and each is copied where it is used.
 
         Returns:
@@ -142,9 +142,9 @@ class Posterior:
     def compile(self) -> bool:
         """Whether densities are computed by compiled code; False, until it is set to True.
 
-        Compiling the steps of the flow takes some ten seconds, at the first prediction. On a card 100 million densities
-        of table 1 take one second then, instead of two. On a CPU there is nothing to gain. A flow that cannot be
-        compiled is evaluated as it is: ``posterior.predictor.compiled.told`` says why.
+        Compiling the steps of the flow takes some ten seconds on a card, at the first prediction. What it gains there,
+        ``docs/performance.md`` tells; on a CPU it hardly pays. A flow that cannot be compiled is evaluated as it is:
+        ``posterior.predictor.compiled.told`` says why.
         """
         return self.predictor.compiled.active
 
