@@ -8,6 +8,7 @@ import torch
 import pyrogen as pg
 from pyrogen.flows import compiled as module
 from pyrogen.flows.compiled import CompiledSteps
+from pyrogen.inference.run.potential import APART
 
 EVENTS = torch.rand(60, 3, generator=torch.Generator().manual_seed(3))
 FLOW = pg.CouplingFlow(3, 3, (8, 8), mixing="random")
@@ -142,6 +143,13 @@ def test_a_flow_of_ones_own_is_told_not_to_be_compiled():
     for backend in (pg.Ensemble(members=2, steps=3, progress=False), pg.SVI(epochs=1, progress=False)):
         found = replace(backend, compile=True).fit(pg.BayesianFlow(Own()), EVENTS)
         assert found.info.compiled == "not compiled: only steps of pyrogen's own flows are"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_networks_that_do_not_stand_side_by_side_are_told_not_to_be_compiled():
+    flow = pg.CouplingFlow(3, blocks=1, hidden=(4,), activation="silu")
+    found = pg.Ensemble(members=2, steps=3, compile=True, progress=False).fit(pg.BayesianFlow(flow), EVENTS)
+    assert found.info.compiled == f"not compiled: {APART}"
 
 
 def test_predictions_can_be_compiled(by_hand):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
 from pyrogen.bayes.side_by_side import log_prob_side_by_side, stands_side_by_side
+from pyrogen.flows import CouplingFlow
 from pyrogen.flows.compiled import ONLY_OURS, CompiledSteps
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.launch import Launch
@@ -18,6 +19,8 @@ from pyrogen.memory import in_chunks, row_bytes, rows_at_once
 from pyrogen.seeds import seeded
 
 EVENTS_TIMES_CHAINS = 1 << 15  # of a gradient that a CPU evaluates at once; on a card see pyrogen.memory
+#: Why the gradients of a coupling flow are not compiled.
+APART = "gradients are only where networks stand side by side (docs/sampling.md)"
 
 Result = TypeVar("Result")
 
@@ -54,7 +57,8 @@ class Potential:
         self.batched = self.obstacle is None
         events, _, context = self._rows(slice(0, 3), 2)
         self.side_by_side = self.batched and stands_side_by_side(model, events, context)
-        self.compiled = CompiledSteps(compile, None if self.side_by_side else ONLY_OURS)
+        obstacle = APART if isinstance(model.flow, CouplingFlow) else ONLY_OURS
+        self.compiled = CompiledSteps(compile, None if self.side_by_side else obstacle)
         #: What a gradient is run by; on a card in one launch.
         self.launch = Launch(self._compiled_value_and_gradient, self.events.device)
         self.gradients = 0.0  #: gradient evaluations so far, in units of the whole sample for every chain
