@@ -544,6 +544,7 @@ INNER = [
     "begin",
     "findings",
     "phase",
+    "take_up",
     "differentiable_loss",
     "log_prob",
     "local_log_prob",

@@ -71,6 +71,14 @@ def test_networks_side_by_side_are_the_same_numbers(by_hand):
     assert by_hand and plain.compiled.told is None and fast.compiled.told == "steps of the flow compiled by torch"
 
 
+def test_layers_with_hooks_keep_them(by_hand):
+    flow = pg.CouplingFlow(3, 2, (8,))
+    flow.blocks[0].conditioner.layers[0].register_forward_hook(lambda layer, inputs, outputs: 2 * outputs)
+    plain = flow.log_prob(EVENTS)
+    torch.testing.assert_close(CompiledSteps(True).run(lambda: flow.log_prob(EVENTS)), plain)
+    assert by_hand
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     "backend",

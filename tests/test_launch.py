@@ -9,6 +9,7 @@ from graphs import taped  # noqa: F401
 from torch import nn
 
 import pyrogen as pg
+from pyrogen.inference.mcmc import chains
 from pyrogen.inference.run.potential import Potential, Whitened
 from pyrogen.launch import ON_CPU, ONE_LAUNCH, Launch
 
@@ -227,3 +228,42 @@ def test_known_posterior_from_replayed_gradients(taped):  # noqa: F811
     assert ((found.mean(0) - mean).abs() < 3 * error).all()
     assert (found.var(0) / variance - 1).abs().max() < 3 * (2 / (chains * draws / 4)) ** 0.5
     assert posterior.info.launch == ONE_LAUNCH and taped.replays > 100
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_run_of_an_earlier_version_goes_on_in_launches(taped, monkeypatch, tmp_path):  # noqa: F811
+    """What its state lacks is there before steps are recorded, or every step would miss it anew."""
+    load, transition = chains.load_checkpoint, chains.SamplingRun.transition
+
+    def old(*args):
+        found = load(*args)
+        if found is not None:
+            found[1].pop("centre")
+        return found
+
+    def killed(self, state):
+        if self.done == 4:
+            raise KeyboardInterrupt
+        return transition(self, state)
+
+    monkeypatch.setattr(chains, "load_checkpoint", old)
+    events, found = torch.randn(40, 2, generator=torch.Generator().manual_seed(1)), []
+    for allowed in (False, True):
+        monkeypatch.setattr(Launch, "allowed", allowed)
+        backend = pg.AdamMCMC(
+            chains=2,
+            warmup=2,
+            draws=6,
+            start_steps=3,
+            step_size=0.01,
+            batch_size=20,
+            progress=False,
+            checkpoint=tmp_path / f"{allowed}.h5",
+            checkpoint_seconds=1e-9,
+        )
+        model = pg.BayesianFlow(pg.CouplingFlow(2, blocks=2, hidden=(4,)))
+        with monkeypatch.context() as here, pytest.raises(KeyboardInterrupt):
+            here.setattr(chains.SamplingRun, "transition", killed)
+            backend.fit(model, events)
+        found.append(backend.fit(model, events).history["excess_temperature"])
+    assert taped.replays and found[1] == pytest.approx(found[0], abs=1e-3)

@@ -8,7 +8,7 @@ import torch
 import pyrogen as pg
 from pyrogen.bayes.networks import DrawnNetworks
 from pyrogen.flows import RationalQuadraticSpline
-from pyrogen.flows.mixings import Mixing
+from pyrogen.flows.mixings import Alternate, Mixing
 from pyrogen.flows.networks import Networks
 from pyrogen.flows.transforms import Transform
 
@@ -217,3 +217,62 @@ def test_the_spline_is_the_textbooks(edges, periodic):
             circle = bool(periodic) and periodic[k]
             expected = textbook(spline, float(x[n, k]), raw[n, k].tolist(), circle)
             assert (float(z[n, k]), float(log_derivative[n, k])) == pytest.approx(expected, abs=1e-10)
+
+
+class Stretch(pg.flows.transforms.Affine):
+    """A transform with a parameter of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.stretch = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, z, parameters):
+        x, log_derivative = super().forward(z, parameters)
+        return x * self.stretch.exp(), log_derivative + self.stretch
+
+    def inverse(self, x, parameters):
+        z, log_derivative = super().inverse(x * (-self.stretch).exp(), parameters)
+        return z, log_derivative - self.stretch
+
+
+def twice(module, inputs, outputs):
+    return 2 * outputs
+
+
+CHANGES = {
+    "a transform with a parameter": lambda block, _: setattr(block, "transform", Stretch()),
+    "an activation over all units": lambda block, _: block.conditioner.layers.__setitem__(1, torch.nn.Softmax(-1)),
+    "one more layer": lambda block, _: block.conditioner.layers.insert(2, torch.nn.Tanh()),
+    "a layer without a bias": lambda block, _: block.conditioner.layers[0].register_parameter("bias", None),
+    "a hook": lambda block, _: block.conditioner.layers[0].register_forward_hook(twice),
+    "two blocks of the same network": lambda block, other: setattr(block, "conditioner", other.conditioner),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_blocks_that_a_user_changed_are_evaluated_by_their_own_methods(change):
+    flow = pg.CouplingFlow(4, blocks=2, hidden=(8,), dtype=torch.float64)
+    CHANGES[change](flow.blocks[0], flow.blocks[1])
+    model = pg.BayesianFlow(flow, preprocessing=None)
+    generator = torch.Generator().manual_seed(2)
+    theta = torch.randn(3, model.weights, generator=generator, dtype=torch.float64)
+    x = torch.randn(8, 4, generator=generator, dtype=torch.float64)  # as many events as units
+    expected = torch.stack([model.log_prob(one, x) for one in theta])
+    assert torch.allclose(DrawnNetworks(model, theta).log_prob(x), expected, atol=1e-10, rtol=1e-10)
+
+
+def test_a_mixing_may_derive_from_one_of_ours(monkeypatch, own_parts):
+    class Mirror(Alternate, name="mirror"):
+        """The features with the other sign."""
+
+        keeps_features = False
+
+        def forward(self, z):
+            return -z
+
+        def inverse(self, x):
+            return -x
+
+    monkeypatch.setitem(FLOWS, "own", {"features": 3, "blocks": 3, "mixing": "mirror"})
+    test_networks_together_are_every_network_by_itself("own", 1)
+    test_networks_together_are_every_network_by_itself("own", 3)

@@ -101,6 +101,12 @@ def compiled_whole(function: Step) -> Step:
     return torch.compile(function, dynamic=False)  # type: ignore[return-value]
 
 
+def is_fusible(layers: nn.Sequential) -> bool:
+    """Whether every other layer, from the first on, is a plain linear one, whose weights are all that it has."""
+    linear = list(layers)[::2]
+    return all(type(each) is nn.Linear and not (each._forward_hooks or each._forward_pre_hooks) for each in linear)
+
+
 def fusible(layers: nn.Sequential, values: Tensor) -> Tensor:
     """Outputs ``[..., outputs]`` of a multilayer perceptron, or of C of them with weights ``[C, ...]``, for inputs
     ``[..., inputs]``, in operations that a compiler can join: few features need no matrix product."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyrogen.flows.compiled import fusible
+from pyrogen.flows.compiled import fusible, is_fusible
 from pyrogen.flows.fused import is_fused, side_by_side
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "elu": nn.ELU, "tanh": nn.Tanh}
@@ -39,7 +39,7 @@ class Conditioner(nn.Module):
         """Map inputs ``[..., inputs]`` to ``[..., outputs]``; for C networks at once see :mod:`pyrogen.flows.fused`."""
         if self.constant_input:
             inputs = inputs.new_ones(*inputs.shape[:-1], 1)
-        if torch.compiler.is_compiling() and all(type(layer) is nn.Linear for layer in list(self.layers)[::2]):
+        if torch.compiler.is_compiling() and is_fusible(self.layers):
             return fusible(self.layers, inputs)
         if is_fused():
             return side_by_side(self.layers, inputs)

@@ -8,17 +8,22 @@ of :class:`CouplingFlow`, to rounding.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from pyrogen.flows.conditioner import Conditioner
+from pyrogen.flows.conditioner import ACTIVATIONS, Conditioner
 from pyrogen.flows.coupling import CouplingBlock, CouplingFlow
 from pyrogen.flows.mixings import Alternate, Mixing, Permutation, Rotation
+from pyrogen.flows.spaces import Latent
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+KNOWN = set(ACTIVATIONS.values())  # which act on every number by itself
+OWN = ("weight", "bias")  # parameters of a linear layer
+METHODS = {"forward", "inverse", "log_prob", "sample"}
 
 #: Inference mode saves a twentieth of the time of ``no_grad``.
 inference = torch.inference_mode
@@ -47,14 +52,30 @@ class Networks:
         self._blocks = [_Block(block, i, weights) for i, block in enumerate(flow.blocks)]  # type: ignore[arg-type]
 
     @staticmethod
-    def fits(flow: nn.Module) -> bool:
-        """Whether a flow is made of pyrogen's own parts, but for its transforms and mixings, which may be anybody's."""
-        return type(flow) is CouplingFlow and all(
-            type(block) is CouplingBlock
-            and type(block.conditioner) is Conditioner
-            and all(type(layer) is nn.Linear or not list(layer.parameters()) for layer in block.conditioner.layers)
-            for block in flow.blocks
-        )
+    def fits(flow: nn.Module, names: Iterable[str] | None = None) -> bool:
+        """Whether a flow is made of pyrogen's own parts, but for its transforms and mixings, which may be anybody's.
+
+        All its parameters must be where the weights are looked for: in linear layers of its conditioners, with known
+        activations between them, and no two layers the same. Hooks and methods of single objects would be lost.
+
+        Args:
+            flow: the flow.
+            names: of its parameters, where they are known; to find them takes longer than all else.
+        """
+        if type(flow) is not CouplingFlow or type(flow.latent) is not Latent:
+            return False
+        parts, looked_for = [flow, flow.latent, *flow.mixings], set()
+        for i, block in enumerate(flow.blocks):
+            if type(block) is not CouplingBlock or type(block.conditioner) is not Conditioner:
+                return False
+            layers = list(block.conditioner.layers)
+            linear = all(type(layer) is nn.Linear and layer.bias is not None for layer in layers[::2])
+            if not linear or len(layers) % 2 == 0 or not {type(layer) for layer in layers[1::2]} <= KNOWN:
+                return False
+            parts += [block, block.conditioner, block.conditioner.layers, *layers]
+            looked_for |= {f"blocks.{i}.conditioner.layers.{k}.{of}" for k in range(0, len(layers), 2) for of in OWN}
+        found = (name for name, _ in flow.named_parameters()) if names is None else names
+        return looked_for == set(found) and not any(map(_is_altered, parts))
 
     @_without_gradients
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -162,13 +183,18 @@ class _Block:
         return hidden
 
 
+def _is_altered(module: nn.Module) -> bool:
+    """Whether a module has hooks, or methods that its class does not have."""
+    return bool(module._forward_hooks or module._forward_pre_hooks) or not METHODS.isdisjoint(vars(module))
+
+
 def _mixed(mixing: nn.Module, values: Tensor, inverse: bool) -> Tensor:
     """Rows ``[..., d, N]`` on the other side of a mixing."""
-    if isinstance(mixing, Alternate):
+    if type(mixing) is Alternate:  # a subclass may do something else
         return values
-    if isinstance(mixing, Permutation):
+    if type(mixing) is Permutation:
         return values.index_select(-2, mixing._back if inverse else mixing.order)
-    if isinstance(mixing, Rotation):
+    if type(mixing) is Rotation:
         return torch.matmul(mixing.rotation.mT if inverse else mixing.rotation, values)
     assert isinstance(mixing, Mixing)
-    return (mixing.inverse if inverse else mixing.forward)(values.mT).mT.clone(memory_format=torch.contiguous_format)
+    return (mixing.inverse if inverse else mixing)(values.mT).mT.clone(memory_format=torch.contiguous_format)

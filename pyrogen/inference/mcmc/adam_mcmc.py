@@ -111,6 +111,9 @@ class AdamMCMC(Sampler):
         state["second"] = beta2 * state["second"] + (1 - beta2) * state["gradient"].square()
         state["count"] = state["count"] + 1
 
+    def take_up(self, state: State) -> None:
+        state.setdefault("centre", state["position"])
+
     def phase(self, step: int, warmup_steps: int) -> str | None:
         half = warmup_steps // 2
         if step == warmup_steps or step + 1 in (half, warmup_steps):  # where something begins or ends
@@ -126,7 +129,7 @@ class AdamMCMC(Sampler):
             assert self.batch_size is not None
             rows = target.batches(len(state["position"]), self.batch_size, generator)
             state["potential"], state["gradient"] = target.value_and_gradient(state["position"], rows)
-        if step == warmup_steps or "centre" not in state:  # as in checkpoints of earlier versions
+        if step == warmup_steps:
             state["centre"] = state["position"]
         excess = self._excess(state) if stochastic else torch.zeros_like(state["step_size"])
         live = stochastic or step < warmup_steps // 2

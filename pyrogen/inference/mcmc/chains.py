@@ -233,7 +233,9 @@ class SamplingRun:
                 f"{kernel.checkpoint} is damaged: it counts {store.kept} draws in {path}, but {self.draws_done} "
                 "were made"
             )
-        return store, {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
+        state = {name: tensor.to(self.model.device) for name, tensor in tensors.items()}
+        kernel.take_up(state)
+        return store, state
 
     def _save(self, store: DrawStore, state: State) -> None:
         """Write the checkpoint, if there is to be one."""

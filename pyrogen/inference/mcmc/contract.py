@@ -136,6 +136,10 @@ class Kernel(Backend):
         """What is wrong with the kernel's own statistics ``[C, draws]``."""
         return []
 
+    def take_up(self, state: State) -> None:
+        """Complete, in place, a state from the checkpoint of an earlier version, which held less."""
+        return
+
     def phase(self, step: int, warmup_steps: int) -> str | None:
         """A name for steps that do the same operations on the state, whatever their number: a card records one of them
         and replays it. None: a step that is unlike others, which runs as it is."""
