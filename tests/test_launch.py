@@ -11,7 +11,9 @@ from torch import nn
 import pyrogen as pg
 from pyrogen.inference.mcmc import chains
 from pyrogen.inference.run.potential import Potential, Whitened
+from pyrogen.inference.vi.guided import GuideObjective
 from pyrogen.launch import ON_CPU, ONE_LAUNCH, Launch
+from pyrogen.seeds import untouched
 
 EVENTS = torch.rand(200, 2, generator=torch.Generator().manual_seed(3))
 FLOW = pg.CouplingFlow(2, 2, (8,))
@@ -106,6 +108,16 @@ def test_a_killed_replayed_run_resumes_to_the_same_bits(name, taped, tmp_path, m
         backend.fit(pg.BayesianFlow(FLOW), EVENTS)
     again = backend.fit(pg.BayesianFlow(FLOW), EVENTS)
     assert all(torch.equal(arrays(again)[key], value) for key, value in arrays(whole).items())
+
+
+def test_each_group_of_parameters_has_its_own_rate(taped):  # noqa: F811
+    """Where rates are tensors, as a card needs them."""
+    backend = SETTINGS["SVI"]
+    model, data = backend.checked(pg.BayesianFlow(FLOW), EVENTS)
+    with untouched(), pyro.get_param_store().scope(), pyro.validation_enabled(False):
+        objective = GuideObjective(backend, model, data)
+        objective.step(torch.arange(50)[None], torch.tensor([0.5, 0.25]).double(), False)
+    assert [float(group["lr"]) for group in objective.optimizer.param_groups] == [0.5, 0.25]
 
 
 def test_what_a_graph_would_freeze_is_found_out(taped):  # noqa: F811
