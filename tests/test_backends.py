@@ -185,7 +185,7 @@ def test_docstrings_keep_their_sections_in_order():
     assert [text.index(f"\n{name}:\n") for name in ("Args", "Returns", "Raises")] == sorted(
         text.index(f"\n{name}:\n") for name in ("Args", "Returns", "Raises")
     )
-    assert explained(Awkward) == ["function", "second", "seed", "dtype", "device", "checkpoint", "progress"]
+    assert explained(Awkward) == ["function", "second", "seed", "dtype", "device", "compile", "checkpoint", "progress"]
     assert "KeyError: never" in text and "Nothing." in text
     for backend in FEW:
         assert inspect.cleandoc(backend.__doc__).rstrip().endswith("ValueError: an argument out of range.")
