@@ -27,11 +27,8 @@ class DrawnNetworks:
     def __init__(self, model: BayesianFlow, thetas: Tensor, compiled: CompiledSteps | None = None) -> None:
         self.model, self.thetas, self._compiled = model, thetas, compiled or CompiledSteps(False)
         self._together: Networks | None = None
-        packing = model.packing
-        if Networks.fits(model.flow, packing.names):
-            parts = zip(packing.names, thetas.split(packing.sizes, 1), packing.shapes, strict=True)
-            weights = {name: part.view(len(thetas), *shape) for name, part, shape in parts}
-            self._together = Networks(model.flow, weights)  # type: ignore[arg-type]
+        if Networks.fits(model.flow, model.packing.names):
+            self._together = Networks(model.flow, model.packing.split(thetas))  # type: ignore[arg-type]
 
     @torch.no_grad()
     def log_prob(self, inner: Tensor, *conditions: Tensor) -> Tensor:

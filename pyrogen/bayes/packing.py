@@ -105,8 +105,7 @@ class WeightPacking:
         Only for modules that know such parameters (:mod:`pyrogen.flows.fused`), and have no tied ones. It puts the
         parameters in their places itself: for small networks ``functional_call`` takes longer than what it calls.
         """
-        parts = zip(theta.split(self.sizes, 1), self.shapes, strict=True)
-        weights = [part.view(-1, *shape) for part, shape in parts]
+        weights = list(self.split(theta).values())  # in the order of the places
         with self.lock:
             homes = [(module._parameters, name) for module, name in self._places]
             own = [parameters[name] for parameters, name in homes]
@@ -115,8 +114,8 @@ class WeightPacking:
                     parameters[name] = values  # type: ignore[assignment]
                 return getattr(self._methods.module, method)(*args)
             finally:
-                for (parameters, name), values in zip(homes, own, strict=True):
-                    parameters[name] = values
+                for (parameters, name), before in zip(homes, own, strict=True):
+                    parameters[name] = before
 
     def scales(self, widths: float | str | Mapping[str, float]) -> Tensor:
         """A prior width per weight ``[P]``, from one number or from widths by parameter-name pattern.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyrogen.bayes.evaluation import check_density
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import BOOLEAN, DEVICE, DTYPE, PATH, SEED, check_settings, door, instance, optional, whole
+from pyrogen.checks import BOOLEAN, DEVICE, DTYPE, PATH, SEED, check_settings, door, instance, optional
 from pyrogen.devices import told
 from pyrogen.events import EventsLike
 from pyrogen.files import check_writable, target_of
@@ -120,10 +120,6 @@ class Backend(ABC):
             checkpoint=optional(PATH),
             progress=BOOLEAN,
         )
-
-    def _whole_numbers(self, **least: int) -> None:
-        """Check settings that are whole numbers of at least so much, and make them Python's own."""
-        check_settings(self, **{name: whole(smallest) for name, smallest in least.items()})
 
     @door(model=MODEL)
     @chosen_threads()
