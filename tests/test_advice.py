@@ -283,8 +283,18 @@ def test_more_weights_than_events_are_told_and_not_trained_longer():
     text = " ".join(crowded.text().split())
     assert "2 weights for 1 training events" in text and "Do not train longer" in text
     assert "Train for more epochs" not in text
+    assert "about as many weights as events" in text and "kl_weight=0.1" in text
     fine = advise(guide(history=history, epochs_done=300, training_events=500), EVENTS)
     assert "more weights than events" not in fine and "Train for more epochs" in fine.text()
+
+
+@pytest.mark.parametrize(("kl_weight", "events", "crowded"), [(1.0, 2, False), (0.9, 1, True), (0.5, 1, False)])
+def test_a_smaller_weight_of_the_kl_counts_the_events_more_often(kl_weight, events, crowded):
+    settings = {"init_scale": 1e-3, "kl_weight": kl_weight}
+    found = advise(guide(epochs_done=300, training_events=events, settings=settings, tempered=kl_weight != 1))
+    (told,) = (f.found for f in found.findings if f.problem == "more weights than events") if crowded else ("",)
+    assert ("more weights than events" in found) is crowded
+    assert "which count 1.11 times" in told or not crowded
 
 
 def test_quick_runs_are_no_result():

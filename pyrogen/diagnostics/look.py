@@ -69,6 +69,10 @@ class Look:
 
     @property
     def crowded(self) -> bool:
-        """Whether there are more weights than events, which a mean-field guide does not stand."""
-        size, weights = self.posterior.info.size, self.posterior.weights
-        return weights.independent and size is not None and weights.size > size
+        """Whether there are more weights than events, which a mean-field guide does not stand.
+
+        With ``kl_weight=T`` every event counts 1/T times.
+        """
+        info, weights = self.posterior.info, self.posterior.weights
+        weight = info.settings.get("kl_weight", 1.0)
+        return weights.independent and info.size is not None and weight * weights.size > info.size

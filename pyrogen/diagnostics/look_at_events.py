@@ -121,7 +121,7 @@ def distribution(look: Look) -> Iterator[Finding]:
             "generated events differ",
             f"the distribution of {' and '.join(found.names[worst])} is off by {found.deviation[worst]:.0%} per bin, "
             f"with a chi2 of {found.chi2[worst]:.0f} for {found.freedom[worst]} degrees of freedom{more}",
-            "Take a smaller flow, with at least ten events for each weight"
+            "First mend 'more weights than events'"
             if look.crowded
             else "See that the training ended. Then try splines (transform='rqs'), more blocks, or a preprocessing "
             "that suits the columns (Log for positive ones, Dequantise for integers, UnitBox for limits); "

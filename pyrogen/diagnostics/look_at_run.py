@@ -69,11 +69,16 @@ def size(look: Look) -> Iterator[Finding]:
     if look.posterior.info.size is None:
         raise NotCheckedError("the number of training events is not known")
     if look.crowded:
+        weight = look.posterior.info.settings.get("kl_weight", 1.0)
+        counted = "" if weight == 1 else f", which count {1 / weight:.3g} times,"
         yield Finding(
             "more weights than events",
-            f"{look.posterior.weights.size:,} weights for {look.posterior.info.size:,.0f} training events: a "
-            "mean-field guide widens most of them to their prior, and blurs the density more the longer it trains",
-            "Take a smaller flow (fewer blocks, smaller hidden layers), with at least ten events for each weight",
+            f"{look.posterior.weights.size:,} weights for {look.posterior.info.size:,.0f} training events{counted}: "
+            "the KL of a mean-field guide outweighs the likelihood, and the longer it trains, the closer most weights "
+            "come to their prior, and the more the density blurs",
+            "Take a flow with about as many weights as events, or weigh the KL less (kl_weight=0.1) and calibrate "
+            "sigma (bootstrap_calibration). Early stopping is no mend. See docs/calibration.md, How large may the "
+            "flow be?",
         )
 
 
@@ -205,7 +210,7 @@ def _median(values: Array) -> tuple[float, float]:
 def _longer(look: Look, advice: str) -> str:
     """The advice to train longer, unless that makes it worse."""
     if look.crowded:
-        return "Do not train longer: first take a flow with fewer weights (see 'more weights than events')"
+        return "Do not train longer: first mend 'more weights than events'"
     return advice
 
 
