@@ -12,7 +12,7 @@ from pyrogen.checks import check_settings, one_of, whole
 from pyrogen.inference.modes.descent import Descent, Optimised
 from pyrogen.inference.problems import SamplingError, report
 from pyrogen.inference.run.data import TrainingData
-from pyrogen.inference.run.potential import independent_starts
+from pyrogen.inference.run.potential import Potential, independent_starts
 from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import StoredDraws
@@ -54,7 +54,8 @@ class Ensemble(Optimised):
             starts = independent_starts(model, self.members, stream(self.seed, 1))
         else:
             starts = data.start.weights.arrays["draws"].flatten(0, 1).to(model.initial_theta)
-        descent = Descent(self, model, data, starts, stream(self.seed, 0), self.objective == "likelihood")
+        potential = Potential(model, data, likelihood_only=self.objective == "likelihood", compile=self.compile)
+        descent = Descent(self, potential, data, starts, stream(self.seed, 0))
         theta = descent.run()
         final = descent.potential.value(theta) / descent.potential.effective_size
         if not final.isfinite().any():
