@@ -201,7 +201,7 @@ def posterior_calls():
 
 def backend_calls():
     table = {}
-    for backend in (pg.SVI, pg.HMC, pg.NUTS, pg.SGLD, pg.SGHMC, pg.AdamMCMC, pg.Laplace, pg.Ensemble):
+    for backend in (pg.SVI, pg.HMC, pg.NUTS, pg.SGLD, pg.SGHMC, pg.AdamMCMC, pg.Laplace, pg.Ensemble, pg.Bootstrap):
         name = backend.__name__
         sampler = hasattr(backend, "kernel")
         settings = SHORT if sampler else {"epochs": 1} if backend is pg.SVI else {"steps": 1}
@@ -219,6 +219,7 @@ def backend_calls():
         if sampler:
             table[f"{name}.kernel"] = lazily(lambda backend=backend: backend().kernel, model=model)
             table[f"{name}.run"] = lazily(lambda backend=backend: backend().run, **FIT)
+    table["Bootstrap.memory"] = lazily(lambda: pg.Bootstrap().memory, model=model, samples=2)
     table["SVI.held_out_events"] = lazily(lambda: pg.SVI().held_out_events, n=10)
     return table
 

@@ -165,6 +165,8 @@ def _checks(look: Look) -> dict[str, Check]:
             "widths": look_at_run.widths,
             "balance of the widths": look_at_run.balance,
         }
+    elif "step" in posterior.history:  # of networks that Adam trained
+        found["end of the training"] = look_at_run.curve
     if posterior.weights.stored is not None:
         found |= {"number of draws": look_at_run.number, "chains": look_at_run.chains}
     if posterior.model.context:

@@ -79,7 +79,11 @@ def size(look: Look) -> Iterator[Finding]:
 
 def curve(look: Look) -> Iterator[Finding]:
     history = look.posterior.history
-    rate, nll = (np.asarray(history.get(name, ())) for name in ("learning_rate", "nll"))
+    rate = np.asarray(history.get("learning_rate", ()))
+    if "step" in history:  # of networks that Adam trained, with their prior
+        what, more, nll = "loss", "steps", np.asarray(history["loss"]).mean(0)
+    else:
+        what, more, nll = "negative log-likelihood", "epochs", np.asarray(history.get("nll", ()))
     # The time of a training is the sum of its learning rates: a schedule that falls to zero makes every curve flat
     # in epochs.
     time = np.cumsum(rate) / np.sum(rate)
@@ -87,7 +91,7 @@ def curve(look: Look) -> Iterator[Finding]:
     if min(map(len, parts)) < 4:
         steps = _steps(look.posterior.info)
         if steps is None or steps >= FEWEST_STEPS:
-            raise NotCheckedError(f"{len(nll)} epochs are too few to see a trend")
+            raise NotCheckedError(f"{len(nll)} points of the curve are too few to see a trend")
         yield Finding(
             "short training",
             f"{steps} steps in {len(nll)} epochs are too few for a result, and to see whether the loss still falls",
@@ -99,10 +103,10 @@ def curve(look: Look) -> Iterator[Finding]:
     if fallen > max(FALLING_NLL, 4 * math.hypot(error, last_error)):
         yield Finding(
             "loss still falling",
-            f"from the fifth to the last sixth of the training (counted in learning rate) the negative "
-            f"log-likelihood fell by {fallen:.3f} nats per event. A density that is off by "
+            f"from the fifth to the last sixth of the training (counted in learning rate) the {what} "
+            f"fell by {fallen:.3f} nats per event. A density that is off by "
             f"{math.sqrt(2 * fallen):.0%} loses as much",
-            _longer(look, "Train for more epochs, or with a larger lr"),
+            _longer(look, f"Train for more {more}, or with a larger lr"),
         )
 
 

@@ -6,6 +6,7 @@ from pyrogen.inference.mcmc.hmc import HMC
 from pyrogen.inference.mcmc.nuts import NUTS
 from pyrogen.inference.mcmc.sampler import Sampler
 from pyrogen.inference.mcmc.sgmcmc import SGHMC, SGLD
+from pyrogen.inference.modes.bootstrap import Bootstrap
 from pyrogen.inference.modes.ensemble import Ensemble
 from pyrogen.inference.modes.laplace import Laplace
 from pyrogen.inference.problems import SamplingError, SamplingWarning, TrainingDivergedError
@@ -21,6 +22,7 @@ __all__ = [
     "SGLD",
     "SVI",
     "Sampler",
+    "Bootstrap",
     "CheckpointMismatchError",
     "Ensemble",
     "Laplace",

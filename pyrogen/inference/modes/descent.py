@@ -141,9 +141,13 @@ class Descent:
             save_checkpoint(self.settings.checkpoint, self.identity, saved, tensors)
 
     def curve(self) -> History:
-        """The training curve: ``loss [C, records]`` in nats per event, and the ``step [records]`` each mean ends at."""
+        """The training curve: ``loss [C, records]`` in nats per event, and where each mean ends.
+
+        That is ``step [records]``, and ``learning_rate [records]`` is the rate there.
+        """
         steps = np.array([self._first(record + 1) for record in range(self.records)], dtype=np.float64)
-        return {"loss": self.state["loss"].cpu().numpy(), "step": steps}
+        rates = np.array([self.adam.rate(int(step) - 1) for step in steps])
+        return {"loss": self.state["loss"].cpu().numpy(), "step": steps, "learning_rate": rates}
 
     def posterior(self, weights: WeightPosterior, history: History, **entries: Any) -> Posterior:
         """The result of the run, with what every run of Adam tells of itself."""
