@@ -27,7 +27,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "svi": {"epochs": 1500, "batch_size": 500, "lr": 1e-2, "lr_widths": 3e-2},
         "laplace": {"steps": 4000, "batch_size": 500},
         "ensemble": {"members": 20, "steps": 2000, "batch_size": 500},
-        "bootstrap": {"replicas": 24, "steps": 1000, "batch_size": 500, "lr": 2e-2},
+        "bootstrap": {"replicas": 32, "steps": 2000, "batch_size": 500, "lr": 1e-2},
         "sgld": {"chains": 4, "warmup": 150, "draws": 250, "thinning": 60, "batch_size": 500},
         "sghmc": {"chains": 4, "warmup": 150, "draws": 250, "thinning": 40, "batch_size": None},
         "adam-mcmc": {"chains": 4, "warmup": 150, "draws": 250, "thinning": 40},
