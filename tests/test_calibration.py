@@ -9,15 +9,15 @@ import torch
 from known import Location
 
 import pyrogen as pg
+from pyrogen.coverage import recovery
+from pyrogen.coverage.calibration import ONE_SIGMA
 from pyrogen.diagnostics import (
     Calibration,
     bootstrap_calibration,
     calibration_along_lines,
     calibration_of,
-    recovery,
     simulation_based_calibration,
 )
-from pyrogen.diagnostics.calibration import ONE_SIGMA
 from pyrogen.diagnostics.quantile_bins import quantile_bins
 from pyrogen.inference.run.potential import independent_starts
 from pyrogen.posterior import MeanField, StoredDraws

@@ -18,6 +18,7 @@ FLOORS = (
     ("flows", "targets", "events"),
     ("bayes",),
     ("posterior",),
+    ("coverage",),
     ("inference",),
     ("diagnostics",),
     ("plotting",),

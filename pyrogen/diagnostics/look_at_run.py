@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
+from pyrogen.coverage.chains import has_chains
+from pyrogen.diagnostics.convergence import function_space, probe_points
 from pyrogen.diagnostics.look import Look, NotCheckedError
 from pyrogen.posterior.info import Finding, RunInfo
 from pyrogen.posterior.weights import DRAWS

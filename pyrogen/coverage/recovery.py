@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import COUNT, SEED, door, having, instance, optional, whole, whole_number
-from pyrogen.diagnostics.calibration import Calibration, calibrate
+from pyrogen.coverage.calibration import Calibration, count_intervals
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.seeds import seeded, stream
 
@@ -152,7 +152,7 @@ def _recovery(
         return quantities(lambda x: posterior.log_prob(x, count, seed=own), posterior.info.sample or 0)
 
     at = np.arange(len(points) + 1)
-    return calibrate(posteriors, values, truth, draws, at, "probe point", stream(seed, "recovery", 4))
+    return count_intervals(posteriors, values, truth, draws, at, "probe point", stream(seed, "recovery", 4))
 
 
 def _generate(model: BayesianFlow, theta: Tensor, n: int) -> Tensor:
