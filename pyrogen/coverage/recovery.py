@@ -7,6 +7,7 @@ network that made a sample has to lie in the credible intervals as often as they
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -75,7 +76,7 @@ def simulation_based_calibration(
     with seeded(stream(seed, "recovery", 1), model.device), torch.no_grad():
         thetas = [model.prior().sample() for _ in range(trainings)]
         points = torch.cat([_generate(model, model.prior().sample(), 1) for _ in range(probes)])
-    return _recovery(backend, model, thetas, size, points, draws, seed)
+    return KnownNetworks.of(model, thetas, size, points, seed).learned_by(backend, draws)
 
 
 @door(
@@ -121,7 +122,15 @@ def bootstrap_calibration(
     trained = posterior.info.size if size is None else size
     if trained is None:
         raise ValueError("size is None, and the posterior does not tell how many events it was trained on; give size")
-    size = round(trained)
+    return known_networks(posterior, round(trained), trainings, probes, seed).learned_by(backend, draws)
+
+
+def known_networks(posterior: Posterior, size: int, trainings: int, probes: int, seed: int) -> KnownNetworks:
+    """Networks of a posterior, a sample of each, and probe points of the predictive density.
+
+    Raises:
+        ValueError: fewer weight draws than trainings, or a conditional flow.
+    """
     count = posterior.weights.at_most(trainings)
     if count < trainings:
         raise ValueError(
@@ -129,30 +138,53 @@ def bootstrap_calibration(
         )
     thetas = list(posterior.weights.draws(trainings, stream(seed, "recovery", 1)))
     points = posterior.sample(probes, seed=stream(seed, "recovery", 2))
-    return _recovery(backend, posterior.model, thetas, size, points, draws, seed)
+    return KnownNetworks.of(posterior.model, thetas, size, points, seed)
 
 
-def _recovery(
-    backend: Learner, model: BayesianFlow, thetas: list[Tensor], size: Any, points: Tensor, draws: int | None, seed: int
-) -> Calibration:
-    """How well a backend recovers log p of known networks from their own events."""
-    size = whole_number("size", size, 1)
-    with seeded(stream(seed, "recovery", 3), model.device), torch.no_grad():
-        samples = torch.stack([_generate(model, theta, size) for theta in thetas])
+@dataclass(frozen=True)
+class KnownNetworks:
+    """R networks, a sample of each, and what a backend that learns the samples is asked for.
 
-        def quantities(log_prob: Callable[[Tensor], Tensor], r: int) -> Array:
-            """``[..., B]``: log p at the probe points, and summed over the sample."""
-            parts = [log_prob(points), log_prob(samples[r]).sum(-1, keepdim=True)]
-            return torch.cat(parts, -1).double().cpu().numpy()
+    Attributes:
+        model: the flow that the networks are weights of.
+        samples: ``[R, N, d]``.
+        points: at which log p is asked for, ``[B, d]``.
+        truth: log p of each network at the points, and summed over its sample (the last one), ``[R, B + 1]``.
+        seed: seeds the weight draws of those that learned.
+    """
 
-        truth = np.stack([quantities(partial(model.log_prob, theta), r) for r, theta in enumerate(thetas)])
-    posteriors = backend.fit_many(model, samples)
+    model: BayesianFlow
+    samples: Tensor
+    points: Tensor
+    truth: Array
+    seed: int
 
-    def values(posterior: Posterior, count: int, own: int) -> Array:
-        return quantities(lambda x: posterior.log_prob(x, count, seed=own), posterior.info.sample or 0)
+    @classmethod
+    def of(cls, model: BayesianFlow, thetas: list[Tensor], size: Any, points: Tensor, seed: int) -> KnownNetworks:
+        """Samples of ``size`` events each, and the truth, of networks of which the weights are known."""
+        size = whole_number("size", size, 1)
+        with seeded(stream(seed, "recovery", 3), model.device), torch.no_grad():
+            samples = torch.stack([_generate(model, theta, size) for theta in thetas])
+            known = zip(thetas, samples, strict=True)
+            truth = np.stack([_quantities(partial(model.log_prob, theta), points, its) for theta, its in known])
+        return cls(model, samples, points, truth, stream(seed, "recovery", 4))
 
-    at = np.arange(len(points) + 1)
-    return count_intervals(posteriors, values, truth, draws, at, "probe point", stream(seed, "recovery", 4))
+    def learned_by(self, backend: Learner, draws: int | None) -> Calibration:
+        """The intervals of a backend that learns the samples, held against the truth."""
+        posteriors = backend.fit_many(self.model, self.samples)
+
+        def values(posterior: Posterior, count: int, own: int) -> Array:
+            sample = self.samples[posterior.info.sample or 0]
+            return _quantities(lambda x: posterior.log_prob(x, count, seed=own), self.points, sample)
+
+        at = np.arange(self.truth.shape[1])
+        return count_intervals(posteriors, values, self.truth, draws, at, "probe point", self.seed)
+
+
+def _quantities(log_prob: Callable[[Tensor], Tensor], points: Tensor, sample: Tensor) -> Array:
+    """``[..., B + 1]``: log p at the probe points, and summed over the sample."""
+    parts = [log_prob(points), log_prob(sample).sum(-1, keepdim=True)]
+    return torch.cat(parts, -1).double().cpu().numpy()
 
 
 def _generate(model: BayesianFlow, theta: Tensor, n: int) -> Tensor:

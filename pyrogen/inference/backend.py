@@ -298,10 +298,10 @@ class Backend(ABC):
                 shown.update()
         return posteriors
 
-    def _own_checkpoint(self, r: int) -> Path:
-        """The checkpoint of sample ``r`` where each sample has a run of its own."""
+    def _own_checkpoint(self, part: int | str) -> Path:
+        """The checkpoint of a part of the work that is a run of its own, such as that on sample ``part``."""
         path = Path(self.checkpoint or "")
-        return path.with_name(f"{path.stem}.{r}{path.suffix}")
+        return path.with_name(f"{path.stem}.{part}{path.suffix}")
 
     def _check_single_runs(self) -> None:
         """Check that a batch does not begin anew what was begun sample by sample, as earlier versions did.

@@ -405,7 +405,7 @@ class Posterior:
         trained = "?" if self.info.training_events is None else self.info.training_events
         backend = f"{self.info.backend}, tempered" if self.info.tempered else self.info.backend
         weights = f"{self.weights.family}, {self.weights.size} weights"
-        return f"Posterior({backend}, {weights}, {trained} training events, on {self.device})"
+        return f"Posterior({backend}, {weights}, {trained} training events, on {self.device}, {self.info.note})"
 
 
 #: What diagnostics take.
