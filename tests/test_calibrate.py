@@ -11,7 +11,7 @@ import torch
 from known import Line, Location
 
 import pyrogen as pg
-from pyrogen import progress
+from pyrogen import diagnostics, plotting, progress
 from pyrogen.coverage import calibration_of
 from pyrogen.coverage.record import factor_on_sigma
 from pyrogen.inference import Backend, calibrated
@@ -110,7 +110,7 @@ def test_another_level_and_a_sigma_too_narrow():
 
 def test_a_backend_without_a_knob_is_left_as_it_is():
     settings = backend(Fixed)
-    with pytest.warns(pg.SamplingWarning, match=r"sigma is not calibrated: too wide.*multiply sigma by 0\.3"):
+    with pytest.warns(pg.SamplingWarning, match=r"sigma is too wide: by parametric.*multiply sigma by 0\.3"):
         found = pg.calibrate(settings, model(), EVENTS, **MANY)
     record = found.info.calibration
     assert record.knob is None and record.value is None and len(record.rounds) == 1 and not record.ok
@@ -127,7 +127,7 @@ def test_a_posterior_that_is_right_stays_as_it_is():
 
 
 def test_a_sigma_that_does_not_follow_the_knob_is_said():
-    with pytest.warns(pg.SamplingWarning, match="sigma is not calibrated: too wide"):
+    with pytest.warns(pg.SamplingWarning, match="sigma is too wide: "):
         found = pg.calibrate(backend(power=0.0), model(), EVENTS, **FEW)
     record = found.info.calibration
     assert record.value == 1 and len(record.rounds) == 2  # a third try would be one more of the same
@@ -250,7 +250,7 @@ def test_the_record_survives_a_file(found, tmp_path):
     loaded = pg.load(tmp_path / "posterior.h5", flow=Location(2))
     assert loaded.info == found.info and loaded.info.calibration == found.info.calibration
     assert repr(loaded) == repr(found)
-    assert "calibration: calibrated (parametric bootstrap: " in str(loaded.info)
+    assert "calibration: calibrated: by parametric bootstrap, " in str(loaded.info)
     assert "calibration: not calibrated" in str(backend().fit(model(), EVENTS).info)
 
 
@@ -260,6 +260,45 @@ def test_the_posterior_says_so(found):
     plain = backend().fit(model(), EVENTS)
     assert repr(plain).endswith("not calibrated)")
     assert found.to("cpu").info.calibration == found.info.calibration
+
+
+def texts(figure):
+    return figure.get_supxlabel()
+
+
+def test_figures_carry_the_calibration(found, tmp_path):
+    plain, wedge = backend().fit(model(), EVENTS), pg.targets.GaussianRing()
+    told = "\u03c3: " + found.info.note.replace("+-", "\u00b1")
+
+    def results(posterior):
+        lines = diagnostics.density_along_lines(posterior, wedge, [3.0, 4.0], draws=4)
+        bands = {"n": 50, "draws": 5, "seed": 1}
+        marginal = diagnostics.marginal(posterior, 0, [-2.0, 0.0, 2.0], **bands)
+        plane = diagnostics.uncertainty_map(posterior, (0, -1, 1), (1, -1, 1), 3, draws=4)
+        generated = pg.sample_histograms(posterior.generate(50, 5, log_weights=True), {"x": (0, [-2.0, 0.0, 2.0])})
+        return lines, marginal, plane, generated["x"]
+
+    def figures(posterior):
+        lines, marginal, plane, band = results(posterior)
+        yield plotting.plot_lines(lines)
+        yield plotting.plot_lines(lines.line(0))
+        yield plotting.plot_map(plane)
+        yield plotting.plot_marginal_sigma(marginal, lines)
+        yield plotting.plot_correlation(band)
+        yield band.plot([10, 10])
+        yield plotting.plot_histograms([plotting.HistogramPanel(one, [10, 10]) for one in marginal.bands.values()])
+        yield plotting.plot_backends({"A": lines})
+
+    assert {texts(figure) for figure in figures(found)} == {told}
+    assert {texts(figure) for figure in figures(plain)} == {"\u03c3: not calibrated"}
+    both = plotting.plot_backends({"A": results(found)[0], "B": results(plain)[0]})
+    assert texts(both) == f"\u03c3: A: {told[3:]}; B: not calibrated"
+    # Results of older files, or made by hand, do not know: no caption.
+    lines, _, _, band = (
+        replace(one, calibration="") if hasattr(one, "events") or hasattr(one, "t") else one for one in results(found)
+    )
+    assert texts(plotting.plot_lines(lines)) == texts(plotting.plot_correlation(band)) == ""
+    plotting.save_figure(both, tmp_path / "both.png")
 
 
 def test_bars_say_which_round(monkeypatch):

@@ -233,7 +233,7 @@ class Search:
             advice = f"Its backend has no setting that would change that; multiply sigma by {record.factor[0]:.2f}"
         else:
             advice = f"Try more than {self.rounds} rounds, more trainings, or the posterior of a longer training"
-        report([Finding("sigma is not calibrated", str(record), advice)])
+        report([Finding(f"sigma is {record.verdict}", record.text(), advice)])
 
 
 def knob_of(backend: Any) -> str | None:

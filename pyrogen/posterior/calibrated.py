@@ -85,24 +85,30 @@ class CalibrationRecord:
     @property
     def note(self) -> str:
         """The verdict in a few words, as figures and ``repr`` show it."""
-        found, error = self.one_sigma
-        return f"{self.verdict} ({self.how}: {100 * found:.1f} +- {100 * error:.1f} % within 1 sigma)"
+        return f"{self.verdict} ({self.how}: {_percent(self.one_sigma)} within 1 sigma)"
 
     def __repr__(self) -> str:
         return f"CalibrationRecord({self.note})"
 
     def __str__(self) -> str:
-        """All of it but the curve, in one line."""
-        (two, two_error), (width, width_error), (factor, factor_error) = self.two_sigma, self.pull_width, self.factor
+        return f"{self.verdict}: {self.text()}"
+
+    def text(self) -> str:
+        """All that was found but the curve, in one line."""
+        (width, width_error), (factor, factor_error) = self.pull_width, self.factor
         tried = ", ".join(f"{one.value:g}: {one.coverage[0]:.1%}" for one in self.rounds if one.value is not None)
         changed = "no setting was changed" if self.knob is None else f"{self.knob} = {self.value:g}"
         at = f", within {self.level:.1%} by {self.knob} {tried}" if tried else ""
         return (
-            f"{self.note}, {100 * two:.1f} +- {100 * two_error:.1f} % within 2 sigma; pull width {width:.2f} +- "
-            f"{width_error:.2f}; score {self.score:.3f}; {self.trainings} trainings of {self.size:,} events, "
-            f"{self.quantities} intervals each, seed {self.seed}; {changed}{at}; sigma times {factor:.2f} +- "
-            f"{factor_error:.2f} would cover at {self.level:.1%} (not applied)"
+            f"by {self.how}, {_percent(self.one_sigma)} within 1 sigma, {_percent(self.two_sigma)} within 2 sigma; "
+            f"pull width {width:.2f} +- {width_error:.2f}; score {self.score:.3f}; {self.trainings} trainings of "
+            f"{self.size:,} events, {self.quantities} intervals each, seed {self.seed}; {changed}{at}; sigma times "
+            f"{factor:.2f} +- {factor_error:.2f} would cover at {self.level:.1%} (not applied)"
         )
+
+
+def _percent(fraction: tuple[float, float]) -> str:
+    return f"{100 * fraction[0]:.1f} +- {100 * fraction[1]:.1f} %"
 
 
 def note_of(record: CalibrationRecord | None) -> str:

@@ -390,7 +390,7 @@ class Posterior:
         n = enough_events(n, draws, "in procedure (b)") if procedure == "b" else n
         fill = own_events if procedure == "a" else weighted_events
         bands = fill(self.predictor, functions, bins, n, draws, context, seed)
-        return labelled(bands, observables, bins, self.names, self.units)
+        return labelled(bands, observables, bins, self.names, self.units, self.info.note)
 
     @door(path=PATH)
     def save(self, path: str | os.PathLike[str]) -> None:
