@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pyrogen.checks import FRACTION, TEXT, array, door, each, optional, require
 from pyrogen.coverage.chains import diagnose, has_chains
+from pyrogen.posterior.calibrated import VAGUE
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.printing import Brief
 from pyrogen.progress import bar
@@ -31,7 +32,6 @@ FEW_EFFECTIVE = 50
 DRAWS = 100  # weight draws where none are asked for
 JUDGED = 20  # quantities of which the effective number of draws is found
 TOLERANCE = 3.0  # standard errors by which a coverage may miss its level
-VAGUE = 0.05  # error of the coverage from which on three of them allow nearly everything
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import COUNT, FRACTION, SEED, door, instance, optional, require, whole
-from pyrogen.coverage.calibration import ONE_SIGMA, VAGUE, Calibration
+from pyrogen.coverage.calibration import ONE_SIGMA, Calibration
 from pyrogen.coverage.record import factor_on_sigma, record_of, round_of, smallest_error
 from pyrogen.coverage.recovery import KnownNetworks, known_networks
 from pyrogen.events import EventsLike
@@ -17,7 +17,7 @@ from pyrogen.inference.backend import MODEL, Backend
 from pyrogen.inference.problems import report
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.run.going_on import model_of
-from pyrogen.posterior.calibrated import KNOBS, CalibrationRecord, CalibrationRound
+from pyrogen.posterior.calibrated import KNOBS, VAGUE, CalibrationRecord, CalibrationRound
 from pyrogen.posterior.info import Finding, RunInfo
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.progress import Bar, bar
@@ -200,7 +200,7 @@ class Search:
         require(context is None, "context", context, f"None, of a flow {right}")
         independent = min(INDEPENDENT, self.probes + 1)
         error = smallest_error(self.level, self.trainings, independent)
-        wanted = VAGUE if self.tolerance is None else self.tolerance
+        wanted = self._wanted_error
         if error > wanted:
             needed = math.ceil(self.trainings * (error / wanted) ** 2)
             raise ValueError(
@@ -226,14 +226,23 @@ class Search:
 
     def _report(self, record: CalibrationRecord) -> None:
         found, error = record.coverage
-        allowed = 3 * error if self.tolerance is None else self.tolerance
-        if record.ok and abs(found - self.level) <= allowed:
-            return
-        if record.knob is None:
-            advice = f"Its backend has no setting that would change that; multiply sigma by {record.factor[0]:.2f}"
+        off, wanted = abs(found - self.level), self._wanted_error
+        if not record.ok:
+            problem = f"sigma is {record.verdict}"
+        elif self.tolerance is not None and off > self.tolerance:
+            problem = f"the coverage at {self.level:.1%} is off by {off:.3f}"
+        elif error > wanted:
+            problem = f"the coverage at {self.level:.1%} is known to {error:.3f} and not to {wanted:g}"
         else:
-            advice = f"Try more than {self.rounds} rounds, more trainings, or the posterior of a longer training"
-        report([Finding(f"sigma is {record.verdict}", record.text(), advice)])
+            return
+        advice = f"Try more than {self.rounds} rounds, more trainings, or a longer training"
+        if record.knob is None:
+            advice = f"The backend has no setting that would change it; multiply sigma by {record.factor[0]:.2f}"
+        report([Finding(problem, record.text(), advice)])
+
+    @property
+    def _wanted_error(self) -> float:
+        return VAGUE if self.tolerance is None else self.tolerance
 
 
 def knob_of(backend: Any) -> str | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 #: Settings by which a backend counts every event ``1/T`` times, and so scales sigma by about ``sqrt(T)``.
 KNOBS = ("kl_weight", "temperature")
+VAGUE = 0.05  # error of a coverage from which on three of them allow nearly everything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,7 @@ class CalibrationRecord:
             f"pull width {width:.2f} +- {width_error:.2f}; score {self.score:.3f}; {self.trainings} trainings of "
             f"{self.size:,} events, {self.quantities} intervals each, seed {self.seed}; {changed}{at}; sigma times "
             f"{factor:.2f} +- {factor_error:.2f} would cover at {self.level:.1%} (not applied)"
+            + (". So few independent intervals could not tell much" if self.one_sigma[1] > VAGUE else "")
         )
 
 
