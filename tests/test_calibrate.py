@@ -18,6 +18,8 @@ from pyrogen.inference import Backend, calibrated
 from pyrogen.inference.run.checkpoint import CheckpointMismatchError, load_checkpoint, run_identity, save_checkpoint
 from pyrogen.posterior import MeanField
 
+#: Few trainings are enough to see what is done; they know the coverage badly, and say so.
+pytestmark = pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")
 N = 2000
 MANY = {"trainings": 60, "draws": 40}
 FEW = {"trainings": 20, "draws": 20, "probes": 20}
@@ -179,8 +181,16 @@ def test_a_posterior_can_take_the_place_of_the_first_fit(found, monkeypatch):
         (lambda: {"tolerance": 0.01}, "trainings is 20: .*for 0.01 it takes 181 or more"),
         (lambda: {"weights": -torch.ones(N)}, "weights"),
         (lambda: {"events": EVENTS / 0}, "events"),
-        (lambda: {"model": pg.BayesianFlow(Line()), "context": torch.ones(N, 3)}, "model is .*without conditions"),
-        (lambda: {"context": torch.ones(N, 3)}, "context is .*without conditions"),
+        (lambda: {"model": pg.BayesianFlow(Line(1)), "events": EVENTS[:, :1]}, "give context="),
+        (
+            lambda: {
+                "model": pg.BayesianFlow(Line(1)),
+                "events": EVENTS[:, :1],
+                "context": torch.ones(N),
+                "weights": torch.cat([-torch.ones(1), torch.ones(N - 1)]),
+            },
+            "weights are negative for some events, and the flow is conditional",
+        ),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused_before_any_work(change, message, monkeypatch):
@@ -192,6 +202,40 @@ def test_what_cannot_be_calibrated_is_refused_before_any_work(change, message, m
 
 def found_weights():
     return MeanField(loc=torch.zeros(2), scale=torch.ones(2))
+
+
+def test_a_conditional_flow_takes_its_conditions_from_the_events():
+    seen = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Slope(Tempered):
+        def _fit(self, model, data):
+            seen.append((data.context, data.weights))
+            w = torch.ones(len(data.events)) if data.weights is None else data.weights
+            c, precision = data.context, (w[:, None] * data.context.square()).sum(0) + 1
+            weights = MeanField(
+                loc=(w[:, None] * c * data.events).sum(0) / precision, scale=self.widths() / precision.sqrt()
+            )
+            n = float(w.sum() ** 2 / w.square().sum())
+            return self._posterior(model, weights, {}, data, effective_size=n, training_events=len(w))
+
+    generator = torch.Generator().manual_seed(0)
+    context = 1 + torch.rand(300, 1, generator=generator)
+    events = 0.5 * context + torch.randn(300, 1, generator=generator)
+    line = pg.BayesianFlow(Line(1), preprocessing=None, prior_scale=1.0)
+    found = pg.calibrate(backend(Slope), line, events, None, context, trainings=60, draws=30, probes=30, tolerance=0.06)
+    record = found.info.calibration
+    assert record.ok and record.value == pytest.approx(1 / 9, rel=6 * record.coverage[1] / 0.484)
+    samples = [its for its, _ in seen[1:-1]]
+    assert len(samples) == 60 * len(record.rounds)
+    assert all(len(its) == 300 and torch.isin(its, context).all() for its in samples)
+    assert len(torch.unique(samples[0])) < 250  # with replacement: 63 % of them
+    assert torch.equal(samples[0], samples[60])  # the same in every round
+    # Weighted events: in proportion to their weights.
+    weights = torch.where(context[:, 0] > 1.5, 1.0, 1e-6)
+    seen.clear()
+    pg.calibrate(backend(Slope), line, events, weights, context, **FEW, tolerance=0.2, rounds=1)
+    assert all((its > 1.5).all() and w is None for its, w in seen[1:-1])
 
 
 def test_what_has_no_spread_is_refused():
@@ -321,7 +365,6 @@ def small():
     return pg.BayesianFlow(pg.CouplingFlow(2, **FLOW), prior_scale="fan-in")
 
 
-@pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")
 def test_svi_calibrates_itself_to_the_same_bits(small, tmp_path):
     settings = pg.SVI(**SVI, kl_weight="calibrated", checkpoint=tmp_path / "run.h5")
     found = settings.fit(small, EVENTS[:100])
@@ -340,7 +383,6 @@ def test_svi_calibrates_itself_to_the_same_bits(small, tmp_path):
         settings.fit(small, EVENTS[:100], start=found)
 
 
-@pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")
 def test_many_samples_take_the_number_of_the_first(small):
     settings = pg.SVI(**SVI, kl_weight="calibrated")
     found = settings.fit_many(small, [EVENTS[:100], -EVENTS[:100]])

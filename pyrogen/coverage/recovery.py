@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import COUNT, SEED, door, having, instance, optional, whole, whole_number
+from pyrogen.checks import COUNT, SEED, array, door, having, instance, optional, require, whole
 from pyrogen.coverage.calibration import Calibration, count_intervals
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.seeds import seeded, stream
@@ -28,8 +28,8 @@ Array = NDArray[np.float64]
 class Learner(Protocol):
     """What learns networks back: any backend."""
 
-    def fit_many(self, model: BayesianFlow, samples: Any) -> list[Posterior]:
-        """Posteriors of R samples ``[R, N, d]``."""
+    def fit_many(self, model: BayesianFlow, samples: Any, context: Any = None) -> list[Posterior]:
+        """Posteriors of R samples ``[R, N, d]`` with conditions ``[R, N, k]``."""
         ...
 
 
@@ -68,6 +68,7 @@ def simulation_based_calibration(
         ValueError: a preprocessing that would be fitted to the events (its density would then be another one), a
             conditional flow, or numbers out of range.
     """
+    require(not model.context, "model", model, "that of a flow without conditions: their distribution is not known")
     if not model.preprocessing.fitted:
         raise ValueError(
             "the model's preprocessing is not fitted, so that every fit would change the model; give "
@@ -75,7 +76,7 @@ def simulation_based_calibration(
         )
     with seeded(stream(seed, "recovery", 1), model.device), torch.no_grad():
         thetas = [model.prior().sample() for _ in range(trainings)]
-        points = torch.cat([_generate(model, model.prior().sample(), 1) for _ in range(probes)])
+        points = torch.cat([model.sample_events(model.prior().sample(), 1) for _ in range(probes)])
     return KnownNetworks.of(model, thetas, size, points, seed).learned_by(backend, draws)
 
 
@@ -86,6 +87,7 @@ def simulation_based_calibration(
     trainings=whole(2),
     probes=whole(1),
     draws=COUNT,
+    context=optional(array(1, 2)),
     seed=SEED,
 )
 def bootstrap_calibration(
@@ -94,6 +96,7 @@ def bootstrap_calibration(
     size: int | None = None,
     trainings: int = 20,
     *,
+    context: ArrayLike | Tensor | None = None,
     probes: int = 100,
     draws: int | None = None,
     seed: int = 0,
@@ -111,34 +114,65 @@ def bootstrap_calibration(
         size: events per sample; by default as many as the posterior was trained on (of weighted ones, their effective
             number).
         trainings: number R of samples.
+        context: conditions ``[n, k]`` of the events of a conditional flow. Samples and probe points draw theirs from
+            these, with replacement: their distribution is not learned, and so needs no network that stands for it.
         probes: number of probe points, drawn from the posterior predictive density; log p there are the quantities,
             and the log-likelihood of the sample (the last one).
         draws: weight draws; None: 100, or all where fewer are stored.
         seed: seeds weight draws, events and probe points.
 
     Raises:
-        ValueError: a conditional flow, or numbers out of range.
+        ValueError: a conditional flow without conditions, or numbers out of range.
     """
     trained = posterior.info.size if size is None else size
     if trained is None:
         raise ValueError("size is None, and the posterior does not tell how many events it was trained on; give size")
-    return known_networks(posterior, round(trained), trainings, probes, seed).learned_by(backend, draws)
+    return known_networks(posterior, round(trained), trainings, probes, seed, context).learned_by(backend, draws)
 
 
-def known_networks(posterior: Posterior, size: int, trainings: int, probes: int, seed: int) -> KnownNetworks:
+def known_networks(
+    posterior: Posterior,
+    size: int,
+    trainings: int,
+    probes: int,
+    seed: int,
+    context: Any = None,
+    weights: Tensor | None = None,
+) -> KnownNetworks:
     """Networks of a posterior, a sample of each, and probe points of the predictive density.
 
+    Args:
+        posterior: whose weight draws the networks are.
+        size: events per sample.
+        trainings: number R of networks.
+        probes: number of probe points.
+        seed: seeds all of it.
+        context: conditions ``[N, k]``, from which those of samples and probe points are drawn with replacement.
+        weights: of the conditions, positive, ``[N]``.
+
     Raises:
-        ValueError: fewer weight draws than trainings, or a conditional flow.
+        ValueError: fewer weight draws than trainings, or conditions that do not fit the flow.
     """
     count = posterior.weights.at_most(trainings)
     if count < trainings:
         raise ValueError(
             f"trainings is {trainings}, but the posterior holds {count} weight draws; give at most as many"
         )
+    conditions = None
+    if posterior.model.context or context is not None:
+        require(context is not None, "context", context, "the conditions of the events: the flow is conditional")
+        table = torch.as_tensor(context)
+        table = table[:, None] if table.ndim == 1 else table
+        table = posterior.predictor.conditions(table, len(table))
+        shares = None if weights is None else (weights.double() / weights.double().sum()).cpu().numpy()
+        drawn = np.random.default_rng(stream(seed, "recovery", 5)).choice(
+            len(table), trainings * size + probes, p=shares
+        )
+        conditions = torch.as_tensor(table)[torch.from_numpy(drawn)]
     thetas = list(posterior.weights.draws(trainings, stream(seed, "recovery", 1)))
-    points = posterior.sample(probes, seed=stream(seed, "recovery", 2))
-    return KnownNetworks.of(posterior.model, thetas, size, points, seed)
+    last = None if conditions is None else conditions[trainings * size :]
+    points = posterior.sample(probes, context=last, seed=stream(seed, "recovery", 2))
+    return KnownNetworks.of(posterior.model, thetas, size, points, seed, conditions)
 
 
 @dataclass(frozen=True)
@@ -151,6 +185,8 @@ class KnownNetworks:
         points: at which log p is asked for, ``[B, d]``.
         truth: log p of each network at the points, and summed over its sample (the last one), ``[R, B + 1]``.
         seed: seeds the weight draws of those that learned.
+        context: conditions of the samples, ``[R, N, k]``, or None.
+        at: those of the points, ``[B, k]``, or None.
     """
 
     model: BayesianFlow
@@ -158,36 +194,62 @@ class KnownNetworks:
     points: Tensor
     truth: Array
     seed: int
+    context: Tensor | None = None
+    at: Tensor | None = None
 
     @classmethod
-    def of(cls, model: BayesianFlow, thetas: list[Tensor], size: Any, points: Tensor, seed: int) -> KnownNetworks:
-        """Samples of ``size`` events each, and the truth, of networks of which the weights are known."""
-        size = whole_number("size", size, 1)
+    def of(
+        cls,
+        model: BayesianFlow,
+        thetas: list[Tensor],
+        size: int,
+        points: Tensor,
+        seed: int,
+        conditions: Tensor | None = None,
+    ) -> KnownNetworks:
+        """Samples of ``size`` events each, and the truth, of networks of which the weights are known.
+
+        ``conditions [R N + B, k]`` are those of the samples and then of the points.
+        """
+        events = len(thetas) * size
+        at = None if conditions is None else conditions[events:].to(points)
+        context = None if conditions is None else conditions[:events].to(points).reshape(len(thetas), size, -1)
         with seeded(stream(seed, "recovery", 3), model.device), torch.no_grad():
-            samples = torch.stack([_generate(model, theta, size) for theta in thetas])
-            known = zip(thetas, samples, strict=True)
-            truth = np.stack([_quantities(partial(model.log_prob, theta), points, its) for theta, its in known])
-        return cls(model, samples, points, truth, stream(seed, "recovery", 4))
+            samples = torch.stack(
+                [model.sample_events(theta, size, _row(context, r)) for r, theta in enumerate(thetas)]
+            )
+            truth = np.stack(
+                [
+                    _quantities(partial(model.log_prob, theta), points, samples[r], at, _row(context, r))
+                    for r, theta in enumerate(thetas)
+                ]
+            )
+        return cls(model, samples, points, truth, stream(seed, "recovery", 4), context, at)
 
     def learned_by(self, backend: Learner, draws: int | None) -> Calibration:
         """The intervals of a backend that learns the samples, held against the truth."""
-        posteriors = backend.fit_many(self.model, self.samples)
+        given = {} if self.context is None else {"context": self.context}
+        posteriors = backend.fit_many(self.model, self.samples, **given)
 
         def values(posterior: Posterior, count: int, own: int) -> Array:
-            sample = self.samples[posterior.info.sample or 0]
-            return _quantities(lambda x: posterior.log_prob(x, count, seed=own), self.points, sample)
+            r = posterior.info.sample or 0
+
+            def log_prob(x: Tensor, context: Tensor | None = None) -> Tensor:
+                return posterior.log_prob(x, count, context=context, seed=own)
+
+            return _quantities(log_prob, self.points, self.samples[r], self.at, _row(self.context, r))
 
         at = np.arange(self.truth.shape[1])
         return count_intervals(posteriors, values, self.truth, draws, at, "probe point", self.seed)
 
 
-def _quantities(log_prob: Callable[[Tensor], Tensor], points: Tensor, sample: Tensor) -> Array:
-    """``[..., B + 1]``: log p at the probe points, and summed over the sample."""
-    parts = [log_prob(points), log_prob(sample).sum(-1, keepdim=True)]
+def _row(table: Tensor | None, r: int) -> Tensor | None:
+    return None if table is None else table[r]
+
+
+def _quantities(
+    log_prob: Callable[..., Tensor], points: Tensor, sample: Tensor, at: Tensor | None, context: Tensor | None
+) -> Array:
+    """``[..., B + 1]``: log p at the probe points, and summed over the sample, with the conditions of both."""
+    parts = [log_prob(points, at), log_prob(sample, context).sum(-1, keepdim=True)]
     return torch.cat(parts, -1).double().cpu().numpy()
-
-
-def _generate(model: BayesianFlow, theta: Tensor, n: int) -> Tensor:
-    if model.context:
-        raise ValueError("the flow is conditional; this calibration knows no distribution of its conditions")
-    return model.sample_events(theta, n)

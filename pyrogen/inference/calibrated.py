@@ -80,11 +80,13 @@ def calibrate(
 
     Args:
         backend: the backend.
-        model: the Bayesian flow, without conditions; it is copied.
+        model: the Bayesian flow; it is copied.
         events: ``[N, d]``, as for :meth:`~pyrogen.inference.Backend.fit`.
         weights: event weights ``[N]``. The samples have no weights, and as many events as these are worth,
             ``(sum w)^2 / sum w^2``.
-        context: None; a conditional flow cannot be calibrated yet.
+        context: conditions ``[N, k]`` of a conditional flow. Those of the samples are drawn from them with replacement
+            (of weighted events in proportion to the weights): the flow learns p(x|c), and nothing about the
+            distribution of c. Samples with conditions are learned one after another.
         posterior: of these events and this model, in place of the first fit.
         level: of the intervals whose coverage is to be nominal.
         trainings: number R of samples. 20 know the coverage to 3 %, and the knob to 12 %.
@@ -100,8 +102,8 @@ def calibrate(
         ``repr`` and :func:`~pyrogen.diagnostics.advise` show it. A coverage that did not get there is warned of.
 
     Raises:
-        ValueError: events that cannot be learned from, a conditional flow, too few trainings for the error that is
-            asked for, or a posterior of other events or of another model.
+        ValueError: events that cannot be learned from, conditions with negative weights, too few trainings for the
+            error that is asked for, or a posterior of other events or of another model.
         CheckpointMismatchError: the checkpoint of a stage belongs to another run.
     """
     search = Search(level, trainings, probes, draws, tolerance, rounds, seed)
@@ -140,7 +142,8 @@ class Search:
             ValueError: as :func:`calibrate`.
         """
         backend = _as_number(backend)
-        size = self._check(backend, model, events, weights, context, posterior)
+        data = self._check(backend, model, events, weights, context, posterior)
+        size = round(_effective_size(data))
         knob = knob_of(backend)
         most = self.rounds if knob else 1
         with bar(most + 2, "calibration", "stage", show=backend.progress) as shown:
@@ -149,7 +152,8 @@ class Search:
             if not first.weights.has_spread:
                 raise ValueError(f"the posterior of {type(backend).__name__} has no spread that could be calibrated")
             shown.update()
-            known = known_networks(first, size, self.trainings, self.probes, self.seed)
+            w = data.weights
+            known = known_networks(first, size, self.trainings, self.probes, self.seed, data.context, w)
             tried = self._rounds(backend, knob, known, most, shown)
             value, found, _ = min(tried, key=lambda one: abs(one[1].fraction(self.level)[0] - self.level))
             record = record_of(found, self.level, knob, [one for *_, one in tried], value, size, self.seed, how)
@@ -193,11 +197,8 @@ class Search:
         weights: Any,
         context: Any,
         posterior: Posterior | None,
-    ) -> int:
-        """Check all that can be checked before any work; the size of the samples to generate."""
-        right = "without conditions: nothing here knows their distribution"
-        require(not model.context, "model", model, f"that of a flow {right}")
-        require(context is None, "context", context, f"None, of a flow {right}")
+    ) -> TrainingData:
+        """Check all that can be checked before any work; the checked data."""
         independent = min(INDEPENDENT, self.probes + 1)
         error = smallest_error(self.level, self.trainings, independent)
         wanted = self._wanted_error
@@ -221,8 +222,12 @@ class Search:
             require(
                 stored == self.trainings, "trainings", self.trainings, f"at most {stored}, the draws of the posterior"
             )
-        w = data.weights
-        return len(data.events) if w is None else round(float(w.sum() ** 2 / w.square().sum()))
+        if data.context is not None and data.weights is not None and (data.weights < 0).any():
+            raise ValueError(
+                "weights are negative for some events, and the flow is conditional: conditions cannot be drawn with "
+                "negative probabilities"
+            )
+        return data
 
     def _report(self, record: CalibrationRecord) -> None:
         found, error = record.coverage
@@ -243,6 +248,12 @@ class Search:
     @property
     def _wanted_error(self) -> float:
         return VAGUE if self.tolerance is None else self.tolerance
+
+
+def _effective_size(data: TrainingData) -> float:
+    """How many events without weights the events are worth."""
+    w = data.weights
+    return len(data.events) if w is None else float(w.sum() ** 2 / w.square().sum())
 
 
 def knob_of(backend: Any) -> str | None:

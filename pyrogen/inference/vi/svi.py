@@ -58,10 +58,10 @@ class SVI(SVISettings):
         return calibrate(self, model, events, weights, context, seed=self.seed)
 
     @door(model=MODEL)
-    def fit_many(self, model: BayesianFlow, samples: Samples) -> list[Posterior]:
+    def fit_many(self, model: BayesianFlow, samples: Samples, context: Samples | None = None) -> list[Posterior]:
         if self.kl_weight != CALIBRATED:
-            return super().fit_many(model, samples)
-        check_samples(model, samples)
+            return super().fit_many(model, samples, context)
+        check_samples(model, samples, context)
         samples = in_one_order(samples)
         sizes = {len(table_of(sample).values) for sample in samples}
         if len(sizes) > 1:
@@ -70,8 +70,9 @@ class SVI(SVISettings):
                 "them; fit them one by one, or give a number"
             )
         how = f"{BOOTSTRAP} of sample 0"
-        tuned, _, record = Search(seed=self.seed).settings(self, model, samples[0], how=how)
-        found = tuned.fit_many(model, samples)
+        first = None if context is None else context[0]
+        tuned, _, record = Search(seed=self.seed).settings(self, model, samples[0], None, first, how=how)
+        found = tuned.fit_many(model, samples, context)
         return [with_info(one, replace(one.info, calibration=record)) for one in found]
 
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
