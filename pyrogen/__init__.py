@@ -32,6 +32,7 @@ from pyrogen.inference import (
     SamplingError,
     SamplingWarning,
     TrainingDivergedError,
+    calibrate,
 )
 from pyrogen.locks import PathInUseError
 from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, load, sample_histograms
@@ -69,6 +70,7 @@ __all__ = [
     "SamplingError",
     "SamplingWarning",
     "TrainingDivergedError",
+    "calibrate",
     "diagnostics",
     "events",
     "load",

@@ -321,6 +321,18 @@ def diagnostic_calls():
     recovery = {"backend": quick, "trainings": 2, "probes": 2}
     both = truth_and_generated()
     table = {
+        "calibrate": lazily(
+            lambda: pg.calibrate,
+            backend=lambda: pg.SVI(epochs=1, batch_size=30, progress=False),
+            model=model,
+            events=training,
+            trainings=8,
+            probes=30,
+            draws=3,
+            tolerance=0.1,
+            rounds=1,
+            seed=0,
+        ),
         "to_inference_data": lazily(lambda: pg.to_inference_data, posterior=chains, generated=0),
         "diagnostics.advise": lazily(lambda: diagnostics.advise, posterior=posterior, generated=20, **some),
         "diagnostics.band_overlap": lazily(lambda: diagnostics.band_overlap, a=lines, b=lines),

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
+from pyrogen.coverage.chains import has_chains
+from pyrogen.diagnostics.convergence import function_space, probe_points
 from pyrogen.diagnostics.look import Look, NotCheckedError
 from pyrogen.posterior.info import Finding, RunInfo
 from pyrogen.posterior.weights import DRAWS
@@ -40,13 +41,13 @@ def recorded(look: Look) -> Iterator[Finding]:
 
 def kind(look: Look) -> Iterator[Finding]:
     info, weights = look.posterior.info, look.posterior.weights
-    if info.tempered:
+    if info.tempered and info.calibration is None:
         power = info.settings.get("kl_weight", info.settings.get("temperature"))
         what = "the KL was weighted by" if "kl_weight" in info.settings else "the temperature was"
         yield Finding(
             "tempered",
             f"{what} {power}: no posterior of these events",
-            "Its sigma is to be calibrated (bootstrap_calibration), and to be labelled as tempered wherever shown",
+            "Its sigma is to be calibrated (pg.calibrate), and to be labelled as tempered wherever shown",
             serious=False,
         )
     if not (info.is_posterior and weights.has_spread):
@@ -55,12 +56,12 @@ def kind(look: Look) -> Iterator[Finding]:
             "single networks do not follow a posterior, and their spread is not its sigma",
             "Use SVI or a sampler; show the spread of an ensemble as what trainings differ by",
         )
-    if weights.independent and not info.tempered:
+    if weights.independent and not info.tempered and info.calibration is None:
         yield Finding(
             "mean field",
             "independent weights cannot follow the ridges of a posterior; in the study of the docs (calibration) "
             "their sigma was several times that of sampled posteriors and of the true spread",
-            "Test it for your events with bootstrap_calibration, or compare with HMC on fewer events",
+            "Calibrate it for your events (pg.calibrate), or compare with HMC on fewer events",
             serious=False,
         )
 

@@ -1,6 +1,7 @@
 """Backends: what turns a model and events into a posterior."""
 
 from pyrogen.inference.backend import Backend
+from pyrogen.inference.calibrated import calibrate
 from pyrogen.inference.mcmc.adam_mcmc import AdamMCMC
 from pyrogen.inference.mcmc.hmc import HMC
 from pyrogen.inference.mcmc.nuts import NUTS
@@ -29,4 +30,5 @@ __all__ = [
     "SamplingError",
     "SamplingWarning",
     "TrainingDivergedError",
+    "calibrate",
 ]
