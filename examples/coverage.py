@@ -5,7 +5,8 @@ python examples/coverage.py --quick
 All samples are fitted in one batch. Of the central credible intervals at 68.3 %, 68.3 % should hold the truth: along
 lines of the toys of arXiv:2104.04543 ([A]), or in bins of equal probability of the gamma ring of arXiv:2408.00838,
 where the amplification is read off, too. Several backends come into one figure when the command is repeated with
-another --backend or --kl-weight. With --bootstrap the truth is not used: networks of a first fit stand in for it, as
+another --backend or --kl-weight. With --kl-weight calibrated networks of a first fit find the factor, without the
+truth. With --bootstrap the truth is not used: networks of a first fit stand in for it, as
 they can for any events.
 """
 
@@ -60,6 +61,7 @@ GAMMA_RING: dict[str, dict[str, Any]] = {
         "generated": 20_000,
     },
 }
+CALIBRATED = "calibrated"  # a factor on the KL that is found on the first sample, without its truth
 SVI_OPTIONS = {"kl_weight": "KL \u00d7", "epochs": "epochs", "rank": "rank", "prior": "prior width"}
 MINI_BATCHES = ("sgld", "sghmc", "adam-mcmc")  # the samplers that need not see all events of the gamma ring
 PUBLISHED = {  # [F]: the fits of G = a n_bins^b
@@ -90,7 +92,8 @@ def run(argv: list[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     samples = target.sample((sets, n))
 
-    name = "_".join([args.backend, *(f"{key}_{value:g}" for key, value in changed.items())])
+    words = [f"{key}_{value}" if isinstance(value, str) else f"{key}_{value:g}" for key, value in changed.items()]
+    name = "_".join([args.backend, *words])
     if args.bootstrap:
         name += "_bootstrap"
     checkpoint = folder / f"{name}_checkpoint.h5"
@@ -105,6 +108,8 @@ def run(argv: list[str] | None = None) -> None:
     except (pg.CheckpointMismatchError, pg.FileFormatError) as error:
         parser.exit(1, f"{error}\nOr give another --out.\n")
 
+    if args.kl_weight == CALIBRATED:
+        print(f"\nkl_weight: {posteriors[0].info.calibration}")
     result: dict[str, Any] = {"target": args.target, "backend": args.backend, "sets": sets, "events": n}
     result |= {"settings": posteriors[0].info.settings, "mode": mode, "seed": args.seed}
     draws = min(posterior.weights.at_most(MODES[mode]["draws"]) for posterior in posteriors)
@@ -275,6 +280,11 @@ def positive(text: str) -> float:
     return value
 
 
+def kl_weight(text: str) -> float | str:
+    """A positive number, or the word for one that is to be found, for argparse."""
+    return text if text == CALIBRATED else positive(text)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -284,7 +294,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="few small trainings, in under a minute")
     parser.add_argument("--target", choices=TARGETS, default="wedge", help="the truth (wedge)")
     parser.add_argument("--backend", choices=NAMES, default="svi", help="how the posteriors are found (svi)")
-    parser.add_argument("--kl-weight", type=positive, metavar="T", help="factor on the KL of svi: a tempered posterior")
+    parser.add_argument("--kl-weight", type=kl_weight, metavar="T", help="factor on the KL of svi, or calibrated")
     parser.add_argument("--epochs", type=toy.count, metavar="E", help="passes over the events, of svi")
     parser.add_argument("--rank", type=toy.count, metavar="r", help="a low-rank guide for svi instead of mean field")
     parser.add_argument("--prior", type=positive, metavar="s", help="one prior width for all weights, with svi")

@@ -154,8 +154,7 @@ def run(
     shape, reference = fits(lines, target, events)
     written.append(save_figure(plot_lines(lines, shape, reference), out / "lines.png"))
     plot_history = plot_chains if args.backend in SAMPLED else plot_training
-    if args.backend not in ("laplace", "ensemble"):
-        written.append(save_figure(plot_history(posterior.history), out / "training.png"))
+    written.append(save_figure(plot_history(posterior.history), out / "training.png"))
     plane = uncertainty_map(
         posterior, (0, *x_range), (1, *y_range), evaluation["cells"], target=target, draws=evaluation["draws"]
     )

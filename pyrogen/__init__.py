@@ -25,12 +25,14 @@ from pyrogen.inference import (
     SGLD,
     SVI,
     AdamMCMC,
+    Bootstrap,
     CheckpointMismatchError,
     Ensemble,
     Laplace,
     SamplingError,
     SamplingWarning,
     TrainingDivergedError,
+    calibrate,
 )
 from pyrogen.locks import PathInUseError
 from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, load, sample_histograms
@@ -54,6 +56,7 @@ __all__ = [
     "SVI",
     "AutoNormal",
     "BayesianFlow",
+    "Bootstrap",
     "CheckpointMismatchError",
     "CouplingFlow",
     "DensityEstimate",
@@ -67,6 +70,7 @@ __all__ = [
     "SamplingError",
     "SamplingWarning",
     "TrainingDivergedError",
+    "calibrate",
     "diagnostics",
     "events",
     "load",

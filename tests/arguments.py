@@ -201,7 +201,7 @@ def posterior_calls():
 
 def backend_calls():
     table = {}
-    for backend in (pg.SVI, pg.HMC, pg.NUTS, pg.SGLD, pg.SGHMC, pg.AdamMCMC, pg.Laplace, pg.Ensemble):
+    for backend in (pg.SVI, pg.HMC, pg.NUTS, pg.SGLD, pg.SGHMC, pg.AdamMCMC, pg.Laplace, pg.Ensemble, pg.Bootstrap):
         name = backend.__name__
         sampler = hasattr(backend, "kernel")
         settings = SHORT if sampler else {"epochs": 1} if backend is pg.SVI else {"steps": 1}
@@ -219,6 +219,7 @@ def backend_calls():
         if sampler:
             table[f"{name}.kernel"] = lazily(lambda backend=backend: backend().kernel, model=model)
             table[f"{name}.run"] = lazily(lambda backend=backend: backend().run, **FIT)
+    table["Bootstrap.memory"] = lazily(lambda: pg.Bootstrap().memory, model=model, samples=2)
     table["SVI.held_out_events"] = lazily(lambda: pg.SVI().held_out_events, n=10)
     return table
 
@@ -320,6 +321,18 @@ def diagnostic_calls():
     recovery = {"backend": quick, "trainings": 2, "probes": 2}
     both = truth_and_generated()
     table = {
+        "calibrate": lazily(
+            lambda: pg.calibrate,
+            backend=lambda: pg.SVI(epochs=1, batch_size=30, progress=False),
+            model=model,
+            events=training,
+            trainings=8,
+            probes=30,
+            draws=3,
+            tolerance=0.1,
+            rounds=1,
+            seed=0,
+        ),
         "to_inference_data": lazily(lambda: pg.to_inference_data, posterior=chains, generated=0),
         "diagnostics.advise": lazily(lambda: diagnostics.advise, posterior=posterior, generated=20, **some),
         "diagnostics.band_overlap": lazily(lambda: diagnostics.band_overlap, a=lines, b=lines),

@@ -5,6 +5,32 @@ import math
 import torch
 from torch import nn
 
+from pyrogen.posterior import CalibrationRecord, CalibrationRound
+
+#: A record of a calibration, as pg.calibrate writes it.
+RECORD = CalibrationRecord(
+    level=0.683,
+    knob="kl_weight",
+    value=0.1,
+    verdict="calibrated",
+    coverage=(0.661, 0.03),
+    one_sigma=(0.661, 0.03),
+    two_sigma=(0.93, 0.014),
+    pull_width=(1.1, 0.06),
+    factor=(0.93, 0.06),
+    curve=((0.5, 0.48, 0.04), (0.9, 0.86, 0.02)),
+    how="parametric bootstrap",
+    trainings=20,
+    size=500,
+    quantities=101,
+    draws=100,
+    seed=0,
+    rounds=(
+        CalibrationRound(value=1.0, coverage=(0.97, 0.03), pull_width=0.4, factor=0.33),
+        CalibrationRound(value=0.1, coverage=(0.661, 0.03), pull_width=1.1, factor=0.93),
+    ),
+)
+
 
 class Location(nn.Module):
     """Events ~ N(location, 1) in every feature: the posterior is a Gaussian of independent weights."""

@@ -17,6 +17,7 @@ FEW = {
     pg.SGHMC: CHAINS | {"thinning": 1, "batch_size": 20},
     pg.AdamMCMC: CHAINS | {"thinning": 1, "batch_size": 20},
     pg.Ensemble: STEPS | {"members": 2},
+    pg.Bootstrap: STEPS | {"replicas": 3},
     pg.Laplace: STEPS | {"polish": 3},
 }
 with seeds.seeded(1):

@@ -1,11 +1,12 @@
 """Advice: every illness made on purpose is named, and a healthy posterior is called healthy."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from known import Line, Location
+from known import RECORD, Line, Location
 from torch import nn
 
 import pyrogen as pg
@@ -41,7 +42,7 @@ def problems(found):
 
 def test_healthy_chains_are_called_healthy():
     found = advise(sampled(), EVENTS)
-    assert found.ok and not found.findings, found.text()
+    assert found.ok and problems(found) == {"not calibrated"}, found.text()
     assert found.text().startswith("Nothing serious was found")
     assert {"chains", "normalisation", "range of generated events", "density at the events"} <= set(found.checked)
     # Without events the range is not checked, and the text says so.
@@ -53,7 +54,7 @@ def test_healthy_chains_are_called_healthy():
 def test_a_healthy_guide_gets_only_the_note_on_mean_field():
     history = {name: np.zeros(30) + value for name, value in (("nll", 1.0), ("learning_rate", 1e-3))}
     found = advise(guide(history=history, epochs_done=30), EVENTS)
-    assert problems(found) == {"mean field"} and found.ok
+    assert problems(found) == {"mean field", "not calibrated"} and found.ok
     assert {"end of the training", "widths"} <= set(found.checked)
 
 
@@ -99,7 +100,7 @@ def test_a_training_that_had_not_ended():
     assert 0.05 <= float(re.search(r"fell by ([\d.]+)", finding.found)[1]) < 0.1
     # What is left is noise: no trend is read into it.
     ended = curves(lambda t: 2 - 0.3 * np.minimum(2 * t, 1))
-    assert problems(advise(guide(history=ended, epochs_done=300), EVENTS)) == {"mean field"}
+    assert problems(advise(guide(history=ended, epochs_done=300), EVENTS)) == {"mean field", "not calibrated"}
     short = {name: values[:5] for name, values in history.items()}
     assert any("too few" in reason for reason in advise(guide(history=short, epochs_done=5)).unchecked)
 
@@ -114,6 +115,19 @@ def test_the_widths_are_at_the_end_of_their_way_where_prior_and_data_balance(fac
         force = [float(word.strip(",;")) for word in found.findings[0].found.split() if word[0].isdigit()]
         # 50 draws of two squares know it to sqrt(2 / 100); the prior's pull is 2 (1 - sigma^2) = 2.0.
         assert force[0] == pytest.approx(2, abs=0.01) and force[1] == pytest.approx(2 * factor**2, abs=0.7)
+
+
+@pytest.mark.parametrize("tempered", [True, False])
+def test_a_calibrated_guide_is_not_scolded_for_what_calibration_mends(tempered):
+    record = replace(RECORD, value=0.1 if tempered else 1.0)
+    settings = {"init_scale": 1e-3, "kl_weight": record.value}
+    found = advise(guide(calibration=record, tempered=tempered, settings=settings), EVENTS)
+    assert problems(found) == {"calibrated"} and found.ok
+    assert "66.1 +- 3.0 % within 1 sigma" in str(found.findings[0])
+    assert ("label it as tempered" in str(found.findings[0])) == tempered
+    found = advise(guide(calibration=replace(record, verdict="too narrow"), tempered=tempered, settings=settings))
+    assert not found.ok and problems(found) == {"sigma too narrow"}, found.text()
+    assert "multiply it by 0.93" in str(found.findings[0])
 
 
 class Twice(Location):

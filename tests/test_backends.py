@@ -24,6 +24,7 @@ FEW = {
     pg.SGHMC: CHAINS,
     pg.AdamMCMC: CHAINS,
     pg.Ensemble: {"members": 3, "steps": 5},
+    pg.Bootstrap: {"replicas": 3, "steps": 5},
     pg.Laplace: {"steps": 5, "polish": 5},
 }
 every_backend = pytest.mark.parametrize("backend", FEW, ids=lambda backend: backend.__name__)

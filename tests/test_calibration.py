@@ -6,18 +6,17 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from known import Location
+from known import Line, Location
 
 import pyrogen as pg
+from pyrogen.coverage.calibration import ONE_SIGMA
 from pyrogen.diagnostics import (
     Calibration,
     bootstrap_calibration,
     calibration_along_lines,
     calibration_of,
-    recovery,
     simulation_based_calibration,
 )
-from pyrogen.diagnostics.calibration import ONE_SIGMA
 from pyrogen.diagnostics.quantile_bins import quantile_bins
 from pyrogen.inference.run.potential import independent_starts
 from pyrogen.posterior import MeanField, StoredDraws
@@ -248,8 +247,13 @@ def test_no_training_starts_where_its_data_come_from(monkeypatch):
             starts.append(independent_starts(model, len(samples), stream(0, 1)))
             return super().fit_many(model, samples)
 
-    made, generate = [], recovery._generate
-    monkeypatch.setattr(recovery, "_generate", lambda model, theta, n: made.append(theta) or generate(model, theta, n))
+    made, generate = [], pg.BayesianFlow.sample_events
+
+    def watched(model, theta, *given):
+        made.append(theta)
+        return generate(model, theta, *given)
+
+    monkeypatch.setattr(pg.BayesianFlow, "sample_events", watched)
     simulation_based_calibration(Starts(), location(), 10, 5, probes=4, draws=10, seed=0)
     (found,) = starts
     assert found.shape == (5, 2) and len(made) == 9
@@ -266,6 +270,36 @@ def test_bootstrap_finds_a_wrong_sigma_without_knowing_the_truth(scale, verdict)
     assert found.verdict == verdict, found.text()
     with pytest.raises(ValueError, match="size is None"):
         bootstrap_calibration(Conjugate(), pg.Posterior(model, weights))
+
+
+class ConjugateLine:
+    """The exact posterior of the slope of a Line, its width times ``scale``."""
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+    def fit_many(self, model, samples, context):
+        found = []
+        for r, (y, c) in enumerate(zip(samples, context, strict=True)):
+            precision = c.square().sum(0) + 1.0
+            weights = MeanField(loc=(c * y).sum(0) / precision, scale=self.scale / precision.sqrt())
+            found.append(pg.Posterior(model, weights, info=pg.posterior.RunInfo(sample=r)))
+        return found
+
+
+@pytest.mark.parametrize(("scale", "verdict"), [(1.0, "calibrated"), (0.4, "too narrow"), (2.5, "too wide")])
+def test_bootstrap_of_a_conditional_flow_draws_its_conditions_from_those_of_the_events(scale, verdict):
+    conditional = pg.BayesianFlow(Line(1), preprocessing=None, prior_scale=1.0)
+    context = 1 + torch.rand(400, 1, generator=torch.Generator().manual_seed(0))
+    weights = MeanField(loc=torch.tensor([0.3]), scale=torch.tensor([0.03]))
+    prepared = conditional.prepare(torch.randn(400, 1), context=context)
+    posterior = pg.Posterior(prepared, weights, info=pg.posterior.RunInfo(training_events=400))
+    found = bootstrap_calibration(ConjugateLine(scale), posterior, None, 200, context=context, probes=6, draws=50)
+    assert found.verdict == verdict, found.text()
+    with pytest.raises(ValueError, match="context is None.*the flow is conditional"):
+        bootstrap_calibration(ConjugateLine(), posterior)
+    with pytest.raises(ValueError, match="model is .*without conditions"):
+        simulation_based_calibration(ConjugateLine(), prepared, 10)
 
 
 def test_simulation_based_calibration_of_hmc():

@@ -9,8 +9,8 @@ from test_examples import call, is_png, run
 
 import pyrogen as pg
 
-BACKENDS = ["SVI", "Laplace", "Ensemble", "SGLD", "SGHMC", "AdamMCMC", "NUTS", "HMC"]
-FILES = ["svi", "laplace", "ensemble", "sgld", "sghmc", "adam-mcmc", "nuts", "hmc"]
+BACKENDS = ["SVI", "Laplace", "Ensemble", "Bootstrap", "SGLD", "SGHMC", "AdamMCMC", "NUTS", "HMC"]
+FILES = ["svi", "laplace", "ensemble", "bootstrap", "sgld", "sghmc", "adam-mcmc", "nuts", "hmc"]
 
 
 def test_all_backends_on_the_wedge(tmp_path):
@@ -33,12 +33,12 @@ def test_all_backends_on_the_wedge(tmp_path):
         assert math.isfinite(row["held_out"])
         assert row["seconds"] > 0
         assert row["gradients"] > 0
-        sampled = name in FILES[3:]
+        sampled = name in FILES[4:]
         assert (row["rhat"] is not None) == (row["ess"] is not None) == sampled
         assert len(summary["sigma"][row["backend"]]) == len(summary["t"]) == 21
     lines = printed.splitlines()
     header = next(i for i, line in enumerate(lines) if line.startswith("backend"))
-    assert [line.split()[0] for line in lines[header + 1 : header + 9]] == BACKENDS
+    assert [line.split()[0] for line in lines[header + 1 : header + 10]] == BACKENDS
 
     # Repeated with a part of the backends: what is there is used again, and gives the same numbers.
     before = (out / "hmc.h5").stat().st_mtime_ns

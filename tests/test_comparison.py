@@ -11,11 +11,11 @@ from matplotlib.collections import FillBetweenPolyCollection
 from torch import nn
 
 import pyrogen as pg
+from pyrogen.coverage.chains import diagnose
 from pyrogen.diagnostics import (
     LineResult,
     band_overlap,
     compare,
-    convergence,
     coverage,
     function_space,
     predictive_distance,
@@ -93,7 +93,7 @@ def autoregressive(correlation, shape, seed=0):
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6, 0.9])
 def test_the_effective_sample_size_of_correlated_chains(correlation):
-    rhat, bulk, tail = convergence.diagnose(autoregressive(correlation, (4, 10_000)))
+    rhat, bulk, tail = diagnose(autoregressive(correlation, (4, 10_000)))
     assert bulk == pytest.approx(40_000 * (1 - correlation) / (1 + correlation), rel=0.1)
     assert 1000 < tail < 44_000
     assert rhat < 1.01

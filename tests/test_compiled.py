@@ -87,6 +87,7 @@ def test_layers_with_hooks_keep_them(by_hand):
         pg.HMC(chains=2, warmup=2, draws=2, start_steps=5, max_steps=3, progress=False),
         pg.SGLD(chains=2, warmup=2, draws=2, start_steps=5, thinning=2, batch_size=20, progress=False),
         pg.Ensemble(members=2, steps=5, batch_size=20, progress=False),
+        pg.Bootstrap(replicas=3, steps=5, batch_size=20, progress=False),
         pg.Laplace(steps=5, batch_size=20, polish=0, progress=False),
     ],
     ids=lambda backend: type(backend).__name__,

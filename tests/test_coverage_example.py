@@ -46,11 +46,18 @@ def test_bootstrap(tmp_path):
     assert result["bootstrap"] and len(result["calibration"]["ranks"]) == 3 and "3 trainings, 101 intervals" in printed
 
 
+def test_a_calibrated_factor(tmp_path):
+    printed = run("coverage", "--quick", "--kl-weight", "calibrated", "--sets", "2", "--out", tmp_path)
+    result = json.loads((tmp_path / "wedge" / "svi_kl_weight_calibrated.json").read_text())
+    assert "by parametric bootstrap of sample 0" in printed and result["settings"]["kl_weight"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--backend", "hmc", "--kl-weight", "0.1"), "--kl-weight is an option of svi"),
         (("--sets", "1"), "at least 2"),
+        (("--kl-weight", "cold"), "'cold' is not a positive number"),
         (("--prior", "0"), "'0' is not a positive number"),
         (("--target", "circle"), "invalid choice"),
     ],

@@ -103,13 +103,10 @@ def test_quick_toys(script, tmp_path):
 
 
 @pytest.mark.parametrize("script", TOYS)
-@pytest.mark.parametrize("backend", ["hmc", "nuts", "sgld", "sghmc", "adam-mcmc", "ensemble", "laplace"])
+@pytest.mark.parametrize("backend", ["hmc", "nuts", "sgld", "sghmc", "adam-mcmc", "ensemble", "bootstrap", "laplace"])
 def test_another_backend_in_the_same_script(script, backend, tmp_path):
     printed = call(script, "--quick", "--backend", backend, "--out", tmp_path)
-    names = ("lines", "map", "marginals", "marginal_sigma") + (
-        () if backend in ("ensemble", "laplace") else ("training",)
-    )
-    for name in names:
+    for name in ("lines", "map", "marginals", "marginal_sigma", "training"):
         assert is_png(tmp_path / f"{name}.png")
     posterior = pg.load(tmp_path / "posterior.h5")
     assert posterior.info.backend.lower() == backend.replace("-", "")

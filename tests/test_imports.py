@@ -18,12 +18,13 @@ FLOORS = (
     ("flows", "targets", "events"),
     ("bayes",),
     ("posterior",),
+    ("coverage",),
     ("inference",),
     ("diagnostics",),
     ("plotting",),
 )
 #: Rooms within inference; `backend` and the rest stand between `run` and the kinds of backends.
-INFERENCE_FLOORS = (("run", "problems", "documented"), ("backend",), ("vi", "mcmc", "modes"))
+INFERENCE_FLOORS = (("run", "problems", "documented"), ("backend",), ("calibrated",), ("vi", "mcmc", "modes"))
 
 
 def modules(root: Path) -> dict[str, Path]:

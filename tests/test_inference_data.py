@@ -13,8 +13,8 @@ import xarray
 from known import Line, Location
 
 import pyrogen as pg
+from pyrogen.coverage.chains import import_arviz
 from pyrogen.diagnostics import make_inference_data, read_inference_data, write_inference_data
-from pyrogen.diagnostics.arviz_io import import_arviz
 from pyrogen.posterior import RunInfo, StoredDraws
 
 az = import_arviz()

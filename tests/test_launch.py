@@ -31,6 +31,7 @@ SETTINGS = {
     "SGHMC": pg.SGHMC(chains=2, warmup=4, draws=2, thinning=3, batch_size=50, start_steps=10, progress=False),
     "AdamMCMC": pg.AdamMCMC(chains=2, warmup=4, draws=2, thinning=3, start_steps=10, progress=False),
     "Ensemble": pg.Ensemble(members=3, steps=20, batch_size=50, progress=False),
+    "Bootstrap": pg.Bootstrap(replicas=3, steps=20, batch_size=50, progress=False),
     "Laplace": pg.Laplace(steps=20, batch_size=50, progress=False),
 }
 

@@ -193,6 +193,16 @@ def test_training_curve(history):
         plot_training({"loss": [1.0], "nll": [1.0]})
 
 
+def test_plot_training_of_several_networks_has_a_line_for_each_and_their_median():
+    loss = np.array([[3.0, 2.0, 1.0], [3.5, 2.5, np.nan], [4.0, 2.2, 1.2]])
+    (axis,) = panels(plot_training({"loss": loss, "step": np.array([10.0, 20.0, 30.0])}))
+    for line, row in zip(axis.lines, [*loss, np.nanmedian(loss, 0)], strict=True):
+        assert np.array_equal(line.get_ydata(), row, equal_nan=True)
+    assert axis.get_xlabel() == "step" and axis.get_legend().get_texts()[0].get_text() == "median of 3 networks"
+    with pytest.raises(ValueError, match=r"loss in the history has the shape \[3, 3\]"):
+        plot_training({"loss": loss, "step": np.array([10.0, 20.0])})
+
+
 def test_figures_are_saved_in_one_piece(history, tmp_path):
     figure = plot_training(history)
     assert isinstance(figure, Figure)

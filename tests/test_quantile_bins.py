@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen.diagnostics.calibration import ONE_SIGMA
+from pyrogen.coverage.calibration import ONE_SIGMA
 from pyrogen.diagnostics.quantile_bins import QuantileBinResult, fit_amplification, quantile_bins
 from pyrogen.posterior import MeanField
 

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from known import Location
+from known import RECORD, Location
 
 import pyrogen as pg
 from pyrogen.posterior import Finding, RunInfo
@@ -40,6 +40,7 @@ WHOLE = RunInfo(
     batched=True,
     batched_reason="why not",
     started_from={"backend": "SVI", "seed": 2, "started_from": {"backend": "Laplace"}},
+    calibration=RECORD,
     findings=(Finding("the chains disagree", "R-hat is 2", "Try more", serious=False), Finding("stuck", "all", "Stop")),
     details={"rank": 5, "newton_decrement": 0.1},
 )

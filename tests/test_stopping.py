@@ -23,6 +23,7 @@ BACKENDS = {
     "SGHMC": {"chains": 2, "warmup": 6, "draws": 6, "batch_size": 20, "start_steps": 3},
     "AdamMCMC": {"chains": 2, "warmup": 6, "draws": 6, "start_steps": 3},
     "Ensemble": {"members": 2, "steps": 30, "batch_size": 20},
+    "Bootstrap": {"replicas": 3, "steps": 30, "batch_size": 20},
     "Laplace": {"steps": 20, "batch_size": 20, "polish": 5, "structure": "diagonal"},
 }
 

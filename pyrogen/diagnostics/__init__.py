@@ -1,9 +1,11 @@
 """From a posterior to numbers that can be checked: lines through a known density, convergence, comparisons."""
 
+from pyrogen.coverage import Calibration, bootstrap_calibration, calibration_of, simulation_based_calibration
+
 from .advice import Advice, Finding, advise
 from .agreement import Agreement, agreement
 from .arviz_io import make_inference_data, read_inference_data, write_inference_data
-from .calibration import Calibration, calibration_along_lines, calibration_of
+from .calibration import calibration_along_lines
 from .classifier import Classifier, ClassifierResult, classifier_test, train_classifier
 from .comparison import Comparison, band_overlap, compare, coverage
 from .convergence import Convergence, function_space, probe_points
@@ -18,7 +20,6 @@ from .peak import PeakFit, peak_width
 from .predictive import Elpd, effective_parameters, elpd, guide_pareto_k
 from .quality import QualityTable, sample_quality
 from .quantile_bins import AmplificationFit, QuantileBinResult, fit_amplification, quantile_bins
-from .recovery import bootstrap_calibration, simulation_based_calibration
 from .roc import roc_auc
 from .training_size import SizeScan, scan_training_size
 

@@ -11,7 +11,7 @@ import torch
 
 from pyrogen.bayes.inputs import as_tensor, checked_events
 from pyrogen.checks import COUNT, SEED, door, optional, shown, whole
-from pyrogen.diagnostics import look_at_events, look_at_run
+from pyrogen.diagnostics import look_at_calibration, look_at_events, look_at_run
 from pyrogen.diagnostics.look import Look, NotCheckedError
 from pyrogen.events import EventSample, EventsLike
 from pyrogen.events.doors import EVENTS
@@ -158,6 +158,7 @@ def _checks(look: Look) -> dict[str, Check]:
     """The checks that this posterior is to pass, by name."""
     posterior = look.posterior
     found: dict[str, Check] = {"warnings of the run": look_at_run.recorded, "kind": look_at_run.kind}
+    found["calibration"] = look_at_calibration.calibration
     if posterior.info.epochs_done is not None:
         found |= {
             "number of weights": look_at_run.size,
@@ -165,6 +166,8 @@ def _checks(look: Look) -> dict[str, Check]:
             "widths": look_at_run.widths,
             "balance of the widths": look_at_run.balance,
         }
+    elif "step" in posterior.history:  # of networks that Adam trained
+        found["end of the training"] = look_at_run.curve
     if posterior.weights.stored is not None:
         found |= {"number of draws": look_at_run.number, "chains": look_at_run.chains}
     if posterior.model.context:

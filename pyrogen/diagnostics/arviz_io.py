@@ -6,7 +6,6 @@ ArviZ 0.2x works on ``arviz.InferenceData``, ArviZ 1 on ``xarray.DataTree``. Bot
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,13 @@ from typing import Any
 import numpy as np
 
 from pyrogen.checks import MAPPING, PATH, dictionary, door, having, optional
+from pyrogen.coverage.chains import import_arviz
 from pyrogen.files import check_writable, naming_failed_write, replacing
 from pyrogen.signals import uninterrupted
 
 #: A group: arrays by name, each with the names of its dimensions.
 Group = Mapping[str, tuple[Sequence[str], Any]]
 ARVIZ = optional(having("the module arviz", "__version__"))
-
-
-def import_arviz() -> Any:
-    """ArviZ, imported where it is used, as that takes seconds, and without its announcement of its next version."""
-    with warnings.catch_warnings(), uninterrupted():
-        warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
-        import arviz
-    return arviz
 
 
 @door(groups=dictionary(MAPPING), coords=optional(MAPPING), attrs=optional(MAPPING), arviz=ARVIZ)

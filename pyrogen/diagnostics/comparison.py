@@ -23,7 +23,8 @@ from pyrogen.checks import (
     optional,
     whole,
 )
-from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
+from pyrogen.coverage.chains import has_chains
+from pyrogen.diagnostics.convergence import function_space, probe_points
 from pyrogen.diagnostics.distances import Range, event_table, grid_centres, grid_density, total_variation, wasserstein
 from pyrogen.diagnostics.lines import LINES, LineResult, density_along_lines
 from pyrogen.diagnostics.predictive import elpd, guide_pareto_k

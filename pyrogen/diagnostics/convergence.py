@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.checks import COUNT, SEED, door, whole, whole_number
-from pyrogen.diagnostics.arviz_io import import_arviz
+from pyrogen.coverage.chains import diagnose, fewest_draws
 from pyrogen.diagnostics.stored_draws import Rows, blocks, spaced_rows
 from pyrogen.events.containers import table_of
 from pyrogen.events.doors import EVENTS
@@ -24,7 +24,6 @@ from pyrogen.printing import Brief
 from pyrogen.seeds import seeded, stream
 
 Array = NDArray[np.float64]
-FEWEST = 4  # draws per chain: two for each half
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,7 +86,7 @@ def function_space(posterior: Posterior, probes: Any, draws: int | None = None) 
     """
     stored = _stored(posterior)
     chains, length = stored.shape[:2]
-    rows = spaced_rows(length, None if draws is None else whole_number("draws", draws, _fewest(stored)))
+    rows = spaced_rows(length, None if draws is None else whole_number("draws", draws, fewest_draws(stored)))
     log_prob = log_prob_of_chains(posterior, probes, rows)
     rhat, ess_bulk, ess_tail = np.array([diagnose(log_prob[:, :, i]) for i in range(log_prob.shape[2])]).T
     potential = posterior.history.get("potential")
@@ -149,28 +148,6 @@ def probe_points(source: Any, n: int = 100, seed: int = 0) -> Tensor:
         return events[torch.randperm(len(events))[:n]]
 
 
-def has_chains(posterior: Posterior) -> bool:
-    """Whether a posterior stores chains that are long enough for :func:`function_space`."""
-    stored = posterior.weights.arrays.get("draws")
-    return stored is not None and stored.shape[1] >= _fewest(stored)
-
-
-def diagnose(values: Array) -> tuple[float, float, float]:
-    """Rank-normalised split R-hat, bulk ESS and tail ESS of one quantity ``[chains, draws]``."""
-    if np.ptp(values) == 0:
-        return float("inf"), 0.0, 0.0  # ArviZ would count every repetition of a constant as an independent draw
-    arviz = import_arviz()
-    several = values
-    if len(values) == 1:  # of which ArviZ makes no R-hat
-        half = values.shape[1] // 2
-        several = np.concatenate([values[:, :half], values[:, -half:]])
-    return (
-        float(arviz.rhat(several, method="rank")),
-        float(arviz.ess(values, method="bulk")),
-        float(arviz.ess(values, method="tail")),
-    )
-
-
 def _stored(posterior: Posterior) -> Tensor:
     """The draws ``[chains, draws, P]`` of a posterior, checked."""
     weights = posterior.weights
@@ -180,13 +157,9 @@ def _stored(posterior: Posterior) -> Tensor:
             "backends (pg.HMC and the like) have chains that can converge"
         )
     stored = weights.arrays["draws"]
-    if stored.shape[1] < _fewest(stored):
+    if stored.shape[1] < fewest_draws(stored):
         raise ValueError(
             f"the posterior holds {stored.shape[1]} draws in each of {len(stored)} chains; convergence needs at least "
-            f"{_fewest(stored)} per chain"
+            f"{fewest_draws(stored)} per chain"
         )
     return stored
-
-
-def _fewest(stored: Tensor) -> int:
-    return FEWEST if len(stored) > 1 else 2 * FEWEST

@@ -296,4 +296,5 @@ def _attributes(posterior: Posterior) -> dict[str, Any]:
         "settings": json.dumps(dict(info.settings)),
         "units": json.dumps(units),
         "warnings": json.dumps(info.warnings),
+        "calibration": info.note,
     }

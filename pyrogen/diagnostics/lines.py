@@ -8,7 +8,7 @@ well sigma itself is known.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyrogen.checks import COUNT, INDEX, POSITIVE, SEED, array, door, having, instance, optional
+from pyrogen.posterior.posterior import Posterior
 from pyrogen.printing import Brief, span
 
 Array = NDArray[np.float64]
@@ -52,6 +53,7 @@ class LineResult(Brief):
         stds: its uncertainty sigma, the standard deviation over weight draws, ``[L, n]``.
         truth: the true density, ``[n]``.
         label: name of t.
+        calibration: whether sigma is calibrated, in a few words for figures; empty where that is not known.
     """
 
     t: Array
@@ -60,6 +62,7 @@ class LineResult(Brief):
     stds: Array
     truth: Array
     label: str = "t"
+    calibration: str = ""
 
     def _summary(self) -> str:
         return (
@@ -139,7 +142,7 @@ class LineResult(Brief):
     def line(self, index: int) -> LineResult:
         """The result of one line alone."""
         rows = [index]
-        return LineResult(self.t, self.positions[rows], self.means[rows], self.stds[rows], self.truth, self.label)
+        return replace(self, positions=self.positions[rows], means=self.means[rows], stds=self.stds[rows])
 
     @property
     def _relatives(self) -> Array:
@@ -191,6 +194,7 @@ def density_along_lines(
         stds=_numpy(estimate.std).reshape(shape),
         truth=_numpy(target.line_density(along)),
         label=target.line_label,
+        calibration=posterior.info.note if isinstance(posterior, Posterior) else "",
     )
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyrogen.diagnostics.convergence import function_space, has_chains, probe_points
+from pyrogen.coverage.chains import has_chains
+from pyrogen.diagnostics.convergence import function_space, probe_points
 from pyrogen.diagnostics.look import Look, NotCheckedError
 from pyrogen.posterior.info import Finding, RunInfo
 from pyrogen.posterior.weights import DRAWS
@@ -40,13 +41,13 @@ def recorded(look: Look) -> Iterator[Finding]:
 
 def kind(look: Look) -> Iterator[Finding]:
     info, weights = look.posterior.info, look.posterior.weights
-    if info.tempered:
+    if info.tempered and info.calibration is None:
         power = info.settings.get("kl_weight", info.settings.get("temperature"))
         what = "the KL was weighted by" if "kl_weight" in info.settings else "the temperature was"
         yield Finding(
             "tempered",
             f"{what} {power}: no posterior of these events",
-            "Its sigma is to be calibrated (bootstrap_calibration), and to be labelled as tempered wherever shown",
+            "Its sigma is to be calibrated (pg.calibrate), and to be labelled as tempered wherever shown",
             serious=False,
         )
     if not (info.is_posterior and weights.has_spread):
@@ -55,12 +56,12 @@ def kind(look: Look) -> Iterator[Finding]:
             "single networks do not follow a posterior, and their spread is not its sigma",
             "Use SVI or a sampler; show the spread of an ensemble as what trainings differ by",
         )
-    if weights.independent and not info.tempered:
+    if weights.independent and not info.tempered and info.calibration is None:
         yield Finding(
             "mean field",
             "independent weights cannot follow the ridges of a posterior; in the study of the docs (calibration) "
             "their sigma was several times that of sampled posteriors and of the true spread",
-            "Test it for your events with bootstrap_calibration, or compare with HMC on fewer events",
+            "Calibrate it for your events (pg.calibrate), or compare with HMC on fewer events",
             serious=False,
         )
 
@@ -84,7 +85,11 @@ def size(look: Look) -> Iterator[Finding]:
 
 def curve(look: Look) -> Iterator[Finding]:
     history = look.posterior.history
-    rate, nll = (np.asarray(history.get(name, ())) for name in ("learning_rate", "nll"))
+    rate = np.asarray(history.get("learning_rate", ()))
+    if "step" in history:  # of networks that Adam trained, with their prior
+        what, more, nll = "loss", "steps", np.asarray(history["loss"]).mean(0)
+    else:
+        what, more, nll = "negative log-likelihood", "epochs", np.asarray(history.get("nll", ()))
     # The time of a training is the sum of its learning rates: a schedule that falls to zero makes every curve flat
     # in epochs.
     time = np.cumsum(rate) / np.sum(rate)
@@ -92,7 +97,7 @@ def curve(look: Look) -> Iterator[Finding]:
     if min(map(len, parts)) < 4:
         steps = _steps(look.posterior.info)
         if steps is None or steps >= FEWEST_STEPS:
-            raise NotCheckedError(f"{len(nll)} epochs are too few to see a trend")
+            raise NotCheckedError(f"{len(nll)} points of the curve are too few to see a trend")
         yield Finding(
             "short training",
             f"{steps} steps in {len(nll)} epochs are too few for a result, and to see whether the loss still falls",
@@ -104,10 +109,10 @@ def curve(look: Look) -> Iterator[Finding]:
     if fallen > max(FALLING_NLL, 4 * math.hypot(error, last_error)):
         yield Finding(
             "loss still falling",
-            f"from the fifth to the last sixth of the training (counted in learning rate) the negative "
-            f"log-likelihood fell by {fallen:.3f} nats per event. A density that is off by "
+            f"from the fifth to the last sixth of the training (counted in learning rate) the {what} "
+            f"fell by {fallen:.3f} nats per event. A density that is off by "
             f"{math.sqrt(2 * fallen):.0%} loses as much",
-            _longer(look, "Train for more epochs, or with a larger lr"),
+            _longer(look, f"Train for more {more}, or with a larger lr"),
         )
 
 

@@ -45,6 +45,7 @@ class UncertaintyMap(Brief):
         units: their units.
         at: where the other features are held, by name.
         at_units: their units, in the same order. The density is per unit of them, too.
+        calibration: whether sigma is calibrated, in a few words for figures; empty where that is not known.
     """
 
     x_edges: Array
@@ -57,6 +58,7 @@ class UncertaintyMap(Brief):
     units: tuple[str, str] = ("", "")
     at: Mapping[str, float] | None = None
     at_units: tuple[str, ...] = ()
+    calibration: str = ""
 
     def _summary(self) -> str:
         x, y = (
@@ -171,6 +173,7 @@ def uncertainty_map(
         (units[where[0]], units[where[1]]),
         {names[i]: value for i, value in held.items()} or None,
         tuple(units[i] for i in held),
+        posterior.info.note,
     )
 
 

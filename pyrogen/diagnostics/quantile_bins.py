@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pyrogen.checks import BOOLEAN, COUNT, SEED, dictionary, door, each, having, whole
-from pyrogen.diagnostics.calibration import Calibration, calibration_of
+from pyrogen.coverage import Calibration, calibration_of
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief
 from pyrogen.progress import bar

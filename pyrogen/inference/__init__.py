@@ -1,11 +1,13 @@
 """Backends: what turns a model and events into a posterior."""
 
 from pyrogen.inference.backend import Backend
+from pyrogen.inference.calibrated import calibrate
 from pyrogen.inference.mcmc.adam_mcmc import AdamMCMC
 from pyrogen.inference.mcmc.hmc import HMC
 from pyrogen.inference.mcmc.nuts import NUTS
 from pyrogen.inference.mcmc.sampler import Sampler
 from pyrogen.inference.mcmc.sgmcmc import SGHMC, SGLD
+from pyrogen.inference.modes.bootstrap import Bootstrap
 from pyrogen.inference.modes.ensemble import Ensemble
 from pyrogen.inference.modes.laplace import Laplace
 from pyrogen.inference.problems import SamplingError, SamplingWarning, TrainingDivergedError
@@ -21,10 +23,12 @@ __all__ = [
     "SGLD",
     "SVI",
     "Sampler",
+    "Bootstrap",
     "CheckpointMismatchError",
     "Ensemble",
     "Laplace",
     "SamplingError",
     "SamplingWarning",
     "TrainingDivergedError",
+    "calibrate",
 ]

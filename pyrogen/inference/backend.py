@@ -176,7 +176,7 @@ class Backend(ABC):
 
     @door(model=MODEL)
     @chosen_threads()
-    def fit_many(self, model: BayesianFlow, samples: Samples) -> list[Posterior]:
+    def fit_many(self, model: BayesianFlow, samples: Samples, context: Samples | None = None) -> list[Posterior]:
         """Learn from R independent samples, such as a coverage study needs, in one batch where that is possible.
 
         Where it is not, one sample is learned from after another, each with a seed, a start and a checkpoint of its
@@ -187,6 +187,8 @@ class Backend(ABC):
                 samples together. Every sample starts from an initialisation of its own.
             samples: R samples of events, ``[R, N, d]`` or a sequence of ``[N, d]``. Columns with names are put into the
                 order of the first sample.
+            context: conditions of the samples of a conditional flow, ``[R, N, k]`` or a sequence of ``[N, k]``. Such
+                samples are learned from one after another.
 
         Returns:
             R posteriors, as from :meth:`fit`; the ``gradients`` and ``seconds`` of a batch are those of the whole run,
@@ -200,18 +202,20 @@ class Backend(ABC):
             OSError: the checkpoint cannot be written.
         """
         self._check_run()
-        check_samples(model, samples)
+        check_samples(model, samples, context)
         samples = in_one_order(samples)
         try:
             with terminable(), self._only_run() as run:
                 try:
+                    if context is not None:
+                        raise NotBatchedError("the flow is conditional")
                     run._check_batch(samples)
                     model_of_all, data = prepare_many(model, samples, self.dtype, self.device)
                     check_density(model_of_all, data.events[0])
                     with untouched(self.device):
                         return run._fit_many(model_of_all, data)
                 except NotBatchedError as reason:
-                    return run._fit_apart(model, samples, str(reason))
+                    return run._fit_apart(model, samples, str(reason), context)
         except (KeyboardInterrupt, Terminated) as stop:
             end(stop, type(self).__name__, self.checkpoint)
 
@@ -278,9 +282,11 @@ class Backend(ABC):
         """
         raise NotBatchedError("without a method of its own, a backend trains on one sample after another")
 
-    def _fit_apart(self, model: BayesianFlow, samples: Samples, reason: str) -> list[Posterior]:
+    def _fit_apart(
+        self, model: BayesianFlow, samples: Samples, reason: str, context: Samples | None = None
+    ) -> list[Posterior]:
         """A posterior for every sample, one after another."""
-        model = prepare_together(model, samples, self.dtype, self.device)
+        model = prepare_together(model, samples, self.dtype, self.device, context)
         starts = independent_starts(model, len(samples), stream(self.seed, 2))
         posteriors = []
         with bar(len(samples), "samples", "sample", show=self.progress) as shown:
@@ -289,7 +295,8 @@ class Backend(ABC):
                 if self.checkpoint is not None:
                     changes["checkpoint"] = self._own_checkpoint(r)
                 model.initial_theta.copy_(starts[r])  # of this copy of the model, which fit copies again
-                posterior = replace(self, **changes).fit(model, sample)
+                its = None if context is None else context[r]
+                posterior = replace(self, **changes).fit(model, sample, context=its)
                 posterior.info = replace(
                     posterior.info, sample=r, samples=len(samples), batched=False, batched_reason=reason
                 )
@@ -298,10 +305,10 @@ class Backend(ABC):
                 shown.update()
         return posteriors
 
-    def _own_checkpoint(self, r: int) -> Path:
-        """The checkpoint of sample ``r`` where each sample has a run of its own."""
+    def _own_checkpoint(self, part: int | str) -> Path:
+        """The checkpoint of a part of the work that is a run of its own, such as that on sample ``part``."""
         path = Path(self.checkpoint or "")
-        return path.with_name(f"{path.stem}.{r}{path.suffix}")
+        return path.with_name(f"{path.stem}.{part}{path.suffix}")
 
     def _check_single_runs(self) -> None:
         """Check that a batch does not begin anew what was begun sample by sample, as earlier versions did.

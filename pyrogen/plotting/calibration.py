@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from pyrogen.checks import BOOLEAN, MAPPING, TEXT, dictionary, door, instance, optional
-from pyrogen.diagnostics.calibration import LEVELS, Calibration
+from pyrogen.coverage.calibration import LEVELS, Calibration
 from pyrogen.diagnostics.quantile_bins import AmplificationFit
 
 from .style import TRUTH, colours, new_figure, styled, symbol, with_error, with_unit

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec
 
 import matplotlib
 import numpy as np
@@ -23,7 +24,6 @@ from pyrogen.files import write_bytes
 
 HISTORY = dictionary(array(), "a dictionary of curves", {"Posterior": "give posterior.history"})
 P = ParamSpec("P")
-T = TypeVar("T")
 
 TRUTH = "black"
 PREDICTION = "#0f5fa8"
@@ -48,15 +48,48 @@ _STYLE: Any = {
 }
 
 
-def styled(plot: Callable[P, T]) -> Callable[P, T]:
-    """Run a plotting function under the shared style and leave matplotlib's global settings as they were."""
+def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Run a plotting function under the shared style and leave matplotlib's global settings as they were.
+
+    What its results tell of the calibration of their sigma becomes a small line below the figure.
+    """
 
     @wraps(plot)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with matplotlib.rc_context(_STYLE):
-            return plot(*args, **kwargs)
+            figure = plot(*args, **kwargs)
+            told = caption(_notes([*args, *kwargs.values()]))
+            if told:
+                figure.supxlabel(told, x=0.99, ha="right", fontsize="xx-small", color="dimgrey")
+            return figure
 
     return wrapper
+
+
+def caption(notes: Iterable[tuple[str, str]]) -> str:
+    """One line of ``(name, note)``; without the names where all notes are the same."""
+    notes = list(dict.fromkeys(notes))
+    different = list(dict.fromkeys(note for _, note in notes))
+    if len(different) > 1:
+        different = [f"{name}: {note}" if name else note for name, note in notes]
+    return f"\u03c3: {'; '.join(different)}".replace("+-", "\u00b1") if different else ""
+
+
+def _notes(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """What results say of their calibration, with their names where they came in a dictionary."""
+    note = getattr(value, "calibration", None)
+    if isinstance(note, str):
+        if note:
+            yield name, note
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _notes(each, str(key))
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _notes(each, name)
+    elif is_dataclass(value):
+        for entry in fields(value):
+            yield from _notes(getattr(value, entry.name), name)
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from pyrogen.checks import door
 
@@ -21,15 +21,19 @@ def plot_training(history: Mapping[str, ArrayLike]) -> Figure:
     """Loss = negative log-likelihood + KL/N, and its two parts, per event against the epoch [A eq. 16].
 
     A few values far above all others (the first epoch, a single bad batch) leave the panel; an arrow marks their epoch.
+    Of the networks of a bootstrap, an ensemble or Laplace there is one panel: the loss of each against the step.
 
     Args:
         history: ``posterior.history``: ``"loss"``, ``"nll"`` and ``"kl"``, ``[epochs]`` in nats per event, and
-            ``"validation_nll"`` if events were held out (NaN otherwise).
+            ``"validation_nll"`` if events were held out (NaN otherwise); of several networks ``"loss"`` ``[R, points]``
+            and ``"step"`` ``[points]``.
 
     Raises:
         ValueError: a curve that is missing, empty, of another length, or without a finite number.
     """
     curves = {name: np.asarray(values, dtype=np.float64) for name, values in history.items()}
+    if "step" in curves and curves.get("loss", np.empty(0)).ndim == 2:
+        return _networks(curves["step"], curves["loss"])
     missing = [name for name in ("loss", "nll", "kl") if not curves.get(name, np.empty(0)).size]
     if missing:
         raise ValueError(f"the history has no {', '.join(missing)}; it has {', '.join(curves) or 'nothing'}")
@@ -64,6 +68,27 @@ def plot_training(history: Mapping[str, ArrayLike]) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.set_xlim(min(1, len(epochs) - 1), max(len(epochs), 2))
         _limit(axis)
+    return figure
+
+
+def _networks(step: NDArray[np.float64], loss: NDArray[np.float64]) -> Figure:
+    """The loss of every network against the step, and their median."""
+    if loss.shape[1:] != step.shape or not np.isfinite(loss).any():
+        raise ValueError(
+            f"loss in the history has the shape {list(loss.shape)}, with {np.isfinite(loss).sum()} finite numbers; it "
+            f"must be [R, {len(step)}] as step is"
+        )
+    figure = new_figure(8, 4.8)
+    axis = figure.subplots()
+    for row in loss:
+        axis.plot(step, row, color=PREDICTION, linewidth=0.8, alpha=max(0.15, 1 / len(loss)))
+    if len(loss) > 1:
+        axis.plot(step, np.nanmedian(loss, 0), color=TRUTH, label=f"median of {len(loss)} networks")
+        axis.legend(loc="upper right")
+    axis.set_xlabel("step")
+    axis.set_ylabel("loss  [nats per event]")
+    axis.set_xlim(min(step[0], step[-1] - 1), step[-1])
+    _limit(axis)
     return figure
 
 

@@ -1,6 +1,7 @@
 """The posterior over networks, and what it predicts: densities, events and histograms, each with its uncertainty."""
 
 from pyrogen.posterior.bands import DensityEstimate, HistogramBand
+from pyrogen.posterior.calibrated import CalibrationRecord, CalibrationRound
 from pyrogen.posterior.histograms import sample_histograms
 from pyrogen.posterior.info import Finding, RunInfo
 from pyrogen.posterior.loading import load
@@ -18,6 +19,8 @@ from pyrogen.posterior.weights import (
 )
 
 __all__ = [
+    "CalibrationRecord",
+    "CalibrationRound",
     "DensityEstimate",
     "Finding",
     "HistogramBand",

@@ -84,6 +84,7 @@ class HistogramBand(Brief):
         on_last_edge: fraction of the events exactly on that edge, where the two conventions differ.
         label: name of the observable, for figures; empty where it has none.
         unit: its unit.
+        calibration: whether sigma is calibrated, in a few words for figures; empty where that is not known.
     """
 
     edges: NDArray[np.float64]
@@ -95,6 +96,7 @@ class HistogramBand(Brief):
     on_last_edge: float = 0.0
     label: str = ""
     unit: str = ""
+    calibration: str = ""
 
     def _summary(self) -> str:
         draws, bins = self.draws.shape

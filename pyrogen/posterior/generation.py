@@ -89,6 +89,7 @@ def generate_sample(
             "draws": draws,
             "seed": seed,
             "training_data_sha256": info.data_sha256 or "unknown",
+            "calibration": info.note,
         },
     )
 
@@ -187,7 +188,9 @@ def _finished(sample: EventSample, finish: Finish | None) -> EventSample:
 
 def _digest(predictor: Predictor, info: RunInfo) -> str:
     """What decides the events, and what their file says of where they come from."""
-    told = info.names, info.units, info.backend, info.data_sha256
+    told = [info.names, info.units, info.backend, info.data_sha256]
+    if info.calibration is not None:
+        told.append(info.note)
     digest = hashlib.sha256(json.dumps([predictor.model.describe(), *told], sort_keys=True).encode())
     for name, array in sorted(predictor.weights.arrays.items()):
         digest.update(name.encode())

@@ -77,12 +77,13 @@ def labelled(
     bins: Binning,
     columns: Sequence[str],
     units: Sequence[str],
+    calibration: str,
 ) -> dict[str, HistogramBand]:
-    """The bands with the labels and units of their observables."""
+    """The bands with the labels and units of their observables, and whether their sigma is calibrated."""
     found = {}
     for name, band in bands.items():
         label, unit = label_for(name, observables[name][0], bins[name], columns, units)
-        found[name] = replace(band, label=label, unit=unit)
+        found[name] = replace(band, label=label, unit=unit, calibration=calibration)
     return found
 
 
@@ -127,7 +128,7 @@ def sample_histograms(
             squares[name] = squares[name] + one_hot @ np.square(weights[rows] - 1).mean(1)
         n += len(part)
     bands = {name: _weighted_band(its, sums[name], squares[name], n, on_edge[name]) for name, its in bins.items()}
-    return labelled(bands, observables, bins, part.names, part.units)
+    return labelled(bands, observables, bins, part.names, part.units, str(part.provenance.get("calibration", "")))
 
 
 def _weighted_band(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pyrogen.posterior.calibrated import KNOBS, CalibrationRecord, note_of
+from pyrogen.posterior.records import check, record_of
 
 #: Curves of a run, or statistics of its draws, by name.
 History = dict[str, NDArray[np.float64]]
@@ -67,6 +69,8 @@ class RunInfo:
         batched_reason: why not.
         started_from: of a run that went on from another posterior, what that one was: backend, seed, data, and what
             it was started from itself. All other entries, and the history, are of the last run alone.
+        calibration: how often its intervals held the truth where that is known, see :func:`pyrogen.calibrate`; None:
+            nobody tried, and sigma is not calibrated.
         findings: what was found wrong at the end of the run.
         details: figures that this backend alone has, by names that its documentation explains, in JSON types.
     """
@@ -100,6 +104,7 @@ class RunInfo:
     batched: bool | None = None
     batched_reason: str | None = None
     started_from: Mapping[str, Any] | None = None
+    calibration: CalibrationRecord | None = None
     findings: tuple[Finding, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -111,13 +116,18 @@ class RunInfo:
     def __str__(self) -> str:
         """One line for every entry that is known."""
         told = {name: value for name, value in vars(self).items() if value not in (None, (), {}) and name != "findings"}
-        lines = [f"{name}: {value}" for name, value in told.items()]
+        lines = [f"{name}: {value}" for name, value in (told | {"calibration": self.calibration or self.note}).items()]
         return "\n".join(["RunInfo", *lines, *(f"finding: {finding}" for finding in self.findings)])
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """The findings in words."""
         return tuple(map(str, self.findings))
+
+    @property
+    def note(self) -> str:
+        """Whether sigma is calibrated, in a few words, as figures and ``repr`` show it."""
+        return note_of(self.calibration)
 
     @property
     def is_weighted(self) -> bool:
@@ -134,7 +144,7 @@ class RunInfo:
         """Power ``1/T`` to which every event's density counts; 1 without tempering, None where T is not known."""
         if not self.tempered:
             return 1.0
-        temperature = self.settings.get("kl_weight", self.settings.get("temperature"))
+        temperature = next((self.settings[knob] for knob in KNOBS if knob in self.settings), None)
         return None if temperature is None else 1 / float(temperature)
 
     @property
@@ -159,49 +169,9 @@ class RunInfo:
         Raises:
             ValueError: an entry that does not exist, or has another type, by name.
         """
-        _check(isinstance(content, Mapping), "info", content, "a mapping")
+        check(isinstance(content, Mapping), "info", content, "a mapping")
         given = dict(content)
-        if "findings" not in given:
-            given = _of_version_1(given)
-        _check_types(cls, given, "info")
-        for name in ("names", "units", "context_names"):
-            if given.get(name) is not None:
-                given[name] = tuple(given[name])
-        if given.get("context_range") is not None:
-            given["context_range"] = tuple((float(low), float(high)) for low, high in given["context_range"])
-        for i, finding in enumerate(given["findings"]):
-            _check_types(Finding, finding, f"info.findings.{i}")
-        given["findings"] = tuple(Finding(**finding) for finding in given["findings"])
-        return cls(**given)
-
-
-def _check_types(record: type, content: Mapping[str, Any], where: str) -> None:
-    """Raise a ValueError unless every entry of ``content`` is one of a dataclass, of the type that it has there."""
-    hints = get_type_hints(record)
-    for name, value in content.items():
-        _check(name in hints, f"{where}.{name}", value, "left out: there is no such entry")
-        _check(_is_a(value, hints[name]), f"{where}.{name}", value, str(getattr(hints[name], "__name__", hints[name])))
-
-
-def _check(good: bool, name: str, value: Any, right: str) -> None:
-    if not good:
-        raise ValueError(f"{name} is {str(value)[:80]!r}; it must be {right}")
-
-
-def _is_a(value: Any, hint: Any) -> bool:
-    """Whether a value of JSON can stand for one of a type."""
-    kind = get_origin(hint) or hint
-    if hint is Any:
-        return True
-    if kind in (Union, types.UnionType):
-        return any(_is_a(value, one) for one in get_args(hint))
-    if kind is tuple:
-        return isinstance(value, (list, tuple)) and all(_is_a(one, get_args(hint)[0]) for one in value)
-    if kind is Finding:
-        return isinstance(value, Mapping)
-    if kind is float:
-        kind = (int, float)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        return record_of(cls, given if "findings" in given else _of_version_1(given), "info")
 
 
 def _of_version_1(content: dict[str, Any]) -> dict[str, Any]:

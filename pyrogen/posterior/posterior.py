@@ -390,7 +390,7 @@ class Posterior:
         n = enough_events(n, draws, "in procedure (b)") if procedure == "b" else n
         fill = own_events if procedure == "a" else weighted_events
         bands = fill(self.predictor, functions, bins, n, draws, context, seed)
-        return labelled(bands, observables, bins, self.names, self.units)
+        return labelled(bands, observables, bins, self.names, self.units, self.info.note)
 
     @door(path=PATH)
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -405,7 +405,7 @@ class Posterior:
         trained = "?" if self.info.training_events is None else self.info.training_events
         backend = f"{self.info.backend}, tempered" if self.info.tempered else self.info.backend
         weights = f"{self.weights.family}, {self.weights.size} weights"
-        return f"Posterior({backend}, {weights}, {trained} training events, on {self.device})"
+        return f"Posterior({backend}, {weights}, {trained} training events, on {self.device}, {self.info.note})"
 
 
 #: What diagnostics take.

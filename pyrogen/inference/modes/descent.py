@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import POSITIVE, check_settings, whole
 from pyrogen.inference.backend import Backend
 from pyrogen.inference.run.adam import Adam
@@ -61,11 +60,11 @@ class Descent:
 
     Args:
         settings: the backend.
-        model: the prepared Bayesian flow.
-        data: its checked training events.
+        potential: of the C networks.
+        data: the checked training events.
         starts: weights ``[C, P]`` to start from, unless a checkpoint holds later ones.
         seed: seeds the mini-batches.
-        likelihood_only: leave out the prior.
+        label: name of the progress bar; None: that of the backend.
 
     Attributes:
         state: all tensors of the run: ``position [C, P]`` (the weights), Adam's moments, ``loss [C, records]`` in nats
@@ -76,14 +75,14 @@ class Descent:
     def __init__(
         self,
         settings: Optimised,
-        model: BayesianFlow,
+        potential: Potential,
         data: TrainingData,
         starts: Tensor,
         seed: int,
-        likelihood_only: bool = False,
+        label: str | None = None,
     ) -> None:
-        self.settings, self.data = settings, data
-        self.potential = Potential(model, data, likelihood_only=likelihood_only, compile=settings.compile)
+        self.settings, self.potential, self.data = settings, potential, data
+        self.label, model = label or type(settings).__name__, potential.model
         scale = torch.ones_like(self.potential.prior_scale)
         self.target = Whitened(self.potential, torch.zeros_like(scale), scale)
         self.generator = torch.Generator(model.device).manual_seed(seed)
@@ -109,7 +108,7 @@ class Descent:
         """All steps that are left; returns the weights ``[C, P]`` at the end."""
         settings, state = self.settings, self.state
         before, saved = time.monotonic() - self.seconds, time.monotonic()
-        shown = bar(settings.steps, type(settings).__name__, "step", show=settings.progress, done=self.done)
+        shown = bar(settings.steps, self.label, "step", show=settings.progress, done=self.done)
         with shown, SafePoints(self.save) as safe_point:
             while self.done < settings.steps:
                 value = self.adam.advance(self.target, state, self.done, self.generator)
@@ -142,9 +141,13 @@ class Descent:
             save_checkpoint(self.settings.checkpoint, self.identity, saved, tensors)
 
     def curve(self) -> History:
-        """The training curve: ``loss [C, records]`` in nats per event, and the ``step [records]`` each mean ends at."""
+        """The training curve: ``loss [C, records]`` in nats per event, and where each mean ends.
+
+        That is ``step [records]``, and ``learning_rate [records]`` is the rate there.
+        """
         steps = np.array([self._first(record + 1) for record in range(self.records)], dtype=np.float64)
-        return {"loss": self.state["loss"].cpu().numpy(), "step": steps}
+        rates = np.array([self.adam.rate(int(step) - 1) for step in steps])
+        return {"loss": self.state["loss"].cpu().numpy(), "step": steps, "learning_rate": rates}
 
     def posterior(self, weights: WeightPosterior, history: History, **entries: Any) -> Posterior:
         """The result of the run, with what every run of Adam tells of itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from pyrogen.checks import check_settings, one_of, whole
 from pyrogen.inference.modes.descent import Descent, Optimised
 from pyrogen.inference.problems import SamplingError, report
 from pyrogen.inference.run.data import TrainingData
-from pyrogen.inference.run.potential import independent_starts
+from pyrogen.inference.run.potential import Potential, independent_starts
 from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import StoredDraws
@@ -54,7 +55,8 @@ class Ensemble(Optimised):
             starts = independent_starts(model, self.members, stream(self.seed, 1))
         else:
             starts = data.start.weights.arrays["draws"].flatten(0, 1).to(model.initial_theta)
-        descent = Descent(self, model, data, starts, stream(self.seed, 0), self.objective == "likelihood")
+        potential = Potential(model, data, likelihood_only=self.objective == "likelihood", compile=self.compile)
+        descent = Descent(self, potential, data, starts, stream(self.seed, 0))
         theta = descent.run()
         final = descent.potential.value(theta) / descent.potential.effective_size
         if not final.isfinite().any():
@@ -86,15 +88,7 @@ def find_problems(final: Tensor, skipped: Tensor) -> list[Finding]:
                 "Leave it out, or try a smaller lr or dtype=torch.float64",
             )
         )
-    for c in (finite & (skipped > 0)).nonzero()[:, 0].tolist():
-        found.append(
-            Finding(
-                "steps left out",
-                f"the loss of member {c} (of {len(final)}) was NaN or infinite in {skipped[c]:.0f} steps, which were "
-                f"left out; it ends at {final[c]:.4f} nats per event",
-                "Try a smaller lr or dtype=torch.float64",
-            )
-        )
+    found += skipped_steps("member", final, skipped)
     middle = final[finite].median()
     spread = 1.4826 * (final[finite] - middle).abs().median()  # the standard deviation, were the members Gaussian
     limit = middle + torch.clamp(SPREADS * spread, min=FAR)
@@ -108,3 +102,14 @@ def find_problems(final: Tensor, skipped: Tensor) -> list[Finding]:
             )
         )
     return found
+
+
+def skipped_steps(kind: str, final: Tensor, skipped: Tensor) -> Iterator[Finding]:
+    """Which networks, called a ``kind``, left out steps, of those that end with a finite loss ``final [C]``."""
+    for c in (final.isfinite() & (skipped > 0)).nonzero()[:, 0].tolist():
+        yield Finding(
+            "steps left out",
+            f"the loss of {kind} {c} (of {len(final)}) was NaN or infinite in {skipped[c]:.0f} steps, which were "
+            f"left out; it ends at {final[c]:.4f} nats per event",
+            "Try a smaller lr or dtype=torch.float64",
+        )

@@ -73,7 +73,8 @@ class Laplace(Optimised):
 
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
         start = model.initial_theta if data.start is None else data.start.weights.arrays["loc"].to(model.initial_theta)
-        descent = Descent(self, model, data, start[None], stream(self.seed, 0))
+        potential = Potential(model, data, compile=self.compile)
+        descent = Descent(self, potential, data, start[None], stream(self.seed, 0))
         theta = descent.run()
         before = time.monotonic() - descent.seconds
         if "maximum" not in descent.state:

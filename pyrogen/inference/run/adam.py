@@ -46,11 +46,14 @@ class Adam:
         state.update(zip(NAMES, found, strict=False))
         return found[-1]
 
+    def rate(self, step: int) -> float:
+        """Learning rate at a step."""
+        return self.lr * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / self.steps))).item()
+
     def _numbers(self, step: int) -> tuple[float, float, float]:
         """Learning rate and the corrections of both moments at a step."""
         beta1, beta2 = self.betas
-        lr = self.lr * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / self.steps))).item()
-        return lr, 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)
+        return self.rate(step), 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1)
 
     def _advanced(
         self,

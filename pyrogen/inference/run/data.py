@@ -171,17 +171,23 @@ class ManySamples(TrainingData):
     digests: tuple[str, ...] = ()
 
 
-def check_samples(model: BayesianFlow, samples: Any) -> None:
-    """Check that there are several samples, of a model without conditions.
+def check_samples(model: BayesianFlow, samples: Any, context: Any = None) -> None:
+    """Check that there are several samples, and conditions for each where the flow is conditional.
 
     Raises:
-        ValueError: a single sample, none, or a conditional flow.
+        ValueError: a single sample, none, or conditions that do not fit.
     """
     several = isinstance(samples, Tensor | np.ndarray | Sequence) and not isinstance(samples, str)
     if not several or len(samples) == 0 or getattr(samples, "ndim", 3) != 3:
         raise ValueError("samples must be several samples of events: a sequence of [N, d], or an array [R, N, d]")
-    if model.context:
-        raise ValueError("fit_many takes no conditions; fit a conditional flow to one sample after another")
+    if context is not None:
+        several = isinstance(context, Tensor | np.ndarray | Sequence) and not isinstance(context, str)
+        if not several or len(context) != len(samples) or getattr(context, "ndim", 3) != 3:
+            raise ValueError(
+                f"context must be the conditions of {len(samples)} samples: a sequence of [N, k], or an array [R, N, k]"
+            )
+    elif model.context:
+        raise ValueError("context is None, and the flow is conditional; give the conditions of every sample, [R, N, k]")
 
 
 def in_one_order(samples: Any) -> Any:
@@ -258,13 +264,15 @@ def _once(parts: Sequence[TrainingData]) -> tuple[Finding, ...]:
     )
 
 
-def prepare_together(model: BayesianFlow, samples: Any, dtype: torch.dtype | None, device: str) -> BayesianFlow:
+def prepare_together(
+    model: BayesianFlow, samples: Any, dtype: torch.dtype | None, device: str, context: Any = None
+) -> BayesianFlow:
     """The model prepared for all samples together, which may differ in size and have weights.
 
     Raises:
         ValueError: as :func:`prepare_many`, and where only some of the samples have weights.
     """
-    parts = _checked(model, samples, dtype, device)
+    parts = _checked(model, samples, dtype, device, context)
     weights = [part.weights for part in parts if part.weights is not None]
     if weights and len(weights) < len(parts):
         raise ValueError(
@@ -272,16 +280,21 @@ def prepare_together(model: BayesianFlow, samples: Any, dtype: torch.dtype | Non
         )
     together = torch.cat([part.events for part in parts])
     w = torch.cat(weights) if weights else None
-    model = model.prepare(together, w, names=parts[0].names, dtype=dtype, device=device)
+    conditions = [part.context for part in parts if part.context is not None]
+    c = torch.cat(conditions) if conditions else None
+    model = model.prepare(together, w, c, names=parts[0].names, dtype=dtype, device=device)
     check_on_support(model, together.to(model.input_dtype), parts[0].names)
     return model
 
 
-def _checked(model: BayesianFlow, samples: Any, dtype: torch.dtype | None, device: str) -> list[TrainingData]:
+def _checked(
+    model: BayesianFlow, samples: Any, dtype: torch.dtype | None, device: str, context: Any = None
+) -> list[TrainingData]:
     parts: list[TrainingData] = []
     for r, sample in enumerate(samples):
         try:
-            parts.append(TrainingData.check(model, sample, None, None, dtype or model.dtype, device))
+            its = None if context is None else context[r]
+            parts.append(TrainingData.check(model, sample, None, its, dtype or model.dtype, device))
         except ValueError as error:
             raise ValueError(f"sample {r}: {error}") from error
         if parts[r].events.shape[1] != parts[0].events.shape[1]:

@@ -20,37 +20,40 @@ from pyrogen.posterior.posterior import Posterior
 KEPT = ("backend", "training_events", "data_sha256", "epochs_done", "chains", "gradients", "seconds", "started_from")
 
 
-def model_of(start: Posterior, model: BayesianFlow, dtype: torch.dtype | None) -> BayesianFlow:
+def model_of(start: Posterior, model: BayesianFlow, dtype: torch.dtype | None, name: str = "start") -> BayesianFlow:
     """The model of a posterior, with the constants of its preprocessing, after checking that ``model`` is the same.
+
+    ``name`` is that of the argument which the posterior is.
 
     Raises:
         ValueError: not a posterior, or one of another flow, prior, preprocessing or type; the text says which.
     """
-    require(isinstance(start, Posterior), "start", start, "a trained pyrogen.Posterior")
-    _same("dtype", str(start.model.dtype), str(dtype or model.dtype), "give the backend dtype={}")
+    require(isinstance(start, Posterior), name, start, "a trained pyrogen.Posterior")
+    _same(name, "dtype", str(start.model.dtype), str(dtype or model.dtype), "give the backend dtype={}")
     theirs, ours = (_flatten(one.describe()) for one in (start.model, model))
-    for name in ("flow", "flow_config", "features", "weights", "parameters", "prior_scale"):
-        if name == "features" and ours["features"] is None:
+    for entry in ("flow", "flow_config", "features", "weights", "parameters", "prior_scale"):
+        if entry == "features" and ours["features"] is None:
             continue
-        for key in [key for key in theirs | ours if key == name or key.startswith(f"{name}.")]:
-            _same(key, theirs.get(key), ours.get(key), "train with the model of the posterior, start.model")
-    for name in ("preprocessing", "context_preprocessing"):
-        _check_preprocessing(name, getattr(start.model, name, None), getattr(model, name, None))
-    for name, buffer in start.model.flow_buffers().items():
-        other = dict(model.flow_buffers()).get(name)
+        for key in [key for key in theirs | ours if key == entry or key.startswith(f"{entry}.")]:
+            advice = f"train with the model of the posterior, {name}.model"
+            _same(name, key, theirs.get(key), ours.get(key), advice)
+    for entry in ("preprocessing", "context_preprocessing"):
+        _check_preprocessing(name, entry, getattr(start.model, entry, None), getattr(model, entry, None))
+    for entry, buffer in start.model.flow_buffers().items():
+        other = dict(model.flow_buffers()).get(entry)
         if other is None or other.shape != buffer.shape or not torch.equal(buffer.cpu(), other.cpu()):
             raise ValueError(
-                f"start is a posterior over another flow: its buffer {name} differs; train with the model of the "
-                "posterior, start.model"
+                f"{name} is a posterior over another flow: its buffer {entry} differs; train with the model of the "
+                f"posterior, {name}.model"
             )
-    _check_flow(start, model)
+    _check_flow(name, start, model)
     return start.model
 
 
-def _same(what: str, theirs: Any, ours: Any, advice: str) -> None:
+def _same(name: str, what: str, theirs: Any, ours: Any, advice: str) -> None:
     if theirs != ours:
         raise ValueError(
-            f"start is a posterior over another model: {what} is {theirs} there, and {ours} here; "
+            f"{name} is a posterior over another model: {what} is {theirs} there, and {ours} here; "
             + advice.format(theirs)
         )
 
@@ -62,20 +65,20 @@ def _flatten(description: Mapping[str, Any]) -> dict[str, Any]:
     return flat | {f"flow_config.{name}": value for name, value in config.items()}
 
 
-def _check_preprocessing(what: str, theirs: Any, ours: Any) -> None:
+def _check_preprocessing(name: str, what: str, theirs: Any, ours: Any) -> None:
     """Constants that are not yet set are taken from the posterior; those that are have to be the same."""
     different = type(theirs) is not type(ours)
     if not different and ours is not None and ours.fitted:
         different = theirs.config() != ours.config()
     if different:
         raise ValueError(
-            f"start is a posterior over a model with another {what}: {theirs} there, and {ours} here; train with the "
-            "model of the posterior, start.model"
+            f"{name} is a posterior over a model with another {what}: {theirs} there, and {ours} here; train with the "
+            f"model of the posterior, {name}.model"
         )
 
 
 @torch.no_grad()
-def _check_flow(start: Posterior, model: BayesianFlow) -> None:
+def _check_flow(name: str, start: Posterior, model: BayesianFlow) -> None:
     """Check that both flows have one density for the same weights, at events that the posterior remembers."""
     if start.probes is None:
         return
@@ -88,9 +91,9 @@ def _check_flow(start: Posterior, model: BayesianFlow) -> None:
     row = first_difference(theirs, ours)
     if row is not None:
         raise ValueError(
-            "start is a posterior over another flow: with the same weights log p is "
+            f"{name} is a posterior over another flow: with the same weights log p is "
             f"{float(theirs[row]):.6g} there and {float(ours[row]):.6g} here. A plain attribute differs, or the code; "
-            "train with the model of the posterior, start.model"
+            f"train with the model of the posterior, {name}.model"
         )
 
 

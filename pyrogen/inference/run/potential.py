@@ -49,6 +49,8 @@ class Potential:
         self.effective_size = self.size if self.weights is None else float(self.weights.sum())
         #: Width of the prior of every weight, ``[P]``.
         self.prior_scale: Tensor = model.prior_scales
+        #: Where the prior of every weight has its centre, ``[P]``, or ``[C, P]`` for each chain one of its own.
+        self.prior_centre: Tensor = torch.zeros_like(self.prior_scale)
         self.likelihood_only = likelihood_only
         needed = row_bytes(model.packing.shapes, model.dtype, gradient=True)
         #: Events times chains evaluated at once.
@@ -148,7 +150,7 @@ class Potential:
             value += negative
         value, gradient = scale * value, scale * gradient
         if not self.likelihood_only:
-            scaled = theta / self.prior_scale
+            scaled = (theta - self.prior_centre) / self.prior_scale
             value += 0.5 * scaled.double().square().sum(1)
             gradient += scaled / self.prior_scale
         return value, gradient
@@ -165,7 +167,7 @@ class Potential:
             value += its_value
         value *= 1.0 if rows is None else self.size / rows.shape[-1]
         if not self.likelihood_only:
-            value += 0.5 * (theta / self.prior_scale).double().square().sum(1)
+            value += 0.5 * ((theta - self.prior_centre) / self.prior_scale).double().square().sum(1)
         return value
 
     def batches(self, chains: int, batch_size: int, generator: torch.Generator) -> Tensor:

@@ -58,7 +58,7 @@ class GuideObjective(Objective):
         if data.start is not None:
             start_at(self.guide, data.start.weights)
         self.local, self.local_reason = self._can_be_local()
-        self.elbo = ELBO(local=False, num_particles=settings.num_particles, kl_weight=settings.kl_weight)
+        self.elbo = ELBO(local=False, num_particles=settings.num_particles, kl_weight=settings.kl_factor)
         means: list[Tensor] = []
         widths: list[Tensor] = []
         for name, parameter in self.guide.named_parameters():

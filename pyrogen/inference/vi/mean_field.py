@@ -73,7 +73,7 @@ class ManyMeanFields(Batched):
         nll = -self._log_prob(rows, width, local).mean(1)
         ratio = (width / self.model.prior_scales).square()
         kl = 0.5 * (ratio + (self.mean / self.model.prior_scales).square() - 1 - ratio.log()).sum(1) / self.size
-        return nll + self.settings.kl_weight * kl, nll, kl
+        return nll + self.settings.kl_factor * kl, nll, kl
 
     def _log_prob(self, rows: Tensor, width: Tensor, local: bool) -> Tensor:
         """Log densities ``[R, M]`` of the events in ``rows [R, M]``, each row by its own network."""

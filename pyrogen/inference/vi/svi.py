@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
 
 from pyrogen.bayes.guide import AutoNormal
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.inference.backend import Samples
+from pyrogen.checks import door, require
+from pyrogen.events import EventsLike
+from pyrogen.events.containers import table_of
+from pyrogen.inference.backend import MODEL, Samples
+from pyrogen.inference.calibrated import BOOTSTRAP, Search, calibrate, with_info
 from pyrogen.inference.problems import NotBatchedError
 from pyrogen.inference.run.checkpoint import digest, run_identity
-from pyrogen.inference.run.data import ManySamples, TrainingData
+from pyrogen.inference.run.data import ManySamples, TrainingData, check_samples, in_one_order
 from pyrogen.inference.vi.guided import GuideObjective
 from pyrogen.inference.vi.mean_field import ManyMeanFields
 from pyrogen.inference.vi.objective import Objective
-from pyrogen.inference.vi.settings import SVISettings
+from pyrogen.inference.vi.settings import CALIBRATED, SVISettings
 from pyrogen.inference.vi.training import Training
 from pyrogen.posterior.posterior import Posterior
 
@@ -36,6 +40,40 @@ class SVI(SVISettings):
     Raises:
         ValueError: an argument out of range.
     """
+
+    @door(model=MODEL)
+    def fit(
+        self,
+        model: BayesianFlow,
+        events: EventsLike,
+        weights: Any = None,
+        context: Any = None,
+        *,
+        start: Posterior | None = None,
+    ) -> Posterior:
+        if self.kl_weight != CALIBRATED:
+            return super().fit(model, events, weights, context, start=start)
+        right = 'left out where kl_weight="calibrated": the fits of a calibration begin anew'
+        require(start is None, "start", start, right)
+        return calibrate(self, model, events, weights, context, seed=self.seed)
+
+    @door(model=MODEL)
+    def fit_many(self, model: BayesianFlow, samples: Samples, context: Samples | None = None) -> list[Posterior]:
+        if self.kl_weight != CALIBRATED:
+            return super().fit_many(model, samples, context)
+        check_samples(model, samples, context)
+        samples = in_one_order(samples)
+        sizes = {len(table_of(sample).values) for sample in samples}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"samples have between {min(sizes)} and {max(sizes)} events, and one kl_weight is not right for all of "
+                "them; fit them one by one, or give a number"
+            )
+        how = f"{BOOTSTRAP} of sample 0"
+        first = None if context is None else context[0]
+        tuned, _, record = Search(seed=self.seed).settings(self, model, samples[0], None, first, how=how)
+        found = tuned.fit_many(model, samples, context)
+        return [with_info(one, replace(one.info, calibration=record)) for one in found]
 
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
         with pyro.get_param_store().scope():
@@ -86,7 +124,7 @@ class SVI(SVISettings):
             objective.weights(r),
             history,
             data,
-            tempered=self.kl_weight != 1,
+            tempered=self.kl_factor != 1,
             local_reparameterization=objective.local,
             local_reparameterization_reason=objective.local_reason,
             training_events=objective.size,

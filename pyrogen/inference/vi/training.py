@@ -137,7 +137,7 @@ class Training:
         taken = (count - found.skipped).clip(min=1)
         nll, kl = found.nll / taken, found.kl / taken
         return {
-            "loss": (nll + settings.kl_weight * kl).tolist(),
+            "loss": (nll + settings.kl_factor * kl).tolist(),
             "nll": nll.tolist(),
             "kl": kl.tolist(),
             "validation_nll": objective.validation_nll(objective.local and moving[-1]).tolist(),
@@ -167,7 +167,7 @@ class Training:
         # Before the widths have moved there is no posterior to stop at, however good its means.
         if self.settings.patience is None or done * self.objective.steps_per_epoch <= self.widths_start:
             return
-        loss = np.asarray(row["validation_nll"]) + self.settings.kl_weight * np.asarray(row["kl"])
+        loss = np.asarray(row["validation_nll"]) + self.settings.kl_factor * np.asarray(row["kl"])
         better = (loss < self.best_loss) & ~self._stopped(done - 1)
         if better.any():
             self.best_loss[better], self.best_epoch[better] = loss[better], done
