@@ -1,8 +1,8 @@
 """How large may a flow be for its events? Why mean field collapses, what helps, and which size generalises best.
 
-python benchmarks/flow_size.py course                          # one training, by its length
-python benchmarks/flow_size.py mends --target ring             # what could help, each alone
-python benchmarks/flow_size.py sizes --target shell            # sizes against events, maximum likelihood and mean field
+python benchmarks/flow_size.py course                            # one training, by its length
+python benchmarks/flow_size.py mends --target ring               # what could help, each alone
+python benchmarks/flow_size.py sizes --target ring --samples 2  # sizes against events, for several methods
 """
 
 import argparse
@@ -50,17 +50,19 @@ TARGETS = {"normal": Normal(2), "ring": pg.targets.GammaRing(), "shell": pg.targ
 
 @dataclass(frozen=True)
 class Method:
-    """A prior and changes of the settings of :class:`pyrogen.SVI`.
+    """A prior, a backend and changes of its settings.
 
     Attributes:
         prior: ``prior_scale`` of the model.
         settings: those that differ from the common ones.
         size: blocks and hidden layers.
+        backend: SVI or Bootstrap.
     """
 
     prior: object
     settings: dict
     size: tuple[int, tuple[int, ...]] = LARGE
+    backend: type = pg.SVI
 
 
 #: No posterior: the means alone, with a KL that does not count, kept where the held-out likelihood is best.
@@ -72,6 +74,7 @@ LIKELIHOOD = {
     "local_reparameterization": False,
     "validation": 0.2,
 }
+REPLICAS = {"replicas": 12}
 
 
 def near_identity(share: float) -> dict[str, float]:
@@ -91,6 +94,7 @@ MENDS = {
     "prior 1, KL x 0.1": Method(1.0, {"kl_weight": 0.1}),
     "fan-in, KL x 0.1": Method("fan-in", {"kl_weight": 0.1}),
     "last layers x 0.1, KL x 0.1": Method(near_identity(0.1), {"kl_weight": 0.1}),
+    "fan-in, Bootstrap": Method("fan-in", REPLICAS, backend=pg.Bootstrap),
     "prior 1, 2 blocks of 8 units": Method(1.0, {}, SIZES[0]),
     "fan-in, 2 blocks of 8 units": Method("fan-in", {}, SIZES[0]),
 }
@@ -132,6 +136,7 @@ def sizes(args: argparse.Namespace) -> Iterator[tuple[str, Method, Tensor]]:
             yield f"{told}, likelihood", Method(1.0, LIKELIHOOD | {"patience": patience}, size), events
             yield f"{told}, mean field", Method("fan-in", {"lr_widths": 0.02}, size), events
             yield f"{told}, KL x 0.1", Method("fan-in", {"lr_widths": 0.02, "kl_weight": 0.1}, size), events
+            yield f"{told}, Bootstrap", Method("fan-in", REPLICAS, size, pg.Bootstrap), events
 
 
 def samples(target: str, number: int, n: int, seed: int) -> Tensor:
@@ -154,8 +159,9 @@ def fitted(method: Method, events: Tensor, steps: int) -> list[pg.Posterior]:
     """Posteriors of all samples, after the same number of steps whatever their size."""
     model = pg.BayesianFlow(make_flow(events.shape[-1], method.size), method.prior)
     epochs = math.ceil(steps / steps_per_epoch(events.shape[1]))
-    common = {"epochs": epochs, "batch_size": BATCH, "progress": False}
-    return pg.SVI(**(common | method.settings)).fit_many(model, events)
+    length = {"epochs": epochs} if method.backend is pg.SVI else {"steps": steps}
+    settings = {"batch_size": BATCH, "progress": False} | length | method.settings
+    return method.backend(**settings).fit_many(model, events)
 
 
 def measured(posteriors: list[pg.Posterior], target: object, events: Tensor) -> list[float]:
@@ -168,16 +174,17 @@ def measured(posteriors: list[pg.Posterior], target: object, events: Tensor) -> 
     """
     probes, fresh = sample_with(target, PROBES, 99), sample_with(target, FRESH, 98)
     at_probes = target.log_prob(probes).double().exp()
+    draws = posteriors[0].weights.at_most(DRAWS)
     rows, means, sigmas = [], [], []
     for posterior, own in zip(posteriors, events, strict=True):
-        density = posterior.log_prob(probes, draws=DRAWS).double().exp()
+        density = posterior.log_prob(probes, draws=draws).double().exp()
         means.append(density.mean(0))
         sigmas.append(density.std(0))
-        new = posterior.log_prob(fresh, draws=DRAWS).double()
+        new = posterior.log_prob(fresh, draws=draws).double()
         mixture = torch.logsumexp(new, 0) - math.log(len(new))
-        nll = -float(posterior.log_prob(own, draws=DRAWS).double().mean())
+        nll = -float(posterior.log_prob(own, draws=draws).double().mean())
         kl = relative_entropy(posterior) / posterior.info.size
-        generated, true = posterior.sample(GENERATED, seed=5), sample_with(target, GENERATED, 97)
+        generated, true = posterior.sample(GENERATED, seed=5), target.sample((GENERATED,))
         found = agreement(true.double().numpy(), generated.double().numpy())
         columns = [i for i, names in enumerate(found.names) if len(names) == 1]
         rows.append(
@@ -192,7 +199,9 @@ def measured(posteriors: list[pg.Posterior], target: object, events: Tensor) -> 
 
 
 def relative_entropy(posterior: pg.Posterior) -> float:
-    """KL of independent Gaussians from the prior, in nats."""
+    """KL of independent Gaussians from the prior, in nats; NaN for other posteriors."""
+    if not posterior.weights.independent:
+        return math.nan
     scale = posterior.model.prior_scales
     width, mean = (posterior.weights.arrays[name].double() / scale for name in ("scale", "loc"))
     return float(0.5 * (width.square() + mean.square() - 1 - 2 * width.log()).sum())
