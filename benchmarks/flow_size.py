@@ -1,8 +1,8 @@
 """How large may a flow be for its events? Why mean field collapses, what helps, and which size generalises best.
 
-python benchmarks/flow_size.py course                            # one training, by its length
-python benchmarks/flow_size.py mends --target ring               # what could help, each alone
-python benchmarks/flow_size.py sizes --target ring --samples 2  # sizes against events, for several methods
+python benchmarks/flow_size.py course                         # one training, by its length
+python benchmarks/flow_size.py mends --target ring            # what could help, each alone
+python benchmarks/flow_size.py sizes --target ring --samples 2 # sizes against events, for several methods
 """
 
 import argparse
@@ -105,10 +105,10 @@ def main() -> None:
     args = make_parser().parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # short trainings and wide posteriors are what this is about
-    print(f"{'':44s}" + "".join(f"{name:>9s}" for name in COLUMNS))
+    print(f"{'':44s}" + "".join(f"{name:>10s}" for name in COLUMNS))
     for name, method, events in {"course": course, "mends": mends, "sizes": sizes}[args.table](args):
         numbers = measured(fitted(method, events, STEPS[args.table]), TARGETS[args.target], events)
-        print(f"{name:44s}" + "".join(f"{value:9.3f}" for value in numbers), flush=True)
+        print(f"{name:44s}" + "".join(f"{value:10.4g}" for value in numbers), flush=True)
 
 
 def course(args: argparse.Namespace) -> Iterator[tuple[str, Method, Tensor]]:

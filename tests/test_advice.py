@@ -297,7 +297,7 @@ def test_more_weights_than_events_are_told_and_not_trained_longer():
     text = " ".join(crowded.text().split())
     assert "2 weights for 1 training events" in text and "Do not train longer" in text
     assert "Train for more epochs" not in text
-    assert "about as many weights as events" in text and "kl_weight=0.1" in text
+    assert "about as many weights as events" in text and "Bootstrap" in text and "kl_weight=0.1" in text
     fine = advise(guide(history=history, epochs_done=300, training_events=500), EVENTS)
     assert "more weights than events" not in fine and "Train for more epochs" in fine.text()
 

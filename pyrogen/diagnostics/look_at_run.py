@@ -77,9 +77,9 @@ def size(look: Look) -> Iterator[Finding]:
             f"{look.posterior.weights.size:,} weights for {look.posterior.info.size:,.0f} training events{counted}: "
             "the KL of a mean-field guide outweighs the likelihood, and the longer it trains, the closer most weights "
             "come to their prior, and the more the density blurs",
-            "Take a flow with about as many weights as events, or weigh the KL less (kl_weight=0.1) and calibrate "
-            "sigma (bootstrap_calibration). Early stopping is no mend. See docs/calibration.md, How large may the "
-            "flow be?",
+            "Train replicas (Bootstrap), weigh the KL less (kl_weight=0.1) and calibrate sigma (calibrate), or take a "
+            "flow with about as many weights as events. Early stopping is no mend. See docs/calibration.md, How large "
+            "may the flow be?",
         )
 
 
