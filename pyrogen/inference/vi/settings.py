@@ -60,7 +60,8 @@ class SVISettings(Backend):
             of the intervals at 68.3 % hold the truth, found by :func:`pyrogen.calibrate` with its own defaults and the
             seed of these settings, at the cost of 40 to 60 fits. ``fit_many`` finds it on the first sample, for all.
         validation: fraction of the events held out; their negative log-likelihood per event joins the curve.
-        patience: stop after this many epochs without a better validation loss, and keep the best; None: never.
+        patience: stop after this many epochs without a better validation loss (held-out likelihood and KL), and keep
+            the best; None: never.
         checkpoint: HDF5 file with the state of the run, replaced after every ``checkpoint_every`` epochs. If the file
             exists the run goes on from it, to the same bits as an uninterrupted one.
         checkpoint_every: epochs between two checkpoints.
