@@ -162,9 +162,10 @@ def balance(look: Look) -> Iterator[Finding]:
 def number(look: Look) -> Iterator[Finding]:
     stored = look.posterior.weights.stored or 0
     if stored < FEWEST_DRAWS:
+        known = look.posterior.info.details.get("sigma_error", 1 / math.sqrt(2 * max(stored - 1, 1)))
         yield Finding(
             "few draws",
-            f"{stored} networks: their standard deviation is known to {1 / math.sqrt(2 * max(stored - 1, 1)):.0%}",
+            f"{stored} networks: their standard deviation is known to {known:.0%}",
             f"Take {FEWEST_DRAWS} or more",
             serious=stored < 10,
         )
