@@ -151,6 +151,8 @@ class Search:
             first = posterior or backend.fit(model, events, weights, context)
             if not first.weights.has_spread:
                 raise ValueError(f"the posterior of {type(backend).__name__} has no spread that could be calibrated")
+            if posterior is None:
+                first.weights.count(self.draws, 2, least=2)  # as many as are asked for, before the others are trained
             shown.update()
             w = data.weights
             known = known_networks(first, size, self.trainings, self.probes, self.seed, data.context, w)
