@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pyrogen.printing import Brief
+
 #: Settings by which a backend counts every event ``1/T`` times, and so scales sigma by about ``sqrt(T)``.
 KNOBS = ("kl_weight", "temperature")
 VAGUE = 0.05  # error of a coverage from which on three of them allow nearly everything
 
 
-@dataclass(frozen=True, kw_only=True)
-class CalibrationRound:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CalibrationRound(Brief):
     """One value of the knob that was tried.
 
     Attributes:
