@@ -18,7 +18,7 @@ from pyrogen.coverage.record import factor_on_sigma
 from pyrogen.inference import Backend, calibrated
 from pyrogen.inference.run.checkpoint import CheckpointMismatchError, load_checkpoint, run_identity, save_checkpoint
 from pyrogen.inference.vi import training
-from pyrogen.posterior import MeanField
+from pyrogen.posterior import MeanField, StoredDraws
 
 #: Few trainings are enough to see what is done; they know the coverage badly, and say so.
 pytestmark = pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")
@@ -368,12 +368,26 @@ def test_the_temperature_of_a_sampler_is_a_knob_too():
     assert found.info.settings["temperature"] == record.value and found.info.event_power == 1 / record.value
 
 
-def test_more_draws_than_there_are_is_said_after_the_first_fit(monkeypatch):
-    settings = pg.Ensemble(members=20, steps=1, progress=False)
+def test_more_trainings_than_networks_are_refused_before_the_rounds(monkeypatch):
+    settings = pg.Ensemble(members=10, steps=1, progress=False)
     monkeypatch.setattr(Backend, "fit_many", lambda *args, **kwargs: pytest.fail("the rounds were begun"))
-    for given in ({"draws": 30}, {"trainings": 30}):
-        with pytest.raises(ValueError, match="draws is 30|trainings is 30"):
-            pg.calibrate(settings, model(), EVENTS[:200], **given)
+    with pytest.raises(ValueError, match="trainings is 20, but the posterior holds 10 weight draws"):
+        pg.calibrate(settings, model(), EVENTS[:200])
+
+
+def test_all_draws_are_taken_where_there_are_fewer_than_asked_for():
+    """A replica that failed is left out, and is known only when all are trained."""
+
+    class Stored(Tempered):
+        def _of(self, *args, **told):
+            posterior = super()._of(*args, **told)
+            posterior.predictor.weights = StoredDraws(
+                torch.stack(list(posterior.weights.draws(30 - told.get("sample", 0), 1)))[None]
+            )
+            return posterior
+
+    found = pg.calibrate(backend(Stored, scale=1.0), model(), EVENTS, **FEW | {"draws": 30}, rounds=1, tolerance=0.3)
+    assert found.info.calibration.draws == 11
 
 
 def test_defaults_stand_in_two_places_and_agree():

@@ -92,7 +92,7 @@ def calibrate(
         trainings: number R of samples. 20 know the coverage to 3 %, and the knob to 12 %.
         probes: number of probe points, drawn from the predictive density; log p there and the log-likelihood of the
             sample are the quantities.
-        draws: weight draws; None: 100, or all where fewer are stored.
+        draws: weight draws, or all where fewer are stored; None: 100.
         tolerance: largest distance of the coverage from the level; None: the error of the coverage.
         rounds: the most values of the knob that are tried. The one whose coverage is nearest to the level is taken.
         seed: seeds networks, samples and probe points. The backend's own seeds the fits.
@@ -151,8 +151,6 @@ class Search:
             first = posterior or backend.fit(model, events, weights, context)
             if not first.weights.has_spread:
                 raise ValueError(f"the posterior of {type(backend).__name__} has no spread that could be calibrated")
-            if posterior is None:
-                first.weights.count(self.draws, 2, least=2)  # as many as are asked for, before the others are trained
             shown.update()
             w = data.weights
             known = known_networks(first, size, self.trainings, self.probes, self.seed, data.context, w)
