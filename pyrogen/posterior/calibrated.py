@@ -101,7 +101,7 @@ class CalibrationRecord:
         (width, width_error), (factor, factor_error) = self.pull_width, self.factor
         tried = ", ".join(f"{one.value:g}: {one.coverage[0]:.1%}" for one in self.rounds if one.value is not None)
         changed = "no setting was changed" if self.knob is None else f"{self.knob} = {self.value:g}"
-        at = f", within {self.level:.1%} by {self.knob} {tried}" if tried else ""
+        at = f" (tried {tried} within the {self.level:.1%} interval)" if tried else ""
         return (
             f"by {self.how}, {_percent(self.one_sigma)} within 1 sigma, {_percent(self.two_sigma)} within 2 sigma; "
             f"pull width {width:.2f} +- {width_error:.2f}; score {self.score:.3f}; {self.trainings} trainings of "
