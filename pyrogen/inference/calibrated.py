@@ -92,7 +92,7 @@ def calibrate(
         trainings: number R of samples. 20 know the coverage to 3 %, and the knob to 12 %.
         probes: number of probe points, drawn from the predictive density; log p there and the log-likelihood of the
             sample are the quantities.
-        draws: weight draws; None: 100, or all where fewer are stored.
+        draws: weight draws, or all where fewer are stored; None: 100.
         tolerance: largest distance of the coverage from the level; None: the error of the coverage.
         rounds: the most values of the knob that are tried. The one whose coverage is nearest to the level is taken.
         seed: seeds networks, samples and probe points. The backend's own seeds the fits.
