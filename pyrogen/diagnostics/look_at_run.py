@@ -61,7 +61,7 @@ def kind(look: Look) -> Iterator[Finding]:
             "mean field",
             "independent weights cannot follow the ridges of a posterior; in the study of the docs (calibration) "
             "their sigma was several times that of sampled posteriors and of the true spread",
-            "Calibrate it for your events (pg.calibrate), or compare with HMC on fewer events",
+            "Calibrate it for your events (pg.calibrate), or take pg.Bootstrap, or HMC on fewer events",
             serious=False,
         )
 

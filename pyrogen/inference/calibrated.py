@@ -67,8 +67,8 @@ def calibrate(
     all events are fitted with the knob found. Networks, samples and probe points are the same in all rounds, so that
     what changes from round to round is the knob's doing.
 
-    A backend without a knob (:class:`~pyrogen.HMC`, :class:`~pyrogen.Laplace`, :class:`~pyrogen.Ensemble`) has one
-    round, which changes nothing: the record says how far its sigma is off.
+    A backend without a knob (:class:`~pyrogen.HMC`, :class:`~pyrogen.Bootstrap`, :class:`~pyrogen.Laplace`,
+    :class:`~pyrogen.Ensemble`) has one round, which changes nothing: the record says how far its sigma is off.
 
     The result is calibrated where its flow can describe the events. What the flow gets wrong itself, the bootstrap
     cannot see: its networks can describe what they generated. A value other than 1 makes a tempered posterior.
