@@ -5,9 +5,9 @@ python examples/coverage.py --quick
 All samples are fitted in one batch. Of the central credible intervals at 68.3 %, 68.3 % should hold the truth: along
 lines of the toys of arXiv:2104.04543 ([A]), or in bins of equal probability of the gamma ring of arXiv:2408.00838,
 where the amplification is read off, too. Several backends come into one figure when the command is repeated with
-another --backend or --kl-weight. With --kl-weight calibrated networks of a first fit find the factor, without the
-truth. With --bootstrap the truth is not used: networks of a first fit stand in for it, as
-they can for any events.
+another --backend, --kl-weight, --flow or --events. With --kl-weight calibrated networks of a first fit find the
+factor, without the truth. With --bootstrap the truth is not used: networks of a first fit stand in for it, as they can
+for any events. (--backend bootstrap is something else: the backend pg.Bootstrap.)
 """
 
 from __future__ import annotations
@@ -61,6 +61,21 @@ GAMMA_RING: dict[str, dict[str, Any]] = {
         "generated": 20_000,
     },
 }
+#: Larger flows of the toys, with settings for 20,000 events and more.
+LARGER: dict[str, dict[str, dict[str, Any]]] = {
+    "default": {
+        "affine": {"blocks": 8, "hidden": (32, 32), "mixing": "rotation"},
+        "spline": {"blocks": 4, "hidden": (16, 16), "transform": "rqs", "bins": 8},
+        "svi": {"steps": 12_000, "batch_size": 1024, "lr": 3e-3, "lr_widths": 2e-2, "widths_after": 0.4},
+        "bootstrap": {"replicas": 16, "steps": 4_000, "batch_size": 1024, "lr": 5e-3},
+    },
+    "quick": {
+        "affine": {"blocks": 2, "hidden": (8,)},
+        "spline": {"blocks": 2, "hidden": (8,), "transform": "rqs", "bins": 4},
+        "svi": {"steps": 60, "batch_size": 100, "lr": 2e-2, "lr_widths": 1e-1},
+        "bootstrap": {"replicas": 4, "steps": 60, "batch_size": 100, "lr": 2e-2},
+    },
+}
 CALIBRATED = "calibrated"  # a factor on the KL that is found on the first sample, without its truth
 SVI_OPTIONS = {"kl_weight": "KL \u00d7", "epochs": "epochs", "rank": "rank", "prior": "prior width"}
 MINI_BATCHES = ("sgld", "sghmc", "adam-mcmc")  # the samplers that need not see all events of the gamma ring
@@ -81,8 +96,10 @@ def run(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     mode = "quick" if args.quick else "default"
     changed = {key: getattr(args, key) for key in SVI_OPTIONS if getattr(args, key) is not None}
-    if changed and args.backend != "svi":
+    if set(changed) - {"prior"} and args.backend != "svi":
         parser.error(f"--{next(iter(changed)).replace('_', '-')} is an option of svi")
+    if args.flow != "small" and (args.target == "gamma-ring" or args.backend not in LARGER["default"]):
+        parser.error(f"--flow {args.flow} is for the toys, with --backend svi or bootstrap")
     out = toy.make_folder(parser, args.out or toy.default_folder("coverage", mode, "affine"))
     folder = toy.make_folder(parser, out / args.target)
     pg.set_threads(args.threads)
@@ -92,12 +109,16 @@ def run(argv: list[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     samples = target.sample((sets, n))
 
-    words = [f"{key}_{value}" if isinstance(value, str) else f"{key}_{value:g}" for key, value in changed.items()]
+    options = {"flow": None if args.flow == "small" else args.flow, "events": args.events} | changed | dict(args.set)
+    words = [f"{key}_{value}" for key, value in options.items() if value is not None]
     name = "_".join([args.backend, *words])
     if args.bootstrap:
         name += "_bootstrap"
     checkpoint = folder / f"{name}_checkpoint.h5"
-    model, backend = setup(args, mode, checkpoint)
+    try:
+        model, backend = setup(args, mode, checkpoint, n)
+    except (TypeError, ValueError) as error:
+        parser.error(f"--set: {error}")
     print(f"{sets} samples of {n:,} events of {target}, {model.weights:,} weights, {args.backend}, seed {args.seed}")
     toy.tell_about(checkpoint)
     try:
@@ -148,8 +169,9 @@ def bootstrap(
     print(f"\n{found.text()}\nwrote\n  {written}")
 
 
-def setup(args: Any, mode: str, checkpoint: Path) -> tuple[pg.BayesianFlow, Any]:
+def setup(args: Any, mode: str, checkpoint: Path, n: int) -> tuple[pg.BayesianFlow, Any]:
     """Model and backend; samplers run one chain per sample, as independent samples count for more here."""
+    prior = "fan-in" if args.prior is None else args.prior
     if args.target == "gamma-ring":
         settings = GAMMA_RING[mode]
         model = pg.BayesianFlow(
@@ -160,9 +182,18 @@ def setup(args: Any, mode: str, checkpoint: Path) -> tuple[pg.BayesianFlow, Any]
             backend = NAMES[args.backend](**settings[kind], seed=args.seed, checkpoint=checkpoint)
         else:
             backend = make_backend(args.backend, mode, args.seed, checkpoint)
+    elif args.flow != "small":
+        on_box = args.flow == "spline" and args.target != "ring"
+        flow = pg.CouplingFlow(2, **LARGER[mode][args.flow], base="uniform" if on_box else "normal")
+        model = pg.BayesianFlow(flow, prior_scale=prior)
+        settings = dict(LARGER[mode][args.backend])
+        if args.backend == "svi":
+            settings["epochs"] = max(1, round(settings.pop("steps") * settings["batch_size"] / n))
+        backend = NAMES[args.backend](**settings, seed=args.seed, checkpoint=checkpoint)
     else:
-        model = make_small_model(mode, args.target == "ring", "fan-in" if args.prior is None else args.prior)
+        model = make_small_model(mode, args.target == "ring", prior)
         backend = make_backend(args.backend, mode, args.seed, checkpoint)
+    backend = replace(backend, **dict(args.set))
     if hasattr(backend, "chains"):
         backend = replace(backend, chains=args.chains)
     if args.kl_weight is not None:
@@ -264,7 +295,7 @@ def figures(folder: Path) -> list[Path]:
 def label(name: str) -> str:
     """A result's name in the legend."""
     backend, _, changed = name.partition("_")
-    for key, word in SVI_OPTIONS.items():
+    for key, word in (SVI_OPTIONS | {"flow": "flow", "events": "events"}).items():
         changed = changed.replace(f"{key}_", f"{word} ")
     return ", ".join([NAMES[backend].__name__, *([changed.replace("_", ", ")] if changed else [])])
 
@@ -285,6 +316,15 @@ def kl_weight(text: str) -> float | str:
     return text if text == CALIBRATED else positive(text)
 
 
+def setting(text: str) -> tuple[str, Any]:
+    """``name=value`` with a value in JSON, for argparse."""
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE with a value in JSON") from None
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -294,10 +334,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="few small trainings, in under a minute")
     parser.add_argument("--target", choices=TARGETS, default="wedge", help="the truth (wedge)")
     parser.add_argument("--backend", choices=NAMES, default="svi", help="how the posteriors are found (svi)")
+    parser.add_argument(
+        "--flow", choices=("small", "affine", "spline"), default="small", help="of a toy; the larger ones need events"
+    )
+    parser.add_argument(
+        "--set", type=setting, action="append", default=[], metavar="NAME=VALUE", help="another setting of the backend"
+    )
     parser.add_argument("--kl-weight", type=kl_weight, metavar="T", help="factor on the KL of svi, or calibrated")
     parser.add_argument("--epochs", type=toy.count, metavar="E", help="passes over the events, of svi")
     parser.add_argument("--rank", type=toy.count, metavar="r", help="a low-rank guide for svi instead of mean field")
-    parser.add_argument("--prior", type=positive, metavar="s", help="one prior width for all weights, with svi")
+    parser.add_argument("--prior", type=positive, metavar="s", help="one prior width for all weights")
     parser.add_argument("--bootstrap", action="store_true", help="networks of a first fit stand in for the truth")
     parser.add_argument("--sets", type=toy.several, metavar="R", help="independent samples (20; quick: 4)")
     parser.add_argument(

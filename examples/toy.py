@@ -26,6 +26,7 @@ from pyrogen.diagnostics import (
     MarginalResult,
     ShapeFit,
     advise,
+    calibration_along_lines,
     density_along_lines,
     fit_shape,
     likelihood_fit,
@@ -167,7 +168,9 @@ def run(
     written.append(save_figure(correlation, out / "correlation.png"))
     advice = advise(posterior, events, support=target, draws=evaluation["draws"])
 
+    coverage = calibration_along_lines([posterior], target, t, draws=evaluation["draws"], seed=args.seed)
     summary = summarise(lines, shape, reference) | {
+        "coverage": {"within_1_sigma": coverage.fraction()[0], "verdict": coverage.verdict},
         "marginal_over_lines": median_ratio(sigma, lines, measure),
         "advice": [vars(finding) for finding in advice.findings],
         "seconds_training": trained,
@@ -188,6 +191,7 @@ def run(
     print_summary(summary, lines.label)
     if reference is not None:
         print(reference.text())
+    print(f"\nDoes sigma cover the truth? {coverage.text()}")
     print(f"\n{advice.text()}\n")
     write_bytes(out / "summary.json", json.dumps(summary, indent=1).encode())
     written.append(out / "summary.json")

@@ -175,6 +175,12 @@ def test_a_replica_that_failed_is_left_out_and_named(monkeypatch):
         fit(model, EVENTS, replicas=5, dtype=torch.float64)
 
 
+def test_replicas_with_steps_left_out_are_named():
+    (found,) = bootstrap.steps_left_out(torch.tensor([0.0, 3.0, 0.0, 12.0]), "sample 2: ")
+    assert "sample 2: the loss of 2 of 4 replicas was NaN or infinite in some steps" in str(found)
+    assert "1 (3), 3 (12)" in str(found) and list(bootstrap.steps_left_out(torch.zeros(4))) == []
+
+
 def test_a_replica_far_above_the_others_is_left_out():
     """Replicas off by 3 % lose 4.5e-4 nats; one that lost fourteen times as much failed, one with six times did not."""
     log_density = 0.03 * torch.randn(40, 200, generator=torch.Generator().manual_seed(1)).double()

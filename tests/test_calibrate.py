@@ -1,9 +1,10 @@
 """Calibration as one call: a sigma that is wrong by a known factor is mended, and the posterior tells of it."""
 
+import inspect
 import io
 import math
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from pyrogen.coverage import calibration_of
 from pyrogen.coverage.record import factor_on_sigma
 from pyrogen.inference import Backend, calibrated
 from pyrogen.inference.run.checkpoint import CheckpointMismatchError, load_checkpoint, run_identity, save_checkpoint
-from pyrogen.posterior import MeanField
+from pyrogen.inference.vi import training
+from pyrogen.posterior import MeanField, StoredDraws
 
 #: Few trainings are enough to see what is done; they know the coverage badly, and say so.
 pytestmark = pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")
@@ -354,10 +356,49 @@ def test_bars_say_which_round(monkeypatch):
         assert words in told.getvalue()
 
 
+def test_the_temperature_of_a_sampler_is_a_knob_too():
+    """Exact on all events: a sampler that runs at T = 4 has to come down to one."""
+    settings = pg.AdamMCMC(
+        chains=2, warmup=10, draws=20, thinning=5, start_steps=30, temperature=4.0, progress=False, seed=1
+    )
+    found = pg.calibrate(settings, model(), EVENTS[:200], draws=20, probes=20)
+    record = found.info.calibration
+    assert record.knob == "temperature" and record.rounds[0].value == 4 and record.ok
+    assert record.value == pytest.approx(1, rel=6 * record.coverage[1] / 0.484)
+    assert found.info.settings["temperature"] == record.value and found.info.event_power == 1 / record.value
+
+
+def test_more_trainings_than_networks_are_refused_before_the_rounds(monkeypatch):
+    settings = pg.Ensemble(members=10, steps=1, progress=False)
+    monkeypatch.setattr(Backend, "fit_many", lambda *args, **kwargs: pytest.fail("the rounds were begun"))
+    with pytest.raises(ValueError, match="trainings is 20, but the posterior holds 10 weight draws"):
+        pg.calibrate(settings, model(), EVENTS[:200])
+
+
+def test_all_draws_are_taken_where_there_are_fewer_than_asked_for():
+    """A replica that failed is left out, and is known only when all are trained."""
+
+    class Stored(Tempered):
+        def _of(self, *args, **told):
+            posterior = super()._of(*args, **told)
+            posterior.predictor.weights = StoredDraws(
+                torch.stack(list(posterior.weights.draws(30 - told.get("sample", 0), 1)))[None]
+            )
+            return posterior
+
+    found = pg.calibrate(backend(Stored, scale=1.0), model(), EVENTS, **FEW | {"draws": 30}, rounds=1, tolerance=0.3)
+    assert found.info.calibration.draws == 11
+
+
+def test_defaults_stand_in_two_places_and_agree():
+    entries = inspect.signature(pg.calibrate).parameters
+    assert all(entries[each.name].default == each.default for each in fields(calibrated.Search))
+
+
 # --- kl_weight="calibrated" --------------------------------------------------------------------------------------
 
 FLOW = {"blocks": 1, "hidden": (4,), "transform": "rqs", "bins": 3}
-SVI = {"epochs": 40, "batch_size": 50, "lr": 2e-2, "lr_widths": 1e-1, "progress": False}
+SVI = {"epochs": 20, "batch_size": 50, "lr": 2e-2, "lr_widths": 1e-1, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -381,6 +422,27 @@ def test_svi_calibrates_itself_to_the_same_bits(small, tmp_path):
     assert torch.equal(again.weights.arrays["loc"], found.weights.arrays["loc"])
     with pytest.raises(ValueError, match="start is .*begin anew"):
         settings.fit(small, EVENTS[:100], start=found)
+
+
+def test_svi_killed_in_a_round_goes_on_to_the_same_bits(small, tmp_path, monkeypatch):
+    settings = pg.SVI(**SVI, checkpoint=tmp_path / "run.h5", checkpoint_every=5)
+    whole = pg.calibrate(replace(settings, checkpoint=None), small, EVENTS[:100])
+    saves, save = [], training.save_checkpoint
+
+    def killed(*given):
+        saves.append(given[0].name)
+        save(*given)
+        if len(saves) == 6:  # four belong to the first fit
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt, match=r"saved in .*run\.round1\.h5"):
+            pg.calibrate(settings, small, EVENTS[:100])
+    assert saves[-1] == "run.round1.h5"
+    again = pg.calibrate(settings, small, EVENTS[:100])
+    assert again.info.calibration == whole.info.calibration
+    assert torch.equal(again.weights.arrays["loc"], whole.weights.arrays["loc"])
 
 
 def test_many_samples_take_the_number_of_the_first(small):

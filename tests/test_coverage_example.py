@@ -36,7 +36,7 @@ def test_every_target_has_settings_for_every_backend(tmp_path, monkeypatch):
         for backend in script.NAMES:
             for mode in script.MODES:
                 args = script.make_parser().parse_args(["--target", target, "--backend", backend])
-                model, made = script.setup(args, mode, tmp_path / "run.h5")
+                model, made = script.setup(args, mode, tmp_path / "run.h5", 1000)
                 assert model.weights > 0 and isinstance(made, script.NAMES[backend])
 
 
@@ -44,6 +44,17 @@ def test_bootstrap(tmp_path):
     printed = run("coverage", "--quick", "--bootstrap", "--sets", "3", "--out", tmp_path)
     result = json.loads((tmp_path / "wedge" / "svi_bootstrap.json").read_text())
     assert result["bootstrap"] and len(result["calibration"]["ranks"]) == 3 and "3 trainings, 101 intervals" in printed
+
+
+@pytest.mark.parametrize(("flow", "target"), [("affine", "ring"), ("spline", "wedge")])
+def test_larger_flows_and_settings(flow, target, tmp_path):
+    few = ("--quick", "--sets", "2", "--out", tmp_path, "--target", target, "--flow", flow, "--events", "400")
+    run("coverage", *few, "--set", "epochs=5")
+    printed = run("coverage", *few, "--backend", "bootstrap", "--set", "replicas=3", "--prior", "0.3")
+    names = f"svi_flow_{flow}_events_400_epochs_5", f"bootstrap_flow_{flow}_events_400_prior_0.3_replicas_3"
+    results = [json.loads((tmp_path / target / f"{name}.json").read_text()) for name in names]
+    assert results[0]["settings"]["epochs"] == 5 and results[1]["settings"]["replicas"] == 3
+    assert results[0]["events"] == 400 and "2 trainings" in printed
 
 
 def test_a_calibrated_factor(tmp_path):
@@ -57,6 +68,10 @@ def test_a_calibrated_factor(tmp_path):
     [
         (("--backend", "hmc", "--kl-weight", "0.1"), "--kl-weight is an option of svi"),
         (("--sets", "1"), "at least 2"),
+        (("--set", "epochs"), "'epochs' is not NAME=VALUE with a value in JSON"),
+        (("--set", "epoch=3"), "unexpected keyword argument"),
+        (("--set", "epochs=-3"), "--set: epochs is -3"),
+        (("--flow", "affine", "--backend", "hmc"), "--flow affine is for the toys, with --backend svi or bootstrap"),
         (("--kl-weight", "cold"), "'cold' is not a positive number"),
         (("--prior", "0"), "'0' is not a positive number"),
         (("--target", "circle"), "invalid choice"),

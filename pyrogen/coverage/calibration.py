@@ -227,11 +227,15 @@ class Calibration(Brief):
                 f"; the chains are worth only {self.effective_draws:.0f} independent draws, with which an exact "
                 "sampler looks too narrow"
             )
-        several = "" if self.trainings == 1 else f", sigma / spread of the trainings {ratio:.2f} +- {ratio_error:.2f}"
+        if self.trainings == 1:
+            trainings, several = "1 training", ""
+        else:
+            trainings = f"{self.trainings} trainings"
+            several = f" +- {width_error:.2f}, sigma / spread of the trainings {ratio:.2f} +- {ratio_error:.2f}"
         return (
-            f"{self.trainings} trainings, {self.ranks.shape[1]} intervals each: the truth is within 1 sigma (68.3 %) "
+            f"{trainings}, {self.ranks.shape[1]} intervals each: the truth is within 1 sigma (68.3 %) "
             f"in {found:.1%} +- {error:.1%}, within 2 sigma (95.4 %) in {two:.1%} +- {two_error:.1%}; pull width "
-            f"{width:.2f} +- {width_error:.2f}{several}; calibration score {self.score:.3f}. {consequence}."
+            f"{width:.2f}{several}; calibration score {self.score:.3f}. {consequence}."
         )
 
     def uniformity(self) -> float:

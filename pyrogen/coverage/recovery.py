@@ -61,7 +61,7 @@ def simulation_based_calibration(
         size: events per sample.
         trainings: number R of samples.
         probes: number of probe points, drawn from the prior predictive density.
-        draws: weight draws; None: 100, or all where fewer are stored.
+        draws: weight draws, or all where fewer are stored; None: 100.
         seed: seeds weights, events and probe points.
 
     Raises:
@@ -118,7 +118,7 @@ def bootstrap_calibration(
             these, with replacement: their distribution is not learned, and so needs no network that stands for it.
         probes: number of probe points, drawn from the posterior predictive density; log p there are the quantities,
             and the log-likelihood of the sample (the last one).
-        draws: weight draws; None: 100, or all where fewer are stored.
+        draws: weight draws, or all where fewer are stored; None: 100.
         seed: seeds weight draws, events and probe points.
 
     Raises:
@@ -230,6 +230,8 @@ class KnownNetworks:
         """The intervals of a backend that learns the samples, held against the truth."""
         given = {} if self.context is None else {"context": self.context}
         posteriors = backend.fit_many(self.model, self.samples, **given)
+        # A replica that was left out must not spoil what took long to train.
+        draws = None if draws is None else min(posterior.weights.at_most(draws) for posterior in posteriors)
 
         def values(posterior: Posterior, count: int, own: int) -> Array:
             r = posterior.info.sample or 0

@@ -61,7 +61,7 @@ def kind(look: Look) -> Iterator[Finding]:
             "mean field",
             "independent weights cannot follow the ridges of a posterior; in the study of the docs (calibration) "
             "their sigma was several times that of sampled posteriors and of the true spread",
-            "Calibrate it for your events (pg.calibrate), or compare with HMC on fewer events",
+            "Calibrate it for your events (pg.calibrate), or take pg.Bootstrap, or HMC on fewer events",
             serious=False,
         )
 
@@ -167,9 +167,10 @@ def balance(look: Look) -> Iterator[Finding]:
 def number(look: Look) -> Iterator[Finding]:
     stored = look.posterior.weights.stored or 0
     if stored < FEWEST_DRAWS:
+        known = look.posterior.info.details.get("sigma_error", 1 / math.sqrt(2 * max(stored - 1, 1)))
         yield Finding(
             "few draws",
-            f"{stored} networks: their standard deviation is known to {1 / math.sqrt(2 * max(stored - 1, 1)):.0%}",
+            f"{stored} networks: their standard deviation is known to {known:.0%}",
             f"Take {FEWEST_DRAWS} or more",
             serious=stored < 10,
         )

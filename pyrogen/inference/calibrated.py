@@ -67,8 +67,8 @@ def calibrate(
     all events are fitted with the knob found. Networks, samples and probe points are the same in all rounds, so that
     what changes from round to round is the knob's doing.
 
-    A backend without a knob (:class:`~pyrogen.HMC`, :class:`~pyrogen.Laplace`, :class:`~pyrogen.Ensemble`) has one
-    round, which changes nothing: the record says how far its sigma is off.
+    A backend without a knob (:class:`~pyrogen.HMC`, :class:`~pyrogen.Bootstrap`, :class:`~pyrogen.Laplace`,
+    :class:`~pyrogen.Ensemble`) has one round, which changes nothing: the record says how far its sigma is off.
 
     The result is calibrated where its flow can describe the events. What the flow gets wrong itself, the bootstrap
     cannot see: its networks can describe what they generated. A value other than 1 makes a tempered posterior.
@@ -92,7 +92,7 @@ def calibrate(
         trainings: number R of samples. 20 know the coverage to 3 %, and the knob to 12 %.
         probes: number of probe points, drawn from the predictive density; log p there and the log-likelihood of the
             sample are the quantities.
-        draws: weight draws; None: 100, or all where fewer are stored.
+        draws: weight draws, or all where fewer are stored; None: 100.
         tolerance: largest distance of the coverage from the level; None: the error of the coverage.
         rounds: the most values of the knob that are tried. The one whose coverage is nearest to the level is taken.
         seed: seeds networks, samples and probe points. The backend's own seeds the fits.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pyrogen.printing import Brief
+
 #: Settings by which a backend counts every event ``1/T`` times, and so scales sigma by about ``sqrt(T)``.
 KNOBS = ("kl_weight", "temperature")
 VAGUE = 0.05  # error of a coverage from which on three of them allow nearly everything
 
 
-@dataclass(frozen=True, kw_only=True)
-class CalibrationRound:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CalibrationRound(Brief):
     """One value of the knob that was tried.
 
     Attributes:
@@ -99,7 +101,7 @@ class CalibrationRecord:
         (width, width_error), (factor, factor_error) = self.pull_width, self.factor
         tried = ", ".join(f"{one.value:g}: {one.coverage[0]:.1%}" for one in self.rounds if one.value is not None)
         changed = "no setting was changed" if self.knob is None else f"{self.knob} = {self.value:g}"
-        at = f", within {self.level:.1%} by {self.knob} {tried}" if tried else ""
+        at = f" (tried {tried} within the {self.level:.1%} interval)" if tried else ""
         return (
             f"by {self.how}, {_percent(self.one_sigma)} within 1 sigma, {_percent(self.two_sigma)} within 2 sigma; "
             f"pull width {width:.2f} +- {width_error:.2f}; score {self.score:.3f}; {self.trainings} trainings of "

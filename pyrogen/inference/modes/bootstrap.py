@@ -14,7 +14,6 @@ from pyrogen.bayes.model import BayesianFlow, normalise_weights
 from pyrogen.checks import check_memory, check_settings, door, one_of, whole
 from pyrogen.inference.backend import MODEL
 from pyrogen.inference.modes.descent import Descent, Optimised
-from pyrogen.inference.modes.ensemble import skipped_steps
 from pyrogen.inference.modes.resampling import SCHEMES, Resampling
 from pyrogen.inference.problems import NotBatchedError, SamplingError, report
 from pyrogen.inference.run.data import ManySamples, TrainingData
@@ -125,14 +124,14 @@ class Bootstrap(Optimised):
         log_density = self._log_density(descent, theta, sample)
         failed = far_above(nll, log_density)
         kept = int((~failed).sum())
+        which = f"sample {sample}: " if samples > 1 else ""
         if kept < 3:
-            which = f"sample {sample}: " if samples > 1 else ""
             raise SamplingError(
                 f"{which}{kept} of {self.replicas} replicas ended with a finite loss near that of the others after "
                 f"{self.steps} steps; try a smaller lr (now {self.lr}), more steps or dtype=torch.float64, with "
                 "another checkpoint file if there is one"
             )
-        findings = (*left_out(nll, failed), *skipped_steps("replica", nll, descent.state["skipped"][rows]))
+        findings = (*left_out(nll, failed, which), *steps_left_out(descent.state["skipped"][rows], which))
         report(findings)
         sigma, error = sigma_and_error(log_density[~failed].exp())
         known = sigma > 0
@@ -189,22 +188,36 @@ def _robust_sigma(values: Tensor) -> Tensor:
     return torch.cat(pairs).median(0).values / (0.6745 * math.sqrt(2))
 
 
-def left_out(nll: Tensor, failed: Tensor) -> Iterator[Finding]:
+def left_out(nll: Tensor, failed: Tensor, which: str = "") -> Iterator[Finding]:
     """Which replicas are left out, and why.
 
     Args:
         nll: loss per event of every replica at its end, ``[R]``.
         failed: which of them failed, ``[R]``.
+        which: the sample, in words.
     """
     if failed.any():
         middle = float(nll[~failed].median())
         named = ", ".join(f"{r} ({nll[r]:.4f})" for r in failed.nonzero()[:, 0].tolist())
         yield Finding(
             "replicas left out",
-            f"{int(failed.sum())} of {len(nll)} replicas failed to train and are left out: {named}; the median of the "
-            f"others is {middle:.4f} nats per event",
+            f"{which}{int(failed.sum())} of {len(nll)} replicas failed to train and are left out: {named}; the median "
+            f"of the others is {middle:.4f} nats per event",
             "A few do no harm. For more, try more steps, a smaller lr or another flow",
             serious=float(failed.double().mean()) > MANY_FAILED,
+        )
+
+
+def steps_left_out(skipped: Tensor, which: str = "") -> Iterator[Finding]:
+    """Which replicas left out steps, from their numbers ``skipped [R]``."""
+    if skipped.any():
+        named = ", ".join(f"{r} ({skipped[r]:.0f})" for r in skipped.nonzero()[:, 0].tolist())
+        yield Finding(
+            "steps left out",
+            f"{which}the loss of {int((skipped > 0).sum())} of {len(skipped)} replicas was NaN or infinite in some "
+            f"steps, which were left out: {named}",
+            "Try a smaller lr or dtype=torch.float64",
+            serious=False,
         )
 
 
@@ -248,9 +261,9 @@ class ReplicaPotential(Potential):
         self.prior_centre = self.prior_scale * noise.to(model.device)
 
     def _rows(self, rows: Any, chains: int = 1) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        device = self.samples.device
-        places = rows if isinstance(rows, Tensor) else torch.arange(self.samples.shape[1], device=device)[rows]
-        return self._chosen(*self.resampling(places.expand(chains, -1)))
+        if isinstance(rows, slice):
+            rows = torch.arange(*rows.indices(self.samples.shape[1]), device=self.samples.device)
+        return self._chosen(*self.resampling(rows.expand(chains, -1)))
 
     def _chosen(self, rows: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Events in ``rows [C, M]`` of each replica's sample, their weights, and their conditions."""
@@ -263,7 +276,7 @@ class ReplicaPotential(Potential):
         chains, own = len(theta), self.own_weights
 
         def negative(part: slice) -> Tensor:
-            places = torch.arange(self.size, device=theta.device)[part].expand(chains, -1)
+            places = torch.arange(*part.indices(self.size), device=theta.device).expand(chains, -1)
             return self._batch(theta, *self._chosen(places, None if own is None else own[places]))
 
         total = torch.zeros(chains, dtype=torch.float64, device=theta.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -88,7 +87,15 @@ def find_problems(final: Tensor, skipped: Tensor) -> list[Finding]:
                 "Leave it out, or try a smaller lr or dtype=torch.float64",
             )
         )
-    found += skipped_steps("member", final, skipped)
+    for c in (finite & (skipped > 0)).nonzero()[:, 0].tolist():
+        found.append(
+            Finding(
+                "steps left out",
+                f"the loss of member {c} (of {len(final)}) was NaN or infinite in {skipped[c]:.0f} steps, which were "
+                f"left out; it ends at {final[c]:.4f} nats per event",
+                "Try a smaller lr or dtype=torch.float64",
+            )
+        )
     middle = final[finite].median()
     spread = 1.4826 * (final[finite] - middle).abs().median()  # the standard deviation, were the members Gaussian
     limit = middle + torch.clamp(SPREADS * spread, min=FAR)
@@ -102,14 +109,3 @@ def find_problems(final: Tensor, skipped: Tensor) -> list[Finding]:
             )
         )
     return found
-
-
-def skipped_steps(kind: str, final: Tensor, skipped: Tensor) -> Iterator[Finding]:
-    """Which networks, called a ``kind``, left out steps, of those that end with a finite loss ``final [C]``."""
-    for c in (final.isfinite() & (skipped > 0)).nonzero()[:, 0].tolist():
-        yield Finding(
-            "steps left out",
-            f"the loss of {kind} {c} (of {len(final)}) was NaN or infinite in {skipped[c]:.0f} steps, which were "
-            f"left out; it ends at {final[c]:.4f} nats per event",
-            "Try a smaller lr or dtype=torch.float64",
-        )

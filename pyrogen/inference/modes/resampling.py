@@ -16,7 +16,8 @@ from torch import Tensor
 from pyrogen.memory import in_chunks
 
 NUMBERS_AT_ONCE = 1 << 20  # weights that are summed at once
-MOST_COUNTS = 20  # a Poisson number of mean 1 exceeds this with a probability of 1e-20
+#: Probabilities that a Poisson number of mean 1 is at most 0, 1, ...; it exceeds 20 with a probability of 1e-20.
+POISSON = tuple(math.exp(-1) * sum(1 / math.factorial(k) for k in range(n + 1)) for n in range(20))
 
 
 def _signed(number: int) -> int:
@@ -55,9 +56,11 @@ def dirichlet(bits: Tensor, size: int) -> tuple[None, Tensor]:
 
 def poisson(bits: Tensor, size: int) -> tuple[None, Tensor]:
     """How often an event counts when their total number is Poisson distributed too: a Poisson number of mean 1."""
-    steps = [math.exp(-1) * sum(1 / math.factorial(k) for k in range(n + 1)) for n in range(MOST_COUNTS)]
-    table = torch.tensor(steps, dtype=torch.float64).to(bits.device, non_blocking=True)
-    return None, torch.searchsorted(table, uniform(bits)).double()
+    place = uniform(bits)
+    counts = torch.zeros_like(place)
+    for below in POISSON:
+        counts += place > below
+    return None, counts
 
 
 def multinomial(bits: Tensor, size: int) -> tuple[Tensor, None]:
