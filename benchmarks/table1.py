@@ -28,9 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--checkpoint")
-    parser.add_argument(
-        "--average", type=float, default=0.05, help="share of the epochs that the loss is taken from"
-    )
+    parser.add_argument("--average", type=float, default=0.05, help="share of the epochs that the loss is taken from")
     return parser.parse_args()
 
 

@@ -110,7 +110,8 @@ def run(argv: list[str] | None = None) -> None:
     samples = target.sample((sets, n))
 
     options = {"flow": None if args.flow == "small" else args.flow, "events": args.events} | changed | dict(args.set)
-    words = [f"{key}_{value}" for key, value in options.items() if value is not None]
+    chosen = [(key, value) for key, value in options.items() if value is not None]
+    words = [f"{key}_{value}" for key, value in chosen]
     name = "_".join([args.backend, *words])
     if args.bootstrap:
         name += "_bootstrap"
@@ -132,6 +133,7 @@ def run(argv: list[str] | None = None) -> None:
     if args.kl_weight == CALIBRATED:
         print(f"\nkl_weight: {posteriors[0].info.calibration}")
     result: dict[str, Any] = {"target": args.target, "backend": args.backend, "sets": sets, "events": n}
+    result["label"] = ", ".join([NAMES[args.backend].__name__, *(f"{SVI_OPTIONS.get(k, k)} {v}" for k, v in chosen)])
     result |= {"settings": posteriors[0].info.settings, "mode": mode, "seed": args.seed}
     draws = min(posterior.weights.at_most(MODES[mode]["draws"]) for posterior in posteriors)
     if ring:
@@ -274,7 +276,7 @@ def figures(folder: Path) -> list[Path]:
     every = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     results = {name: result for name, result in every.items() if "bootstrap" not in result}  # other quantities
     found = {
-        label(name): Calibration(
+        result.get("label", name): Calibration(
             **{
                 key: np.array(v) if isinstance(v, list) else v
                 for key, v in result["calibration"].items()
@@ -284,20 +286,12 @@ def figures(folder: Path) -> list[Path]:
         for name, result in results.items()
     }
     written = [save_figure(plot_calibration(found), folder / "calibration.png")]
-    rings = {label(name): result for name, result in results.items() if "fit" in result}
+    rings = {result.get("label", name): result for name, result in results.items() if "fit" in result}
     if rings:
         columns = [{name: np.array(r[key]) for name, r in rings.items()} for key in ("n_bins", "gains", "gain_errors")]
         fits = {name: AmplificationFit(**result["fit"]) for name, result in rings.items()}
         written.append(save_figure(plot_amplification(*columns, fits, PUBLISHED), folder / "amplification.png"))
     return written
-
-
-def label(name: str) -> str:
-    """A result's name in the legend."""
-    backend, _, changed = name.partition("_")
-    for key, word in (SVI_OPTIONS | {"flow": "flow", "events": "events"}).items():
-        changed = changed.replace(f"{key}_", f"{word} ")
-    return ", ".join([NAMES[backend].__name__, *([changed.replace("_", ", ")] if changed else [])])
 
 
 def positive(text: str) -> float:

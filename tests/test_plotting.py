@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
 import pyrogen as pg
-from pyrogen.diagnostics import LineResult, fit_shape
+from pyrogen.diagnostics import LineResult, calibration_of, fit_shape
 from pyrogen.plotting import (
     HistogramPanel,
+    plot_calibration,
     plot_chains,
     plot_histogram,
     plot_histograms,
@@ -239,3 +240,14 @@ def test_symbols(name, formula):
 )
 def test_values_have_the_digits_their_errors_allow(value, error, text):
     assert with_error(value, error).replace(r" $\pm$", "") == text
+
+
+def test_long_names_leave_the_panels_of_a_calibration_their_width():
+    draws = torch.randn(4, 20, 10, generator=torch.Generator().manual_seed(1)).double().numpy()
+    names = ("SVI, events 20000, epochs 250, flow affine, prior width 0.5, batch size 1024", "HMC")
+    figure = plot_calibration({name: calibration_of(draws, np.zeros(10)) for name in names})
+    figure.draw_without_rendering()
+    widths = [axis.get_position().width for axis in figure.axes]
+    assert min(widths) > 0.2
+    told = [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
+    assert told == [f"{name} (4 trainings)" for name in names]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from pyrogen.checks import BOOLEAN, MAPPING, TEXT, dictionary, door, instance, optional
 from pyrogen.coverage.calibration import LEVELS, Calibration
 from pyrogen.diagnostics.quantile_bins import AmplificationFit
 
-from .style import TRUTH, colours, new_figure, styled, symbol, with_error, with_unit
+from .style import TRUTH, arrangement, colours, new_figure, styled, symbol, with_error, with_unit
 
+WIDEST_NAME = 40  # letters of a line of a name in the legend
 SHOWN = 4.0  # pulls beyond are counted in the outermost bin
 
 
@@ -23,7 +26,7 @@ def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "",
     """Three panels: coverage against the nominal level, pulls, and sigma against the spread of the trainings.
 
     Args:
-        calibrations: what to compare, by name; up to about five stay readable.
+        calibrations: what to compare, by name; up to about five stay readable. Names may be long.
         unit: unit of the coordinate ``at``.
         log: logarithmic sigma.
 
@@ -37,18 +40,19 @@ def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "",
     figure = new_figure(18, 5.8)
     coverage, pulls, sizes = figure.subplots(1, 3)
     grid = np.linspace(-SHOWN, SHOWN, 33)
+    names: list[Line2D] = []
     for (name, found), colour in zip(calibrations.items(), colours(len(calibrations)), strict=True):
         nominal, fraction, error = found.curve(LEVELS)
         coverage.fill_between(nominal, fraction - error, fraction + error, color=colour, alpha=0.25, linewidth=0)
-        coverage.plot(
-            nominal, fraction, color=colour, label=f"{name} ({found.trainings} training{'s' * (found.trainings > 1)})"
-        )
+        coverage.plot(nominal, fraction, color=colour)
+        trainings = f"{found.trainings} training{'s' * (found.trainings > 1)}"
+        names.append(Line2D([], [], color=colour, label=fill(f"{name} ({trainings})", WIDEST_NAME)))
         values = np.clip(found.pulls[np.isfinite(found.pulls)], -SHOWN, SHOWN)
         density, _ = np.histogram(values, grid, density=True)
         width = with_error(*found.pull_width()) if found.trainings > 1 else f"{found.pull_width()[0]:.2f}"
-        pulls.stairs(density, grid, color=colour, linewidth=2, label=f"{name}: width {width}")
+        pulls.stairs(density, grid, color=colour, linewidth=2, label=f"width {width}")
         at, sigma, spread = _by_coordinate(found)
-        sizes.plot(at, sigma, color=colour, label=name)
+        sizes.plot(at, sigma, color=colour)
         if found.trainings > 1:
             sizes.plot(at, spread, color=colour, linestyle="--")
     coverage.plot([0, 1], [0, 1], color=TRUTH, linewidth=1.2, linestyle="--", label="exact")
@@ -70,7 +74,8 @@ def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "",
     if any(found.trainings > 1 for found in calibrations.values()):
         for label, style in ((r"predicted $\sigma$", "-"), ("spread of the trainings", "--")):
             sizes.plot([], [], color="grey", linestyle=style, label=label)
-    sizes.legend(loc="upper left", ncols=2, fontsize="small", columnspacing=1.0)
+        sizes.legend(loc="upper left", ncols=2, fontsize="small", columnspacing=1.0)
+    figure.legend(handles=names, loc="outside upper center", ncols=arrangement(len(names), 4)[1])
     return figure
 
 
