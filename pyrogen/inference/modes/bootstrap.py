@@ -42,9 +42,9 @@ class Bootstrap(Optimised):
     own, with weights w of a bootstrap sample (Newton and Raftery 1994; Lyddon, Holmes and Walker, arXiv:1709.07616) and
     an anchor a drawn from the prior of widths s (Pearce et al., arXiv:1810.05546). For a Gaussian model the minima
     follow the posterior where the events scatter as the model says; they take the scatter from the events, and so each
-    variance to about ``1 / sqrt(N)``. For others they follow what the prediction would do on other samples of as many events: the
-    uncertainty of the sample and of the training, which replicas of a parton-density fit show too. All networks are
-    trained in one batch. The posterior holds one draw for each.
+    variance to about ``1 / sqrt(N)``. For others they follow what the prediction would do on other samples of as many
+    events: the uncertainty of the sample and of the training, which replicas of a parton-density fit show too. All
+    networks are trained in one batch. The posterior holds one draw for each.
 
     Replicas whose loss ends far above the others' failed to train. They are left out, and ``info.findings`` and
     ``info.details["left_out"]`` name them; of three replicas none can be told from the others.
