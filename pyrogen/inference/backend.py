@@ -250,6 +250,11 @@ class Backend(ABC):
         """Settings that JSON does not know, by name, in words that it does."""
         return {}
 
+    @property
+    def _kept(self) -> int | None:
+        """Number of weight draws that a posterior will hold at most; None: any number."""
+        return None
+
     @abstractmethod
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
         """The posterior of a prepared model on checked data."""

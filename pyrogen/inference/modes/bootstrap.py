@@ -23,6 +23,7 @@ from pyrogen.posterior.jackknife import sigma_and_error
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import StoredDraws
 from pyrogen.seeds import stream
+from pyrogen.signals import uninterrupted
 
 RARE = 1e-3  # probability of the deviation from which on a replica failed to train, if it is also
 SPREADS = 6.0  # so many standard deviations of the losses above their median
@@ -67,6 +68,10 @@ class Bootstrap(Optimised):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(self, replicas=whole(3), resampling=one_of(*SCHEMES))
+
+    @property
+    def _kept(self) -> int:
+        return self.replicas
 
     @door(model=MODEL, samples=whole(1))
     def memory(self, model: BayesianFlow, samples: int = 1) -> float:
@@ -196,7 +201,8 @@ def far_above(nll: Tensor, log_density: Tensor) -> Tensor:
         nll: loss per event of every replica at its end, ``[R]``.
         log_density: log densities ``[R, n]`` at some of the events.
     """
-    from scipy.special import stdtrit  # here: nothing else of a training needs it
+    with uninterrupted():
+        from scipy.special import stdtrit  # here: nothing else of a training needs it
 
     good = nll.isfinite()
     count = int(good.sum())
