@@ -204,6 +204,14 @@ def test_a_posterior_can_take_the_place_of_the_first_fit(found, monkeypatch):
     assert first.info.calibration is None and first.info.note == "not calibrated"
 
 
+def test_a_posterior_that_went_on_is_not_what_was_calibrated():
+    """Its settings are those of its last run alone; the samples of the rounds were learned by one run."""
+    first = backend(scale=1.0).fit(model(), EVENTS)
+    first.info = replace(first.info, started_from={"backend": "Tempered"})
+    found = pg.calibrate(backend(scale=1.0), model(), EVENTS, posterior=first, **FEW, tolerance=0.3)
+    assert found.info.calibration.value == 1 and found.info.started_from is None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -114,7 +114,8 @@ def calibrate(
     """
     search = Search(level, trainings, probes, draws, tolerance, rounds, seed)
     tuned, first, record = search.settings(backend, model, events, weights, context, posterior)
-    if (first.info.backend, first.info.settings) != (type(tuned).__name__, tuned.describe()):
+    same = (first.info.backend, first.info.settings) == (type(tuned).__name__, tuned.describe())
+    if not same or first.info.started_from is not None:  # that of a longer training is not what was calibrated
         first = tuned.fit(model, events, weights, context)
     return with_info(first, replace(first.info, calibration=record))
 
