@@ -252,6 +252,13 @@ def test_what_cannot_be_calibrated_is_refused_before_any_work(change, message, m
         pg.calibrate(**given)
 
 
+def test_replicas_of_all_samples_that_do_not_fit_are_refused_before_any_work(monkeypatch):
+    monkeypatch.setattr(Backend, "fit", lambda *args, **kwargs: pytest.fail("a fit was begun"))
+    monkeypatch.setattr("pyrogen.checks._memory", lambda: 1e5)
+    with pytest.raises(MemoryError, match="replicas is 100: the result takes 0.0 GB"):
+        pg.calibrate(pg.Bootstrap(replicas=100), model(), EVENTS)
+
+
 def found_weights():
     return MeanField(loc=torch.zeros(2), scale=torch.ones(2))
 

@@ -110,6 +110,7 @@ def calibrate(
         ValueError: events that cannot be learned from, conditions with negative weights, too few trainings for the
             error or the level that is asked for, more of them than a posterior will hold draws, or a posterior of other
             events or of another model.
+        MemoryError: the networks of all samples do not fit into memory at once.
         CheckpointMismatchError: the checkpoint of a stage belongs to another run.
     """
     search = Search(level, trainings, probes, draws, tolerance, rounds, seed)
@@ -240,6 +241,7 @@ class Search:
         )
         dtype = backend.dtype or model.dtype
         data = TrainingData.check(model, events, weights, context, dtype, backend.device)
+        backend._check_memory(model, 1 if model.context else self.trainings)
         if posterior is not None:
             model_of(posterior, model, backend.dtype, "posterior")
             require(

@@ -83,6 +83,10 @@ class Bootstrap(Optimised):
         """
         return float(COPIES * samples * self.replicas * model.weights * (self.dtype or model.dtype).itemsize)
 
+    def _check_memory(self, model: BayesianFlow, samples: int) -> None:
+        size = self.memory(model, samples)
+        check_memory("replicas", self.replicas, size, "train fewer replicas, or fewer samples, at once")
+
     def _check_going_on(self, start: Posterior, model: BayesianFlow) -> None:
         if start.weights.stored != self.replicas:
             held = start.weights.family if start.weights.stored is None else f"{start.weights.stored} networks"
@@ -104,8 +108,7 @@ class Bootstrap(Optimised):
         return found
 
     def _run(self, model: BayesianFlow, data: TrainingData, samples: int) -> list[Posterior]:
-        size = self.memory(model, samples)
-        check_memory("replicas", self.replicas, size, "train fewer replicas, or fewer samples, at once")
+        self._check_memory(model, samples)
         early = tuple(wide_anchors(model))
         report(early)
         networks = samples * self.replicas
@@ -117,7 +120,7 @@ class Bootstrap(Optimised):
         else:
             starts = data.start.weights.arrays["draws"].flatten(0, 1).to(model.initial_theta)
         of_all = f"{self.replicas} replicas" + (f" of each of {samples} samples" if samples > 1 else "")
-        label = f"Bootstrap, {of_all} ({size / 1e9:.2g} GB)"
+        label = f"Bootstrap, {of_all} ({self.memory(model, samples) / 1e9:.2g} GB)"
         descent = Descent(self, potential, data, starts, stream(self.seed, 0), label)
         theta = descent.run()
         nll = potential.plain(theta)
