@@ -511,6 +511,20 @@ def test_many_samples_take_the_number_of_the_first(small):
         settings.fit_many(small, samples)
 
 
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (EVENTS[:100] / 0, "sample 1: events"),
+        (EVENTS[:100, :1], "sample 1: events"),
+        (pg.EventSample(EVENTS[:100], weights=torch.ones(100)), "1 of 2 samples have event weights"),
+    ],
+)
+def test_all_samples_are_checked_before_the_work_on_the_first(small, second, message, monkeypatch):
+    monkeypatch.setattr(calibrated.Search, "settings", lambda *args, **kwargs: pytest.fail("the work was begun"))
+    with pytest.raises(ValueError, match=message):
+        pg.SVI(**SVI, kl_weight="calibrated").fit_many(small, [EVENTS[:100], second])
+
+
 def test_a_word_is_no_number_elsewhere():
     with pytest.raises(ValueError, match="kl_weight is 'tempered'; it must be positive and finite, or 'calibrated'"):
         pg.SVI(kl_weight="tempered")

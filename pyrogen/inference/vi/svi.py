@@ -16,7 +16,7 @@ from pyrogen.inference.backend import MODEL, Samples
 from pyrogen.inference.calibrated import BOOTSTRAP, Search, calibrate, effective_size, with_info
 from pyrogen.inference.problems import NotBatchedError
 from pyrogen.inference.run.checkpoint import digest, run_identity
-from pyrogen.inference.run.data import ManySamples, TrainingData, check_samples, in_one_order
+from pyrogen.inference.run.data import ManySamples, TrainingData, check_samples, in_one_order, prepare_together
 from pyrogen.inference.vi.guided import GuideObjective
 from pyrogen.inference.vi.mean_field import ManyMeanFields
 from pyrogen.inference.vi.objective import Objective
@@ -78,6 +78,7 @@ class SVI(SVISettings):
                 f"the weighted events of the samples are worth between {min(known):.0f} and {max(known):.0f} events "
                 "without weights, and one kl_weight is not right for all of them; fit them one by one, or give a number"
             )
+        prepare_together(model, samples, self.dtype, self.device, context)  # all of them, before the work on the first
         how = f"{BOOTSTRAP} of sample 0"
         first = None if context is None else context[0]
         tuned, _, record = Search(seed=self.seed).settings(self, model, samples[0], None, first, how=how)
