@@ -25,7 +25,8 @@ from pyrogen.posterior.weights import StoredDraws
 from pyrogen.seeds import stream
 from pyrogen.signals import uninterrupted
 
-RARE = 1e-3  # probability of the deviation from which on a replica failed to train, if it is also
+FAR = 10.0  # square of the deviation, in sigma, from which on a replica failed to train, if it is also
+RARE = 1e-3  # as rare among good ones, and
 SPREADS = 6.0  # so many standard deviations of the losses above their median
 TELLING = 4  # replicas that it takes to tell which one of them failed
 NEIGHBOURS = 11  # replicas that each one is held against
@@ -192,11 +193,11 @@ def far_above(nll: Tensor, log_density: Tensor) -> Tensor:
     """Which replicas failed to train, ``[R]``.
 
     A replica whose log density is off by ``d(x)`` loses about ``mean(d^2) / 2`` nats per event, and d is typically as
-    large as sigma of the log density. One that lost more than d^2 of the probability :data:`RARE` did not find the
-    density. The square is largest where one number decides all of d: then d over a sigma from R replicas is much like
-    a Student variable of R - 2 degrees of freedom. (Simulated: 0.2 to 0.7 in 1,000 good replicas are left out then,
-    and none where two or more numbers decide it.) Where the prior pulls the replicas away from the events, losses
-    differ more: so the limit is at least :data:`SPREADS` of their own standard deviations above the median.
+    large as sigma of the log density. One that lost :data:`FAR` times as much did not find the density, unless d^2 of
+    good replicas is as large more often than :data:`RARE`: where k independent numbers decide d, d^2 over a sigma^2
+    from R replicas is much like Fisher's F of k and k (R - 2) degrees of freedom. (Simulated: at most 1 in 1,000 good
+    replicas is left out.) Where the prior pulls the replicas away from the events, losses differ more: so the limit is
+    at least :data:`SPREADS` of their own standard deviations above the median, or as rare.
 
     Three replicas do not tell which of them is right: only those without a finite loss failed then.
 
@@ -205,16 +206,17 @@ def far_above(nll: Tensor, log_density: Tensor) -> Tensor:
         log_density: log densities ``[R, n]`` at some of the events.
     """
     with uninterrupted():
-        from scipy.special import stdtrit  # here: nothing else of a training needs it
+        from scipy.special import fdtri  # here: nothing else of a training needs it
 
     good = nll.isfinite()
     count = int(good.sum())
     if count < TELLING:
         return ~good
-    rare = float(stdtrit(count - 2, 1 - RARE / 2))
-    sigma = _robust_sigma(log_density[good])
+    sigma, k = _robust_sigma(log_density[good]), _numbers_behind(log_density[good])
+    square, spreads = fdtri(k, k * (count - 2), 1 - RARE), math.sqrt(fdtri(1, count - 2, 1 - RARE))
     far = torch.maximum(
-        0.5 * rare**2 * sigma.square().nan_to_num(0.0, 0.0).mean(), max(rare, SPREADS) * _robust_sigma(nll[good])
+        0.5 * max(FAR, float(square)) * sigma.square().nan_to_num(0.0, 0.0).mean(),
+        max(SPREADS, spreads) * _robust_sigma(nll[good]),
     )
     limit = nll[good].median() + far
     return ~(nll <= limit + 1e-6 * limit.abs())
@@ -247,6 +249,20 @@ def left_out(nll: Tensor, failed: Tensor, which: str = "") -> Iterator[Finding]:
             "A few do no harm. For more, try more steps, a smaller lr or another flow",
             serious=float(failed.double().mean()) > MANY_FAILED,
         )
+
+
+def _numbers_behind(values: Tensor) -> float:
+    """At least how many independent numbers decide how R replicas ``[R, n]`` differ.
+
+    Differences of replicas that share none are parallel where it is one number. Of k equal ones the square of the
+    cosine is 1/k on average; of unequal ones its root is at least the share of the largest, whose tail counts. How far
+    a replica lies away does not matter.
+    """
+    steps = torch.nn.functional.normalize(values - values.roll(1, 0), dim=1)
+    apart = torch.arange(len(values))
+    apart = (apart[:, None] - apart) % len(values)
+    share = (steps @ steps.T).square()[((apart > 1) & (apart < len(values) - 1)).to(values.device)].mean()
+    return 1 / math.sqrt(float(share)) if 0 < share <= 1 else 1.0
 
 
 def untold(nll: Tensor, which: str = "") -> Iterator[Finding]:
