@@ -279,6 +279,9 @@ def test_what_is_refused_before_the_training(monkeypatch):
     signed = torch.tensor([1.0, -0.7] * 30)
     with pytest.raises(ValueError, match="bootstrap samples have no positive sum"):
         fit(location(), EVENTS, signed, replicas=50)
+    with pytest.raises(ValueError, match=r"4 of 12 bootstrap samples .*\(replica 2 of sample 1: sum 0 of 1 events"):
+        many = pg.Bootstrap(replicas=4, resampling="poisson", seed=15, progress=False)
+        many.fit_many(location(), EVENTS[:1].expand(3, 1, 3))
     assert pg.Bootstrap(replicas=50).memory(location(), samples=20) == 10 * 20 * 50 * 3 * 4
     with pytest.raises(MemoryError, match="replicas is 100,000,000,000"):
         fit(location(), EVENTS, replicas=10**11)

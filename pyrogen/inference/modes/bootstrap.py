@@ -322,7 +322,9 @@ class ReplicaPotential(Potential):
         size, self.each = self.samples.shape[1], settings.replicas
         self.own_weights = None if data.weights is None else normalise_weights(data.weights)
         keys = [stream(settings.seed, "bootstrap sample", c) for c in range(networks)]
-        self.resampling = Resampling(settings.resampling, keys, size, self.own_weights, model.dtype, model.device)
+        self.resampling = Resampling(
+            settings.resampling, keys, size, self.own_weights, model.dtype, model.device, self.each
+        )
         super().__init__(model, data, compile=settings.compile)
         self.size = size
         if data.weights is None:
