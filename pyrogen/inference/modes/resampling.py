@@ -139,8 +139,8 @@ class Resampling:
             raise ValueError(
                 f"the weights of {int(bad.sum())} of {len(self.keys)} bootstrap samples have no positive sum, or "
                 f"positive and negative ones cancel almost completely (replica {r % self.each}{sample}: sum "
-                f"{float(total[r]):.3g} of {self.size} events, {float(self._expected()):.3g} without the bootstrap); there "
-                "are too few events, or too many negative weights, for a bootstrap. Give more events, or "
+                f"{float(total[r]):.3g} of {self.size} events, {float(self._expected()):.3g} without the bootstrap); "
+                "there are too few events, or too many negative weights, for a bootstrap. Give more events, or "
                 'resampling="dirichlet"'
             )
         return self._expected() / total
