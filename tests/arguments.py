@@ -328,7 +328,7 @@ def diagnostic_calls():
             events=training,
             trainings=8,
             probes=30,
-            draws=3,
+            draws=10,
             tolerance=0.1,
             rounds=1,
             seed=0,

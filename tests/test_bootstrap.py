@@ -196,6 +196,73 @@ def test_a_replica_far_above_the_others_is_left_out():
     assert bootstrap.far_above(nll + torch.inf, log_density).all()
 
 
+@pytest.mark.parametrize("replicas", [4, 5, 10, 50])
+def test_good_replicas_are_seldom_left_out(replicas):
+    """In the worst case, where one number decides d, of 10,000 good replicas fewer than one in 1,000.
+
+    So 10 at most are expected; the limit is three standard deviations more. A limit of ten times sigma^2 / 2 for any R
+    would leave out 150 for R = 4, 70 for R = 5, 23 for R = 10.
+    """
+    generator = torch.Generator().manual_seed(1)
+    left = 0
+    for _ in range(10_000 // replicas):
+        off = torch.randn(replicas, 1, generator=generator, dtype=torch.float64) / 100
+        left += int(bootstrap.far_above(1 + 0.5 * off[:, 0].square(), off).sum())
+    assert left <= 20
+
+
+@pytest.mark.parametrize("replicas", [4, 5, 8])
+def test_one_of_few_replicas_that_failed_is_found(replicas):
+    """Where many numbers decide d, the limit is ten times sigma^2 / 2 for few replicas too, and not 170 for five."""
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(20):
+        off = torch.randn(replicas, 20, generator=generator, dtype=torch.float64) @ torch.randn(
+            20, 100, generator=generator, dtype=torch.float64
+        )
+        off *= 0.1 / 20**0.5
+        off[1] += 0.1 * 60**0.5 * torch.randn(100, generator=generator, dtype=torch.float64)
+        failed = bootstrap.far_above(1 + 0.5 * off.square().mean(1), off)
+        assert failed.nonzero()[:, 0].tolist() == [1]
+
+
+def test_replicas_are_judged_where_the_weights_are():
+    """Weights in proportion to c^2 of a slope: the loss differs by three times what it does over all events."""
+    few = torch.zeros(10_000)
+    few[[17, 4000]] = torch.tensor([1.0, -3.0])
+    rows = bootstrap.probed(10_000, few)
+    assert sorted(set(rows.tolist())) == [17, 4000] and (rows == 17).sum() == len(rows) // 4
+    assert bootstrap.probed(5, None).tolist() == bootstrap.probed(5, torch.ones(5)).tolist() == [0, 1, 2, 3, 4]
+    generator = torch.Generator().manual_seed(5)
+    c = torch.randn(400, 1, generator=generator).double()
+    y = 0.5 * c + torch.randn(400, 1, generator=generator).double()
+    model = pg.BayesianFlow(Line(1), preprocessing=None, context_preprocessing=None)
+    posterior = fit(model, y, c[:, 0] ** 4, c, replicas=100, steps=250, dtype=torch.float64, seed=1)
+    assert posterior.info.details["left_out"] == []
+
+
+def test_three_replicas_do_not_tell_which_of_them_failed():
+    """None is left out, and it is said; with a fourth one, the one that failed is found."""
+    nll, off = torch.tensor([1.0, 8.0, 1.01, 1.02]).double(), torch.tensor([0.01, 3.0, 0.02, 0.03]).double()[:, None]
+    assert not bootstrap.far_above(nll[:3], off[:3]).any()
+    (found,) = bootstrap.untold(nll[:3])
+    assert "3 replicas have a finite loss, 1.0000, 8.0000, 1.0100 nats per event" in str(found)
+    assert bootstrap.far_above(nll, off).tolist() == [False, True, False, False] and not list(bootstrap.untold(nll))
+    nll[3] = torch.nan
+    assert bootstrap.far_above(nll, off).tolist() == [False, False, False, True] and list(bootstrap.untold(nll))
+
+
+@pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_the_error_of_sigma_does_not_depend_on_the_unit(unit):
+    """Densities of three features per cubed unit are then too large, or too small, for a number."""
+    scale = pg.events.Standardise()
+    told = [
+        fit(location(preprocessing=scale), EVENTS * one, dtype=torch.float64).info.details["sigma_error"]
+        for one in (1.0, unit)
+    ]
+    assert told[1] == pytest.approx(told[0], rel=1e-3) and told[0] > 0.2
+
+
 def test_wide_anchors_are_named_before_the_training():
     flow = pg.CouplingFlow(2, 2, (32, 32))
     assert list(wide_anchors(pg.BayesianFlow(flow, prior_scale="fan-in"))) == []
@@ -212,6 +279,9 @@ def test_what_is_refused_before_the_training(monkeypatch):
     signed = torch.tensor([1.0, -0.7] * 30)
     with pytest.raises(ValueError, match="bootstrap samples have no positive sum"):
         fit(location(), EVENTS, signed, replicas=50)
+    with pytest.raises(ValueError, match=r"4 of 12 bootstrap samples .*\(replica 2 of sample 1: sum 0 of 1 events"):
+        many = pg.Bootstrap(replicas=4, resampling="poisson", seed=15, progress=False)
+        many.fit_many(location(), EVENTS[:1].expand(3, 1, 3))
     assert pg.Bootstrap(replicas=50).memory(location(), samples=20) == 10 * 20 * 50 * 3 * 4
     with pytest.raises(MemoryError, match="replicas is 100,000,000,000"):
         fit(location(), EVENTS, replicas=10**11)

@@ -138,6 +138,41 @@ def test_a_sigma_that_does_not_follow_the_knob_is_said():
     assert found.info.note.startswith("too wide")
 
 
+def test_a_level_that_nearly_all_intervals_reach_is_not_taken_for_right():
+    """Intervals of 95 % that hold 98 % agree with all there is to agree with, within the error of few trainings."""
+    record = pg.calibrate(backend(scale=2.0), model(), EVENTS, **FEW, level=0.95, seed=1).info.calibration
+    off = [one.coverage[0] - 0.95 for one in record.rounds]
+    within = [abs(one) < each.coverage[1] for one, each in zip(off, record.rounds, strict=True)]
+    assert within == [False, True, True] and off[1] > 0.025 > abs(off[2])
+    assert record.value == pytest.approx(1 / 4, rel=0.3)
+
+
+def test_a_sigma_of_nearly_nothing_grows_until_it_is_right():
+    """No interval holds the truth in the first rounds, so that the coverage does not tell that it got better."""
+    found = pg.calibrate(backend(scale=3e-5), model(), EVENTS, **FEW, rounds=8)
+    record = found.info.calibration
+    assert [one.coverage[0] for one in record.rounds[:2]] == [0, 0] and record.ok
+    assert record.value == pytest.approx(1 / 3e-5**2, rel=1)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_sigma_of_zero_is_said_and_comes_back_from_a_file(tmp_path):
+    """As of a chain that never moved: pulls are infinite, and so is the factor."""
+
+    class Stuck(Tempered):
+        def _of(self, model, data, mean, n, **told):
+            posterior = super()._of(model, data, mean, n, **told)
+            if "sample" in told:
+                posterior.predictor.weights = StoredDraws(posterior.weights.arrays["loc"].expand(1, 30, 2).clone())
+            return posterior
+
+    found = pg.calibrate(backend(Stuck), model(), EVENTS, **FEW)
+    record = found.info.calibration
+    assert record.pull_width == record.factor == (math.inf, math.inf) and record.verdict == "too narrow"
+    found.save(tmp_path / "posterior.h5")
+    assert pg.load(tmp_path / "posterior.h5", flow=Location(2)).info == found.info
+
+
 def test_rounds_are_tried_on_the_same_samples(monkeypatch):
     seen = []
 
@@ -169,6 +204,14 @@ def test_a_posterior_can_take_the_place_of_the_first_fit(found, monkeypatch):
     assert first.info.calibration is None and first.info.note == "not calibrated"
 
 
+def test_a_posterior_that_went_on_is_not_what_was_calibrated():
+    """Its settings are those of its last run alone; the samples of the rounds were learned by one run."""
+    first = backend(scale=1.0).fit(model(), EVENTS)
+    first.info = replace(first.info, started_from={"backend": "Tempered"})
+    found = pg.calibrate(backend(scale=1.0), model(), EVENTS, posterior=first, **FEW, tolerance=0.3)
+    assert found.info.calibration.value == 1 and found.info.started_from is None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -181,6 +224,13 @@ def test_a_posterior_can_take_the_place_of_the_first_fit(found, monkeypatch):
         (lambda: {"posterior": pg.Posterior(model(), found_weights())}, "posterior is .*other events"),
         (lambda: {"trainings": 4}, "trainings is 4: they know the coverage at 68.3% to about 0.067.*takes 8 or more"),
         (lambda: {"tolerance": 0.01}, "trainings is 20: .*for 0.01 it takes 181 or more"),
+        (lambda: {"level": 0.99}, "level is 0.99: 20 trainings know its coverage to about 0.0064.* takes 33 trainings"),
+        (lambda: {"level": 1e-17}, "level is 1e-17: 20 trainings"),
+        (lambda: {"tolerance": 0.32}, "tolerance is 0.32; it must be less than 0.317: any coverage"),
+        (lambda: {"draws": 3}, "draws is 3; it must be a whole number of at least 10"),
+        (lambda: {"backend": pg.Ensemble()}, "trainings is 20; it must be at most 10, the draws of the posterior"),
+        (lambda: {"backend": pg.Bootstrap(replicas=19)}, "trainings is 20; it must be at most 19"),
+        (lambda: {"backend": pg.HMC(chains=2, draws=9)}, "trainings is 20; it must be at most 18"),
         (lambda: {"weights": -torch.ones(N)}, "weights"),
         (lambda: {"events": EVENTS / 0}, "events"),
         (lambda: {"model": pg.BayesianFlow(Line(1)), "events": EVENTS[:, :1]}, "give context="),
@@ -196,10 +246,17 @@ def test_a_posterior_can_take_the_place_of_the_first_fit(found, monkeypatch):
     ],
 )
 def test_what_cannot_be_calibrated_is_refused_before_any_work(change, message, monkeypatch):
-    given = {"model": model(), "events": EVENTS} | change()
+    given = {"backend": backend(), "model": model(), "events": EVENTS} | change()
     monkeypatch.setattr(Backend, "fit", lambda *args, **kwargs: pytest.fail("a fit was begun"))
     with pytest.raises(ValueError, match=message):
-        pg.calibrate(backend(), **given)
+        pg.calibrate(**given)
+
+
+def test_replicas_of_all_samples_that_do_not_fit_are_refused_before_any_work(monkeypatch):
+    monkeypatch.setattr(Backend, "fit", lambda *args, **kwargs: pytest.fail("a fit was begun"))
+    monkeypatch.setattr("pyrogen.checks._memory", lambda: 1e5)
+    with pytest.raises(MemoryError, match="replicas is 100: the result takes 0.0 GB"):
+        pg.calibrate(pg.Bootstrap(replicas=100), model(), EVENTS)
 
 
 def found_weights():
@@ -368,13 +425,6 @@ def test_the_temperature_of_a_sampler_is_a_knob_too():
     assert found.info.settings["temperature"] == record.value and found.info.event_power == 1 / record.value
 
 
-def test_more_trainings_than_networks_are_refused_before_the_rounds(monkeypatch):
-    settings = pg.Ensemble(members=10, steps=1, progress=False)
-    monkeypatch.setattr(Backend, "fit_many", lambda *args, **kwargs: pytest.fail("the rounds were begun"))
-    with pytest.raises(ValueError, match="trainings is 20, but the posterior holds 10 weight draws"):
-        pg.calibrate(settings, model(), EVENTS[:200])
-
-
 def test_all_draws_are_taken_where_there_are_fewer_than_asked_for():
     """A replica that failed is left out, and is known only when all are trained."""
 
@@ -455,6 +505,24 @@ def test_many_samples_take_the_number_of_the_first(small):
     assert torch.equal(plain[1].weights.arrays["loc"], found[1].weights.arrays["loc"])
     with pytest.raises(ValueError, match="samples have between 50 and 2000 events"):
         settings.fit_many(small, [EVENTS, EVENTS[:50]])
+    few = torch.ones(100).index_fill(0, torch.arange(50), 0.0)
+    samples = [pg.EventSample(EVENTS[:100], weights=weights) for weights in (torch.ones(100), few)]
+    with pytest.raises(ValueError, match="are worth between 50 and 100 events without weights, and one kl_weight"):
+        settings.fit_many(small, samples)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (EVENTS[:100] / 0, "sample 1: events"),
+        (EVENTS[:100, :1], "sample 1: events"),
+        (pg.EventSample(EVENTS[:100], weights=torch.ones(100)), "1 of 2 samples have event weights"),
+    ],
+)
+def test_all_samples_are_checked_before_the_work_on_the_first(small, second, message, monkeypatch):
+    monkeypatch.setattr(calibrated.Search, "settings", lambda *args, **kwargs: pytest.fail("the work was begun"))
+    with pytest.raises(ValueError, match=message):
+        pg.SVI(**SVI, kl_weight="calibrated").fit_many(small, [EVENTS[:100], second])
 
 
 def test_a_word_is_no_number_elsewhere():

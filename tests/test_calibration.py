@@ -238,6 +238,22 @@ def test_simulation_based_calibration_of_an_exact_backend():
     assert wrong.verdict == "too narrow" and wrong.uniformity() < 1e-6
 
 
+def test_one_draw_is_refused_before_the_trainings():
+    """It has no sigma, which was found out only after all samples had been learned."""
+
+    class Learner:
+        def fit_many(self, *given):
+            pytest.fail("the trainings were begun")
+
+    posterior = known_posteriors(1.0)[0]
+    for call in (
+        lambda: simulation_based_calibration(Learner(), location(), 10, 5, draws=1),
+        lambda: bootstrap_calibration(Learner(), posterior, 10, 5, draws=1),
+    ):
+        with pytest.raises(ValueError, match="draws is 1; it must be a whole number of at least 2"):
+            call()
+
+
 def test_no_training_starts_where_its_data_come_from(monkeypatch):
     """With the same seed for both, the backend's starts were the very weights that had made the events."""
     starts = []

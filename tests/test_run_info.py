@@ -52,6 +52,25 @@ def test_json_and_back(info):
     assert RunInfo.from_json(json.loads(json.dumps(info.to_json()))) == info
 
 
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("coverage", [0.7], r"info\.calibration\.coverage is '\[0\.7\]'; it must be tuple\[float, float\]"),
+        ("coverage", [0.7, 0.1, 0.1], r"calibration\.coverage is .*tuple\[float, float\]"),
+        ("curve", [[0.5, 0.4]], r"calibration\.curve is .*tuple\[tuple\[float, float, float\], \.\.\.\]"),
+        ("rounds", [{"value": 1.0}], r"calibration\.rounds\.0\.coverage is 'missing'"),
+        ("level", None, r"calibration\.level is 'None'; it must be float"),
+    ],
+)
+def test_what_is_no_record_is_refused_by_name(entry, value, message):
+    content = json.loads(json.dumps(WHOLE.to_json()))
+    with pytest.raises(ValueError, match=message):
+        RunInfo.from_json(content | {"calibration": content["calibration"] | {entry: value}})
+    del content["calibration"][entry]
+    with pytest.raises(ValueError, match=rf"info\.calibration\.{entry} is 'missing'"):
+        RunInfo.from_json(content)
+
+
 def test_every_entry_is_tested():
     unknown = RunInfo()
     assert all(getattr(WHOLE, entry.name) != getattr(unknown, entry.name) for entry in fields(RunInfo))

@@ -143,6 +143,8 @@ class Calibration(Brief):
         width = float(np.sqrt(squares.mean()))
         if self.trainings == 1:
             return width, math.nan
+        if math.isinf(width):  # a sigma is zero
+            return width, math.inf
         return width, float(squares.std(ddof=1) / math.sqrt(self.trainings) / (2 * width))
 
     @property

@@ -37,7 +37,8 @@ def factor_on_sigma(found: Calibration, level: float) -> tuple[float, float]:
     needed = float(np.interp(level, covered, GRID))
     width = in_sigma(level)
     if needed > 1 - OUTERMOST / (found.draws + 1):
-        factor = float(np.quantile(np.abs(found.pulls), level)) / width
+        # One of the pulls, and not a mean of two: where sigma is zero they are infinite.
+        factor = float(np.quantile(np.abs(found.pulls), level, method="higher")) / width
     else:
         factor = in_sigma(needed) / width
     return factor, factor * found.fraction(level)[1] / (2 * width * NORMAL.pdf(width))

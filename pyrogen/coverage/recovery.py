@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import COUNT, SEED, array, door, having, instance, optional, require, whole
+from pyrogen.checks import SEED, array, door, having, instance, optional, require, whole
 from pyrogen.coverage.calibration import Calibration, count_intervals
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.seeds import seeded, stream
@@ -34,10 +34,11 @@ class Learner(Protocol):
 
 
 LEARNER = having("a backend, such as pg.SVI()", "fit_many")
+DRAWS = optional(whole(2))  # one has no sigma
 MODEL = instance(BayesianFlow, "a pyrogen.BayesianFlow")
 
 
-@door(backend=LEARNER, model=MODEL, size=whole(1), trainings=whole(2), probes=whole(1), draws=COUNT, seed=SEED)
+@door(backend=LEARNER, model=MODEL, size=whole(1), trainings=whole(2), probes=whole(1), draws=DRAWS, seed=SEED)
 def simulation_based_calibration(
     backend: Learner,
     model: BayesianFlow,
@@ -86,7 +87,7 @@ def simulation_based_calibration(
     size=optional(whole(1)),
     trainings=whole(2),
     probes=whole(1),
-    draws=COUNT,
+    draws=DRAWS,
     context=optional(array(1, 2)),
     seed=SEED,
 )

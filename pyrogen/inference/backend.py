@@ -250,6 +250,19 @@ class Backend(ABC):
         """Settings that JSON does not know, by name, in words that it does."""
         return {}
 
+    @property
+    def _kept(self) -> int | None:
+        """Number of weight draws that a posterior will hold at most; None: any number."""
+        return None
+
+    def _check_memory(self, model: BayesianFlow, samples: int) -> None:
+        """Check that the networks of so many samples, trained at once, fit into memory.
+
+        Raises:
+            MemoryError: they do not.
+        """
+        return  # of one network, or a guide, for each sample: they fit where the samples do
+
     @abstractmethod
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
         """The posterior of a prepared model on checked data."""

@@ -6,8 +6,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
+from pyrogen.bayes.inputs import as_tensor
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import COUNT, FRACTION, SEED, door, instance, optional, require, whole
+from pyrogen.checks import FRACTION, SEED, door, instance, optional, require, whole
 from pyrogen.coverage.calibration import ONE_SIGMA, Calibration
 from pyrogen.coverage.record import factor_on_sigma, record_of, round_of, smallest_error
 from pyrogen.coverage.recovery import KnownNetworks, known_networks
@@ -26,6 +29,7 @@ from pyrogen.threads import chosen_threads
 BOOTSTRAP = "parametric bootstrap"
 INDEPENDENT = 12.0  # intervals as which one training counts: 9 to 16 in the study of the docs
 LARGEST_STEP = 10.0  # factor on sigma in one round
+FEWEST_DRAWS = 10  # with fewer a sigma that is far too wide covers hardly more often than the right one
 DIGITS = 3  # of a value of the knob: it is known to ten per cent, and has to be the same when a run is repeated
 
 
@@ -36,7 +40,7 @@ DIGITS = 3  # of a value of the knob: it is known to ten per cent, and has to be
     level=FRACTION,
     trainings=whole(2),
     probes=whole(1),
-    draws=COUNT,
+    draws=optional(whole(FEWEST_DRAWS)),
     tolerance=optional(FRACTION),
     rounds=whole(1),
     seed=SEED,
@@ -92,8 +96,9 @@ def calibrate(
         trainings: number R of samples. 20 know the coverage to 3 %, and the knob to 12 %.
         probes: number of probe points, drawn from the predictive density; log p there and the log-likelihood of the
             sample are the quantities.
-        draws: weight draws, or all where fewer are stored; None: 100.
-        tolerance: largest distance of the coverage from the level; None: the error of the coverage.
+        draws: weight draws, at least 10, or all where fewer are stored; None: 100.
+        tolerance: largest distance of the coverage from the level, less than that of 0 and of 1; None: the error of the
+            coverage.
         rounds: the most values of the knob that are tried. The one whose coverage is nearest to the level is taken.
         seed: seeds networks, samples and probe points. The backend's own seeds the fits.
 
@@ -103,12 +108,15 @@ def calibrate(
 
     Raises:
         ValueError: events that cannot be learned from, conditions with negative weights, too few trainings for the
-            error that is asked for, or a posterior of other events or of another model.
+            error or the level that is asked for, more of them than a posterior will hold draws, or a posterior of other
+            events or of another model.
+        MemoryError: the networks of all samples do not fit into memory at once.
         CheckpointMismatchError: the checkpoint of a stage belongs to another run.
     """
     search = Search(level, trainings, probes, draws, tolerance, rounds, seed)
     tuned, first, record = search.settings(backend, model, events, weights, context, posterior)
-    if (first.info.backend, first.info.settings) != (type(tuned).__name__, tuned.describe()):
+    same = (first.info.backend, first.info.settings) == (type(tuned).__name__, tuned.describe())
+    if not same or first.info.started_from is not None:  # that of a longer training is not what was calibrated
         first = tuned.fit(model, events, weights, context)
     return with_info(first, replace(first.info, calibration=record))
 
@@ -143,7 +151,7 @@ class Search:
         """
         backend = _as_number(backend)
         data = self._check(backend, model, events, weights, context, posterior)
-        size = round(_effective_size(data))
+        size = round(effective_size(data.weights) or len(data.events))
         knob = knob_of(backend)
         most = self.rounds if knob else 1
         with bar(most + 2, "calibration", "stage", show=backend.progress) as shown:
@@ -173,21 +181,28 @@ class Search:
             found = known.learned_by(_stage(backend, f"round{i + 1}", knob, value), self.draws)
             tried.append((value, found, round_of(found, self.level, value)))
             shown.update()
-            if value is None or self._agrees(found) or self._runs_away([one.coverage[0] for *_, one in tried]):
+            if value is None or self._agrees(found) or self._runs_away([one.factor for *_, one in tried]):
                 break
             value = _next(value, factor_on_sigma(found, self.level)[0])
             if any(value == before for before, *_ in tried):
                 break
         return tried
 
-    def _runs_away(self, coverages: list[float]) -> bool:
-        """Whether the last value of the knob made it worse, on the same side: sigma does not follow it."""
-        off = [fraction - self.level for fraction in coverages]
+    def _runs_away(self, factors: list[float]) -> bool:
+        """Whether the last value of the knob made it worse, on the same side: sigma does not follow it.
+
+        By the factors on sigma: where it is wrong by far, all or none of the intervals hold the truth before and after.
+        """
+        off = [math.log(factor) for factor in factors]
+        if math.isnan(off[-1]):
+            return True
         return len(off) > 1 and off[-1] * off[-2] > 0 and abs(off[-1]) >= abs(off[-2])
 
     def _agrees(self, found: Calibration) -> bool:
         fraction, error = found.fraction(self.level)
-        return abs(fraction - self.level) <= (error if self.tolerance is None else self.tolerance)
+        # Of a level close to 1 nearly all intervals hold the truth, however wide they are.
+        limit = min(error, self._edge / 2) if self.tolerance is None else self.tolerance
+        return abs(fraction - self.level) <= limit
 
     def _check(
         self,
@@ -199,6 +214,9 @@ class Search:
         posterior: Posterior | None,
     ) -> TrainingData:
         """Check all that can be checked before any work; the checked data."""
+        if self.tolerance is not None:
+            right = f"less than {self._edge:.3g}: any coverage on one side would agree with a level of {self.level:.1%}"
+            require(self.tolerance < self._edge, "tolerance", self.tolerance, right)
         independent = min(INDEPENDENT, self.probes + 1)
         error = smallest_error(self.level, self.trainings, independent)
         wanted = self._wanted_error
@@ -208,8 +226,22 @@ class Search:
                 f"trainings is {self.trainings}: they know the coverage at {self.level:.1%} to about {error:.3f} (each "
                 f"counts for about {independent:g} independent intervals); for {wanted:g} it takes {needed} or more"
             )
+        if 2 * error > self._edge:
+            needed = math.ceil(self.trainings * (2 * error / self._edge) ** 2)
+            raise ValueError(
+                f"level is {self.level!r}: {self.trainings} trainings know its coverage to about {error:.2g}, and "
+                f"cannot tell it from that of sigma far too wide or too narrow; it takes {needed} trainings or more"
+            )
+        kept = backend._kept if posterior is None else posterior.weights.stored
+        require(
+            kept is None or kept >= self.trainings,
+            "trainings",
+            self.trainings,
+            f"at most {kept}, the draws of the posterior",
+        )
         dtype = backend.dtype or model.dtype
         data = TrainingData.check(model, events, weights, context, dtype, backend.device)
+        backend._check_memory(model, 1 if model.context else self.trainings)
         if posterior is not None:
             model_of(posterior, model, backend.dtype, "posterior")
             require(
@@ -217,10 +249,6 @@ class Search:
                 "posterior",
                 f"one of other events (digest {str(posterior.info.data_sha256)[:12]}; these have {data.digest[:12]})",
                 "trained on the events, weights and conditions that are given here; leave it out to fit them first",
-            )
-            stored = posterior.weights.at_most(self.trainings)
-            require(
-                stored == self.trainings, "trainings", self.trainings, f"at most {stored}, the draws of the posterior"
             )
         if data.context is not None and data.weights is not None and (data.weights < 0).any():
             raise ValueError(
@@ -249,11 +277,20 @@ class Search:
     def _wanted_error(self) -> float:
         return VAGUE if self.tolerance is None else self.tolerance
 
+    @property
+    def _edge(self) -> float:
+        """Distance of the level from 0 or 1: no coverage can be off by more on that side."""
+        return min(self.level, 1 - self.level)
 
-def _effective_size(data: TrainingData) -> float:
-    """How many events without weights the events are worth."""
-    w = data.weights
-    return len(data.events) if w is None else float(w.sum() ** 2 / w.square().sum())
+
+def effective_size(weights: Any) -> float | None:
+    """How many events without weights these weights ``[N]`` are worth; None without weights, or where none is left."""
+    if weights is None:
+        return None
+    w = as_tensor(weights, torch.float64)
+    w = w / w.abs().max()
+    size = float(w.sum() ** 2 / w.square().sum())
+    return size if size > 0 else None
 
 
 def knob_of(backend: Any) -> str | None:

@@ -72,6 +72,10 @@ class Kernel(Backend):
     #: Whether the draws follow the posterior exactly, given time; what the result says of it.
     exact: ClassVar[bool] = True
 
+    @property
+    def _kept(self) -> int:
+        return self.chains * self.draws
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(

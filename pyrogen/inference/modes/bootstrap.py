@@ -23,9 +23,12 @@ from pyrogen.posterior.jackknife import sigma_and_error
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import StoredDraws
 from pyrogen.seeds import stream
+from pyrogen.signals import uninterrupted
 
 FAR = 10.0  # square of the deviation, in sigma, from which on a replica failed to train, if it is also
+RARE = 1e-3  # as rare among good ones, and
 SPREADS = 6.0  # so many standard deviations of the losses above their median
+TELLING = 4  # replicas that it takes to tell which one of them failed
 NEIGHBOURS = 11  # replicas that each one is held against
 PROBED = 200  # events at which sigma is found, to judge the replicas
 COPIES = 10  # arrays of all weights that a step holds: weights, anchors, moments, gradients, and what comes between
@@ -40,13 +43,15 @@ class Bootstrap(Optimised):
     Each of R networks minimises ``-sum_n w_n log p(x_n|theta) + 1/2 sum_i ((theta_i - a_i)/s_i)^2`` from a start of its
     own, with weights w of a bootstrap sample (Newton and Raftery 1994; Lyddon, Holmes and Walker, arXiv:1709.07616) and
     an anchor a drawn from the prior of widths s (Pearce et al., arXiv:1810.05546). For a Gaussian model the minima
-    follow the posterior. For others they follow what the prediction would do on other samples of as many events: the
-    uncertainty of the sample and of the training, which replicas of a parton-density fit show too. All networks are
-    trained in one batch. The posterior holds one draw for each.
+    follow the posterior where the events scatter as the model says; they take the scatter from the events, and so each
+    variance to about ``1 / sqrt(N)``. For others they follow what the prediction would do on other samples of as many
+    events: the uncertainty of the sample and of the training, which replicas of a parton-density fit show too. All
+    networks are trained in one batch. The posterior holds one draw for each.
 
     Replicas whose loss ends far above the others' failed to train. They are left out, and ``info.findings`` and
-    ``info.details["left_out"]`` name them. ``info.details["sigma_error"]`` is the relative error of sigma that the
-    number of replicas leaves, by the jackknife; about ``1 / sqrt(2 (R - 1))``.
+    ``info.details["left_out"]`` name them; of three replicas none can be told from the others.
+    ``info.details["sigma_error"]`` is the relative error of sigma that the number of replicas leaves, by the jackknife;
+    about ``1 / sqrt(2 (R - 1))``.
 
     A step holds about ten numbers for each weight of each replica, whatever the number of events; the progress bar says
     how much that is.
@@ -65,6 +70,10 @@ class Bootstrap(Optimised):
         super().__post_init__()
         check_settings(self, replicas=whole(3), resampling=one_of(*SCHEMES))
 
+    @property
+    def _kept(self) -> int:
+        return self.replicas
+
     @door(model=MODEL, samples=whole(1))
     def memory(self, model: BayesianFlow, samples: int = 1) -> float:
         """Memory in bytes that the weights of all replicas take during a step, besides the events.
@@ -74,6 +83,10 @@ class Bootstrap(Optimised):
             samples: of ``fit_many``.
         """
         return float(COPIES * samples * self.replicas * model.weights * (self.dtype or model.dtype).itemsize)
+
+    def _check_memory(self, model: BayesianFlow, samples: int) -> None:
+        size = self.memory(model, samples)
+        check_memory("replicas", self.replicas, size, "train fewer replicas, or fewer samples, at once")
 
     def _check_going_on(self, start: Posterior, model: BayesianFlow) -> None:
         if start.weights.stored != self.replicas:
@@ -96,8 +109,7 @@ class Bootstrap(Optimised):
         return found
 
     def _run(self, model: BayesianFlow, data: TrainingData, samples: int) -> list[Posterior]:
-        size = self.memory(model, samples)
-        check_memory("replicas", self.replicas, size, "train fewer replicas, or fewer samples, at once")
+        self._check_memory(model, samples)
         early = tuple(wide_anchors(model))
         report(early)
         networks = samples * self.replicas
@@ -109,7 +121,7 @@ class Bootstrap(Optimised):
         else:
             starts = data.start.weights.arrays["draws"].flatten(0, 1).to(model.initial_theta)
         of_all = f"{self.replicas} replicas" + (f" of each of {samples} samples" if samples > 1 else "")
-        label = f"Bootstrap, {of_all} ({size / 1e9:.2g} GB)"
+        label = f"Bootstrap, {of_all} ({self.memory(model, samples) / 1e9:.2g} GB)"
         descent = Descent(self, potential, data, starts, stream(self.seed, 0), label)
         theta = descent.run()
         nll = potential.plain(theta)
@@ -131,9 +143,15 @@ class Bootstrap(Optimised):
                 f"{self.steps} steps; try a smaller lr (now {self.lr}), more steps or dtype=torch.float64, with "
                 "another checkpoint file if there is one"
             )
-        findings = (*left_out(nll, failed, which), *steps_left_out(descent.state["skipped"][rows], which))
+        findings = (
+            *left_out(nll, failed, which),
+            *untold(nll, which),
+            *steps_left_out(descent.state["skipped"][rows], which),
+        )
         report(findings)
-        sigma, error = sigma_and_error(log_density[~failed].exp())
+        kept_density = log_density[~failed]
+        # Relative to the largest at each event: no number may hold a density per unit of the events itself.
+        sigma, error = sigma_and_error((kept_density - kept_density.amax(0)).exp())
         known = sigma > 0
         details: dict[str, Any] = {
             "replicas": self.replicas,
@@ -153,28 +171,53 @@ class Bootstrap(Optimised):
         """Log densities of networks ``theta [R, P]`` at some events of a sample, ``[R, n]`` in float64."""
         model, data = descent.potential.model, descent.data
         events = data.events if data.events.ndim == 2 else data.events[sample]
-        rows = torch.linspace(0, len(events) - 1, min(PROBED, len(events))).round().long().to(events.device)
+        rows = probed(len(events), data.weights).to(events.device)
         context = None if data.context is None else data.context[rows]
         return torch.stack([model.log_prob(network, events[rows], context).double() for network in theta])
+
+
+def probed(size: int, weights: Tensor | None) -> Tensor:
+    """Rows of the events at which replicas are judged: spread evenly, of weighted events in proportion to ``abs(w)``.
+
+    A loss is a weighted mean too: where the weights sit at events that are badly known, it differs by more.
+    """
+    n = min(PROBED, size)
+    if weights is None:
+        return torch.linspace(0, size - 1, n).round().long()
+    upto = weights.double().abs().cumsum(0)
+    at = (torch.arange(n, dtype=torch.float64, device=upto.device) + 0.5) / n * upto[-1]
+    return torch.searchsorted(upto, at).clamp(max=size - 1)
 
 
 def far_above(nll: Tensor, log_density: Tensor) -> Tensor:
     """Which replicas failed to train, ``[R]``.
 
     A replica whose log density is off by ``d(x)`` loses about ``mean(d^2) / 2`` nats per event, and d is typically as
-    large as sigma of the log density. One that lost :data:`FAR` times as much did not find the density. Where the prior
-    pulls the replicas away from the events, losses differ more: so the limit is at least :data:`SPREADS` of their own
-    standard deviations above the median.
+    large as sigma of the log density. One that lost :data:`FAR` times as much did not find the density, unless d^2 of
+    good replicas is as large more often than :data:`RARE`: where k independent numbers decide d, d^2 over a sigma^2
+    from R replicas is much like Fisher's F of k and k (R - 2) degrees of freedom. (Simulated: at most 1 in 1,000 good
+    replicas is left out.) Where the prior pulls the replicas away from the events, losses differ more: so the limit is
+    at least :data:`SPREADS` of their own standard deviations above the median, or as rare.
+
+    Three replicas do not tell which of them is right: only those without a finite loss failed then.
 
     Args:
         nll: loss per event of every replica at its end, ``[R]``.
         log_density: log densities ``[R, n]`` at some of the events.
     """
+    with uninterrupted():
+        from scipy.special import fdtri  # here: nothing else of a training needs it
+
     good = nll.isfinite()
-    if good.sum() < 2:
+    count = int(good.sum())
+    if count < TELLING:
         return ~good
-    sigma = _robust_sigma(log_density[good])
-    far = torch.maximum(FAR * 0.5 * sigma.square().nan_to_num(0.0, 0.0).mean(), SPREADS * _robust_sigma(nll[good]))
+    sigma, k = _robust_sigma(log_density[good]), _numbers_behind(log_density[good])
+    square, spreads = fdtri(k, k * (count - 2), 1 - RARE), math.sqrt(fdtri(1, count - 2, 1 - RARE))
+    far = torch.maximum(
+        0.5 * max(FAR, float(square)) * sigma.square().nan_to_num(0.0, 0.0).mean(),
+        max(SPREADS, spreads) * _robust_sigma(nll[good]),
+    )
     limit = nll[good].median() + far
     return ~(nll <= limit + 1e-6 * limit.abs())
 
@@ -205,6 +248,34 @@ def left_out(nll: Tensor, failed: Tensor, which: str = "") -> Iterator[Finding]:
             f"of the others is {middle:.4f} nats per event",
             "A few do no harm. For more, try more steps, a smaller lr or another flow",
             serious=float(failed.double().mean()) > MANY_FAILED,
+        )
+
+
+def _numbers_behind(values: Tensor) -> float:
+    """At least how many independent numbers decide how R replicas ``[R, n]`` differ.
+
+    Differences of replicas that share none are parallel where it is one number. Of k equal ones the square of the
+    cosine is 1/k on average; of unequal ones its root is at least the share of the largest, whose tail counts. How far
+    a replica lies away does not matter.
+    """
+    steps = torch.nn.functional.normalize(values - values.roll(1, 0), dim=1)
+    apart = torch.arange(len(values))
+    apart = (apart[:, None] - apart) % len(values)
+    share = (steps @ steps.T).square()[((apart > 1) & (apart < len(values) - 1)).to(values.device)].mean()
+    return 1 / math.sqrt(float(share)) if 0 < share <= 1 else 1.0
+
+
+def untold(nll: Tensor, which: str = "") -> Iterator[Finding]:
+    """Whether the replicas are too few to tell which of them failed, by their losses ``nll [R]``."""
+    good = nll.isfinite()
+    if good.sum() < TELLING:
+        named = ", ".join(f"{loss:.4f}" for loss in nll[good].tolist())
+        yield Finding(
+            "too few replicas to find those that failed",
+            f"{which}{int(good.sum())} replicas have a finite loss, {named} nats per event, and if one of them failed "
+            "to train it cannot be told from the others",
+            f"Take {TELLING} replicas or more, better 24",
+            serious=False,
         )
 
 
@@ -251,7 +322,9 @@ class ReplicaPotential(Potential):
         size, self.each = self.samples.shape[1], settings.replicas
         self.own_weights = None if data.weights is None else normalise_weights(data.weights)
         keys = [stream(settings.seed, "bootstrap sample", c) for c in range(networks)]
-        self.resampling = Resampling(settings.resampling, keys, size, self.own_weights, model.dtype, model.device)
+        self.resampling = Resampling(
+            settings.resampling, keys, size, self.own_weights, model.dtype, model.device, self.each
+        )
         super().__init__(model, data, compile=settings.compile)
         self.size = size
         if data.weights is None:

@@ -44,6 +44,10 @@ class Ensemble(Optimised):
         super().__post_init__()
         check_settings(self, members=whole(1), objective=one_of(*OBJECTIVES))
 
+    @property
+    def _kept(self) -> int:
+        return self.members
+
     def _check_going_on(self, start: Posterior, model: BayesianFlow) -> None:
         if start.weights.stored != self.members:
             held = start.weights.family if start.weights.stored is None else f"{start.weights.stored} networks"

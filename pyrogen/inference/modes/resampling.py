@@ -83,6 +83,7 @@ class Resampling:
         weights: event weights ``[N]``, or None.
         dtype: of the weights that it gives.
         device: where it gives them.
+        each: replicas of a sample, where there are several samples.
 
     Raises:
         ValueError: a replica whose weights have no positive sum.
@@ -96,7 +97,9 @@ class Resampling:
         weights: Tensor | None,
         dtype: torch.dtype,
         device: torch.device | str,
+        each: int | None = None,
     ) -> None:
+        self.each = each or len(keys)
         self.scheme, self.size, self.dtype = scheme, size, dtype
         self.keys = torch.tensor(keys, dtype=torch.int64, device=device)
         self.weights = None if weights is None else weights.double()
@@ -132,11 +135,13 @@ class Resampling:
         bad = ~((total > 0) & (effective >= 1))
         if bad.any():
             r = int(bad.nonzero()[0, 0])
+            sample = "" if self.each == len(bad) else f" of sample {r // self.each}"
             raise ValueError(
                 f"the weights of {int(bad.sum())} of {len(self.keys)} bootstrap samples have no positive sum, or "
-                f"positive and negative ones cancel almost completely (replica {r}: sum {float(total[r]):.3g} of "
-                f"{self.size} events, {float(self._expected()):.3g} without the bootstrap); there are too few events, "
-                'or too many negative weights, for a bootstrap. Give more events, or resampling="dirichlet"'
+                f"positive and negative ones cancel almost completely (replica {r % self.each}{sample}: sum "
+                f"{float(total[r]):.3g} of {self.size} events, {float(self._expected()):.3g} without the bootstrap); "
+                "there are too few events, or too many negative weights, for a bootstrap. Give more events, or "
+                'resampling="dirichlet"'
             )
         return self._expected() / total
 

@@ -13,16 +13,18 @@ from pyrogen.checks import door, require
 from pyrogen.events import EventsLike
 from pyrogen.events.containers import table_of
 from pyrogen.inference.backend import MODEL, Samples
-from pyrogen.inference.calibrated import BOOTSTRAP, Search, calibrate, with_info
+from pyrogen.inference.calibrated import BOOTSTRAP, Search, calibrate, effective_size, with_info
 from pyrogen.inference.problems import NotBatchedError
 from pyrogen.inference.run.checkpoint import digest, run_identity
-from pyrogen.inference.run.data import ManySamples, TrainingData, check_samples, in_one_order
+from pyrogen.inference.run.data import ManySamples, TrainingData, check_samples, in_one_order, prepare_together
 from pyrogen.inference.vi.guided import GuideObjective
 from pyrogen.inference.vi.mean_field import ManyMeanFields
 from pyrogen.inference.vi.objective import Objective
 from pyrogen.inference.vi.settings import CALIBRATED, SVISettings
 from pyrogen.inference.vi.training import Training
 from pyrogen.posterior.posterior import Posterior
+
+ALIKE = 1.2  # ratio of effective sizes up to which one kl_weight, known to 12 %, is right for both
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,14 @@ class SVI(SVISettings):
                 f"samples have between {min(sizes)} and {max(sizes)} events, and one kl_weight is not right for all of "
                 "them; fit them one by one, or give a number"
             )
+        worth = [effective_size(table_of(sample).weights) for sample in samples]
+        known = [size for size in worth if size is not None]
+        if known and max(known) > ALIKE * min(known):
+            raise ValueError(
+                f"the weighted events of the samples are worth between {min(known):.0f} and {max(known):.0f} events "
+                "without weights, and one kl_weight is not right for all of them; fit them one by one, or give a number"
+            )
+        prepare_together(model, samples, self.dtype, self.device, context)  # all of them, before the work on the first
         how = f"{BOOTSTRAP} of sample 0"
         first = None if context is None else context[0]
         tuned, _, record = Search(seed=self.seed).settings(self, model, samples[0], None, first, how=how)
