@@ -42,7 +42,7 @@ def test_a_fit_gives_what_one_on_the_cpu_gives(fitted):
             assert same_numbers(here.history[name], there.history[name]), name
         assert (here.info.device, there.info.device) == ("cpu", "cuda:0 (Pretend card)")
         assert (str(here.device), str(there.device)) == ("cpu", "cuda:0")
-        assert repr(here).endswith("on cpu)") and repr(there).endswith("on cuda:0)")
+        assert ", on cpu, " in repr(here) and ", on cuda:0, " in repr(there)
 
 
 def predictions(posterior, folder):

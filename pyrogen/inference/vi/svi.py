@@ -9,10 +9,10 @@ import pyro
 
 from pyrogen.bayes.guide import AutoNormal
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import door, require
+from pyrogen.checks import require
 from pyrogen.events import EventsLike
 from pyrogen.events.containers import table_of
-from pyrogen.inference.backend import MODEL, Samples
+from pyrogen.inference.backend import Samples
 from pyrogen.inference.calibrated import BOOTSTRAP, Search, calibrate, effective_size, with_info
 from pyrogen.inference.problems import NotBatchedError
 from pyrogen.inference.run.checkpoint import digest, run_identity
@@ -43,26 +43,18 @@ class SVI(SVISettings):
         ValueError: an argument out of range.
     """
 
-    @door(model=MODEL)
-    def fit(
-        self,
-        model: BayesianFlow,
-        events: EventsLike,
-        weights: Any = None,
-        context: Any = None,
-        *,
-        start: Posterior | None = None,
+    @property
+    def _searches(self) -> bool:
+        return self.kl_weight == CALIBRATED
+
+    def _searched(
+        self, model: BayesianFlow, events: EventsLike, weights: Any, context: Any, start: Posterior | None
     ) -> Posterior:
-        if self.kl_weight != CALIBRATED:
-            return super().fit(model, events, weights, context, start=start)
         right = 'left out where kl_weight="calibrated": the fits of a calibration begin anew'
         require(start is None, "start", start, right)
         return calibrate(self, model, events, weights, context, seed=self.seed)
 
-    @door(model=MODEL)
-    def fit_many(self, model: BayesianFlow, samples: Samples, context: Samples | None = None) -> list[Posterior]:
-        if self.kl_weight != CALIBRATED:
-            return super().fit_many(model, samples, context)
+    def _many_searched(self, model: BayesianFlow, samples: Samples, context: Samples | None) -> list[Posterior]:
         check_samples(model, samples, context)
         samples = in_one_order(samples)
         sizes = {len(table_of(sample).values) for sample in samples}
