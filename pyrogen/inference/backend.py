@@ -159,8 +159,9 @@ class Backend(ABC):
             KeyboardInterrupt: Ctrl-C. The checkpoint is written first, and the text says how to go on. A second Ctrl-C
                 does not wait for that. SIGTERM and SIGHUP end the process in the same way.
         """
-        if self._searches:
-            return self._searched(model, events, weights, context, start)
+        searched = self._searched(model, events, weights, context, start)
+        if searched is not None:
+            return searched
         self._check_run()
         try:
             with terminable(), self._only_run() as run:
@@ -203,8 +204,9 @@ class Backend(ABC):
             PathInUseError: another process, or another part of this one, trains with this checkpoint.
             OSError: the checkpoint cannot be written.
         """
-        if self._searches:
-            return self._many_searched(model, samples, context)
+        searched = self._many_searched(model, samples, context)
+        if searched is not None:
+            return searched
         self._check_run()
         check_samples(model, samples, context)
         samples = in_one_order(samples)
@@ -271,20 +273,15 @@ class Backend(ABC):
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
         """The posterior of a prepared model on checked data."""
 
-    @property
-    def _searches(self) -> bool:
-        """Whether a fit is a search for one of the settings, by many fits of others."""
-        return False
-
     def _searched(
         self, model: BayesianFlow, events: EventsLike, weights: Any, context: Any, start: Posterior | None
-    ) -> Posterior:
-        """What :meth:`fit` gives where it is a search."""
-        raise NotImplementedError
+    ) -> Posterior | None:
+        """What :meth:`fit` gives where it is a search for one of the settings, by many fits; None where it is not."""
+        return None
 
-    def _many_searched(self, model: BayesianFlow, samples: Samples, context: Samples | None) -> list[Posterior]:
-        """What :meth:`fit_many` gives where it is a search."""
-        raise NotImplementedError
+    def _many_searched(self, model: BayesianFlow, samples: Samples, context: Samples | None) -> list[Posterior] | None:
+        """The same of :meth:`fit_many`."""
+        return None
 
     def _check_going_on(self, start: Posterior, model: BayesianFlow) -> None:
         """Check that a run can go on from a posterior, which is then ``data.start``.

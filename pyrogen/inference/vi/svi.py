@@ -43,18 +43,18 @@ class SVI(SVISettings):
         ValueError: an argument out of range.
     """
 
-    @property
-    def _searches(self) -> bool:
-        return self.kl_weight == CALIBRATED
-
     def _searched(
         self, model: BayesianFlow, events: EventsLike, weights: Any, context: Any, start: Posterior | None
-    ) -> Posterior:
+    ) -> Posterior | None:
+        if self.kl_weight != CALIBRATED:
+            return None
         right = 'left out where kl_weight="calibrated": the fits of a calibration begin anew'
         require(start is None, "start", start, right)
         return calibrate(self, model, events, weights, context, seed=self.seed)
 
-    def _many_searched(self, model: BayesianFlow, samples: Samples, context: Samples | None) -> list[Posterior]:
+    def _many_searched(self, model: BayesianFlow, samples: Samples, context: Samples | None) -> list[Posterior] | None:
+        if self.kl_weight != CALIBRATED:
+            return None
         check_samples(model, samples, context)
         samples = in_one_order(samples)
         sizes = {len(table_of(sample).values) for sample in samples}
