@@ -11,7 +11,7 @@ from known import Line
 import pyrogen as pg
 from pyrogen.bayes.model import normalise_weights
 from pyrogen.diagnostics import advise
-from pyrogen.inference.modes import bootstrap
+from pyrogen.inference.modes import bootstrap, descent
 from pyrogen.inference.modes.bootstrap import ReplicaPotential, left_out, wide_anchors
 from pyrogen.inference.run.data import TrainingData, prepare_many
 
@@ -162,7 +162,7 @@ def test_many_samples_are_one_batch_and_each_has_its_own_minima(tmp_path, monkey
 def test_a_replica_that_failed_is_left_out_and_named(monkeypatch):
     starts = torch.zeros(5, 3, dtype=torch.float64)
     starts[3, 0] = 6.0
-    monkeypatch.setattr(bootstrap, "independent_starts", lambda *_: starts)
+    monkeypatch.setattr(descent, "independent_starts", lambda *_: starts)
     model = pg.BayesianFlow(Fragile(3), preprocessing=None)
     with pytest.warns(pg.SamplingWarning, match=r"1 of 5 replicas failed to train and are left out: 3 \(nan\)"):
         posterior = fit(model, EVENTS, replicas=5, dtype=torch.float64)

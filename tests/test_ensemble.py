@@ -6,7 +6,7 @@ import torch
 from baselines import EVENTS, PRIOR, WEIGHTS, Fragile, kill_at_save, location, same_bits, wedge_model
 
 import pyrogen as pg
-from pyrogen.inference.modes import ensemble
+from pyrogen.inference.modes import descent, ensemble
 
 
 def fit_ensemble(model, events, weights=None, **kwargs):
@@ -77,7 +77,7 @@ def test_the_curve_has_the_mean_of_the_steps_between_its_points():
 def starts_at(monkeypatch, *firsts):
     starts = torch.zeros(len(firsts), 3, dtype=torch.float64)
     starts[:, 0] = torch.tensor(firsts)
-    monkeypatch.setattr(ensemble, "independent_starts", lambda *_: starts)
+    monkeypatch.setattr(descent, "independent_starts", lambda *_: starts)
 
 
 def test_a_member_with_nan_is_named(monkeypatch):

@@ -13,11 +13,11 @@ from torch import Tensor
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
 from pyrogen.checks import check_memory, check_settings, door, one_of, whole
 from pyrogen.inference.backend import MODEL
-from pyrogen.inference.modes.descent import Descent, Optimised
+from pyrogen.inference.modes.descent import Descent, Optimised, check_as_many, starts_of
 from pyrogen.inference.modes.resampling import SCHEMES, Resampling
 from pyrogen.inference.problems import NotBatchedError, SamplingError, report
 from pyrogen.inference.run.data import ManySamples, TrainingData
-from pyrogen.inference.run.potential import Potential, independent_starts
+from pyrogen.inference.run.potential import Potential
 from pyrogen.posterior.info import Finding
 from pyrogen.posterior.jackknife import sigma_and_error
 from pyrogen.posterior.posterior import Posterior
@@ -89,11 +89,7 @@ class Bootstrap(Optimised):
         check_memory("replicas", self.replicas, size, "train fewer replicas, or fewer samples, at once")
 
     def _check_going_on(self, start: Posterior, model: BayesianFlow) -> None:
-        if start.weights.stored != self.replicas:
-            held = start.weights.family if start.weights.stored is None else f"{start.weights.stored} networks"
-            raise ValueError(
-                f"replicas is {self.replicas}, and start holds {held}; give a posterior of as many networks"
-            )
+        check_as_many("replicas", self.replicas, start, "give a posterior of as many networks")
 
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
         return self._run(model, data, 1)[0]
@@ -116,10 +112,7 @@ class Bootstrap(Optimised):
         potential = ReplicaPotential(self, model, data, networks)
         if samples > 1 and not potential.batched:
             raise NotBatchedError(str(potential.obstacle))
-        if data.start is None:
-            starts = independent_starts(model, networks, stream(self.seed, 1))
-        else:
-            starts = data.start.weights.arrays["draws"].flatten(0, 1).to(model.initial_theta)
+        starts = starts_of(model, data, networks, stream(self.seed, 1))
         of_all = f"{self.replicas} replicas" + (f" of each of {samples} samples" if samples > 1 else "")
         label = f"Bootstrap, {of_all} ({self.memory(model, samples) / 1e9:.2g} GB)"
         descent = Descent(self, potential, data, starts, stream(self.seed, 0), label)

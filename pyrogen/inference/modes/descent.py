@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import POSITIVE, check_settings, whole
 from pyrogen.inference.backend import Backend
 from pyrogen.inference.run.adam import Adam
 from pyrogen.inference.run.checkpoint import load_checkpoint, run_identity, save_checkpoint
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.run.going_on import weights_digests
-from pyrogen.inference.run.potential import Potential, Whitened
+from pyrogen.inference.run.potential import Potential, Whitened, independent_starts
 from pyrogen.inference.run.stopping import SafePoints
 from pyrogen.posterior.info import History
 from pyrogen.posterior.posterior import Posterior
@@ -53,6 +54,31 @@ class Optimised(Backend):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(self, steps=whole(1), batch_size=whole(1), lr=POSITIVE, checkpoint_seconds=POSITIVE)
+
+
+def check_as_many(name: str, networks: int, start: Posterior, right: str) -> None:
+    """Check that a run of several networks goes on from a posterior of as many.
+
+    Args:
+        name: the setting that says how many.
+        networks: its value.
+        start: the posterior.
+        right: what to give instead.
+
+    Raises:
+        ValueError: it holds another number of networks, or is a distribution.
+    """
+    stored = start.weights.stored
+    if stored != networks:
+        held = start.weights.family if stored is None else f"{stored} networks"
+        raise ValueError(f"{name} is {networks}, and start holds {held}; {right}")
+
+
+def starts_of(model: BayesianFlow, data: TrainingData, networks: int, seed: int) -> Tensor:
+    """Weights ``[C, P]`` to start from: those of the posterior that the run goes on from, or new initialisations."""
+    if data.start is None:
+        return independent_starts(model, networks, seed)
+    return data.start.weights.arrays["draws"].flatten(0, 1).to(model.initial_theta)
 
 
 class Descent:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import check_settings, one_of, whole
-from pyrogen.inference.modes.descent import Descent, Optimised
+from pyrogen.inference.modes.descent import Descent, Optimised, check_as_many, starts_of
 from pyrogen.inference.problems import SamplingError, report
 from pyrogen.inference.run.data import TrainingData
-from pyrogen.inference.run.potential import Potential, independent_starts
+from pyrogen.inference.run.potential import Potential
 from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import StoredDraws
@@ -49,15 +49,10 @@ class Ensemble(Optimised):
         return self.members
 
     def _check_going_on(self, start: Posterior, model: BayesianFlow) -> None:
-        if start.weights.stored != self.members:
-            held = start.weights.family if start.weights.stored is None else f"{start.weights.stored} networks"
-            raise ValueError(f"members is {self.members}, and start holds {held}; give an ensemble of as many members")
+        check_as_many("members", self.members, start, "give an ensemble of as many members")
 
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
-        if data.start is None:
-            starts = independent_starts(model, self.members, stream(self.seed, 1))
-        else:
-            starts = data.start.weights.arrays["draws"].flatten(0, 1).to(model.initial_theta)
+        starts = starts_of(model, data, self.members, stream(self.seed, 1))
         potential = Potential(model, data, likelihood_only=self.objective == "likelihood", compile=self.compile)
         descent = Descent(self, potential, data, starts, stream(self.seed, 0))
         theta = descent.run()
