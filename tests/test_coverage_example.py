@@ -29,7 +29,7 @@ def test_gamma_ring(tmp_path):
 
 def test_every_target_has_settings_for_every_backend(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
-    where = importlib.util.spec_from_file_location("coverage_example", EXAMPLES / "coverage.py")
+    where = importlib.util.spec_from_file_location("coverage_example", EXAMPLES / "coverage_toys.py")
     script = importlib.util.module_from_spec(where)
     where.loader.exec_module(script)
     for target in script.TARGETS:

@@ -1,6 +1,6 @@
 """Is the uncertainty right? One model learns many samples of a toy, and every band is held against the truth.
 
-python examples/coverage.py --quick
+python examples/coverage_toys.py --quick
 
 All samples are fitted in one batch. Of the central credible intervals at 68.3 %, 68.3 % should hold the truth: along
 lines of the toys of arXiv:2104.04543 ([A]), or in bins of equal probability of the gamma ring of arXiv:2408.00838,
@@ -195,7 +195,7 @@ def setup(args: Any, mode: str, checkpoint: Path, n: int) -> tuple[pg.BayesianFl
     else:
         model = make_small_model(mode, args.target == "ring", prior)
         backend = make_backend(args.backend, mode, args.seed, checkpoint)
-    backend = replace(backend, **dict(args.set))
+    backend = replace(backend, device=args.device, **dict(args.set))
     if hasattr(backend, "chains"):
         backend = replace(backend, chains=args.chains)
     if args.kl_weight is not None:
@@ -344,6 +344,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--events", type=toy.count, metavar="N", help="events per sample (2,000; gamma ring: 10,000; quick: 300)"
     )
     parser.add_argument("--chains", type=toy.count, default=1, metavar="C", help="chains per sample of a sampler (1)")
+    parser.add_argument("--device", default="cpu", help="where to train: cpu or cuda (cpu)")
     toy.add_common(parser, "out/coverage, with the mode")
     return parser
 
