@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import toy
-from coverage_toys import setting
+from coverage_toys import numbers, setting
 from drell_yan import FIGURES, SAMPLE
 
 import pyrogen as pg
@@ -106,6 +106,7 @@ def run(argv: list[str] | None = None) -> None:
     found = calibrations(counts, settings["generated"], n, truth)
     print(table(found, len(truth)))
     result = {
+        "target": "Drell-Yan",
         "backend": args.backend,
         "label": ", ".join([NAMES[args.backend].__name__, *(f"{key} {value}" for key, value in chosen)]),
         "sets": sets,
@@ -114,8 +115,10 @@ def run(argv: list[str] | None = None) -> None:
         "settings": posteriors[0].info.settings,
         "mode": mode,
         "seed": args.seed,
-        "observables": {key: numbers(one) for key, one in found.items()},
-    }
+        "weights": model.weights,
+        "seconds": posteriors[0].info.seconds,
+        "observables": {key: numbers(one) for key, one in found.items() if key != "all"},
+    } | numbers(found["all"])
     write_bytes(out / f"{name}.json", json.dumps(result, indent=1).encode())
     figure = save_figure(plot_calibration({result["label"]: found["all"]}), out / f"{name}.png")
     print("wrote", *(f"  {path}" for path in (filled, out / f"{name}.json", figure)), sep="\n")
@@ -190,20 +193,6 @@ def table(found: dict[str, Calibration], truth: int) -> str:
         width, error = one.pull_width()
         lines.append(f"{name:10} {one.ranks.shape[1]:5} {within[0]:>16} {within[1]:>15} {width:.2f} +- {error:.2f}")
     return "\n".join([*lines, "", found["all"].text()])
-
-
-def numbers(found: Calibration) -> dict[str, Any]:
-    """What a table needs of a calibration, for JSON."""
-    return {
-        "bins": found.ranks.shape[1],
-        "coverage_1": found.fraction(),
-        "coverage_2": found.fraction(0.9545),
-        "pull_width": found.pull_width(),
-        "sigma_over_spread": found.sigma_ratio(),
-        "score": found.score,
-        "verdict": found.verdict,
-        "relative_sigma": float(np.median(found.sigmas / found.truth)),
-    }
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -134,7 +134,8 @@ def run(argv: list[str] | None = None) -> None:
         print(f"\nkl_weight: {posteriors[0].info.calibration}")
     result: dict[str, Any] = {"target": args.target, "backend": args.backend, "sets": sets, "events": n}
     result["label"] = ", ".join([NAMES[args.backend].__name__, *(f"{SVI_OPTIONS.get(k, k)} {v}" for k, v in chosen)])
-    result |= {"settings": posteriors[0].info.settings, "mode": mode, "seed": args.seed}
+    result |= {"settings": posteriors[0].info.settings, "mode": mode, "seed": args.seed, "weights": model.weights}
+    result["seconds"] = posteriors[0].info.seconds
     draws = min(posterior.weights.at_most(MODES[mode]["draws"]) for posterior in posteriors)
     if ring:
         try:
@@ -271,20 +272,17 @@ def p_waic(posteriors: list[pg.Posterior], target: Any, draws: int, seed: int) -
     return float(np.mean([effective_parameters(p, events, draws, seed=seed) for p in posteriors]))
 
 
+def calibration_in(result: dict[str, Any]) -> Calibration:
+    """What :func:`numbers` wrote."""
+    entries = {key: value for key, value in result["calibration"].items() if value is not None}
+    return Calibration(**{key: np.array(v) if isinstance(v, list) else v for key, v in entries.items()})
+
+
 def figures(folder: Path) -> list[Path]:
     """Figures of all backends whose results lie in the folder."""
     every = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     results = {name: result for name, result in every.items() if "bootstrap" not in result}  # other quantities
-    found = {
-        result.get("label", name): Calibration(
-            **{
-                key: np.array(v) if isinstance(v, list) else v
-                for key, v in result["calibration"].items()
-                if v is not None
-            }
-        )
-        for name, result in results.items()
-    }
+    found = {result.get("label", name): calibration_in(result) for name, result in results.items()}
     written = [save_figure(plot_calibration(found), folder / "calibration.png")]
     rings = {result.get("label", name): result for name, result in results.items() if "fit" in result}
     if rings:

@@ -89,3 +89,21 @@ def test_the_scan_over_training_sizes(tmp_path):
     assert "sigma ~ N^(" in printed and is_png(tmp_path / "wedge" / "training_size.png")
     assert run("training_size", *few).splitlines()[-8:] == printed.splitlines()[-8:]  # from the checkpoints
     assert "fewer than the 200" in call("training_size", "--quick", "--sizes", "20", "--out", tmp_path, code=2)
+
+
+def test_all_studies_on_one_page(tmp_path):
+    few = ("--quick", "--sets", "2", "--events", "100", "--set", "epochs=5", "--out", tmp_path)
+    run("coverage_toys", *few)
+    run("coverage_toys", *few, "--target", "ring", "--kl-weight", "0.5")
+    printed = run("coverage_overview", tmp_path, "--figure", tmp_path / "all.png")
+    rows = [line for line in printed.splitlines() if line.startswith("| wedge") or line.startswith("| ring")]
+    assert [row.count("|") for row in rows] == [15, 15]
+    assert "SVI |" in rows[0] and "SVI, KL \u00d7 0.5 |" in rows[1] and "2 \u00d7 20" in rows[0]
+    assert (tmp_path / "all.png").stat().st_size > 10_000
+
+
+def test_a_folder_without_studies_is_refused(tmp_path):
+    assert "no results" in call("coverage_overview", tmp_path, code=2)
+    assert "no such folder" in call("coverage_overview", tmp_path / "none", code=2)
+    (tmp_path / "broken.json").write_text("{")
+    assert "not JSON" in call("coverage_overview", tmp_path, code=2)
