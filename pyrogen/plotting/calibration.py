@@ -116,6 +116,8 @@ def plot_coverage(calibrations: Mapping[str, Calibration], *, tolerance: float =
             axis.errorbar(fraction, row, xerr=error, **style)
         width, error = found.pull_width()
         pulls.errorbar(width, row, xerr=error if np.isfinite(error) else None, **style)
+    for axis in (one, two):
+        axis.set_xlim(right=min(axis.get_xlim()[1], 1.01))
     low, high = pulls.get_xlim()
     pulls.set_xlim(min(low, 0.5), max(high, 2.0))
     for axis_format in (pulls.xaxis.set_major_formatter, pulls.xaxis.set_minor_formatter):
