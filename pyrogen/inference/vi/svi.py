@@ -8,6 +8,7 @@ from typing import Any
 import pyro
 
 from pyrogen.bayes.guide import AutoNormal
+from pyrogen.bayes.last_layers import is_batched
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import require
 from pyrogen.events import EventsLike
@@ -94,8 +95,8 @@ class SVI(SVISettings):
             )
 
     def _check_batch(self, samples: Samples) -> None:
-        if self.guide is not AutoNormal:
-            raise NotBatchedError("only the mean-field guide pg.AutoNormal is batched")
+        if not is_batched(self.guide):
+            raise NotBatchedError("only the mean-field guide pg.AutoNormal and pg.LastLayers are batched")
         if self.num_particles > 1:
             raise NotBatchedError("several particles are not batched")
         super()._check_batch(samples)
