@@ -13,10 +13,11 @@ from torch import nn
 
 import pyrogen as pg
 from pyrogen.bayes.last_layers import last_layers, random_weights
+from pyrogen.diagnostics import advise
 from pyrogen.inference.vi import training as training_module
 
-N, INPUTS = 20, 8
-EVENTS = 0.3 + torch.randn(N, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+N, FEATURES, INPUTS = 20, 12, 8  # features are repetitions, over which a trained width is averaged
+EVENTS = 0.3 + torch.randn(N, FEATURES, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 SAMPLES = torch.randn(3, 60, 2, generator=torch.Generator().manual_seed(3))
 BIAS = partial(pg.LastLayers, random=("*.bias",))
 
@@ -24,21 +25,21 @@ BIAS = partial(pg.LastLayers, random=("*.bias",))
 class Sum(nn.Module):
     """Events ~ N(w_1 + ... + w_8 + b, 1): they tell the sum of nine parameters, and nothing else of them."""
 
-    features = 2
+    features = FEATURES
 
     def __init__(self):
         super().__init__()
-        self.layer = nn.Linear(INPUTS, 2)
+        self.layer = nn.Linear(INPUTS, FEATURES)
 
     def log_prob(self, x):
         return dist.Normal(self.layer(torch.ones(len(x), INPUTS).to(x)), 1.0).log_prob(x).sum(-1)
 
     def sample(self, n):
-        return self.layer(torch.ones(n, INPUTS).to(self.layer.bias)) + torch.randn(n, 2).to(self.layer.bias)
+        return self.layer(torch.ones(n, INPUTS).to(self.layer.bias)) + torch.randn(n, FEATURES).to(self.layer.bias)
 
 
 def svi(**kwargs):
-    settings = {"epochs": 600, "batch_size": N, "lr": 2e-2, "lr_widths": 5e-2, "dtype": torch.float64}
+    settings = {"epochs": 400, "batch_size": N, "lr": 2e-2, "lr_widths": 5e-2, "dtype": torch.float64}
     return pg.SVI(**settings | {"progress": False} | kwargs)
 
 
@@ -47,8 +48,8 @@ def flow():
 
 
 def variance_of_sum(posterior):
-    """Variance of the predicted mean, from the widths, which are independent; mean of the two features."""
-    return float(posterior.weights.arrays["scale"].square().sum()) / 2
+    """Variance of the predicted mean, from the widths, which are independent; mean of the features."""
+    return float(posterior.weights.arrays["scale"].square().sum()) / FEATURES
 
 
 @pytest.mark.parametrize("many", [False, True])
@@ -72,14 +73,16 @@ def test_it_follows_the_ridge_that_mean_field_leaves(many):
     assert variance_of_sum(found) == pytest.approx(1 / (N + 1), rel=0.15)
     assert variance_of_sum(mean_field) / exact == pytest.approx(k * (N + 1 / k) / (N + 1), rel=0.15)
     # Points are at the maximum of their posterior, and so the sum is at its mean.
-    weight, bias = found.weights.arrays["loc"].split([2 * INPUTS, 2])
-    assert torch.allclose(weight.view(2, INPUTS).sum(1) + bias, EVENTS.mean(0) * N * exact, atol=0.03)
+    weight, bias = found.weights.arrays["loc"].split([FEATURES * INPUTS, FEATURES])
+    assert torch.allclose(weight.view(FEATURES, INPUTS).sum(1) + bias, EVENTS.mean(0) * N * exact, atol=0.03)
 
 
-def test_the_kl_is_that_of_the_random_weights_and_the_prior_at_the_points():
-    posterior = svi(epochs=2, lr=1e-12, lr_widths=1e-12, guide=BIAS).fit(pg.BayesianFlow(Sum(), 2.0), EVENTS)
-    theta, ratio = posterior.model.initial_theta.double() / 2.0, (1e-3 / 2.0) ** 2
-    kl = 0.5 * theta.square().sum() + 2 * 0.5 * (ratio - 1 - math.log(ratio))
+@pytest.mark.parametrize("many", [False, True])
+def test_the_kl_is_that_of_the_random_weights_and_the_prior_at_the_points(many):
+    backend, model = svi(epochs=2, lr=1e-12, lr_widths=1e-12, guide=BIAS), pg.BayesianFlow(Sum(), 2.0)
+    posterior = backend.fit_many(model, EVENTS[None])[0] if many else backend.fit(model, EVENTS)
+    theta, ratio = posterior.weights.arrays["loc"] / 2.0, (1e-3 / 2.0) ** 2
+    kl = 0.5 * theta.square().sum() + FEATURES * 0.5 * (ratio - 1 - math.log(ratio))
     assert posterior.history["kl"][-1] * N == pytest.approx(float(kl), rel=1e-6)
 
 
@@ -125,12 +128,27 @@ def test_a_saved_posterior_predicts_the_same(tmp_path):
         loaded.weights.log_prob(loaded.model.initial_theta)
 
 
+def test_advice_knows_which_widths_there_are():
+    """Eight of nine weights are points: their widths are zero, and neither have moved nor pull."""
+
+    def problems(**settings):
+        backend = svi(guide=BIAS, widths_after=0.0, **settings)
+        advice = advise(backend.fit(pg.BayesianFlow(Sum(), preprocessing=None), EVENTS), EVENTS)
+        return {finding.problem for finding in advice.findings}
+
+    assert {"partly random", "guide collapsed to its initial width"} <= problems(epochs=30, lr_widths=1e-5)
+    assert "widths still growing" in problems(epochs=30, lr_widths=3e-2)
+    trained = problems(epochs=300)
+    assert "partly random" in trained
+    assert not {"mean field", "guide collapsed to its initial width", "widths still growing"} & trained
+
+
 def test_what_cannot_be_random_is_named():
     model = pg.BayesianFlow(Sum())
     with pytest.raises(ValueError, match="random holds '\\*.bais', which matches none of the parameters"):
         svi(guide=partial(pg.LastLayers, random=("*.bais",))).fit(model, EVENTS)
     with pytest.raises(ValueError, match="random holds '\\*.bais'"):
-        svi(guide=partial(pg.LastLayers, random=("*.bais",))).fit_many(model, SAMPLES)
+        svi(guide=partial(pg.LastLayers, random=("*.bais",))).fit_many(model, EVENTS[None])
     with pytest.raises(ValueError, match="goes on with the guide pg.AutoNormal"):
         started = svi(epochs=1, guide=BIAS).fit(model, EVENTS)
         svi(guide=BIAS).fit(model, EVENTS, start=started)
@@ -138,4 +156,4 @@ def test_what_cannot_be_random_is_named():
 
 def test_a_flow_without_linear_layers_is_refused():
     with pytest.raises(ValueError, match="has no torch.nn.Linear whose weights could be the last layer"):
-        svi(guide=pg.LastLayers).fit(pg.BayesianFlow(Location(2)), EVENTS)
+        svi(guide=pg.LastLayers).fit(pg.BayesianFlow(Location(2)), SAMPLES[0])

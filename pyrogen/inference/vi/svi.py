@@ -36,9 +36,9 @@ class SVI(SVISettings):
     number of training events (for weighted events the effective sample size), and nothing else divided.
 
     A step whose loss or gradient is NaN or infinite is left out, and counted in ``history["skipped_steps"]``; 20 of
-    them in a row are a :class:`~pyrogen.TrainingDivergedError`. ``fit_many`` trains mean-field guides of samples of one
-    size without event weights in one batch: one step serves all of them, at the same batch size and rates as in
-    ``fit``, and each stops for itself where ``patience`` is given.
+    them in a row are a :class:`~pyrogen.TrainingDivergedError`. ``fit_many`` trains mean-field guides (and
+    :class:`~pyrogen.LastLayers`) of samples of one size without event weights in one batch: one step serves all of
+    them, at the same batch size and rates as in ``fit``, and each stops for itself where ``patience`` is given.
 
     Raises:
         ValueError: an argument out of range.
