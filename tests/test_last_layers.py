@@ -86,6 +86,17 @@ def test_the_kl_is_that_of_the_random_weights_and_the_prior_at_the_points(many):
     assert posterior.history["kl"][-1] * N == pytest.approx(float(kl), rel=1e-6)
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_points_make_no_noise_in_the_training(many):
+    """Of nine weights of width 1 one adds 1/2 per feature to the negative log-likelihood, nine would add 9/2."""
+    rates = {"lr": 1e-12, "lr_widths": 1e-12, "widths_after": 0.0}
+    backend, model = svi(epochs=50, init_scale=1.0, guide=BIAS, **rates), pg.BayesianFlow(Sum(), preprocessing=None)
+    posterior = backend.fit_many(model, EVENTS[None])[0] if many else backend.fit(model, EVENTS)
+    at_means = -float(posterior.model.log_prob(posterior.weights.arrays["loc"], EVENTS).mean())
+    # An event's own noise has the variance of 12 times about 2, and there are 1,000 of them: six errors.
+    assert posterior.history["nll"].mean() - at_means == pytest.approx(FEATURES / 2, abs=6 * (24 / 1000) ** 0.5)
+
+
 def test_last_layers_of_every_network_are_random():
     model = flow()
     expected = ["blocks.0.conditioner.layers.2", "blocks.1.conditioner.layers.2"]
