@@ -95,6 +95,7 @@ MENDS = {
     "prior 1, KL x 0.1": Method(1.0, {"kl_weight": 0.1}),
     "fan-in, KL x 0.1": Method("fan-in", {"kl_weight": 0.1}),
     "last layers x 0.1, KL x 0.1": Method(near_identity(0.1), {"kl_weight": 0.1}),
+    "fan-in, last layers random": Method("fan-in", {"guide": pg.LastLayers}),
     "fan-in, Bootstrap": Method("fan-in", REPLICAS, backend=pg.Bootstrap),
     "prior 1, 2 blocks of 8 units": Method(1.0, {}, SIZES[0]),
     "fan-in, 2 blocks of 8 units": Method("fan-in", {}, SIZES[0]),

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from pyrogen import events, targets
-from pyrogen.bayes import ELBO, AutoNormal, BayesianFlow
+from pyrogen.bayes import ELBO, AutoNormal, BayesianFlow, LastLayers
 from pyrogen.events import EventSample
 from pyrogen.files import FileFormatError
 from pyrogen.flows import CouplingFlow
@@ -65,6 +65,7 @@ __all__ = [
     "FileFormatError",
     "HistogramBand",
     "Laplace",
+    "LastLayers",
     "PathInUseError",
     "Posterior",
     "SamplingError",

@@ -508,6 +508,7 @@ CALLS = {
     "CouplingFlow.log_prob": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).log_prob, x=training()),
     "CouplingFlow.sample": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).sample, n=2),
     "AutoNormal": call(pg.AutoNormal, model=model()),
+    "LastLayers": call(pg.LastLayers, model=model()),
     "ELBO": call(pg.ELBO),
     **backend_calls(),
     **posterior_calls(),

@@ -67,13 +67,17 @@ class AutoNormal(PyroAutoNormal):
         result = {}
         for name, site in self.prototype_trace.iter_stochastic_nodes():
             loc, scale = self._get_loc_and_scale(name)
-            posterior: Any = dist.Normal(loc, scale, validate_args=False).to_event(self._event_dims[name])
+            posterior: Any = self._normal(name, loc, scale).to_event(self._event_dims[name])
             transform = biject_to(site["fn"].support)
             if not _is_identity(transform):
                 posterior = dist.TransformedDistribution(posterior, transform)
             frames = [plates[frame.name] for frame in site["cond_indep_stack"] if frame.vectorized]
             result[name] = _sample_in(frames, name, posterior)
         return result
+
+    def _normal(self, name: str, loc: Tensor, scale: Tensor) -> Any:
+        """The distribution of the site ``name``."""
+        return dist.Normal(loc, scale, validate_args=False)
 
 
 class ELBO(TraceMeanField_ELBO):

@@ -13,7 +13,7 @@ from pyrogen.coverage.chains import has_chains
 from pyrogen.diagnostics.convergence import function_space, probe_points
 from pyrogen.diagnostics.look import Look, NotCheckedError
 from pyrogen.posterior.info import Finding, RunInfo
-from pyrogen.posterior.weights import DRAWS
+from pyrogen.posterior.weights import DRAWS, MeanField, PartlyRandom
 
 Array = NDArray[np.float64]
 LARGEST_RHAT = 1.05
@@ -24,6 +24,7 @@ BALANCE = 0.7  # of the pull of the prior on the widths, that the data must at l
 BALANCED = 2_000  # events by which that is judged
 FALLING_NLL = 0.005  # nats per event: a tenth of the density, as KL(p, q) = (dp/p)^2 / 2
 COLLAPSED = 0.2  # largest |log(width / initial width)| of a width that has not moved
+WITH_WIDTHS = (MeanField, PartlyRandom)  # one width per random weight, zero for a point
 PROBES, EVALUATED = 100, 400  # probe points, and draws per chain evaluated at them
 
 
@@ -62,6 +63,13 @@ def kind(look: Look) -> Iterator[Finding]:
             "independent weights cannot follow the ridges of a posterior; in the study of the docs (calibration) "
             "their sigma was several times that of sampled posteriors and of the true spread",
             "Calibrate it for your events (pg.calibrate), or take pg.Bootstrap, or HMC on fewer events",
+            serious=False,
+        )
+    if isinstance(weights, PartlyRandom) and info.calibration is None:
+        yield Finding(
+            "partly random",
+            "the weights below the last layers are points, and sigma leaves out what they leave open",
+            "Calibrate it for your events (pg.calibrate), or take pg.Bootstrap",
             serious=False,
         )
 
@@ -119,9 +127,10 @@ def curve(look: Look) -> Iterator[Finding]:
 def widths(look: Look) -> Iterator[Finding]:
     weights, info = look.posterior.weights, look.posterior.info
     initial = info.settings.get("init_scale")
-    if not weights.independent or not initial:
+    if not isinstance(weights, WITH_WIDTHS) or not initial:
         raise NotCheckedError("only a mean-field guide has one width per weight")
-    moved = (weights.arrays["scale"] / initial).log().abs() > COLLAPSED
+    scale = weights.arrays["scale"]
+    moved = (scale[scale > 0] / initial).log().abs() > COLLAPSED
     share = 1 - float(moved.double().mean())
     if share > 0.5:
         yield Finding(
@@ -135,12 +144,12 @@ def balance(look: Look) -> Iterator[Finding]:
     """At the maximum of the ELBO, prior and data pull a common factor on all widths with the same force:
     ``sum_i (1 - sigma_i^2 / s_i^2)`` and ``N d/dlog(factor) E_q[-log p]``."""
     weights, model, info = look.posterior.weights, look.posterior.model, look.posterior.info
-    if not weights.independent or look.events is None or info.effective_size is None or model.context:
+    if not isinstance(weights, WITH_WIDTHS) or look.events is None or info.effective_size is None or model.context:
         raise NotCheckedError("it takes an unconditional mean-field posterior and its training events")
     if info.is_weighted:
         raise NotCheckedError("the training events were weighted")
     location, scale = weights.arrays["loc"], weights.arrays["scale"]
-    outward = info.settings.get("kl_weight", 1.0) * float((1 - (scale / model.prior_scales).square()).sum())
+    outward = info.settings.get("kl_weight", 1.0) * float((1 - (scale / model.prior_scales).square())[scale > 0].sum())
     events = probe_points(look.events, min(BALANCED, len(look.events)), look.seed).to(model.device, model.input_dtype)
     forces = []
     with torch.no_grad():

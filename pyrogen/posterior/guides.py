@@ -10,8 +10,17 @@ import torch
 from pyro.infer.autoguide import AutoContinuous, AutoDelta
 from pyro.infer.autoguide import AutoNormal as PyroAutoNormal
 
+from pyrogen.bayes.last_layers import LastLayers
 from pyrogen.bayes.model import THETA
-from pyrogen.posterior.weights import LowRank, MeanField, Multivariate, Point, StoredDraws, WeightPosterior
+from pyrogen.posterior.weights import (
+    LowRank,
+    MeanField,
+    Multivariate,
+    PartlyRandom,
+    Point,
+    StoredDraws,
+    WeightPosterior,
+)
 from pyrogen.seeds import one_thread, seeded, stream
 
 
@@ -24,6 +33,8 @@ def weights_of(guide: Any, stored_draws: int = 200, seed: int = 0) -> WeightPost
     with one_thread(), torch.no_grad(), pyro.get_param_store().scope():
         if isinstance(guide, PyroAutoNormal):
             loc, scale = guide._get_loc_and_scale(THETA)
+            if isinstance(guide, LastLayers):
+                return PartlyRandom.of(loc, scale, guide.random)
             return MeanField(loc=loc, scale=scale)
         if isinstance(guide, AutoDelta):
             return Point(loc=guide.median()[THETA])

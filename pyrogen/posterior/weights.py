@@ -228,6 +228,22 @@ class MeanField(WeightPosterior):
         return _standard_log_prob(offset.square().sum(), len(offset), arrays["scale"].log().sum())
 
 
+class PartlyRandom(WeightPosterior):
+    """Independent Gaussians for some of the weights, the others are points: ``loc [P]``, ``scale [P]``, zero there."""
+
+    family, names = "partly_random", ("loc", "scale")
+    shapes, not_negative = {"loc": "P", "scale": "P"}, ("scale",)
+
+    @classmethod
+    def of(cls, loc: Tensor, scale: Tensor, random: Tensor) -> Self:
+        """Of widths ``[P]`` that count where ``random [P]`` says so."""
+        return cls(loc=loc, scale=torch.where(random, scale, 0.0))
+
+    def _draw(self, generator: torch.Generator) -> Tensor:
+        loc = self.arrays["loc"]
+        return loc + self.arrays["scale"] * _noise(loc, generator)
+
+
 class LowRank(WeightPosterior):
     """A Gaussian of covariance ``F F^T + diag(cov_diag)``: ``loc [P]``, ``cov_factor [P, r]``, ``cov_diag [P]``."""
 

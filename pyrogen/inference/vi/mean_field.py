@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyrogen.bayes.last_layers import POINT, chosen_by
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.bayes.side_by_side import log_prob_side_by_side, stands_side_by_side
 from pyrogen.inference.problems import NotBatchedError
@@ -15,7 +16,7 @@ from pyrogen.inference.run.data import ManySamples
 from pyrogen.inference.run.potential import independent_starts
 from pyrogen.inference.vi.batched import Batched
 from pyrogen.inference.vi.settings import SVISettings
-from pyrogen.posterior.weights import MeanField, WeightPosterior
+from pyrogen.posterior.weights import MeanField, PartlyRandom, WeightPosterior
 from pyrogen.seeds import manual_seed, stream, untouched
 
 
@@ -36,6 +37,8 @@ class ManyMeanFields(Batched):
     def __init__(self, settings: SVISettings, model: BayesianFlow, data: ManySamples) -> None:
         samples, n, _ = data.events.shape
         mean = independent_starts(model, samples, stream(settings.seed, 1))
+        #: Which weights ``[P]`` are random; None: all.
+        self.random = chosen_by(settings.guide, model)
         # A softplus of free numbers, as in Pyro's AutoNormal, so that the learning rates mean the same.
         width = torch.full_like(mean, settings.init_scale)
         super().__init__(settings, {"mean": mean}, {"free_width": width + torch.log(-torch.expm1(-width))})
@@ -69,11 +72,19 @@ class ManyMeanFields(Batched):
         return order if self.training is None else self.training.gather(1, order)
 
     def losses(self, rows: Tensor, local: bool) -> tuple[Tensor, Tensor, Tensor]:
-        width = F.softplus(self.free_width)
+        width = self._width()
         nll = -self._log_prob(rows, width, local).mean(1)
         ratio = (width / self.model.prior_scales).square()
-        kl = 0.5 * (ratio + (self.mean / self.model.prior_scales).square() - 1 - ratio.log()).sum(1) / self.size
+        kl = 0.5 * (ratio + (self.mean / self.model.prior_scales).square() - 1 - ratio.log())
+        if self.random is not None:  # points have the density of their prior, and no entropy
+            kl = torch.where(self.random, kl, 0.5 * (self.mean / self.model.prior_scales).square())
+        kl = kl.sum(1) / self.size
         return nll + self.settings.kl_factor * kl, nll, kl
+
+    def _width(self) -> Tensor:
+        """Widths of all weights ``[R, P]``."""
+        width = F.softplus(self.free_width)
+        return width if self.random is None else torch.where(self.random, width, POINT * self.model.prior_scales)
 
     def _log_prob(self, rows: Tensor, width: Tensor, local: bool) -> Tensor:
         """Log densities ``[R, M]`` of the events in ``rows [R, M]``, each row by its own network."""
@@ -94,8 +105,9 @@ class ManyMeanFields(Batched):
             return super().validation_nll(local)
         total = torch.zeros(self.networks, dtype=torch.float64, device=self.mean.device)
         for rows in self.validation.split(self.validated_at_once, 1):
-            total -= self._log_prob(rows.to(total.device), F.softplus(self.free_width), local).sum(1).double()
+            total -= self._log_prob(rows.to(total.device), self._width(), local).sum(1).double()
         return total / self.validation_events
 
     def weights(self, r: int) -> WeightPosterior:
-        return MeanField(loc=self.mean[r], scale=F.softplus(self.free_width[r]))
+        loc, scale = self.mean[r], F.softplus(self.free_width[r])
+        return MeanField(loc=loc, scale=scale) if self.random is None else PartlyRandom.of(loc, scale, self.random)

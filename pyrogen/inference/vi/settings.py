@@ -48,7 +48,8 @@ class SVISettings(Backend):
             the means: the same number of steps then ends at a worse fit (``benchmarks/head_start.py``).
         betas: Adam's decay rates.
         clip: largest norm of the gradient of the loss per event, or None.
-        guide: :class:`~pyrogen.AutoNormal` or any Pyro autoguide class or factory ``model -> guide``.
+        guide: :class:`~pyrogen.AutoNormal`, :class:`~pyrogen.LastLayers` (the last layers alone are random), or any
+            Pyro autoguide class or factory ``model -> guide``.
         init_scale: initial posterior width of every weight, for guides that take one.
         local_reparameterization: draw activations per event instead of weights per batch, where guide and layers
             allow; ``posterior.info.local_reparameterization`` says what was done,

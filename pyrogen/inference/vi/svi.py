@@ -8,6 +8,7 @@ from typing import Any
 import pyro
 
 from pyrogen.bayes.guide import AutoNormal
+from pyrogen.bayes.last_layers import is_batched
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import require
 from pyrogen.events import EventsLike
@@ -35,9 +36,9 @@ class SVI(SVISettings):
     number of training events (for weighted events the effective sample size), and nothing else divided.
 
     A step whose loss or gradient is NaN or infinite is left out, and counted in ``history["skipped_steps"]``; 20 of
-    them in a row are a :class:`~pyrogen.TrainingDivergedError`. ``fit_many`` trains mean-field guides of samples of one
-    size without event weights in one batch: one step serves all of them, at the same batch size and rates as in
-    ``fit``, and each stops for itself where ``patience`` is given.
+    them in a row are a :class:`~pyrogen.TrainingDivergedError`. ``fit_many`` trains mean-field guides (and
+    :class:`~pyrogen.LastLayers`) of samples of one size without event weights in one batch: one step serves all of
+    them, at the same batch size and rates as in ``fit``, and each stops for itself where ``patience`` is given.
 
     Raises:
         ValueError: an argument out of range.
@@ -94,8 +95,8 @@ class SVI(SVISettings):
             )
 
     def _check_batch(self, samples: Samples) -> None:
-        if self.guide is not AutoNormal:
-            raise NotBatchedError("only the mean-field guide pg.AutoNormal is batched")
+        if not is_batched(self.guide):
+            raise NotBatchedError("only the mean-field guide pg.AutoNormal and pg.LastLayers are batched")
         if self.num_particles > 1:
             raise NotBatchedError("several particles are not batched")
         super()._check_batch(samples)
