@@ -23,9 +23,10 @@ import numpy as np
 import torch
 import toy
 from backends import NAMES
-from coverage import CALIBRATED, GAMMA_RING, MINI_BATCHES, MODES, PUBLISHED, kl_weight, setting
+from coverage import CALIBRATED, GAMMA_RING, MINI_BATCHES, MODES, PUBLISHED, SVI_OPTIONS, kl_weight, setting
 
 import pyrogen as pg
+from pyrogen.devices import exact
 from pyrogen.diagnostics import AmplificationFit, QuantileBinResult, fit_amplification, quantile_bins
 from pyrogen.files import write_bytes
 from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_hdf5, write_json
@@ -37,6 +38,7 @@ TARGET = pg.targets.GammaRing()
 BINS = (2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200)
 PER_BIN = 1_000
 SLICE = 2  # draws that are counted, and kept, at a time
+FEWEST_DRAWS = 5
 READ_AT = (400, 900, 40_000)  # numbers of bins for which [F] states G
 PROTOCOL: dict[str, dict[str, Any]] = {
     "default": {
@@ -73,13 +75,20 @@ def run(argv: list[str] | None = None) -> None:
             setattr(args, key, PROTOCOL[mode][key])
     if args.only is not None and args.only >= args.sets:
         parser.error(f"--only {args.only}: the trainings are 0 to {args.sets - 1}")
+    if args.draws < FEWEST_DRAWS:
+        parser.error(f"--draws {args.draws}: an error of G needs {FEWEST_DRAWS} draws or more")
     if args.kl_weight is not None and args.backend != "svi":
         parser.error("--kl-weight is an option of svi")
+    try:
+        exact(args.device)
+    except (AssertionError, RuntimeError) as error:
+        parser.error(f"--device {args.device}: {str(error).splitlines()[0]}")
     folder = toy.make_folder(parser, args.out or toy.default_folder("amplification", mode, "affine"))
     pg.set_threads(args.threads)
     options = {"kl_weight": args.kl_weight} | dict(args.set)
-    words = [f"{key}_{value}" for key, value in options.items() if value is not None]
-    stem = folder / "_".join([args.backend, *words])
+    chosen = [(key, value) for key, value in options.items() if value is not None]
+    stem = folder / "_".join([args.backend, *(f"{key}_{value}" for key, value in chosen)])
+    label = ", ".join([NAMES[args.backend].__name__, *(f"{SVI_OPTIONS.get(k, k)} {v}" for k, v in chosen)])
     try:
         posteriors = trained(args, mode, stem)
     except (TypeError, ValueError) as error:
@@ -92,7 +101,7 @@ def run(argv: list[str] | None = None) -> None:
     if args.only is not None or args.part != (0, 1):
         print(f"counted; --gather makes the table of all that lies in {folder}")
         return
-    table(args, mode, stem, posteriors, slices)
+    table(args, mode, stem, label, posteriors, slices)
     print("wrote", f"  {stem}.json", *(f"  {path}" for path in figures(folder)), sep="\n")
 
 
@@ -164,8 +173,7 @@ def count(one: pg.Posterior, r: int, i: int, args: Any, stem: Path) -> None:
     wanted = [n for n in BINS if n <= args.most]
     if set(wanted) <= set(counted(one, r, i, args, stem)):
         return
-    device = one.device if args.device is None else torch.device(args.device)
-    found = quantile_bins([one.to(device)], TARGET, wanted, events_per_bin=PER_BIN, seed=own_seed(args, r, i))
+    found = quantile_bins([one.to(args.device)], TARGET, wanted, events_per_bin=PER_BIN, seed=own_seed(args, r, i))
 
     def fill(file: h5py.File) -> None:
         write_json(file, "origin", origin(one, args))
@@ -193,10 +201,9 @@ def gathered(args: Any, stem: Path, slices: list[Any], training_events: int) -> 
     return results
 
 
-def table(args: Any, mode: str, stem: Path, posteriors: list[pg.Posterior], slices: list[Any]) -> None:
+def table(args: Any, mode: str, stem: Path, label: str, posteriors: list[pg.Posterior], slices: list[Any]) -> None:
     """G, the fit and the calibration, printed and as JSON."""
     results = gathered(args, stem, slices, posteriors[0].info.training_events or 0)
-    label = NAMES[args.backend].__name__ + ("" if args.kl_weight is None else f", KL \u00d7 {args.kl_weight}")
     told: dict[str, Any] = {"label": label, "settings": posteriors[0].info.settings, "rows": []}
     print(f"\n{'bins':>7} {'sets':>4} {'draws':>5} {'G':>9} {'error':>8} {'noise':>6} {'1 sigma':>15} {'score':>6}")
     for result in results.values():
@@ -260,7 +267,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sets", type=toy.count, metavar="R", help="independent samples (4; quick: 2)")
     parser.add_argument("--draws", type=toy.several, metavar="K", help="weight draws of a training (24; quick: 6)")
     parser.add_argument("--most", type=toy.several, metavar="n", help="up to n x n bins (200; quick: 5)")
-    parser.add_argument("--device", metavar="D", help="where events are generated and counted, such as cuda (cpu)")
+    parser.add_argument(
+        "--device", default="cpu", metavar="D", help="where events are generated and counted, such as cuda (cpu)"
+    )
     parser.add_argument("--only", type=toy.seed, metavar="r", help="count this training alone, from 0")
     parser.add_argument("--part", type=part, default=(0, 1), metavar="i/n", help="count share i, from 0, of n")
     parser.add_argument("--gather", action="store_true", help="count nothing: table and figure of what is counted")

@@ -89,3 +89,44 @@ def test_the_scan_over_training_sizes(tmp_path):
     assert "sigma ~ N^(" in printed and is_png(tmp_path / "wedge" / "training_size.png")
     assert run("training_size", *few).splitlines()[-8:] == printed.splitlines()[-8:]  # from the checkpoints
     assert "fewer than the 200" in call("training_size", "--quick", "--sizes", "20", "--out", tmp_path, code=2)
+
+
+def test_amplification(tmp_path):
+    """Several processes count the same as one, and the table of what is counted is the same."""
+    few = ("--quick", "--most", "3", "--draws", "6")
+    printed = run("amplification", *few, "--out", tmp_path / "one", "--set", "epochs=5")
+    told = json.loads((tmp_path / "one" / "svi_epochs_5.json").read_text())
+    assert [row["n_bins"] for row in told["rows"]] == [4, 9] and "[F], VI: G(400) = 1.6, G(900) = 3.6" in printed
+    assert all(0 < row["gain"] < row["largest"] and row["trainings"] == 2 and row["draws"] == 6 for row in told["rows"])
+    assert all(math.isfinite(number) for number in numbers(told)) and is_png(tmp_path / "one" / "amplification.png")
+    several = (*few, "--out", tmp_path / "several", "--set", "epochs=5")
+    for share in (("--only", "0"), ("--only", "1", "--part", "0/2"), ("--part", "1/2")):
+        assert "--gather makes the table" in call("amplification", *several, *share)
+    one = call("amplification", *several, "--gather")  # as many draws of each training
+    assert one.count("counted draws") == 0 and " 2     4 " in one
+    assert "counted draws 2 to 3 of training 1" in call("amplification", *several)
+    assert json.loads((tmp_path / "several" / "svi_epochs_5.json").read_text()) == told
+
+
+def test_amplification_of_several_backends(tmp_path):
+    few = ("--quick", "--most", "3", "--out", tmp_path)
+    call("amplification", *few, "--backend", "bootstrap")
+    call("amplification", *few, "--kl-weight", "0.3", "--sets", "1", "--draws", "8")
+    names = {json.loads(path.read_text())["label"] for path in tmp_path.glob("*.json")}
+    assert names == {"Bootstrap", "SVI, KL \u00d7 0.3"}
+    message = call("amplification", *few, "--backend", "bootstrap", "--seed", "1", code=1)
+    assert "bootstrap_posterior_0_of_2.h5 was fitted with seed 0, not 1" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--only", "2"), "--only 2: the trainings are 0 to 1"),
+        (("--part", "2/2"), "'2/2' is not a share, such as 0/3"),
+        (("--backend", "bootstrap", "--kl-weight", "0.1"), "--kl-weight is an option of svi"),
+        (("--device", "abacus"), "--device abacus: "),
+        (("--draws", "4"), "--draws 4: an error of G needs 5 draws or more"),
+    ],
+)
+def test_bad_arguments_of_amplification(arguments, message, tmp_path):
+    assert message in call("amplification", "--quick", "--out", tmp_path, *arguments, code=2)

@@ -61,8 +61,7 @@ class QuantileBinResult(Brief):
     @property
     def noise_variance(self) -> Array:
         """Variance of a bin's fraction from the finite number of generated events, unbiased estimate, ``[R, B]``."""
-        p = self.counts / self.events
-        return (p * (1 - p) / (self.events - 1)).mean(1)
+        return self._moments(self.counts)[2]
 
     @door(subtract_noise=BOOLEAN)
     def probabilities(self, subtract_noise: bool = True) -> Array:
@@ -139,21 +138,35 @@ class QuantileBinResult(Brief):
 
     def _jackknife(self, subtract_noise: bool = True) -> Array:
         """G of all, and of all but each of the trainings (of the draws, of a single training), ``[1 + R or 1 + K]``."""
-        p = self.counts / self.events
-        axis = 0 if len(p) > 1 else 1
-        without = (np.delete(p, i, axis) for i in range(p.shape[axis]))
-        return np.array([self._gain(some, subtract_noise) for some in (p, *without)])
+        every = self._moments(self.counts)
+        trainings, draws, _ = self.counts.shape
+        if trainings > 1:
+            means, totals, noises = every
+            parts = np.arange(trainings)
+            without = [
+                self._gain((means[m], totals[m], noises[m]), draws, subtract_noise) for m in parts != parts[:, None]
+            ]
+        else:
+            left = (self._moments(np.delete(self.counts, k, 1)) for k in range(draws))
+            without = [self._gain(moments, draws - 1, subtract_noise) for moments in left]
+        return np.array([self._gain(every, draws, subtract_noise), *without])
 
-    def _gain(self, p: Array, subtract_noise: bool) -> float:
-        """G of the bin probabilities ``[R, K, B]``."""
-        freedom = len(p) * (p.shape[1] - 1)
+    def _moments(self, counts: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+        """Mean, variance over the draws and noise of every bin in each training, ``[R, B]``."""
+        p = counts / self.events
+        return p.mean(1), p.var(1, ddof=1), (p * (1 - p)).mean(1) / (self.events - 1)
+
+    def _gain(self, moments: tuple[Array, Array, Array], draws: int, subtract_noise: bool) -> float:
+        """G of trainings with these moments of so many draws."""
+        means, totals, noises = moments
+        freedom = len(means) * (draws - 1)
         if freedom <= 2:
-            trainings, draws, _ = self.counts.shape
             raise ValueError(
-                f"{draws} draws of {trainings} trainings are too few for a variance and its error: give 5 draws or more"
+                f"{self.counts.shape[1]} draws of {len(self.counts)} trainings are too few for a variance and its "
+                "error: give 5 draws or more"
             )
-        total = p.var(1, ddof=1).mean(0)
-        variance = total - (p * (1 - p)).mean((0, 1)) / (self.events - 1) if subtract_noise else total
+        total = totals.mean(0)
+        variance = total - noises.mean(0) if subtract_noise else total
         least = 3 * total * np.sqrt(2 / freedom) if subtract_noise else 0.0
         if (variance <= least).any():
             what = "fluctuate as much as the draws differ" if subtract_noise else "are the same in all draws"
@@ -162,7 +175,7 @@ class QuantileBinResult(Brief):
                 "generate more events per draw, or take fewer bins"
             )
         too_large = 1 + 2 / (freedom - 2) * np.square(total / variance)  # the mean of 1 / variance, times variance
-        return float((_square_of_mean(p.mean(1)) / variance / too_large).sum() / self.training_events)
+        return float((_square_of_mean(means) / variance / too_large).sum() / self.training_events)
 
 
 def _jackknife_error(values: Array) -> float:
