@@ -26,6 +26,7 @@ from backends import NAMES
 from coverage import CALIBRATED, GAMMA_RING, MINI_BATCHES, MODES, PUBLISHED, SVI_OPTIONS, kl_weight, setting
 
 import pyrogen as pg
+from pyrogen.coverage.calibration import TWO_SIGMA
 from pyrogen.devices import exact
 from pyrogen.diagnostics import AmplificationFit, QuantileBinResult, fit_amplification, quantile_bins
 from pyrogen.files import write_bytes
@@ -186,42 +187,63 @@ def count(one: pg.Posterior, r: int, i: int, args: Any, stem: Path) -> None:
     print(f"counted draws {SLICE * i} to {SLICE * i + SLICE - 1} of training {r}", flush=True)
 
 
-def gathered(args: Any, stem: Path, slices: list[Any], training_events: int) -> dict[int, QuantileBinResult]:
-    """What is counted, by the number of bins: of all trainings that have it, as many draws as each of them has."""
-    counts: dict[int, dict[int, list[np.ndarray]]] = {}
-    for r, i, one in slices:
-        for n, found in counted(one, r, i, args, stem).items():
-            counts.setdefault(n, {}).setdefault(r, []).append(found)
-    results = {}
-    for n, by_training in sorted(counts.items()):
-        joined = [np.concatenate(parts) for parts in by_training.values()]
-        fewest = min(len(found) for found in joined)
-        every = np.stack([found[:fewest] for found in joined]).astype(np.int64)
-        results[n] = QuantileBinResult(every, PER_BIN * n**TARGET.features, training_events)
-    return results
+def gathered(
+    args: Any, stem: Path, slices: list[Any], training_events: int
+) -> tuple[dict[int, QuantileBinResult], dict[int, QuantileBinResult]]:
+    """What is counted, by the number of bins: all of it, and of the slices in which all numbers of bins are filled."""
+    found = [(r, counted(one, r, i, args, stem)) for r, i, one in slices]
+    most = max((n for _, counts in found for n in counts), default=0)
+    return tuple(
+        {
+            n: joined([(r, counts[n]) for r, counts in some if n in counts], n, training_events)
+            for n in BINS
+            if n <= most
+        }
+        for some in (found, [(r, counts) for r, counts in found if most in counts])
+    )
+
+
+def joined(parts: list[tuple[int, np.ndarray]], n: int, training_events: int) -> QuantileBinResult:
+    """One result of the slices of several trainings: as many draws of each as the one with the fewest has."""
+    trainings = sorted({r for r, _ in parts})
+    counts = [np.concatenate([part for r, part in parts if r == training]) for training in trainings]
+    fewest = min(len(every) for every in counts)
+    every = np.stack([some[:fewest] for some in counts]).astype(np.int64)
+    return QuantileBinResult(every, PER_BIN * n**TARGET.features, training_events)
 
 
 def table(args: Any, mode: str, stem: Path, label: str, posteriors: list[pg.Posterior], slices: list[Any]) -> None:
-    """G, the fit and the calibration, printed and as JSON."""
-    results = gathered(args, stem, slices, posteriors[0].info.training_events or 0)
+    """G, the fit and the calibration, printed and as JSON.
+
+    G is that of the slices that were counted for all numbers of bins, as the fit needs it. The calibration is that of
+    all trainings, of which some may have been counted for few bins only.
+    """
+    every, complete = gathered(args, stem, slices, posteriors[0].info.training_events or 0)
     told: dict[str, Any] = {"label": label, "settings": posteriors[0].info.settings, "rows": []}
-    print(f"\n{'bins':>7} {'sets':>4} {'draws':>5} {'G':>9} {'error':>8} {'noise':>6} {'1 sigma':>15} {'score':>6}")
-    for result in results.values():
-        found = result.calibration(subtract_noise=False)
+    print(
+        f"\n{'bins':>7} {'sets':>5} {'draws':>6} {'G':>9} {'error':>8} {'noise':>6} {'calibration of':>15} "
+        f"{'1 sigma':>16} {'score':>6} {'G of all':>19}"
+    )
+    for n, result in complete.items():
+        found = every[n].calibration(subtract_noise=False)
         gain, error = result.amplification(subtract_noise=False)
-        row = {"n_bins": result.bins, "trainings": found.trainings, "draws": found.draws, "gain": gain, "error": error}
-        row |= {"noise_share": result.noise_share(), "coverage_1": found.fraction(), "score": found.score}
-        row |= {"pull_width": found.pull_width(), "largest": result.largest}
-        told["rows"].append(row)
+        gain_of_all = every[n].amplification(subtract_noise=False)
         coverage, its_error = found.fraction()
-        print(
-            f"{result.bins:7,d} {found.trainings:4d} {found.draws:5d} {gain:9.3f} {error:8.3f} "
-            f"{result.noise_share():6.1%} {coverage:7.1%} +- {its_error:5.1%} {found.score:6.3f}"
+        trainings, draws, _ = result.counts.shape
+        told["rows"].append(
+            {"n_bins": result.bins, "trainings": trainings, "draws": draws, "gain": gain, "error": error}
+            | {"noise_share": result.noise_share(), "largest": result.largest, "gain_of_all": gain_of_all}
+            | {"calibrated_trainings": found.trainings, "coverage_1": (coverage, its_error), "score": found.score}
+            | {"coverage_2": found.fraction(TWO_SIGMA), "pull_width": found.pull_width()}
         )
-    at = 7 if 7 in results else max(results)
-    print(f"\n{at} x {at}: {results[at].calibration(subtract_noise=False).text()}")
-    longest = results[max(results)].counts.shape[:2]
-    fitted = {n: r for n, r in results.items() if n >= PROTOCOL[mode]["fit_from"] and r.counts.shape[:2] == longest}
+        print(
+            f"{result.bins:7,d} {trainings:5d} {draws:6d} {gain:9.3f} {error:8.3f} {result.noise_share():6.1%} "
+            f"{found.trainings:15d} {coverage:7.1%} +- {its_error:5.1%} {found.score:6.3f} "
+            "{:9.3f} +- {:6.3f}".format(*gain_of_all)
+        )
+    at = 7 if 7 in every else max(every)
+    print(f"\n{at} x {at}: {every[at].calibration(subtract_noise=False).text()}")
+    fitted = {n: result for n, result in complete.items() if n >= PROTOCOL[mode]["fit_from"]}
     if len(fitted) > 1:
         fit = fit_amplification(fitted, subtract_noise=False)
         told["fit"] = vars(fit)
@@ -242,7 +264,11 @@ def figures(folder: Path) -> list[Path]:
         for key in ("n_bins", "gain", "error")
     ]
     fits = {label: AmplificationFit(**result["fit"]) for label, result in shown.items()}
-    return [save_figure(plot_amplification(*columns, fits, PUBLISHED), folder / "amplification.png")]
+    first = next(iter(shown.values()))["rows"][-1]
+    limit = {
+        f"no width, {PER_BIN:,} events per bin": AmplificationFit(first["largest"] / first["n_bins"], 0.0, 1.0, 0.0)
+    }
+    return [save_figure(plot_amplification(*columns, fits, PUBLISHED | limit), folder / "amplification.png")]
 
 
 def part(text: str) -> tuple[int, int]:

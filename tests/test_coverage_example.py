@@ -103,9 +103,17 @@ def test_amplification(tmp_path):
     for share in (("--only", "0"), ("--only", "1", "--part", "0/2"), ("--part", "1/2")):
         assert "--gather makes the table" in call("amplification", *several, *share)
     one = call("amplification", *several, "--gather")  # as many draws of each training
-    assert one.count("counted draws") == 0 and " 2     4 " in one
+    assert one.count("counted draws") == 0 and "      4     2      4 " in one
     assert "counted draws 2 to 3 of training 1" in call("amplification", *several)
     assert json.loads((tmp_path / "several" / "svi_epochs_5.json").read_text()) == told
+    call("amplification", *several, "--only", "0", "--most", "5")  # G of one training, the calibration of both
+    call("amplification", *several, "--gather")
+    rows = json.loads((tmp_path / "several" / "svi_epochs_5.json").read_text())["rows"]
+    assert [(row["n_bins"], row["trainings"], row["calibrated_trainings"]) for row in rows] == [
+        (4, 1, 2),
+        (9, 1, 2),
+        (25, 1, 1),
+    ]
 
 
 def test_amplification_of_several_backends(tmp_path):
