@@ -4,9 +4,11 @@ python examples/amplification.py --quick
 
 Each posterior learned 10,000 events. Each of its weight draws generates 1,000 events per bin, for 2 x 2 to 200 x 200
 bins of equal true probability; the Poisson noise of these events is not subtracted. The default run generates 40
-million events per draw: some hours of a CPU core, a few minutes of a card (--device cuda). What is counted is kept, two
-draws at a time, so that a killed run goes on when repeated. Several processes share the work with --only and --part;
---gather makes table and figure of what they have counted. Several backends come into one figure.
+million events per draw: some hours of a CPU core, a few minutes of a card (--device cuda). With --integrate it takes
+minutes of a core: the probabilities of the bins are integrals of the density, and the counts are drawn from them. What
+is counted is kept, two draws at a time, so that a killed run goes on when repeated. Several processes share the work
+with --only and --part; --gather makes table and figure of what they have counted. Several backends come into one
+figure.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ import torch
 import toy
 from backends import NAMES
 from coverage import CALIBRATED, GAMMA_RING, MINI_BATCHES, MODES, PUBLISHED, SVI_OPTIONS, kl_weight, setting
+from ring_bins import bin_probabilities
 
 import pyrogen as pg
 from pyrogen.coverage.calibration import TWO_SIGMA
@@ -89,7 +94,9 @@ def run(argv: list[str] | None = None) -> None:
     options = {"kl_weight": args.kl_weight} | dict(args.set)
     chosen = [(key, value) for key, value in options.items() if value is not None]
     stem = folder / "_".join([args.backend, *(f"{key}_{value}" for key, value in chosen)])
-    label = ", ".join([NAMES[args.backend].__name__, *(f"{SVI_OPTIONS.get(k, k)} {v}" for k, v in chosen)])
+    counts = stem.with_name(f"{stem.name}_integrated") if args.integrate else stem
+    words = [f"{SVI_OPTIONS.get(key, key)} {value}" for key, value in chosen]
+    label = ", ".join([NAMES[args.backend].__name__, *words, *(["integrated"] if args.integrate else [])])
     try:
         posteriors = trained(args, mode, stem)
     except (TypeError, ValueError) as error:
@@ -98,12 +105,12 @@ def run(argv: list[str] | None = None) -> None:
     slices = [(r, i, one) for r in which for i, one in enumerate(sliced(posteriors[r], r, args))]
     if not args.gather:
         for r, i, one in slices[args.part[0] :: args.part[1]]:
-            count(one, r, i, args, stem)
+            count(one, r, i, args, counts)
     if args.only is not None or args.part != (0, 1):
         print(f"counted; --gather makes the table of all that lies in {folder}")
         return
-    table(args, mode, stem, label, posteriors, slices)
-    print("wrote", f"  {stem}.json", *(f"  {path}" for path in figures(folder)), sep="\n")
+    table(args, mode, counts, label, posteriors, slices)
+    print("wrote", f"  {counts}.json", *(f"  {path}" for path in figures(folder)), sep="\n")
 
 
 def trained(args: Any, mode: str, stem: Path) -> list[pg.Posterior]:
@@ -155,7 +162,12 @@ def path_of(stem: Path, r: int, i: int) -> Path:
 def origin(one: pg.Posterior, args: Any) -> dict[str, Any]:
     """What the counts of a slice belong to."""
     weights = one.weights.arrays["draws"].cpu().numpy().tobytes()
-    return {"seed": args.seed, "per_bin": PER_BIN, "weights": hashlib.sha256(weights).hexdigest()}
+    return {
+        "seed": args.seed,
+        "per_bin": PER_BIN,
+        "integrated": args.integrate,
+        "weights": hashlib.sha256(weights).hexdigest(),
+    }
 
 
 def counted(one: pg.Posterior, r: int, i: int, args: Any, stem: Path) -> dict[int, np.ndarray]:
@@ -174,17 +186,36 @@ def count(one: pg.Posterior, r: int, i: int, args: Any, stem: Path) -> None:
     wanted = [n for n in BINS if n <= args.most]
     if set(wanted) <= set(counted(one, r, i, args, stem)):
         return
-    found = quantile_bins([one.to(args.device)], TARGET, wanted, events_per_bin=PER_BIN, seed=own_seed(args, r, i))
+    found = filled(one.to(args.device), wanted, own_seed(args, r, i), args.integrate)
 
     def fill(file: h5py.File) -> None:
         write_json(file, "origin", origin(one, args))
         group = file.create_group("counts")
-        for n, result in found.items():
-            small = result.counts[0].astype(np.int32)
+        for n, counts in found.items():
+            small = counts.astype(np.int32)
             group.create_dataset(str(n), data=small, chunks=True, compression="gzip", shuffle=True, fletcher32=True)
 
     write_hdf5(path_of(stem, r, i), COUNTS, fill)
     print(f"counted draws {SLICE * i} to {SLICE * i + SLICE - 1} of training {r}", flush=True)
+
+
+def filled(one: pg.Posterior, bins: list[int], seed: int, integrate: bool) -> dict[int, np.ndarray]:
+    """Bin counts ``[draws, bins]`` of a slice: of generated events, or drawn from the integrals of the density."""
+    if not integrate:
+        results = quantile_bins([one], TARGET, bins, events_per_bin=PER_BIN, seed=seed)
+        return {n: result.counts[0] for n, result in results.items()}
+    rng = np.random.default_rng(seed)
+    drawn: dict[int, list[np.ndarray]] = {n: [] for n in bins}
+    for theta in one.weights.draws(SLICE, seed):
+        for n, p in bin_probabilities(partial(density, one.model, theta), TARGET, bins).items():
+            drawn[n].append(rng.multinomial(PER_BIN * len(p), p))
+    return {n: np.stack(counts) for n, counts in drawn.items()}
+
+
+@torch.no_grad()
+def density(model: pg.BayesianFlow, theta: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Density ``[N]`` of a network at ``x [N, 2]``."""
+    return model.log_prob(theta, x.to(theta.device, model.input_dtype)).exp().cpu()
 
 
 def gathered(
@@ -222,27 +253,38 @@ def table(args: Any, mode: str, stem: Path, label: str, posteriors: list[pg.Post
     told: dict[str, Any] = {"label": label, "settings": posteriors[0].info.settings, "rows": []}
     print(
         f"\n{'bins':>7} {'sets':>5} {'draws':>6} {'G':>9} {'error':>8} {'noise':>6} {'calibration of':>15} "
-        f"{'1 sigma':>16} {'score':>6} {'G of all':>19}"
+        f"{'1 sigma':>16} {'score':>6} {'G without noise':>19}"
     )
     for n, result in complete.items():
         found = every[n].calibration(subtract_noise=False)
         gain, error = result.amplification(subtract_noise=False)
-        gain_of_all = every[n].amplification(subtract_noise=False)
+        try:
+            alone, its_own = result.amplification()
+        except ValueError:  # too few draws for it, or too much noise
+            alone, its_own = math.nan, math.nan
         coverage, its_error = found.fraction()
         trainings, draws, _ = result.counts.shape
         told["rows"].append(
             {"n_bins": result.bins, "trainings": trainings, "draws": draws, "gain": gain, "error": error}
-            | {"noise_share": result.noise_share(), "largest": result.largest, "gain_of_all": gain_of_all}
+            | {"noise_share": result.noise_share(), "largest": result.largest}
+            | {"gain_without_noise": None if math.isnan(alone) else (alone, its_own)}
             | {"calibrated_trainings": found.trainings, "coverage_1": (coverage, its_error), "score": found.score}
             | {"coverage_2": found.fraction(TWO_SIGMA), "pull_width": found.pull_width()}
         )
         print(
             f"{result.bins:7,d} {trainings:5d} {draws:6d} {gain:9.3f} {error:8.3f} {result.noise_share():6.1%} "
             f"{found.trainings:15d} {coverage:7.1%} +- {its_error:5.1%} {found.score:6.3f} "
-            "{:9.3f} +- {:6.3f}".format(*gain_of_all)
+            f"{alone:9.3f} +- {its_own:6.3f}"
         )
     at = 7 if 7 in every else max(every)
     print(f"\n{at} x {at}: {every[at].calibration(subtract_noise=False).text()}")
+    try:
+        found = every[at].calibration()
+        print(f"Without the noise: {found.text()}")
+        told["without_noise"] = {"n_bins": at * at, "coverage_1": found.fraction(), "score": found.score}
+        told["without_noise"] |= {"coverage_2": found.fraction(TWO_SIGMA), "pull_width": found.pull_width()}
+    except ValueError as reason:
+        print(f"Without the noise: {reason}")
     fitted = {n: result for n, result in complete.items() if n >= PROTOCOL[mode]["fit_from"]}
     if len(fitted) > 1:
         fit = fit_amplification(fitted, subtract_noise=False)
@@ -293,6 +335,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sets", type=toy.count, metavar="R", help="independent samples (4; quick: 2)")
     parser.add_argument("--draws", type=toy.several, metavar="K", help="weight draws of a training (24; quick: 6)")
     parser.add_argument("--most", type=toy.several, metavar="n", help="up to n x n bins (200; quick: 5)")
+    parser.add_argument("--integrate", action="store_true", help="integrate the density, and draw the counts from that")
     parser.add_argument(
         "--device", default="cpu", metavar="D", help="where events are generated and counted, such as cuda (cpu)"
     )

@@ -4,8 +4,12 @@ import importlib.util
 import json
 import math
 
+import numpy as np
 import pytest
+import torch
 from test_examples import EXAMPLES, call, is_png, numbers, run
+
+import pyrogen as pg
 
 
 def test_two_backends_come_into_one_figure(tmp_path):
@@ -116,12 +120,42 @@ def test_amplification(tmp_path):
     ]
 
 
+def test_integrals_of_the_ring_are_the_probabilities_of_its_bins(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    where = importlib.util.spec_from_file_location("ring_bins_example", EXAMPLES / "ring_bins.py")
+    script = importlib.util.module_from_spec(where)
+    where.loader.exec_module(script)
+    ring, wide = pg.targets.GammaRing(), torch.distributions.Normal(torch.zeros(2), 3.0)
+    exact = script.bin_probabilities(lambda x: ring.log_prob(x).exp(), ring, (7, 150))
+    for n, p in exact.items():
+        assert p * n * n == pytest.approx(np.ones(n * n), abs=1e-4)
+    # A Gaussian of width 3 has half of its probability in the hole: P(r < a) = 1 - exp(-a^2 / 18).
+    p = script.bin_probabilities(lambda x: wide.log_prob(x).sum(-1).exp(), ring, (2, 10))[10].reshape(10, 10)
+    walls = ring.from_unit(torch.tensor([[i / 10, 0.0] for i in range(1, 10)], dtype=torch.float64)).norm(dim=-1)
+    below = [0.0, *(1 - np.exp(-np.square(walls.numpy()) / 18)), 1.0]
+    assert p == pytest.approx(np.repeat(np.diff(below)[:, None] / 10, 10, 1), abs=1e-5)
+    # Not symmetric: the angle runs fastest, from 0 on.
+    shifted = torch.distributions.Normal(torch.tensor([4.0, 3.0]), 0.4)
+    p = script.bin_probabilities(lambda x: shifted.log_prob(x).sum(-1).exp(), ring, (5,))[5]
+    counts = ring.quantile_bins(5).counts(shifted.sample((200_000,)).double()).numpy()
+    assert np.abs(counts - 200_000 * p).max() < 4.5 * np.sqrt(200_000 * p.max())
+    with pytest.raises(ValueError, match="the integral of the density is 0.5"):
+        script.bin_probabilities(lambda x: ring.log_prob(x).exp() / 2, ring, (5,))
+    with pytest.raises(ValueError, match=r"bins are \[11\]; they must divide"):
+        script.bin_probabilities(lambda x: ring.log_prob(x).exp(), ring, (5, 11))
+
+
 def test_amplification_of_several_backends(tmp_path):
     few = ("--quick", "--most", "3", "--out", tmp_path)
     call("amplification", *few, "--backend", "bootstrap")
+    events = json.loads((tmp_path / "bootstrap.json").read_text())
+    call("amplification", *few, "--backend", "bootstrap", "--integrate")
+    integrals = json.loads((tmp_path / "bootstrap_integrated.json").read_text())
+    for a, b in zip(events["rows"], integrals["rows"], strict=True):  # the same networks, other noise
+        assert a["gain"] == pytest.approx(b["gain"], rel=0.4)
     call("amplification", *few, "--kl-weight", "0.3", "--sets", "1", "--draws", "8")
     names = {json.loads(path.read_text())["label"] for path in tmp_path.glob("*.json")}
-    assert names == {"Bootstrap", "SVI, KL \u00d7 0.3"}
+    assert names == {"Bootstrap", "Bootstrap, integrated", "SVI, KL \u00d7 0.3"}
     message = call("amplification", *few, "--backend", "bootstrap", "--seed", "1", code=1)
     assert "bootstrap_posterior_0_of_2.h5 was fitted with seed 0, not 1" in message
 
