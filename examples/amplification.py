@@ -103,13 +103,18 @@ def run(argv: list[str] | None = None) -> None:
         parser.exit(1, f"{error}\nOr give another --out.\n")
     which = [args.only] if args.only is not None else range(args.sets)
     slices = [(r, i, one) for r in which for i, one in enumerate(sliced(posteriors[r], r, args))]
-    if not args.gather:
-        for r, i, one in slices[args.part[0] :: args.part[1]]:
-            count(one, r, i, args, counts)
-    if args.only is not None or args.part != (0, 1):
-        print(f"counted; --gather makes the table of all that lies in {folder}")
-        return
-    table(args, mode, counts, label, posteriors, slices)
+    try:
+        if not args.gather:
+            for r, i, one in slices[args.part[0] :: args.part[1]]:
+                count(one, r, i, args, counts)
+        if args.only is not None or args.part != (0, 1):
+            print(f"counted; --gather makes the table of all that lies in {folder}")
+            return
+        table(args, mode, counts, label, posteriors, slices)
+    except pg.FileFormatError as error:
+        parser.exit(1, f"{error}\nDelete it, and what it held is counted again.\n")
+    except ValueError as error:  # nothing or too little is counted
+        parser.exit(1, f"{error}\n")
     print("wrote", f"  {counts}.json", *(f"  {path}" for path in figures(folder)), sep="\n")
 
 
@@ -250,10 +255,12 @@ def table(args: Any, mode: str, stem: Path, label: str, posteriors: list[pg.Post
     all trainings, of which some may have been counted for few bins only.
     """
     every, complete = gathered(args, stem, slices, posteriors[0].info.training_events or 0)
+    if not complete:
+        raise ValueError(f"nothing is counted of {label}: repeat the command without --gather")
     told: dict[str, Any] = {"label": label, "settings": posteriors[0].info.settings, "rows": []}
     print(
         f"\n{'bins':>7} {'sets':>5} {'draws':>6} {'G':>9} {'error':>8} {'noise':>6} {'calibration of':>15} "
-        f"{'1 sigma':>16} {'score':>6} {'G without noise':>19}"
+        f"{'1 sigma':>16} {'pull':>6} {'score':>6} {'G without noise':>19}"
     )
     for n, result in complete.items():
         found = every[n].calibration(subtract_noise=False)
@@ -273,8 +280,8 @@ def table(args: Any, mode: str, stem: Path, label: str, posteriors: list[pg.Post
         )
         print(
             f"{result.bins:7,d} {trainings:5d} {draws:6d} {gain:9.3f} {error:8.3f} {result.noise_share():6.1%} "
-            f"{found.trainings:15d} {coverage:7.1%} +- {its_error:5.1%} {found.score:6.3f} "
-            f"{alone:9.3f} +- {its_own:6.3f}"
+            f"{found.trainings:15d} {coverage:7.1%} +- {its_error:5.1%} {found.pull_width()[0]:6.2f} "
+            f"{found.score:6.3f} {alone:9.3f} +- {its_own:6.3f}"
         )
     at = 7 if 7 in every else max(every)
     print(f"\n{at} x {at}: {every[at].calibration(subtract_noise=False).text()}")

@@ -104,6 +104,7 @@ def test_amplification(tmp_path):
     assert all(0 < row["gain"] < row["largest"] and row["trainings"] == 2 and row["draws"] == 6 for row in told["rows"])
     assert all(math.isfinite(number) for number in numbers(told)) and is_png(tmp_path / "one" / "amplification.png")
     several = (*few, "--out", tmp_path / "several", "--set", "epochs=5")
+    assert "nothing is counted of SVI, epochs 5" in call("amplification", *several, "--gather", code=1)
     for share in (("--only", "0"), ("--only", "1", "--part", "0/2"), ("--part", "1/2")):
         assert "--gather makes the table" in call("amplification", *several, *share)
     one = call("amplification", *several, "--gather")  # as many draws of each training
@@ -172,3 +173,12 @@ def test_amplification_of_several_backends(tmp_path):
 )
 def test_bad_arguments_of_amplification(arguments, message, tmp_path):
     assert message in call("amplification", "--quick", "--out", tmp_path, *arguments, code=2)
+
+
+def test_a_damaged_file_of_counts_is_named(tmp_path):
+    few = ("--quick", "--most", "3", "--out", tmp_path, "--set", "epochs=2")
+    call("amplification", *few)
+    path = tmp_path / "svi_epochs_2_counts_1_0.h5"
+    path.write_bytes(path.read_bytes()[:-500])
+    message = call("amplification", *few, code=1)
+    assert path.name in message and "Delete it" in message
