@@ -120,6 +120,9 @@ def run(argv: list[str] | None = None) -> None:
 
 def trained(args: Any, mode: str, stem: Path) -> list[pg.Posterior]:
     """The posteriors from their files, or fitted, all samples in one batch."""
+    torch.manual_seed(args.seed)
+    n = MODES[mode]["ring_events"]
+    samples = TARGET.sample((args.sets, n))
     flow = pg.CouplingFlow(2, **GAMMA_RING[mode]["flow"])
     model = pg.BayesianFlow(flow, prior_scale="fan-in" if args.backend == "bootstrap" else 1.0)
     kinds = {"svi": GAMMA_RING[mode]["svi"], "bootstrap": PROTOCOL[mode]["bootstrap"]}
@@ -128,14 +131,12 @@ def trained(args: Any, mode: str, stem: Path) -> list[pg.Posterior]:
     checkpoint = stem.with_name(f"{stem.name}_checkpoint.h5")
     backend = NAMES[args.backend](**settings, checkpoint=checkpoint)
     files = [stem.with_name(f"{stem.name}_posterior_{r}_of_{args.sets}.h5") for r in range(args.sets)]
-    n = MODES[mode]["ring_events"]
     print(
         f"{args.sets} samples of {n:,} events of {TARGET}, {model.weights:,} weights, {args.backend}, seed {args.seed}"
     )
     if not all(path.exists() for path in files):
         toy.tell_about(checkpoint)
-        torch.manual_seed(args.seed)
-        for path, posterior in zip(files, backend.fit_many(model, TARGET.sample((args.sets, n))), strict=True):
+        for path, posterior in zip(files, backend.fit_many(model, samples), strict=True):
             posterior.save(path)
     posteriors = [pg.load(path) for path in files]
     for path, posterior in zip(files, posteriors, strict=True):
