@@ -27,7 +27,7 @@ import numpy as np
 import torch
 import toy
 from backends import NAMES
-from coverage import CALIBRATED, GAMMA_RING, MINI_BATCHES, MODES, PUBLISHED, SVI_OPTIONS, kl_weight, setting
+from coverage_toys import CALIBRATED, GAMMA_RING, MINI_BATCHES, MODES, PUBLISHED, SVI_OPTIONS, kl_weight, setting
 from ring_bins import bin_probabilities
 
 import pyrogen as pg

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar
 
@@ -214,7 +215,11 @@ def _beside(device: torch.device) -> Iterator[None]:
 def _without_waiting() -> Iterator[None]:
     """A block in which whatever waits for the card raises a RuntimeError; recording it would spoil the card's state."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # torch says that this mode does not find every wait; one that it misses costs time
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:

@@ -486,6 +486,7 @@ def plotting_calls():
         "plotting.plot_calibration": lazily(
             lambda: plotting.plot_calibration, calibrations=lambda: {"a": calibration()}
         ),
+        "plotting.plot_coverage": lazily(lambda: plotting.plot_coverage, calibrations=lambda: {"a": calibration()}),
         "plotting.plot_chains": call(plotting.plot_chains, history={"potential": np.zeros((2, 5))}),
         "plotting.plot_correlation": lazily(lambda: plotting.plot_correlation, band=band),
         "plotting.plot_histogram": lazily(lambda: plotting.plot_histogram, band=band, counts=np.array([10, 10])),

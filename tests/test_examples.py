@@ -1,6 +1,8 @@
 """The examples run as a user runs them: as scripts, from the command line."""
 
 import contextlib
+import importlib
+import importlib.metadata
 import io
 import json
 import math
@@ -15,6 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
 import pyrogen as pg
 
@@ -220,3 +223,42 @@ def test_own_events_from_a_foreign_file(tmp_path):
 def test_bad_arguments_of_own_events(arguments, message, tmp_path):
     assert message in call("own_events", *arguments, cwd=tmp_path, code=2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_example_hides_an_installed_package():
+    """A script's folder comes first on sys.path: where its name is that of a package, others import the script."""
+    packages = {*importlib.metadata.packages_distributions(), *sys.stdlib_module_names, "coverage", "numba", "torch"}
+    assert not packages & {path.stem for folder in ("examples", "benchmarks") for path in (ROOT / folder).glob("*.py")}
+
+
+def test_every_bin_of_drell_yan_is_counted(tmp_path):
+    printed = call("coverage_drell_yan", "--quick", "--out", tmp_path)
+    assert "M_pair" in printed and "4 trainings" in printed
+    result = json.loads((tmp_path / "bootstrap.json").read_text())
+    assert set(result["observables"]) == {"E", "px", "pT", "pz", "E_pair", "M_pair", "all"}
+    again = call("coverage_drell_yan", "--quick", "--out", tmp_path)  # the fits and the bins are kept
+    assert "delete it to fill them afresh" in again
+    assert json.loads((tmp_path / "bootstrap.json").read_text())["observables"] == result["observables"]
+
+
+def test_bins_of_drell_yan_hold_what_the_truth_has(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    script = importlib.import_module("coverage_drell_yan")
+    truth = pg.events.read(EXAMPLES / "data" / "drell_yan_5k.h5")
+    for name, content in script.fill(torch.tensor(truth.values)).items():
+        values = pg.events.lepton_pair_observables()[name](truth).numpy()
+        expected = np.histogram(values[values < script.edges_of(name)[-1]], script.edges_of(name))[0]
+        assert content.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--train", "none.h5"), "no such file"),
+        (("--kl-weight", "0.1"), "an option of svi"),
+        (("--events", "2000"), "4 samples of 2,000 events need 8,000"),
+        (("--set", "replicas=1"), "replicas"),
+    ],
+)
+def test_drell_yan_coverage_refuses(tmp_path, arguments, message):
+    assert message in call("coverage_drell_yan", "--quick", "--out", tmp_path, *arguments, code=2)

@@ -15,6 +15,7 @@ from pyrogen.plotting import (
     HistogramPanel,
     plot_calibration,
     plot_chains,
+    plot_coverage,
     plot_histogram,
     plot_histograms,
     plot_lines,
@@ -251,3 +252,20 @@ def test_long_names_leave_the_panels_of_a_calibration_their_width():
     assert min(widths) > 0.2
     told = [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
     assert told == [f"{name} (4 trainings)" for name in names]
+
+
+def test_coverage_of_many_studies_has_a_row_for_each():
+    rng = np.random.default_rng(0)
+    found = calibration_of(rng.normal(size=(20, 50, 10)), np.zeros(10))
+    figure = plot_coverage({f"{kind}: {n} events": found for kind in ("SVI", "HMC") for n in (10, 20)})
+    one, two, pulls = figure.axes
+    assert [label.get_text() for label in one.get_yticklabels()] == [
+        f"{kind}: {n} events" for kind in ("SVI", "HMC") for n in (10, 20)
+    ]
+    for axis, fraction in ((one, found.fraction()[0]), (two, found.fraction(0.9545)[0])):
+        points = [line for line in axis.get_lines() if line.get_marker() == "o"]
+        assert [line.get_xdata()[0] for line in points] == pytest.approx([fraction] * 4, abs=1e-3)
+    colours = [line.get_color() for line in pulls.get_lines() if line.get_marker() == "o"]
+    assert colours[0] == colours[1] != colours[2] == colours[3]
+    with pytest.raises(ValueError, match="calibrations is empty"):
+        plot_coverage({})

@@ -195,6 +195,7 @@ class FittedConstants(Bijection):
         for name, value in zip(self.constants, self.start, strict=True):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
         self.register_buffer("_is_fitted", torch.tensor(False))
+        self._knows = False  # the same on the host: a card's flag would have to be waited for, in every step
 
     def extra_repr(self) -> str:
         if not self.fitted:
@@ -207,7 +208,7 @@ class FittedConstants(Bijection):
 
     @property
     def fitted(self) -> bool:
-        return bool(self._is_fitted)
+        return self._knows
 
     def config(self) -> dict[str, Any]:
         values = {name: getattr(self, name).tolist() for name in self.constants}
@@ -231,7 +232,7 @@ class FittedConstants(Bijection):
         device = self._is_fitted.device
         for name, value in zip(self.constants, arrays, strict=True):
             setattr(self, name, torch.from_numpy(value).to(device))
-        self._is_fitted = torch.tensor(fitted, device=device)
+        self._is_fitted, self._knows = torch.tensor(fitted, device=device), fitted
 
     def _cast(self, x: Tensor, dtype: torch.dtype | None = None) -> list[Tensor]:
         """The constants in the dtype of ``x [..., d]`` (or another), expanded to ``[d]``."""
@@ -250,6 +251,7 @@ class FittedConstants(Bijection):
             if prefix + name in state_dict:
                 setattr(self, name, getattr(self, name).new_empty(state_dict[prefix + name].shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self._knows = bool(self._is_fitted)
 
 
 def from_config(config: Mapping[str, Any]) -> Bijection:

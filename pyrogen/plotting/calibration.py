@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from pyrogen.checks import BOOLEAN, MAPPING, TEXT, dictionary, door, instance, optional
-from pyrogen.coverage.calibration import LEVELS, Calibration
+from pyrogen.checks import BOOLEAN, FRACTION, MAPPING, TEXT, dictionary, door, instance, optional
+from pyrogen.coverage.calibration import LEVELS, ONE_SIGMA, TWO_SIGMA, Calibration
 from pyrogen.diagnostics.quantile_bins import AmplificationFit
 
 from .style import TRUTH, arrangement, colours, new_figure, styled, symbol, with_error, with_unit
@@ -80,6 +81,54 @@ def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "",
 
 
 @styled
+@door(calibrations=MAPPING, tolerance=FRACTION)
+def plot_coverage(calibrations: Mapping[str, Calibration], *, tolerance: float = 0.03) -> Figure:
+    """Coverage at one and two sigma and width of the pulls, one row for each of many studies.
+
+    Args:
+        calibrations: by name. The colour is that of the first word, such as the backend's.
+        tolerance: half width of the grey band around the nominal coverage.
+
+    Raises:
+        ValueError: nothing to draw, or a tolerance that is not between 0 and 1.
+    """
+    if not calibrations:
+        raise ValueError("calibrations is empty; give at least one to draw")
+    for found in calibrations.values():
+        instance(Calibration, "a Calibration, from calibration_along_lines")("every entry of calibrations", found)
+    kinds = list(dict.fromkeys(_kind(name) for name in calibrations))
+    colour_of = dict(zip(kinds, colours(len(kinds)), strict=True))
+    figure = new_figure(14, 1.6 + 0.36 * len(calibrations))
+    one, two, pulls = figure.subplots(1, 3, sharey=True)
+    rows = np.arange(len(calibrations))
+    for axis, level in ((one, ONE_SIGMA), (two, TWO_SIGMA)):
+        axis.axvspan(level - tolerance, min(level + tolerance, 1), color="lightgrey", linewidth=0)
+        axis.axvline(level, color=TRUTH, linewidth=1, linestyle="--")
+        axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axis.xaxis.set_major_locator(MaxNLocator(5, min_n_ticks=3))
+        axis.set_xlabel(f"truth within {'1' if axis is one else '2'}$\\sigma$")
+    pulls.axvline(1, color=TRUTH, linewidth=1, linestyle="--")
+    pulls.set(xlabel="width of the pulls", xscale="log")
+    for row, (name, found) in zip(rows, calibrations.items(), strict=True):
+        style = {"color": colour_of[_kind(name)], "fmt": "o", "capsize": 2}
+        for axis, level in ((one, ONE_SIGMA), (two, TWO_SIGMA)):
+            fraction, error = found.fraction(level)
+            axis.errorbar(fraction, row, xerr=error, **style)
+        width, error = found.pull_width()
+        pulls.errorbar(width, row, xerr=error if np.isfinite(error) else None, **style)
+    for axis in (one, two):
+        axis.set_xlim(right=min(axis.get_xlim()[1], 1.01))
+    low, high = pulls.get_xlim()
+    pulls.set_xlim(min(low, 0.5), max(high, 2.0))
+    for axis_format in (pulls.xaxis.set_major_formatter, pulls.xaxis.set_minor_formatter):
+        axis_format(FuncFormatter(lambda value, _: f"{value:g}" if value in (0.5, 1, 2, 3, 5, 10) else ""))
+    one.set_yticks(rows, list(calibrations), fontsize="small")
+    one.tick_params(axis="y", which="minor", left=False, right=False)
+    one.set_ylim(len(rows) - 0.4, -0.6)
+    return figure
+
+
+@styled
 @door(
     n_bins=MAPPING,
     gains=MAPPING,
@@ -133,6 +182,10 @@ def plot_amplification(
     entries = len(n_bins) + len(published or {})
     axis.set_ylim(low, high * (high / low) ** max(0.3, 0.07 * entries))  # head room for the legend
     return figure
+
+
+def _kind(name: str) -> str:
+    return re.split(r"[\s,:]", name)[0]
 
 
 def _by_coordinate(found: Calibration) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """Is the uncertainty right? One model learns many samples of a toy, and every band is held against the truth.
 
-python examples/coverage.py --quick
+python examples/coverage_toys.py --quick
 
 All samples are fitted in one batch. Of the central credible intervals at 68.3 %, 68.3 % should hold the truth: along
 lines of the toys of arXiv:2104.04543 ([A]), or in bins of equal probability of the gamma ring of arXiv:2408.00838,
@@ -134,7 +134,8 @@ def run(argv: list[str] | None = None) -> None:
         print(f"\nkl_weight: {posteriors[0].info.calibration}")
     result: dict[str, Any] = {"target": args.target, "backend": args.backend, "sets": sets, "events": n}
     result["label"] = ", ".join([NAMES[args.backend].__name__, *(f"{SVI_OPTIONS.get(k, k)} {v}" for k, v in chosen)])
-    result |= {"settings": posteriors[0].info.settings, "mode": mode, "seed": args.seed}
+    result |= {"settings": posteriors[0].info.settings, "mode": mode, "seed": args.seed, "weights": model.weights}
+    result["seconds"] = posteriors[0].info.seconds
     draws = min(posterior.weights.at_most(MODES[mode]["draws"]) for posterior in posteriors)
     if ring:
         try:
@@ -195,7 +196,7 @@ def setup(args: Any, mode: str, checkpoint: Path, n: int) -> tuple[pg.BayesianFl
     else:
         model = make_small_model(mode, args.target == "ring", prior)
         backend = make_backend(args.backend, mode, args.seed, checkpoint)
-    backend = replace(backend, **dict(args.set))
+    backend = replace(backend, device=args.device, **dict(args.set))
     if hasattr(backend, "chains"):
         backend = replace(backend, chains=args.chains)
     if args.kl_weight is not None:
@@ -271,20 +272,17 @@ def p_waic(posteriors: list[pg.Posterior], target: Any, draws: int, seed: int) -
     return float(np.mean([effective_parameters(p, events, draws, seed=seed) for p in posteriors]))
 
 
+def calibration_in(result: dict[str, Any]) -> Calibration:
+    """What :func:`numbers` wrote."""
+    entries = {key: value for key, value in result["calibration"].items() if value is not None}
+    return Calibration(**{key: np.array(v) if isinstance(v, list) else v for key, v in entries.items()})
+
+
 def figures(folder: Path) -> list[Path]:
     """Figures of all backends whose results lie in the folder."""
     every = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     results = {name: result for name, result in every.items() if "bootstrap" not in result}  # other quantities
-    found = {
-        result.get("label", name): Calibration(
-            **{
-                key: np.array(v) if isinstance(v, list) else v
-                for key, v in result["calibration"].items()
-                if v is not None
-            }
-        )
-        for name, result in results.items()
-    }
+    found = {result.get("label", name): calibration_in(result) for name, result in results.items()}
     written = [save_figure(plot_calibration(found), folder / "calibration.png")]
     rings = {result.get("label", name): result for name, result in results.items() if "fit" in result}
     if rings:
@@ -344,6 +342,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--events", type=toy.count, metavar="N", help="events per sample (2,000; gamma ring: 10,000; quick: 300)"
     )
     parser.add_argument("--chains", type=toy.count, default=1, metavar="C", help="chains per sample of a sampler (1)")
+    parser.add_argument("--device", default="cpu", help="where to train: cpu or cuda (cpu)")
     toy.add_common(parser, "out/coverage, with the mode")
     return parser
 

@@ -1,0 +1,149 @@
+"""All studies of coverage on one page: a table in Markdown, and a figure with one row for each.
+
+    python examples/coverage_overview.py out/coverage out/coverage_drell_yan
+
+Reads what coverage_toys.py and coverage_drell_yan.py wrote into these folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import toy
+from backends import NAMES
+from coverage_toys import calibration_in
+
+from pyrogen.coverage import Calibration
+from pyrogen.plotting import plot_coverage, save_figure
+
+EDGE = 0.1  # the ramps vanish at x = 0, where no flow of ours does
+TARGETS = ("wedge", "kicker", "ring", "gamma-ring", "Drell-Yan")
+BACKENDS = ("bootstrap", "hmc", "svi", "sghmc", "sgld", "adam-mcmc")
+
+
+@toy.stoppable
+def run(argv: list[str] | None = None) -> None:
+    """Read, print the table, draw.
+
+    Args:
+        argv: the command line, by default that of the script.
+    """
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    studies = [study for folder in args.folders for study in read(parser, folder)]
+    if not studies:
+        parser.error(f"no results of coverage_toys.py or coverage_drell_yan.py in {', '.join(map(str, args.folders))}")
+    studies.sort(key=order)
+    print(HEADER, *map(row, studies), sep="\n")
+    figure = plot_coverage({name(study): away_from_edges(study)[0] for study in studies})
+    print(f"wrote\n  {save_figure(figure, args.figure)}")
+
+
+def read(parser: argparse.ArgumentParser, folder: Path) -> list[dict[str, Any]]:
+    """The studies of a folder and those below it, without the ones in which networks stood in for the truth."""
+    if not folder.is_dir():
+        parser.error(f"no such folder: {folder}")
+    found = []
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            study = json.loads(path.read_text())
+        except ValueError:
+            parser.error(f"{path} is not JSON; was it written in full?")
+        if "calibration" in study and "target" in study:
+            found.append({"label": study.get("backend", path.stem)} | study)
+    return found
+
+
+def order(study: dict[str, Any]) -> tuple[Any, ...]:
+    """By target, events, flow and backend."""
+    return (
+        TARGETS.index(study["target"]),
+        study["events"],
+        flow(study),
+        BACKENDS.index(study["backend"]),
+        study["label"],
+    )
+
+
+def flow(study: dict[str, Any]) -> str:
+    """The flow of a study."""
+    if study["target"] in ("Drell-Yan", "gamma-ring") or "flow spline" in study["label"]:
+        return "spline"
+    return "affine" if "flow affine" in study["label"] else "Bernstein"
+
+
+def backend(study: dict[str, Any]) -> str:
+    """The backend, and what it was told of its KL or prior."""
+    told = [word for word in study["label"].split(", ")[1:] if word.startswith(("KL", "prior", "rank"))]
+    return ", ".join([NAMES[study["backend"]].__name__, *told])
+
+
+def name(study: dict[str, Any]) -> str:
+    """Of a row of the figure; the backend comes first, as it gives the colour."""
+    return f"{backend(study)}: {study['target']}, {study['events']:,} events, {flow(study)}"
+
+
+def away_from_edges(study: dict[str, Any]) -> tuple[Calibration, bool]:
+    """The intervals where the density does not vanish, and whether any were left out."""
+    found = calibration_in(study)
+    kept = found.at > EDGE if study["target"] in ("wedge", "kicker") else np.ones(len(found.at), dtype=bool)
+    truth = found.truth[..., kept]
+    cut = {key: getattr(found, key)[:, kept] for key in ("ranks", "means", "sigmas")}
+    return replace(found, **cut, truth=truth, at=found.at[kept]), not bool(kept.all())
+
+
+HEADER = (
+    "| target | events | flow | posterior | trainings \u00d7 draws | within 1\u03c3 | 2\u03c3 | pull width "
+    "| \u03c3 / spread | score | x > 0.1: within 1\u03c3 | 2\u03c3 | pull width | score |\n" + 14 * "|---" + "|"
+)
+
+
+def row(study: dict[str, Any]) -> str:
+    """One row of the table."""
+    whole = calibration_in(study)
+    inner, differs = away_from_edges(study)
+    cells = [
+        study["target"],
+        f"{study['events']:,}",
+        flow(study),
+        backend(study),
+        f"{whole.trainings} \u00d7 {whole.draws}",
+        *columns(whole)[:3],
+        with_error(*whole.sigma_ratio()),
+        columns(whole)[3],
+        *(columns(inner) if differs else ("", "", "", "")),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def columns(found: Calibration) -> tuple[str, str, str, str]:
+    """Coverage at one and two sigma, width of the pulls, score."""
+    one, two = found.fraction(), found.fraction(0.9545)
+    return (
+        with_error(100 * one[0], 100 * one[1], 1),
+        with_error(100 * two[0], 100 * two[1], 1),
+        with_error(*found.pull_width()),
+        f"{found.score:.3f}",
+    )
+
+
+def with_error(value: float, error: float, digits: int = 2) -> str:
+    """Value and error."""
+    return f"{value:.{digits}f} \u00b1 {error:.{digits}f}"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, default=[Path("out/coverage")], help="(out/coverage)")
+    parser.add_argument("--figure", type=Path, default=Path("out/coverage.png"), help="(out/coverage.png)")
+    return parser
+
+
+if __name__ == "__main__":
+    run()
