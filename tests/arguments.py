@@ -454,6 +454,7 @@ def diagnostic_calls():
         "diagnostics.MarginalResult.sigma_error": lazily(lambda: marginal().sigma_error),
         "diagnostics.MarginalResult.ratio_to_lines": lazily(lambda: marginal().ratio_to_lines, lines=lines),
         "diagnostics.QuantileBinResult.probabilities": lazily(lambda: bins()[2].probabilities),
+        "diagnostics.QuantileBinResult.amplification": lazily(lambda: bins()[2].amplification, subtract_noise=False),
         "diagnostics.QuantileBinResult.calibration": lazily(lambda: bins()[2].calibration, subtract_noise=False),
         "diagnostics.ShapeFit.curve": lazily(lambda: shape().curve),
         "diagnostics.SizeScan.sigma": lazily(lambda: scan().sigma),

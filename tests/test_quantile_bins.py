@@ -86,26 +86,39 @@ def test_amplification_fit_finds_its_parameters():
     assert fit(np.array([100.0]))[0] == pytest.approx(a * 100**b, rel=0.5)
 
 
+class Perfect(torch.nn.Module):
+    """Every draw is the truth."""
+
+    features = 2
+
+    def __init__(self, target, kept=None):
+        super().__init__()
+        self.nothing = torch.nn.Parameter(torch.zeros(1))
+        self.target, self.kept = target, kept
+
+    def log_prob(self, x):
+        return self.target.log_prob(x) + 0 * self.nothing
+
+    def sample(self, n):
+        x = self.target.sample((n,))
+        if self.kept is not None:  # copies of the flow share the list
+            self.kept.append(x)
+        return x
+
+    def __deepcopy__(self, memo):
+        return Perfect(self.target, self.kept)
+
+
+def perfect(target, kept=None):
+    model = pg.BayesianFlow(Perfect(target, kept), preprocessing=None)
+    weights = MeanField(loc=torch.zeros(1), scale=torch.ones(1))
+    return pg.Posterior(model, weights, info=pg.posterior.RunInfo(training_events=500))
+
+
 def test_quantile_bins_of_a_posterior():
     """Every draw is the truth: uniform bins, no variance beyond that of the events."""
     target = pg.targets.GammaRing()
-
-    class Perfect(torch.nn.Module):
-        features = 2
-
-        def __init__(self):
-            super().__init__()
-            self.nothing = torch.nn.Parameter(torch.zeros(1))
-
-        def log_prob(self, x):
-            return target.log_prob(x) + 0 * self.nothing
-
-        def sample(self, n):
-            return target.sample((n,))
-
-    model = pg.BayesianFlow(Perfect(), preprocessing=None)
-    weights = MeanField(loc=torch.zeros(1), scale=torch.ones(1))
-    posteriors = [pg.Posterior(model, weights, info=pg.posterior.RunInfo(training_events=500))] * 2
+    posteriors = [perfect(target)] * 2
     state = torch.get_rng_state()
     found = quantile_bins(posteriors, target, (2, 4), events=2000, draws=40)
     assert torch.equal(state, torch.get_rng_state())
@@ -136,3 +149,72 @@ def test_amplification_has_nothing_of_the_spread_of_the_trainings(trainings):
     error = math.sqrt(2 * bins / (trainings * (trainings - 1))) / n + math.sqrt(2 / (bins * trainings * draws))
     assert gain == pytest.approx(bins / (bins - 1), abs=4 * error)
     assert trainings == 2 or abs(gain - 1.4) > 8 * error
+
+
+def test_events_per_bin_are_the_first_ones_of_the_same_stream():
+    target, kept = pg.targets.GammaRing(), []
+    posterior = perfect(target, kept)
+    kept.clear()
+    found = quantile_bins([posterior], target, (2, 3, 6), events_per_bin=1000, draws=2)
+    events = torch.cat(kept).double().reshape(2, 36_000, 2)  # of two draws, in several blocks
+    assert len(kept) > 2
+    for n, result in found.items():
+        assert result.events == 1000 * n * n
+        for k in range(2):
+            assert result.counts[0, k].tolist() == target.quantile_bins(n).counts(events[k, : 1000 * n * n]).tolist()
+    assert quantile_bins([posterior], target, (3,), draws=2)[3].events == 20_000
+    with pytest.raises(ValueError, match="events is 9 and events_per_bin is 5; give one of them"):
+        quantile_bins([posterior], target, (3,), events=9, events_per_bin=5, draws=2)
+
+
+def normal_bins(rng, bins=30, per_bin=1000, g=400.0, draws=60, trainings=1, n=500):
+    """Bins worth g Poisson events, seen through 1,000 generated events each."""
+    relative = rng.normal(0, g**-0.5, (trainings, draws, bins))
+    return QuantileBinResult(rng.poisson(per_bin * (1 + relative)), per_bin * bins, n)
+
+
+def test_the_largest_amplification_is_that_of_the_generated_events():
+    """All draws the truth: mean^2 / variance = M p / (1 - p), so G = M / N B / (B - 1) with the noise left in."""
+    bins, per_bin = 9, 1000
+    counts = np.random.default_rng(1).multinomial(bins * per_bin, np.full(bins, 1 / bins), (4, 300))
+    result = QuantileBinResult(counts, bins * per_bin, 500)
+    assert result.largest == pytest.approx(9000 / 500 * 9 / 8)
+    gain, error = result.amplification(subtract_noise=False)
+    assert gain == pytest.approx(result.largest, abs=4 * error) and error < 0.04 * gain
+    with pytest.raises(ValueError, match="fluctuate as much as the draws differ"):
+        result.amplification()
+
+
+@pytest.mark.parametrize("draws", [6, 60])
+def test_amplification_of_a_single_training_with_the_noise(draws):
+    """A bin is worth 1 / (1/g + 1/m) events. Six draws give a variance whose inverse is 5/3 times too large."""
+    found = [normal_bins(np.random.default_rng(seed), draws=draws).amplification(False) for seed in range(60)]
+    gains, errors = np.array(found).T
+    expected = 30 / (1 / 400 + 1 / 1000) / 500
+    # The inverse of a variance of nu = K - 1 spreads by sqrt(2 / (nu - 4)), in each of 30 bins of 60 trainings.
+    assert gains.mean() == pytest.approx(expected, rel=4 * math.sqrt(2 / (draws - 5) / 1800) + 0.003)
+    if draws == 60:  # the jackknife knows the spread
+        assert np.sqrt(np.square(errors).mean()) == pytest.approx(gains.std(), rel=4 / math.sqrt(2 * 60) + 0.05)
+
+
+def test_fit_of_a_single_training_has_the_error_of_its_draws():
+    pulls = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        results = {n: normal_bins(rng, bins=n * n, g=100.0, draws=30) for n in (2, 4, 6)}
+        fit = fit_amplification(results, subtract_noise=False)
+        pulls.append([(fit.b - 1) / fit.b_error, math.log(fit.a * 500 * (1 / 100 + 1 / 1000)) / (fit.a_error / fit.a)])
+    # Worth 1 / (1/100 + 1/1000) events in every bin, whatever their number: G = a n_bins.
+    assert np.abs(np.mean(pulls, 0)).max() < 4 / math.sqrt(30) + 0.2
+    assert np.abs(np.std(pulls, 0) - 1).max() < 4 / math.sqrt(60) + 0.2
+    results[6] = normal_bins(rng, bins=36, draws=29)
+    with pytest.raises(ValueError, match="with 29 draws of 1 trainings, 30 draws of 1 trainings; a fit needs"):
+        fit_amplification(results)
+
+
+def test_too_few_draws_and_bins_without_variance():
+    with pytest.raises(ValueError, match="3 draws of 1 trainings are too few"):
+        normal_bins(np.random.default_rng(0), draws=3).amplification(subtract_noise=False)
+    same = QuantileBinResult(np.full((1, 6, 4), 250), 1000, 500)
+    with pytest.raises(ValueError, match="the 1000 events of a draw are the same in all draws, in 4 of 4 bins"):
+        same.amplification(subtract_noise=False)
