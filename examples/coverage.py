@@ -100,7 +100,7 @@ def run(argv: list[str] | None = None) -> None:
         parser.error(f"--{next(iter(changed)).replace('_', '-')} is an option of svi")
     if args.flow != "small" and (args.target == "gamma-ring" or args.backend not in LARGER["default"]):
         parser.error(f"--flow {args.flow} is for the toys, with --backend svi or bootstrap")
-    out = toy.make_folder(parser, args.out or toy.default_folder("coverage", mode, "affine"))
+    out = toy.make_folder(parser, args.out or toy.default_folder("coverage", mode))
     folder = toy.make_folder(parser, out / args.target)
     pg.set_threads(args.threads)
     ring, target = args.target == "gamma-ring", TARGETS[args.target]
