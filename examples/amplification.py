@@ -89,7 +89,7 @@ def run(argv: list[str] | None = None) -> None:
         exact(args.device)
     except (AssertionError, RuntimeError) as error:
         parser.error(f"--device {args.device}: {str(error).splitlines()[0]}")
-    folder = toy.make_folder(parser, args.out or toy.default_folder("amplification", mode, "affine"))
+    folder = toy.make_folder(parser, args.out or toy.default_folder("amplification", mode))
     pg.set_threads(args.threads)
     options = {"kl_weight": args.kl_weight} | dict(args.set)
     chosen = [(key, value) for key, value in options.items() if value is not None]

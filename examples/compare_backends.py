@@ -47,7 +47,7 @@ def run(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     mode = "quick" if args.quick else "default"
     names = [name for name in NAMES if name in args.backends]  # in the order of the table
-    out = toy.make_folder(parser, args.out or toy.default_folder("compare_backends", mode, "affine"))
+    out = toy.make_folder(parser, args.out or toy.default_folder("compare_backends", mode))
     pg.set_threads(args.threads)
     for target in toy.TARGETS if args.target == "all" else [args.target]:
         folder = toy.make_folder(parser, out / target)

@@ -69,7 +69,7 @@ def run(argv: list[str] | None = None) -> None:
     mode = "quick" if args.quick else "default"
     settings = MODES[mode]
     sets, n = args.sets or settings["sets"], args.events or settings["events"]
-    out = toy.make_folder(parser, args.out or toy.default_folder("coverage_drell_yan", mode, "affine"))
+    out = toy.make_folder(parser, args.out or toy.default_folder("coverage_drell_yan", mode))
     pg.set_threads(args.threads)
     try:
         train = read(args.train, sets * n, SEEDS["train"] + args.seed, args.quick, last=False)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import toy
-from backends import NAMES, make_backend, make_small_model
+from backends import NAMES, RING_BOX, WIDE_RING_BOX, make_backend, make_small_model
 from pyro.infer.autoguide import AutoLowRankMultivariateNormal
 
 import pyrogen as pg
@@ -76,6 +76,7 @@ LARGER: dict[str, dict[str, dict[str, Any]]] = {
         "bootstrap": {"replicas": 4, "steps": 60, "batch_size": 100, "lr": 2e-2},
     },
 }
+MANY = 50_000  # events of a ring, of which some lie more than five widths outside
 CALIBRATED = "calibrated"  # a factor on the KL that is found on the first sample, without its truth
 SVI_OPTIONS = {"kl_weight": "KL \u00d7", "epochs": "epochs", "rank": "rank", "prior": "prior width"}
 MINI_BATCHES = ("sgld", "sghmc", "adam-mcmc")  # the samplers that need not see all events of the gamma ring
@@ -100,7 +101,7 @@ def run(argv: list[str] | None = None) -> None:
         parser.error(f"--{next(iter(changed)).replace('_', '-')} is an option of svi")
     if args.flow != "small" and (args.target == "gamma-ring" or args.backend not in LARGER["default"]):
         parser.error(f"--flow {args.flow} is for the toys, with --backend svi or bootstrap")
-    out = toy.make_folder(parser, args.out or toy.default_folder("coverage", mode, "affine"))
+    out = toy.make_folder(parser, args.out or toy.default_folder("coverage", mode))
     folder = toy.make_folder(parser, out / args.target)
     pg.set_threads(args.threads)
     ring, target = args.target == "gamma-ring", TARGETS[args.target]
@@ -194,7 +195,8 @@ def setup(args: Any, mode: str, checkpoint: Path, n: int) -> tuple[pg.BayesianFl
             settings["epochs"] = max(1, round(settings.pop("steps") * settings["batch_size"] / n))
         backend = NAMES[args.backend](**settings, seed=args.seed, checkpoint=checkpoint)
     else:
-        model = make_small_model(mode, args.target == "ring", prior)
+        box = WIDE_RING_BOX if n > MANY else RING_BOX
+        model = make_small_model(mode, args.target == "ring", prior, box)
         backend = make_backend(args.backend, mode, args.seed, checkpoint)
     backend = replace(backend, device=args.device, **dict(args.set))
     if hasattr(backend, "chains"):

@@ -55,7 +55,7 @@ def run(argv: list[str] | None = None) -> None:
     if sizes[0] < settings["svi"]["batch_size"]:
         parser.error(f"--sizes {sizes[0]}: fewer than the {settings['svi']['batch_size']} of one batch")
     networks = settings["members"] if args.members is None else args.members
-    out = toy.make_folder(parser, args.out or toy.default_folder("training_size", mode, "affine"))
+    out = toy.make_folder(parser, args.out or toy.default_folder("training_size", mode))
     folder = toy.make_folder(parser, out / args.target)
     pg.set_threads(args.threads)
     target = toy.TARGETS[args.target]

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 import pyrogen as pg
+from pyrogen.diagnostics.look_at_run import FEWEST_STEPS
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -93,6 +94,9 @@ def test_quick_toys(script, tmp_path):
     assert summary["within_2_sigma"] > 0.6
     assert len(summary["fit"]["values"]) == 2
     assert summary["settings"]["seed"] == 0
+    assert summary["settings"]["transform"] == "bernstein"
+    if script == "wedge_svi":  # even this one arrives
+        assert not any(finding["serious"] for finding in summary["advice"])
 
     lines = printed.splitlines()
     header = next(i for i, line in enumerate(lines) if line.split() == [coordinate, "p", "sigma", "truth", "pull"])
@@ -117,6 +121,33 @@ def test_another_backend_in_the_same_script(script, backend, tmp_path):
     assert summary["settings"]["backend"] == backend
     assert summary["settings"]["events"] == posterior.info.training_events == 300
     assert "rms bias" in printed
+
+
+def test_what_the_toys_take_by_default(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    backends, toy = (importlib.import_module(name) for name in ("backends", "toy"))
+    table_1 = backends.make_model("paper", toy.TRANSFORMS["paper"], ring=False)
+    assert table_1.weights == 44_840
+    assert toy.make_settings("paper", "affine", False, None) == {
+        "epochs": 300,
+        "batch_size": 512,
+        "lr": 1e-3,
+        "lr_widths": 1e-2,
+        "widths_after": 0.6,
+    }
+    for ring in (False, True):
+        model = backends.make_model("default", toy.TRANSFORMS["default"], ring)
+        # The mean-field guide of more weights than events would be no default, nor a training too short to judge.
+        assert model.weights < 2_000
+        settings = toy.make_settings("default", "bernstein", ring, None)
+        assert settings["epochs"] >= 60 and 300_000 // settings["batch_size"] * settings["epochs"] > FEWEST_STEPS
+    assert backends.events_of("bootstrap", "default") == 300_000
+    assert backends.events_of("hmc", "default") == 2_000
+    assert backends.make_toy_backend("bootstrap", "default", 0, None).batch_size == 2000
+    far = torch.tensor([[0.0, 9.5]], dtype=torch.float64)  # one in ten samples of 300,000 has an event beyond 9
+    for transform in ("bernstein", "rqs"):
+        inner, _ = backends.make_model("default", transform, ring=True).preprocessing(far)
+        assert ((inner > 0) & (inner < 1)).all()
 
 
 def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_end_and_another_one_is_refused(tmp_path):
