@@ -1,6 +1,6 @@
 """Does HMC mix on the half ring? Four chains of 1,212 weights on 2,000 events, judged by log p at 100 points.
 
-    python benchmarks/hmc_on_the_ring.py [--device cuda] [--warmup 300] [--draws 2500] [--more 1600]
+    python benchmarks/hmc_on_the_ring.py [--device cuda] [--more 1600]
 
 Prints R-hat and effective draws of log p at the worst of the probe points and of the potential, and the gradients and
 seconds that it took. On one core of a CPU this takes hours; a killed run goes on when repeated.
