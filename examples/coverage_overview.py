@@ -54,7 +54,7 @@ def read(parser: argparse.ArgumentParser, folder: Path) -> list[dict[str, Any]]:
             study = json.loads(path.read_text())
         except ValueError:
             parser.error(f"{path} is not JSON; was it written in full?")
-        if "calibration" in study and "target" in study:
+        if isinstance(study, dict) and {"calibration", "target", "events"} <= study.keys():
             found.append({"label": study.get("backend", path.stem)} | study)
     return found
 

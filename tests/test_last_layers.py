@@ -165,6 +165,30 @@ def test_what_cannot_be_random_is_named():
         svi(guide=BIAS).fit(model, EVENTS, start=started)
 
 
+@pytest.mark.parametrize("random", [(), "*.bias", (1,)])
+def test_many_samples_check_the_patterns_as_one_does(random):
+    """Without the check () trains no width at all, and a text is taken letter by letter."""
+    backend, model = svi(epochs=1, guide=partial(pg.LastLayers, random=random)), pg.BayesianFlow(Sum())
+    with pytest.raises(ValueError, match="random is "):
+        backend.fit(model, EVENTS)
+    with pytest.raises(ValueError, match="random is "):
+        backend.fit_many(model, EVENTS[None])
+
+
+def test_a_last_layer_with_weight_norm_is_random_as_a_whole():
+    flow = Sum()
+    nn.utils.parametrizations.weight_norm(flow.layer)
+    assert random_weights(pg.BayesianFlow(flow, preprocessing=None)).all()
+
+
+def test_a_flow_that_is_a_linear_layer_itself_is_random():
+    class Layer(nn.Linear):
+        features = 2
+        log_prob = sample = nn.Linear.forward
+
+    assert random_weights(pg.BayesianFlow(Layer(1, 2), preprocessing=None)).all()
+
+
 def test_a_flow_without_linear_layers_is_refused():
     with pytest.raises(ValueError, match="has no torch.nn.Linear whose weights could be the last layer"):
         svi(guide=pg.LastLayers).fit(pg.BayesianFlow(Location(2)), SAMPLES[0])

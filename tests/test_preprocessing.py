@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pyrogen.events import Chain, EventSample, Identity, Standardise, UnitBox
-from pyrogen.events.bijection import from_config
+from pyrogen.events.bijection import FittedConstants, from_config
 
 SCALES = np.array([1e-3, 1.0, 5e3])
 MAKERS = {
@@ -151,6 +151,39 @@ def test_state_dict_into_a_fresh_one(bijection, request):
     fresh = MAKERS[request.node.callspec.params["bijection"]]()
     fresh.load_state_dict(copy.deepcopy(bijection.state_dict()))
     assert fresh.fitted and fresh.config() == bijection.config()
+
+
+class Scale(FittedConstants):
+    """A user's bijection: its constants are set by hand, and so is the flag."""
+
+    kind, constants, start, condition = "scale of a test", ("factor",), (1.0,), "factor is positive"
+
+    def valid(self, factor):
+        return factor > 0
+
+    def fit(self, events, weights=None):
+        self.factor = torch.tensor(events).std(0)
+        self._is_fitted = torch.tensor(True)
+        return self
+
+    def forward(self, x):
+        (factor,) = self._cast(x)
+        return x / factor, -factor.log().sum().expand(x.shape[:-1])
+
+    def inverse(self, u):
+        (factor,) = self._cast(u)
+        return u * factor, factor.log().sum().expand(u.shape[:-1])
+
+
+def test_fitted_is_what_the_flag_says_however_it_was_set():
+    scale = Scale()
+    assert not scale.fitted and scale.fit(make_events()).fitted
+    copied, changed = copy.deepcopy(scale), copy.deepcopy(scale)
+    changed._is_fitted.fill_(False)  # in place, as a flow of a user's own takes up its buffers from a file
+    assert copied.fitted and scale.fitted and not changed.fitted
+    with torch.inference_mode():
+        changed._is_fitted = torch.tensor(True)
+    assert changed.fitted and changed.double().fitted
 
 
 def test_moves_with_the_module():

@@ -63,6 +63,8 @@ def test_bins_of_different_relative_error_add_up():
     assert gain == pytest.approx((mean**2 / sigma**2).sum() / 100, abs=4 * error)
     with pytest.raises(ValueError, match="two numbers of bins"):
         fit_amplification({3: result})
+    with pytest.raises(ValueError, match="results are 1 numbers of bins"):  # a line through one point
+        fit_amplification({3: result, 4: result})
 
 
 def test_amplification_fit_finds_its_parameters():

@@ -101,9 +101,9 @@ def random_weights(model: BayesianFlow, patterns: Sequence[str] | None = None) -
     """Which weights ``[P]`` a guide lets move: those of parameters that match a pattern, or of the last layers."""
     names = model.packing.names
     if patterns is None:
-        layers = last_layers(model.flow)
-        patterns = [f"{layer}.{what}" for layer in layers for what in ("weight", "bias")]
-        chosen = [name in patterns for name in names]
+        # A parametrized layer, such as one with weight_norm, has its weights in modules below it.
+        layers = tuple(f"{layer}." if layer else "" for layer in last_layers(model.flow))
+        chosen = [name.startswith(layers) for name in names]
         if not any(chosen):
             raise ValueError(
                 f"{type(model.flow).__name__} has no torch.nn.Linear whose weights could be the last layer; name the "
@@ -136,7 +136,8 @@ def chosen_by(guide: Any, model: BayesianFlow) -> Tensor | None:
     """
     if guide is AutoNormal:
         return None
-    return random_weights(model, guide.keywords.get("random") if isinstance(guide, partial) else None)
+    given = guide.keywords.get("random") if isinstance(guide, partial) else None
+    return random_weights(model, optional(PATTERNS)("random", given))  # no guide is made that would check it
 
 
 def is_batched(guide: Any) -> bool:

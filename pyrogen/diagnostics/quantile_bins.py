@@ -297,10 +297,11 @@ def fit_amplification(results: Mapping[int, QuantileBinResult], *, subtract_nois
             :meth:`QuantileBinResult.amplification`.
     """
     shapes = {result.counts.shape[:2] for result in results.values()}
-    if len(results) < 2 or len(shapes) > 1:
+    numbers = {result.bins for result in results.values()}
+    if len(numbers) < 2 or len(shapes) > 1:
         found = ", ".join(f"{draws} draws of {trainings} trainings" for trainings, draws in sorted(shapes))
         raise ValueError(
-            f"results are {len(results)} numbers of bins, with {found or 'nothing'}; a fit needs two numbers of bins "
+            f"results are {len(numbers)} numbers of bins, with {found or 'nothing'}; a fit needs two numbers of bins "
             "or more, of the same trainings and draws"
         )
     x = np.log([result.bins for result in results.values()])

@@ -189,13 +189,14 @@ class FittedConstants(Bijection):
     """What :meth:`valid` asks for, in words."""
 
     _is_fitted: Tensor
+    _seen: tuple[Tensor | None, int | None, bool] = (None, None, False)
+    """The flag, its version and what it said: a flag on a card would have to be waited for, in every step."""
 
     def __init__(self) -> None:
         super().__init__()
         for name, value in zip(self.constants, self.start, strict=True):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
         self.register_buffer("_is_fitted", torch.tensor(False))
-        self._knows = False  # the same on the host: a card's flag would have to be waited for, in every step
 
     def extra_repr(self) -> str:
         if not self.fitted:
@@ -208,7 +209,20 @@ class FittedConstants(Bijection):
 
     @property
     def fitted(self) -> bool:
-        return self._knows
+        flag = self._is_fitted
+        if self._seen[0] is not flag or self._seen[1] != _version(flag):  # whoever set or changed it
+            self._remember(bool(flag))
+        return self._seen[2]
+
+    def _remember(self, fitted: bool) -> None:
+        """What the flag says, as long as nobody sets or changes it."""
+        self._seen = (self._is_fitted, _version(self._is_fitted), fitted)
+
+    def _apply(self, *args: Any, **keywords: Any) -> Self:  # moves to another device, and casts
+        fitted = self.fitted
+        super()._apply(*args, **keywords)
+        self._remember(fitted)
+        return self
 
     def config(self) -> dict[str, Any]:
         values = {name: getattr(self, name).tolist() for name in self.constants}
@@ -232,7 +246,8 @@ class FittedConstants(Bijection):
         device = self._is_fitted.device
         for name, value in zip(self.constants, arrays, strict=True):
             setattr(self, name, torch.from_numpy(value).to(device))
-        self._is_fitted, self._knows = torch.tensor(fitted, device=device), fitted
+        self._is_fitted = torch.tensor(fitted, device=device)
+        self._remember(fitted)
 
     def _cast(self, x: Tensor, dtype: torch.dtype | None = None) -> list[Tensor]:
         """The constants in the dtype of ``x [..., d]`` (or another), expanded to ``[d]``."""
@@ -251,7 +266,11 @@ class FittedConstants(Bijection):
             if prefix + name in state_dict:
                 setattr(self, name, getattr(self, name).new_empty(state_dict[prefix + name].shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self._knows = bool(self._is_fitted)
+
+
+def _version(flag: Tensor) -> int | None:
+    """Counts the changes of a tensor in place; None of a tensor made in inference mode, which counts none."""
+    return None if flag.is_inference() else flag._version
 
 
 def from_config(config: Mapping[str, Any]) -> Bijection:
