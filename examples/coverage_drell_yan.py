@@ -148,10 +148,15 @@ def fill(events: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def filled_bins(posteriors: list[pg.Posterior], generated: int, seed: int, path: Path) -> dict[str, np.ndarray]:
-    """Bins of every weight draw of every training, ``[R, K, B]``, kept in a file; a repeated command reads them."""
-    if path.exists():
+    """Bins of every weight draw of every training, ``[R, K, B]``, kept in a file; a repeated command reads them.
+
+    A file of other trainings is filled afresh.
+    """
+    trainings = [[p.info.data_sha256, json.loads(json.dumps(p.info.settings))] for p in posteriors]
+    of = {"trainings": trainings, "generated": generated, "seed": seed}
+    if path.exists() and (kept := json.loads(path.read_text())).get("of") == of:
         print(f"bins of the generated events are those of {path}; delete it to fill them afresh", flush=True)
-        return {name: np.array(counts) for name, counts in json.loads(path.read_text()).items()}
+        return {name: np.array(its) for name, its in kept["counts"].items()}
     draws = min(posterior.weights.at_most(DRAWS) for posterior in posteriors)
     counts = {name: np.zeros((len(posteriors), draws, len(edges_of(name)) - 1), dtype=np.int64) for name in FIGURES}
     shown = bar(len(posteriors) * draws, "bins", "draw", brief=True)
@@ -163,7 +168,8 @@ def filled_bins(posteriors: list[pg.Posterior], generated: int, seed: int, path:
                     for name, content in fill(events).items():
                         counts[name][r, k] += content.cpu().numpy()
                 shown.update()
-    write_bytes(path, json.dumps({name: its.tolist() for name, its in counts.items()}).encode())
+    kept = {"of": of, "counts": {name: its.tolist() for name, its in counts.items()}}
+    write_bytes(path, json.dumps(kept).encode())
     return counts
 
 

@@ -266,9 +266,12 @@ def test_every_bin_of_drell_yan_is_counted(tmp_path):
     printed = call("coverage_drell_yan", "--quick", "--out", tmp_path)
     assert "M_pair" in printed and "4 trainings" in printed
     result = json.loads((tmp_path / "bootstrap.json").read_text())
-    assert set(result["observables"]) == {"E", "px", "pT", "pz", "E_pair", "M_pair", "all"}
+    assert set(result["observables"]) == {"E", "px", "pT", "pz", "E_pair", "M_pair"}
+    assert result["calibration"]["draws"] == 4
     again = call("coverage_drell_yan", "--quick", "--out", tmp_path)  # the fits and the bins are kept
     assert "delete it to fill them afresh" in again
+    (tmp_path / "bootstrap_bins_40000.json").write_text('{"of": 0, "counts": {}}')  # of other trainings
+    assert "delete it to fill" not in call("coverage_drell_yan", "--quick", "--out", tmp_path)
     assert json.loads((tmp_path / "bootstrap.json").read_text())["observables"] == result["observables"]
 
 
