@@ -260,6 +260,7 @@ FAMILY_ARRAYS = {
     "low_rank_precision": {"loc": [3], "scale": [3], "vectors": [3, 2], "shrink": [2]},
     "multivariate": {"loc": [3], "scale_tril": [3, 3]},
     "point": {"loc": [3]},
+    "partly_random": {"loc": [3], "scale": [3]},
     "draws": {"draws": [2, 2, 3]},
 }
 
