@@ -216,9 +216,7 @@ def _without_waiting() -> Iterator[None]:
     """A block in which whatever waits for the card raises a RuntimeError; recording it would spoil the card's state."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # torch says that this mode does not find every wait; one that it misses costs time
+        warnings.simplefilter("ignore")  # torch says that this mode misses some waits: those only cost time
         torch.cuda.set_sync_debug_mode("error")
     try:
         yield
