@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import toy
-from backends import NAMES, RING_BOX, WIDE_RING_BOX, make_backend, make_small_model
+from backends import AFFINE, NAMES, RING_BOX, WIDE_RING_BOX, make_backend, make_small_model
 from pyro.infer.autoguide import AutoLowRankMultivariateNormal
 
 import pyrogen as pg
@@ -64,7 +64,7 @@ GAMMA_RING: dict[str, dict[str, Any]] = {
 #: Larger flows of the toys, with settings for 20,000 events and more.
 LARGER: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
-        "affine": {"blocks": 8, "hidden": (32, 32), "mixing": "rotation"},
+        "affine": AFFINE["default"],
         "spline": {"blocks": 4, "hidden": (16, 16), "transform": "rqs", "bins": 8},
         "svi": {"steps": 12_000, "batch_size": 1024, "lr": 3e-3, "lr_widths": 2e-2, "widths_after": 0.4},
         "bootstrap": {"replicas": 16, "steps": 4_000, "batch_size": 1024, "lr": 5e-3},
