@@ -19,6 +19,7 @@ from .elementwise import Dequantise, Log, Positive, Probit, Squash
 from .format import Format, PartWriter
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
+from .multiplicity import Multiplicity
 from .particles import JETS
 from .preprocessing import Identity, Standardise, UnitBox
 from .pythia import drell_yan
@@ -37,6 +38,7 @@ __all__ = [
     "PERIODIC",
     "Columns",
     "LeptonPair",
+    "Multiplicity",
     "Observable",
     "Dequantise",
     "Log",
