@@ -6,7 +6,7 @@ from . import lhe as lhe
 from . import npy as npy
 from . import root as root
 from .bijection import Bijection, Fixed
-from .composites import Chain, Columns
+from .composites import Chain, Columns, PaddedColumns
 from .conditions import StandardiseContext
 from .coordinates import (
     PERIODIC,
@@ -20,6 +20,7 @@ from .format import Format, PartWriter
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .multiplicity import Multiplicity
+from .padded import PaddedBijection
 from .particles import JETS
 from .preprocessing import Identity, Standardise, UnitBox
 from .pythia import drell_yan
@@ -27,6 +28,7 @@ from .reading import read, stream
 from .resonance import Resonance
 from .sample import EventSample, EventsLike
 from .validation import check_events, check_weights
+from .whitening import WhitenPerMultiplicity
 from .writing import EventWriter, append, write
 
 __all__ = [
@@ -40,6 +42,8 @@ __all__ = [
     "LeptonPair",
     "Multiplicity",
     "Observable",
+    "PaddedBijection",
+    "PaddedColumns",
     "Dequantise",
     "Log",
     "Positive",
@@ -67,6 +71,7 @@ __all__ = [
     "Standardise",
     "StandardiseContext",
     "UnitBox",
+    "WhitenPerMultiplicity",
     "check_events",
     "check_weights",
     "drell_yan",
