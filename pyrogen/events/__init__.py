@@ -17,6 +17,7 @@ from .coordinates import (
 )
 from .elementwise import Dequantise, Log, Positive, Probit, Squash
 from .format import Format, PartWriter
+from .jet_observables import z_jets_observables
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .multiplicity import Multiplicity
@@ -30,6 +31,7 @@ from .sample import EventSample, EventsLike
 from .validation import check_events, check_weights
 from .whitening import WhitenPerMultiplicity
 from .writing import EventWriter, append, write
+from .z_production import z_jets, z_jets_to
 
 __all__ = [
     "JETS",
@@ -77,4 +79,7 @@ __all__ = [
     "drell_yan",
     "read",
     "write",
+    "z_jets",
+    "z_jets_observables",
+    "z_jets_to",
 ]
