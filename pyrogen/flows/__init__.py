@@ -3,6 +3,8 @@
 from pyrogen.flows.conditioner import Conditioner
 from pyrogen.flows.coupling import CouplingBlock, CouplingFlow
 from pyrogen.flows.mixings import Alternate, Mixing, Permutation, Rotation, upgrade_buffers
+from pyrogen.flows.multiplicity import MultiplicityFlow
+from pyrogen.flows.own import is_own, rebuilt
 from pyrogen.flows.transforms import Affine, Bernstein, RationalQuadraticSpline, Transform, TransformOptions
 
 __all__ = [
@@ -13,10 +15,13 @@ __all__ = [
     "CouplingBlock",
     "CouplingFlow",
     "Mixing",
+    "MultiplicityFlow",
     "Permutation",
     "RationalQuadraticSpline",
     "Rotation",
     "Transform",
     "TransformOptions",
+    "is_own",
+    "rebuilt",
     "upgrade_buffers",
 ]
