@@ -20,6 +20,7 @@ from .format import Format, PartWriter
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .multiplicity import Multiplicity
+from .nuisances import Nuisance, NuisanceSample, Rate, with_nuisances
 from .particles import JETS
 from .preprocessing import Identity, Standardise, UnitBox
 from .pythia import drell_yan
@@ -39,6 +40,10 @@ __all__ = [
     "Columns",
     "LeptonPair",
     "Multiplicity",
+    "Nuisance",
+    "NuisanceSample",
+    "Rate",
+    "with_nuisances",
     "Observable",
     "Dequantise",
     "Log",
