@@ -21,7 +21,8 @@ from .predictive import Elpd, effective_parameters, elpd, guide_pareto_k
 from .quality import QualityTable, sample_quality
 from .quantile_bins import AmplificationFit, QuantileBinResult, fit_amplification, quantile_bins
 from .roc import roc_auc
-from .systematics import PriorDraws, Shift, Systematics, systematics
+from .shifts import PriorDraws, Shift, Systematics
+from .systematics import systematics
 from .templates import Templates
 from .training_size import SizeScan, scan_training_size
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from pyrogen.checks import BOOLEAN, TEXT, door, each, instance, optional, require
-from pyrogen.diagnostics.systematics import Systematics
+from pyrogen.diagnostics.shifts import Systematics
 
 from .histograms import _POINTS, HistogramPanel
 from .style import PREDICTION, VALIDATION, arrows_outside, legend_above, new_figure, ratio_axis, styled, with_unit

@@ -270,6 +270,36 @@ class Predictor:
         """
         return self._replicates(n, draws, lambda k: [self._context(each, n) for each in contexts(k)], seed, what)
 
+    @door(n=whole(1), draws=whole(1), seed=SEED, what=TEXT)
+    @parts_on_chosen_threads
+    def weighted_replicates(
+        self, n: int, draws: int, contexts: Callable[[int], Sequence[Any]], seed: int, what: str
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """The events of :meth:`replicates` at the first of several conditions, and their density at all of them.
+
+        Arguments as in :meth:`replicates_at`.
+
+        Yields:
+            ``(k, events, values)``: the draw, some of its events ``[m, d]``, and the log density ``[C, m]`` that the
+            same draw gives them at each of the C conditions.
+        """
+        thetas, rows = enumerate(self.weights.draws(draws, seed)), self._rows()
+        current, start = -1, 0
+        with bar(None, what, "density", show=False) as hidden:
+            for k, (events,) in self._replicates(n, draws, lambda k: [self._context(contexts(k)[0], n)], seed, what):
+                if k != current:
+                    (current, theta), start = next(thetas), 0
+                    networks = [DrawnNetworks(self.model, theta[None], self.compiled)]
+                    conditions = [self._context(each, n) for each in contexts(k)]
+                some = slice(start, start + len(events))
+                start = some.stop
+                with torch.no_grad():
+                    found = [
+                        self._log_prob(networks, events, None if each is None else each[some], rows, hidden, False)[0]
+                        for each in conditions
+                    ]
+                yield k, events, torch.stack(found)
+
     @parts_on_chosen_threads
     def _replicates(
         self, n: int, draws: int, contexts: Callable[[int], Sequence[Tensor | None]], seed: int, what: str
