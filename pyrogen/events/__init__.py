@@ -21,6 +21,7 @@ from .jet_observables import z_jets_observables
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .multiplicity import Multiplicity
+from .nuisances import Nuisance, NuisanceSample, Rate, with_nuisances
 from .padded import PaddedBijection
 from .particles import JETS
 from .preprocessing import Identity, Standardise, UnitBox
@@ -43,6 +44,10 @@ __all__ = [
     "Columns",
     "LeptonPair",
     "Multiplicity",
+    "Nuisance",
+    "NuisanceSample",
+    "Rate",
+    "with_nuisances",
     "Observable",
     "PaddedBijection",
     "PaddedColumns",
