@@ -5,15 +5,25 @@ from pyrogen.flows.coupling import CouplingBlock, CouplingFlow
 from pyrogen.flows.mixings import Alternate, Mixing, Permutation, Rotation, upgrade_buffers
 from pyrogen.flows.multiplicity import MultiplicityFlow
 from pyrogen.flows.own import is_own, rebuilt
-from pyrogen.flows.transforms import Affine, Bernstein, RationalQuadraticSpline, Transform, TransformOptions
+from pyrogen.flows.transforms import (
+    Affine,
+    Bernstein,
+    BinnedSpline,
+    CubicSpline,
+    RationalQuadraticSpline,
+    Transform,
+    TransformOptions,
+)
 
 __all__ = [
     "Affine",
     "Alternate",
     "Bernstein",
+    "BinnedSpline",
     "Conditioner",
     "CouplingBlock",
     "CouplingFlow",
+    "CubicSpline",
     "Mixing",
     "MultiplicityFlow",
     "Permutation",

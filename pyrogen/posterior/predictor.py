@@ -255,20 +255,70 @@ class Predictor:
         self, n: int, draws: int | None = None, context: Any = None, seed: int = 0, what: str = "replicates"
     ) -> Iterator[tuple[int, Tensor]]:
         """Samples of every weight draw of its own: yields ``(k, events)``, the parts of a draw after each other."""
-        return self._replicates(n, self.weights.count(draws), self._context(context, n), seed, what)
+        given = self._context(context, n)
+        found = self._replicates(n, self.weights.count(draws), lambda k: [given], seed, what)
+        return ((k, events) for k, (events,) in found)
+
+    @door(n=whole(1), draws=whole(1), seed=SEED, what=TEXT)
+    def replicates_at(
+        self, n: int, draws: int, contexts: Callable[[int], Sequence[Any]], seed: int, what: str
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """As :meth:`replicates` at several conditions: yields ``(k, [events, ...])``, all of the same random numbers.
+
+        Args:
+            n: number of events of every draw and condition.
+            draws: number of weight draws.
+            contexts: conditions of the draw k, each ``[n, k]`` or one row for all; as many for every draw.
+            seed: seeds weight draws and events; one condition gives the events of :meth:`replicates`.
+            what: name of the progress bar.
+        """
+        return self._replicates(n, draws, lambda k: [self._context(each, n) for each in contexts(k)], seed, what)
+
+    @door(n=whole(1), draws=whole(1), seed=SEED, what=TEXT)
+    @parts_on_chosen_threads
+    def weighted_replicates(
+        self, n: int, draws: int, contexts: Callable[[int], Sequence[Any]], seed: int, what: str
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """The events of :meth:`replicates` at the first of several conditions, and their density at all of them.
+
+        Arguments as in :meth:`replicates_at`.
+
+        Yields:
+            ``(k, events, values)``: the draw, some of its events ``[m, d]``, and the log density ``[C, m]`` that the
+            same draw gives them at each of the C conditions.
+        """
+        thetas, rows = enumerate(self.weights.draws(draws, seed)), self._rows()
+        current, start = -1, 0
+        with bar(None, what, "density", show=False) as hidden:
+            for k, (events,) in self._replicates(n, draws, lambda k: [self._context(contexts(k)[0], n)], seed, what):
+                if k != current:
+                    (current, theta), start = next(thetas), 0
+                    networks = [DrawnNetworks(self.model, theta[None], self.compiled)]
+                    conditions = [self._context(each, n) for each in contexts(k)]
+                some = slice(start, start + len(events))
+                start = some.stop
+                with torch.no_grad():
+                    found = [
+                        self._log_prob(networks, events, None if each is None else each[some], rows, hidden, False)[0]
+                        for each in conditions
+                    ]
+                yield k, events, torch.stack(found)
 
     @parts_on_chosen_threads
     def _replicates(
-        self, n: int, draws: int, context: Tensor | None, seed: int, what: str
-    ) -> Iterator[tuple[int, Tensor]]:
+        self, n: int, draws: int, contexts: Callable[[int], Sequence[Tensor | None]], seed: int, what: str
+    ) -> Iterator[tuple[int, list[Tensor]]]:
         with self._bar(draws * n, what, "event") as shown:
             for k, theta in enumerate(self.weights.draws(draws, seed)):
+                conditions = contexts(k)
                 for rows in torch.arange(n).split(GENERATED_AT_ONCE):
-                    # Seeded part by part: between them the caller must find the global random state as it left it.
-                    with seeded(stream(seed, "replicates", k, int(rows[0])), self.model.device):
-                        given = None if context is None else context[rows]
-                        events = torch.cat(list(self._generate(theta, [len(rows)], given)))
-                    yield k, events
+                    found = []
+                    for context in conditions:
+                        # Seeded part by part: between them the caller must find the global random state as it left it.
+                        with seeded(stream(seed, "replicates", k, int(rows[0])), self.model.device):
+                            given = None if context is None else context[rows]
+                            found.append(torch.cat(list(self._generate(theta, [len(rows)], given))))
+                    yield k, found
                     shown.update(len(rows))
 
     def observable(self, observable: Callable[[Tensor], Tensor] | str | int) -> Callable[[Tensor], Tensor]:
