@@ -29,6 +29,7 @@ from pyrogen.events.doors import EVENTS as EVENTS_LIKE
 from pyrogen.events.multiplicity import Multiplicity
 from pyrogen.events.preprocessing import Identity, Standardise
 from pyrogen.events.sample import EventSample
+from pyrogen.events.whitening import WhitenPerMultiplicity
 from pyrogen.flows import is_own, rebuilt
 from pyrogen.flows.own import DTYPES, OWN
 from pyrogen.seeds import untouched
@@ -57,8 +58,8 @@ class BayesianFlow(PyroModule):
             number of inputs for weight matrices, 1 for biases. Then the prior of a layer's outputs does not grow with
             the width of the network, and samplers take larger steps (``docs/sampling.md``).
         preprocessing: a bijection from the events' units to the flow's, part of the model: every density is per unit
-            of the events' own variables. ``"auto"``: standardise, or nothing for a flow on the unit box; ``None``:
-            nothing. Bijections that are not yet fitted act as the identity until a backend's ``fit`` (or
+            of the events' own variables. ``"auto"``: standardise (events with a varying number of objects:
+            :class:`~pyrogen.events.WhitenPerMultiplicity`), or nothing for a flow on the unit box; ``None``: nothing. Bijections that are not yet fitted act as the identity until a backend's ``fit`` (or
             :meth:`prepare`) sets their constants.
         context_preprocessing: a bijection for the conditions, likewise; its Jacobian does not count. ``"auto"``:
             :class:`~pyrogen.events.StandardiseContext`, so that conditions may have any unit, or nothing with
@@ -91,8 +92,9 @@ class BayesianFlow(PyroModule):
         layout = getattr(flow, "layout", None)
         #: How rows of events with a varying number of objects are laid out, where the flow tells it; None: no NaN.
         self.multiplicity = None if layout is None else Multiplicity(**layout)
-        default = Identity() if self.on_unit_box or self.multiplicity else Standardise()
-        self.preprocessing = own_bijection(preprocessing, default, "preprocessing")  # type: ignore[misc]
+        self.preprocessing = own_bijection(  # type: ignore[misc]
+            preprocessing, self._default_preprocessing(), "preprocessing"
+        )
         plain = self.context == 0 or preprocessing is None
         default = Identity() if plain else StandardiseContext()
         self.context_preprocessing = own_bijection(  # type: ignore[misc]
@@ -113,6 +115,13 @@ class BayesianFlow(PyroModule):
         theta = self.packing.pack()
         self.register_buffer("_initial_theta", theta)
         self.register_buffer("_prior_scales", scales.to(theta))
+
+    def _default_preprocessing(self) -> Bijection:
+        if self.on_unit_box:
+            return Identity()
+        if self.multiplicity is None:
+            return Standardise()
+        return WhitenPerMultiplicity(self.multiplicity, leave=getattr(self.flow, "unit_columns", ()))
 
     def extra_repr(self) -> str:
         return f"{self.packing.size} weights, prior_scale={self.prior_scale!r}"
@@ -228,7 +237,9 @@ class BayesianFlow(PyroModule):
         prepared = self.packing.copied(self)
         prepared._features = events.shape[-1]
         if not prepared.preprocessing.fitted:
-            prepared.preprocessing.fit(EventSample(events, names, weights=weights))
+            prepared.preprocessing.fit(
+                EventSample(events, names, weights=weights, multiplicity=self.multiplicity)
+            )
         if context is not None and not prepared.context_preprocessing.fitted:
             prepared.context_preprocessing.fit(context, weights)
         for bijection in (prepared.preprocessing, prepared.context_preprocessing):

@@ -225,6 +225,11 @@ class MultiplicityFlow(nn.Module):
         return {"shared": self.shared, "each": self.each, "most": self.most, "least": self.least}
 
     @property
+    def unit_columns(self) -> tuple[int, ...]:
+        """Columns whose numbers are from 0 to 1 by their meaning, which a preprocessing leaves as they are."""
+        return tuple(sorted({*self.config["periodic"], *self.config["uniform"]}))
+
+    @property
     def on_unit_box(self) -> bool:
         """True where all numbers that are there live in the unit box."""
         return self.base == "uniform"
