@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pyrogen.bayes.contract import check_output
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.flows.compiled import CompiledSteps
 from pyrogen.flows.chain_networks import together
+from pyrogen.flows.compiled import CompiledSteps
 from pyrogen.memory import in_chunks
 
 
