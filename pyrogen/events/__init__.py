@@ -27,6 +27,7 @@ from .particles import JETS
 from .preprocessing import Identity, Standardise, UnitBox
 from .pythia import drell_yan
 from .reading import read, stream
+from .records import from_awkward, to_awkward
 from .resonance import Resonance
 from .sample import EventSample, EventsLike
 from .validation import check_events, check_weights
@@ -61,12 +62,14 @@ __all__ = [
     "Squash",
     "collision_energy",
     "four_vectors",
+    "from_awkward",
     "lepton_balance",
     "lepton_pair",
     "lepton_pair_coordinates",
     "lepton_pair_observables",
     "momenta",
     "pair_momenta",
+    "to_awkward",
     "Bijection",
     "Chain",
     "EventSample",
