@@ -22,6 +22,7 @@ from .kinematics import Observable, lepton_pair_observables, momenta, pair_momen
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .multiplicity import Multiplicity
 from .nuisances import Nuisance, NuisanceSample, Rate, with_nuisances
+from .of_objects import OfObjects
 from .padded import PaddedBijection
 from .particles import JETS
 from .preprocessing import Identity, Standardise, UnitBox
@@ -50,6 +51,7 @@ __all__ = [
     "Rate",
     "with_nuisances",
     "Observable",
+    "OfObjects",
     "PaddedBijection",
     "PaddedColumns",
     "Dequantise",
