@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pyrogen.bayes.inputs import as_tensor
-from pyrogen.checks import FUNCTION, HIDDEN, door, optional, whole
+from pyrogen.checks import FUNCTION, HIDDEN, door, each, optional, whole
 from pyrogen.events import EventsLike, check_events
 from pyrogen.memory import in_chunks, row_bytes, rows_at_once
 
@@ -36,6 +36,8 @@ class Classifier(nn.Module):
         inputs: number k of variables the network sees.
         hidden: widths of its layers.
         features: makes them, ``[N, k]``, of events ``[N, d]`` (float64); None: the events themselves.
+        missing: which of the variables some events do not have (NaN), such as the jets of events without any. The
+            network sees the centre in their place, and a flag for each of these variables.
 
     Attributes:
         history: after the training, ``loss`` and ``validation_loss`` of each epoch, in nats per event of equally
@@ -46,15 +48,30 @@ class Classifier(nn.Module):
     centre: Tensor
     scale: Tensor
 
-    @door(inputs=whole(1), hidden=HIDDEN, features=optional(FUNCTION))
-    def __init__(self, inputs: int, hidden: Sequence[int] = (64, 64, 64), features: Features | None = None) -> None:
+    @door(
+        inputs=whole(1),
+        hidden=HIDDEN,
+        features=optional(FUNCTION),
+        missing=each(whole(0), "a sequence of numbers of variables, such as (4, 5)"),
+    )
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int] = (64, 64, 64),
+        features: Features | None = None,
+        missing: Sequence[int] = (),
+    ) -> None:
         super().__init__()
+        self.missing = sorted(set(missing))
+        if self.missing and self.missing[-1] >= inputs:
+            raise ValueError(f"missing is {list(missing)}; it must name variables below inputs, {inputs}")
         self.register_buffer("centre", torch.zeros(inputs, dtype=torch.float64))
         self.register_buffer("scale", torch.ones(inputs, dtype=torch.float64))
         layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise((inputs, *hidden)):
+        widths = (inputs + len(self.missing), *hidden)
+        for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.LeakyReLU(0.1)]
-        self.network = nn.Sequential(*layers, nn.Linear((inputs, *hidden)[-1], 1))
+        self.network = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
         self.features = features
         self.history: dict[str, NDArray[np.float64]] = {}
         self.kept_epoch = 0
@@ -87,14 +104,21 @@ class Classifier(nn.Module):
         return torch.cat([scores for _, scores in in_chunks(lambda rows: self(x[rows]).double(), len(x), step)])
 
     def _scaled(self, seen: Tensor) -> Tensor:
-        return torch.asinh((seen - self.centre) / self.scale).to(next(self.network.parameters()).dtype)
+        scaled = torch.asinh((seen - self.centre) / self.scale).to(next(self.network.parameters()).dtype)
+        if not self.missing:
+            return scaled
+        flags = seen[:, self.missing].isnan()
+        scaled[:, self.missing] = torch.where(flags, 0.0, scaled[:, self.missing])
+        return torch.cat([scaled, flags.to(scaled.dtype)], 1)
 
     def _fit_scales(self, seen: Tensor) -> None:
-        low, centre, high = np.quantile(seen.numpy(), [0.158655, 0.5, 0.841345], axis=0)
+        columns = [column[~np.isnan(column)] for column in seen.numpy().T] if self.missing else seen.numpy().T
+        low, centre, high = np.array([np.quantile(column, [0.158655, 0.5, 0.841345]) for column in columns]).T
         scale = (high - low) / 2
         with np.errstate(over="ignore"):
-            scale = np.where(scale > 0, scale, seen.numpy().std(0))  # most events share one value
-        scale = np.where(np.ptp(seen.numpy(), axis=0) > 0, scale, 1.0)
+            spread = np.array([column.std() for column in columns])
+        scale = np.where(scale > 0, scale, spread)  # where most events share one value
+        scale = np.where([np.ptp(column) > 0 for column in columns], scale, 1.0)
         if not (np.isfinite(scale) & (scale > 0)).all():
             column = int(np.argmin(np.isfinite(scale) & (scale > 0)))
             raise ValueError(
