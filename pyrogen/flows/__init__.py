@@ -3,6 +3,8 @@
 from pyrogen.flows.conditioner import Conditioner
 from pyrogen.flows.coupling import CouplingBlock, CouplingFlow
 from pyrogen.flows.mixings import Alternate, Mixing, Permutation, Rotation, upgrade_buffers
+from pyrogen.flows.multiplicity import MultiplicityFlow
+from pyrogen.flows.own import is_own, rebuilt
 from pyrogen.flows.transforms import (
     Affine,
     Bernstein,
@@ -23,10 +25,13 @@ __all__ = [
     "CouplingFlow",
     "CubicSpline",
     "Mixing",
+    "MultiplicityFlow",
     "Permutation",
     "RationalQuadraticSpline",
     "Rotation",
     "Transform",
     "TransformOptions",
+    "is_own",
+    "rebuilt",
     "upgrade_buffers",
 ]

@@ -299,15 +299,7 @@ class CouplingFlow(nn.Module):
             raise TypeError(f"events are a {type(values).__name__}; this flow needs a tensor [..., {self.features}]")
         if values.ndim < 1 or values.shape[-1] != self.features:
             raise ValueError(f"events of shape {list(values.shape)}; this flow needs [..., {self.features}]")
-        if self.context == 0:
-            if context is not None:
-                raise ValueError("context was given to a flow without conditions; build it with context=k")
-            return None
-        expected = [*values.shape[:-1], self.context]
-        if context is None or list(context.shape) != expected:
-            got = None if context is None else list(context.shape)
-            raise ValueError(f"context of shape {got}; this flow needs {expected} for events {list(values.shape)}")
-        return context
+        return check_context(values, context, self.context)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Earlier versions kept the mixings of all blocks in one array; the modules of the mixings load after this one.
@@ -325,6 +317,23 @@ def _to_latent(mixing: Mixing, block: CouplingBlock, x: Tensor, context: Tensor 
     """One step of :meth:`CouplingFlow.inverse`."""
     x, log_det = block.inverse(x, context)
     return mixing.inverse(x), log_det
+
+
+def check_context(values: Tensor, context: Tensor | None, count: int) -> Tensor | None:
+    """The conditions ``[..., count]`` of events ``values [..., d]``; None where there are none.
+
+    Raises:
+        ValueError: conditions of another shape, or where there should be none.
+    """
+    if count == 0:
+        if context is not None:
+            raise ValueError("context was given to a flow without conditions; build it with context=k")
+        return None
+    expected = [*values.shape[:-1], count]
+    if context is None or list(context.shape) != expected:
+        got = None if context is None else list(context.shape)
+        raise ValueError(f"context of shape {got}; this flow needs {expected} for events {list(values.shape)}")
+    return context
 
 
 def _halves(values: Tensor, first: bool) -> tuple[Tensor, Tensor]:
