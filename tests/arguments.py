@@ -270,6 +270,15 @@ def event_calls():
         "EventSample.check_like": lazily(lambda: sample().check_like, other=sample),
         "EventSample.column": lazily(lambda: sample().column, which="a"),
         "EventSample.concatenate": lazily(lambda: pg.EventSample.concatenate, samples=lambda: [sample()]),
+        "EventSample.padded": call(
+            pg.EventSample.padded,
+            values=two,
+            counts=np.ones(len(two)),
+            multiplicity=events.Multiplicity(1, 1, 1),
+        ),
+        "EventSample.with_count": lazily(
+            lambda: pg.EventSample(two, multiplicity=events.Multiplicity(0, 1, 2)).with_count, n=2
+        ),
         "EventSample.save": lazily(lambda: sample().save, path="s.h5"),
         "EventSample.select": lazily(lambda: sample().select, names=["a"]),
         "EventSample.tensor": lazily(lambda: sample().tensor),

@@ -17,9 +17,11 @@ from .coordinates import (
 )
 from .elementwise import Dequantise, Log, Positive, Probit, Squash
 from .format import Format, PartWriter
+from .jet_observables import z_jets_observables
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .multiplicity import Multiplicity
+from .nuisances import Nuisance, NuisanceSample, Rate, with_nuisances
 from .padded import PaddedBijection
 from .particles import JETS
 from .preprocessing import Identity, Standardise, UnitBox
@@ -30,6 +32,7 @@ from .sample import EventSample, EventsLike
 from .validation import check_events, check_weights
 from .whitening import WhitenPerMultiplicity
 from .writing import EventWriter, append, write
+from .z_production import z_jets, z_jets_to
 
 __all__ = [
     "JETS",
@@ -41,6 +44,10 @@ __all__ = [
     "Columns",
     "LeptonPair",
     "Multiplicity",
+    "Nuisance",
+    "NuisanceSample",
+    "Rate",
+    "with_nuisances",
     "Observable",
     "PaddedBijection",
     "PaddedColumns",
@@ -77,4 +84,7 @@ __all__ = [
     "drell_yan",
     "read",
     "write",
+    "z_jets",
+    "z_jets_observables",
+    "z_jets_to",
 ]
