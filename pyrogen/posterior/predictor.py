@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events, in_order
+from pyrogen.bayes.inputs import as_tensor, check_rows, checked_context, checked_events, in_order
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.bayes.networks import DrawnNetworks
 from pyrogen.checks import (
@@ -22,8 +22,9 @@ from pyrogen.checks import (
     optional,
     whole,
 )
-from pyrogen.events import EventsLike, check_events
-from pyrogen.flows import CouplingFlow
+from pyrogen.events import EventsLike
+from pyrogen.events.multiplicity import Multiplicity
+from pyrogen.flows import is_own
 from pyrogen.flows.compiled import ONLY_OURS, CompiledSteps
 from pyrogen.launch import Launch
 from pyrogen.memory import CPU_ROWS, in_chunks, row_bytes, rows_at_once
@@ -79,7 +80,7 @@ class Predictor:
     def compile(self, wanted: bool) -> None:
         """Whether densities are compiled (:attr:`Posterior.compile`)."""
         #: What runs densities as compiled code, where that is asked for.
-        self.compiled = CompiledSteps(wanted, None if isinstance(self.model.flow, CouplingFlow) else ONLY_OURS)
+        self.compiled = CompiledSteps(wanted, None if is_own(self.model.flow) else ONLY_OURS)
         #: What a card runs in one launch; it takes weights, events and conditions to log densities.
         self.launch = Launch(self._evaluated, self.model.device)
 
@@ -137,9 +138,12 @@ class Predictor:
         Raises:
             ValueError: NaN or infinite events, wrong shapes, or other columns or units than those of the training.
         """
-        table = checked_events(self.in_order(x), self.model.features)
+        layout = self.model.multiplicity
+        table = checked_events(self.in_order(x), self.model.features, multiplicity=layout)
         points = as_tensor(table.values, self.model.input_dtype, self.model.device)
-        check_events(points, what=f"events in {points.dtype}")  # a float32 may overflow where a float64 did not
+        check_rows(
+            points, None, f"events in {points.dtype}", multiplicity=layout
+        )  # a float32 may overflow where a float64 did not
         context = self._context(context, len(points), table.labels)
         rows = self._rows()
         block = max(1, rows_at_once(self.model.device, 64, DENSITIES_AT_ONCE, CARD_DENSITIES) // draws)
@@ -351,13 +355,15 @@ class Predictor:
         return bar(total, what, unit, show=self.progress, brief=True, scaled=True)
 
 
-def check_generated(events: Tensor, names: Sequence[str]) -> None:
+def check_generated(events: Tensor, names: Sequence[str], layout: Multiplicity | None = None) -> None:
     """Check that a posterior generated numbers ``[m, d]``, before they are used as if they had been given.
+
+    NaN are right where the layout of events with a varying number of objects has no object.
 
     Raises:
         ValueError: NaN or infinity; the text says what makes them.
     """
-    bad = ~events.isfinite()
+    bad = ~events.isfinite() if layout is None else events.isfinite() != layout.exists(events)
     rows = int(bad.any(1).sum())
     if rows:
         column = int(bad.sum(0).argmax())
