@@ -17,7 +17,7 @@ from pyrogen import events, targets
 from pyrogen.bayes import ELBO, AutoNormal, BayesianFlow, LastLayers
 from pyrogen.events import EventSample
 from pyrogen.files import FileFormatError
-from pyrogen.flows import CouplingFlow
+from pyrogen.flows import CouplingFlow, MultiplicityFlow
 from pyrogen.inference import (
     HMC,
     NUTS,
@@ -66,6 +66,7 @@ __all__ = [
     "HistogramBand",
     "Laplace",
     "LastLayers",
+    "MultiplicityFlow",
     "PathInUseError",
     "Posterior",
     "SamplingError",

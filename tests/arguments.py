@@ -262,12 +262,23 @@ def event_calls():
         return lazily(lambda: bijection().fit, events=values)
 
     two, box = training(), torch.rand(20, 2, generator=torch.Generator().manual_seed(1))
+    layout, padded = events.Multiplicity(1, 1, 2), torch.tensor([[1.0, 2.0, torch.nan], [0.5, 1.0, 2.0]]).repeat(5, 1)
+    padded = padded + torch.rand(10, 3, generator=torch.Generator().manual_seed(1))
     masses = 91 + torch.randn(300, 1, generator=torch.Generator().manual_seed(1)).abs()
     return {
         "EventSample": call(pg.EventSample, values=two),
         "EventSample.check_like": lazily(lambda: sample().check_like, other=sample),
         "EventSample.column": lazily(lambda: sample().column, which="a"),
         "EventSample.concatenate": lazily(lambda: pg.EventSample.concatenate, samples=lambda: [sample()]),
+        "EventSample.padded": call(
+            pg.EventSample.padded,
+            values=two,
+            counts=np.ones(len(two)),
+            multiplicity=events.Multiplicity(1, 1, 1),
+        ),
+        "EventSample.with_count": lazily(
+            lambda: pg.EventSample(two, multiplicity=events.Multiplicity(0, 1, 2)).with_count, n=2
+        ),
         "EventSample.save": lazily(lambda: sample().save, path="s.h5"),
         "EventSample.select": lazily(lambda: sample().select, names=["a"]),
         "EventSample.tensor": lazily(lambda: sample().tensor),
@@ -290,6 +301,12 @@ def event_calls():
         "events.pair_momenta": lazily(lambda: events.pair_momenta, events=pair),
         "events.Columns": lazily(lambda: events.Columns, parts=lambda: [events.Identity(), events.Identity()]),
         "events.Chain": lazily(lambda: events.Chain, parts=lambda: [events.Identity()]),
+        "events.PaddedColumns": lazily(
+            lambda: events.PaddedColumns, layout=layout, parts=lambda: [events.Log(), events.Log(), events.Log()]
+        ),
+        "events.PaddedColumns.fit": fitted(lambda: events.PaddedColumns(layout, [events.Log()] * 3), padded),
+        "events.WhitenPerMultiplicity": call(events.WhitenPerMultiplicity, layout=layout, leave=(0,), alone=(1,)),
+        "events.WhitenPerMultiplicity.fit": fitted(lambda: events.WhitenPerMultiplicity(layout), padded),
         "events.LeptonPair": call(events.LeptonPair),
         "events.RecoilingPair": call(events.RecoilingPair),
         "events.BeamLimit": call(events.BeamLimit, energy=13000.0),
@@ -552,6 +569,7 @@ BASES = (
     "targets.LineTarget",
     "events.Bijection",
     "events.Fixed",
+    "events.PaddedBijection",
     "events.Format",
     "events.PartWriter",
 )
@@ -581,6 +599,12 @@ INNER = [
     "renamed",
     "logit",
     "standardise",
+    "map",
+    "unmap",
+    "accepts",
+    "filler",
+    "filled",
+    "misfit",
 ]
 #: Kinds of values that look wrong and are right, by the call ("": of all) and the argument.
 RIGHT = {
@@ -605,6 +629,8 @@ RIGHT = {
     ("events.lepton_pair_observables", "lepton"): ("a text",),
     ("events.lepton_balance", "plus"): ("a text",),
     ("events.lepton_balance", "minus"): ("a text",),
+    ("events.WhitenPerMultiplicity", "leave"): ("an empty list",),
+    ("events.WhitenPerMultiplicity", "alone"): ("an empty list",),
     ("events.Squash", "location"): ("minus one",),
     ("events.Positive", "low"): ("minus one",),
     ("events.UnitBox", "low"): ("minus one", "a half", "a numpy number"),

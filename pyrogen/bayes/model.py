@@ -17,6 +17,7 @@ from pyrogen.bayes.buffers import flow_buffers, load_flow_buffers
 from pyrogen.bayes.contract import check_output, given, told
 from pyrogen.bayes.distribution import EventWeights, FlowDistribution
 from pyrogen.bayes.evaluation import in_evaluation_mode
+from pyrogen.bayes.inputs import check_rows
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
 from pyrogen.bayes.scales import input_dtype, own_bijection
@@ -25,9 +26,11 @@ from pyrogen.events import check_weights
 from pyrogen.events.bijection import Bijection, from_config
 from pyrogen.events.conditions import StandardiseContext
 from pyrogen.events.doors import EVENTS as EVENTS_LIKE
+from pyrogen.events.multiplicity import Multiplicity
 from pyrogen.events.preprocessing import Identity, Standardise
 from pyrogen.events.sample import EventSample
-from pyrogen.flows import CouplingFlow
+from pyrogen.flows import is_own, rebuilt
+from pyrogen.flows.own import DTYPES, OWN
 from pyrogen.seeds import untouched
 
 THETA = "theta"  #: name of the sample site that holds all weights
@@ -85,7 +88,10 @@ class BayesianFlow(PyroModule):
                 + (f"; it lacks {' and '.join(missing)}" if missing else "")
             )
         self.flow = in_evaluation_mode(copy.deepcopy(flow)).requires_grad_(False)  # type: ignore[misc]
-        default = Identity() if self.on_unit_box else Standardise()
+        layout = getattr(flow, "layout", None)
+        #: How rows of events with a varying number of objects are laid out, where the flow tells it; None: no NaN.
+        self.multiplicity = None if layout is None else Multiplicity(**layout)
+        default = Identity() if self.on_unit_box or self.multiplicity else Standardise()
         self.preprocessing = own_bijection(preprocessing, default, "preprocessing")  # type: ignore[misc]
         plain = self.context == 0 or preprocessing is None
         default = Identity() if plain else StandardiseContext()
@@ -192,7 +198,6 @@ class BayesianFlow(PyroModule):
         return dist.Normal(torch.zeros_like(self.prior_scales), self.prior_scales, validate_args=False).to_event(1)
 
     @door(
-        events=EVENTS_LIKE,
         weights=optional(array(1)),
         context=optional(EVENTS_LIKE),
         names=optional(each(TEXT, "a sequence of names", 1)),
@@ -214,6 +219,10 @@ class BayesianFlow(PyroModule):
         Its preprocessing constants are fitted to both, if they were not set before, and its weights have the given
         type and are on the given device. The model itself is left as it is. Errors call the columns by ``names``.
         """
+        if self.multiplicity is None:
+            EVENTS_LIKE("events", events)
+        else:
+            check_rows(events, None, "events", names, self.multiplicity)
         if weights is not None:
             check_weights(weights, len(events))
         prepared = self.packing.copied(self)
@@ -238,7 +247,7 @@ class BayesianFlow(PyroModule):
         flow = self.flow
         return {
             "flow": type(flow).__name__,
-            "flow_config": flow.config if isinstance(flow, CouplingFlow) else None,
+            "flow_config": flow.config if is_own(flow) else None,
             "features": self._features,
             "weights": self.packing.size,
             "parameters": [
@@ -273,20 +282,18 @@ class BayesianFlow(PyroModule):
             description: what :meth:`describe` told.
             initial_theta: the weights ``[P]`` that the flow had when it was lifted.
             buffers: the flow's buffers by name, as :meth:`flow_buffers` has them.
-            flow: the flow, where it is not a :class:`~pyrogen.CouplingFlow`; it is copied.
+            flow: the flow, where it is not one of pyrogen's own; it is copied.
 
         Raises:
             ValueError: a flow that has to be given, or one that does not fit.
         """
-        dtype = {"float32": torch.float32, "float64": torch.float64}
         if flow is None:
-            if description["flow"] != CouplingFlow.__name__:
+            if description["flow"] not in OWN:
                 raise ValueError(
                     f"holds a posterior over a {description['flow']}; give pg.load(path, flow=...) such a flow"
                 )
-            config = dict(description["flow_config"])
-            flow = CouplingFlow(**config | {"dtype": dtype[config["dtype"]]})
-        flow = copy.deepcopy(flow).to("cpu", dtype[description["dtype"]])  # the caller's module stays as it is
+            flow = rebuilt(description["flow"], description["flow_config"])
+        flow = copy.deepcopy(flow).to("cpu", DTYPES[description["dtype"]])  # the caller's module stays as it is
         context = description.get("context_preprocessing")  # absent where conditions are taken as they are
         model = cls(
             flow,
@@ -395,6 +402,8 @@ class BayesianFlow(PyroModule):
         context = torch.zeros(n, self.context).to(self.initial_theta) if self.context else None
         with untouched(self.device), torch.no_grad():
             example = self._sample_inner(self.initial_theta, n, context)
+            if self.multiplicity is not None:  # events with all objects, as every layer has a row of each of these
+                example = example.nan_to_num()
             local.check(self.initial_theta, 0 * self.initial_theta, example, *self._conditions(context))
         return local
 

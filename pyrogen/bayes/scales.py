@@ -43,7 +43,11 @@ def input_dtype(dtype: torch.dtype, *tables: Tensor | None) -> torch.dtype:
 
 
 def _holds(dtype: torch.dtype, values: Tensor) -> bool:
-    """Whether ``dtype`` holds float64 numbers ``[N, d]`` without a loss that a network would see."""
+    """Whether ``dtype`` holds float64 numbers ``[N, d]``, but for NaN, without a loss that a network would see."""
+    if values.isnan().any():  # objects that are not there
+        return all(_holds(dtype, column[~column.isnan()][:, None]) for column in values.T)
+    if not len(values):
+        return True
     rounded = values.to(dtype).double()
     if not rounded.isfinite().all():
         return False

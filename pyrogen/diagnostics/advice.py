@@ -135,7 +135,8 @@ def advise(
     sample = None
     if events is not None:
         table = checked_events(posterior.predictor.in_order(events), posterior.model.features)
-        sample = EventSample(table.values, table.names or posterior.names, weights=table.weights)
+        extras: dict[str, Any] = {"weights": table.weights, "multiplicity": table.multiplicity}
+        sample = EventSample(table.values, table.names or posterior.names, **extras)
     if context is not None:
         n, labels = (len(as_tensor(context, torch.float64)), None) if sample is None else (len(sample), table.labels)
         context = as_tensor(posterior.predictor.conditions(context, n, labels), torch.float64)

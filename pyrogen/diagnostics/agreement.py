@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyrogen.checks import door
 from pyrogen.diagnostics.quality import checked_samples
 from pyrogen.events import EventSample, EventsLike
-from pyrogen.events.doors import EVENTS
+from pyrogen.events.doors import PLAIN_EVENTS
 from pyrogen.printing import Brief
 from pyrogen.signals import uninterrupted
 
@@ -64,7 +64,7 @@ class Agreement(Brief):
         return f"{int(self.significant.sum())} of {len(self.names)} columns and pairs are different"
 
 
-@door(truth=EVENTS, generated=EVENTS)
+@door(truth=PLAIN_EVENTS, generated=PLAIN_EVENTS)
 def agreement(truth: EventsLike, generated: EventsLike) -> Agreement:
     """Compare generated with true events in every column and every pair of columns, by chi2 in bins.
 

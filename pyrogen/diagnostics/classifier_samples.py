@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyrogen.events import EventSample, check_events
 from pyrogen.events.containers import check_same_order, table_of
+from pyrogen.events.validation import check_no_layout
 
 Features = Callable[[Tensor], Tensor]
 
@@ -23,6 +24,8 @@ def checked_samples(truth: Any, generated: Any, features: Features | None) -> di
         if not isinstance(events, EventSample):
             check_events(events, what=name)
             events = EventSample(events)
+        elif features is None:
+            check_no_layout(events, name)
         samples[name] = events
     a, b = samples.values()
     if a.features != b.features:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyrogen.checks import COUNT, POSITIVE, SEED, array, check_memory, door, shown, whole
 from pyrogen.events import EventsLike
 from pyrogen.events.containers import check_same_order, table_of
-from pyrogen.events.doors import EVENTS
+from pyrogen.events.doors import PLAIN_EVENTS
 from pyrogen.events.validation import as_rows
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.signals import uninterrupted
@@ -79,7 +79,7 @@ def predictive_distance(
     return total_variation(a, b, cell)
 
 
-@door(a_events=EVENTS, b_events=EVENTS)
+@door(a_events=PLAIN_EVENTS, b_events=PLAIN_EVENTS)
 def wasserstein(a_events: EventsLike, b_events: EventsLike) -> Array:
     """Wasserstein-1 distance of each column's distribution, ``[d]`` in the unit of the column.
 

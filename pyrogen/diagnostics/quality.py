@@ -15,7 +15,7 @@ from pyrogen.checks import SEED, dictionary, door, require, whole
 from pyrogen.diagnostics.distances import positive_weights
 from pyrogen.events import EventSample, check_events
 from pyrogen.events.containers import check_same_order, table_of
-from pyrogen.events.doors import EVENTS
+from pyrogen.events.doors import PLAIN_EVENTS
 from pyrogen.printing import Brief
 from pyrogen.seeds import stream
 
@@ -91,9 +91,9 @@ def _any_column(name: str, value: Any) -> Any:
 
 
 @door(
-    truth=EVENTS,
-    generated=EVENTS,
-    reference=EVENTS,
+    truth=PLAIN_EVENTS,
+    generated=PLAIN_EVENTS,
+    reference=PLAIN_EVENTS,
     observables=dictionary(_any_column),
     partitions=whole(2),
     seed=SEED,

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .columns import INDEX, from_columns, is_reserved, spread
+from .multiplicity import Multiplicity
 
 _DIMENSIONLESS = ("", "1", "dimensionless")
 
@@ -29,6 +30,7 @@ class Table:
         weights, uncertainties: ``[N]`` or None.
         log_weights: ``[N, K]`` or None.
         labels: the row labels (index) of a pandas object, or None.
+        multiplicity: the layout of events with a varying number of objects, or None.
     """
 
     values: np.ndarray
@@ -38,6 +40,7 @@ class Table:
     uncertainties: np.ndarray | None = None
     log_weights: np.ndarray | None = None
     labels: Any = None
+    multiplicity: Multiplicity | None = None
 
 
 def table_of(values: Any, what: str = "events") -> Table:
@@ -106,7 +109,7 @@ def _has(*names: str) -> Callable[[Any], bool]:
 
 def _sample(sample: Any, what: str) -> Table:
     extras = (sample.weights, sample.uncertainties, sample.log_weights)
-    return Table(sample.values, sample.names, sample.units, *extras)
+    return Table(sample.values, sample.names, sample.units, *extras, multiplicity=sample.multiplicity)
 
 
 def _pandas_frame(frame: Any, what: str) -> Table:

@@ -7,7 +7,7 @@ from typing import Any
 from ..checks import instance
 from .containers import table_of
 from .sample import EventSample
-from .validation import check_events
+from .validation import check_events, check_no_layout
 
 
 def _events(name: str, value: Any) -> Any:
@@ -21,5 +21,13 @@ def _events(name: str, value: Any) -> Any:
     return value
 
 
+def _plain_events(name: str, value: Any) -> Any:
+    """Events that all have the same columns; what was given is returned."""
+    if isinstance(value, EventSample):
+        check_no_layout(value, name)
+    return _events(name, value)
+
+
 EVENTS = _events
+PLAIN_EVENTS = _plain_events
 SAMPLE = instance(EventSample, "a pyrogen.EventSample")

@@ -15,6 +15,8 @@ from ..checks import require
 
 PER_EVENT = ("weights", "uncertainties", "log_weights")
 """What a sample may have for each event besides its values."""
+LAYOUT = "multiplicity"
+"""The layout of a sample whose events have a varying number of objects."""
 
 _FORMATS: dict[str, type[Format]] = {}  # by suffix
 _NONE = object()  # None may be a default
@@ -89,8 +91,8 @@ class Format(ABC):
         label: the name of the format in errors: ``"HDF5"`` of an HDF5 file.
         reading: the options of reading, a frozen dataclass.
         writing: the options of writing, likewise.
-        keeps: what the format keeps of ``weights``, ``uncertainties`` and ``log_weights``; a sample that has others of
-            these is refused.
+        keeps: what the format keeps of ``weights``, ``uncertainties``, ``log_weights`` and ``multiplicity``; a sample
+            that has others of these is refused.
         why_whole: why it cannot be written part by part, where it cannot.
     """
 
@@ -212,8 +214,8 @@ def chosen_options(file: Format, what: Literal["reading", "writing"], given: Map
 
 
 def check_loss(file: Format, sample: Any) -> None:
-    """Raise a ValueError where the format of a file would lose something that a sample has for each event."""
-    lost = [name for name in PER_EVENT if name not in file.keeps and getattr(sample, name) is not None]
+    """Raise a ValueError where the format of a file would lose something that a sample has besides its values."""
+    lost = [name for name in (*PER_EVENT, LAYOUT) if name not in file.keeps and getattr(sample, name) is not None]
     if lost:
         able = [suffix for suffix, kind in _FORMATS.items() if set(lost) <= set(kind.keeps)]
         raise ValueError(

@@ -98,7 +98,8 @@ class Lhe(Format, suffixes=(".lhe", ".lhe.gz")):
     def finish(self, sample: EventSample) -> EventSample:
         """The sample without weights that say nothing, all of them 1."""
         if np.all(sample.weights == 1) and sample.provenance.get("weights") != WEIGHTS_IN_PB:
-            return EventSample(sample.values, sample.names, sample.units, provenance=sample.provenance)
+            labels = sample.names, sample.units
+            return EventSample(sample.values, *labels, provenance=sample.provenance, multiplicity=sample.multiplicity)
         return sample
 
     def writer(self, temporary: Path, first: EventSample, options: NoOptions) -> PartWriter:

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 
-from ..checks import check_settings, door, require, whole
+from ..checks import check_settings, door, instance, require, whole
 
 Values = TypeVar("Values", np.ndarray, torch.Tensor)
 
@@ -125,3 +125,70 @@ class Multiplicity:
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The layout that :meth:`config` described."""
         return cls(**{name: int(config[name]) for name in ("shared", "each", "most", "least")})
+
+
+LAYOUT = instance(Multiplicity, "a pyrogen.events.Multiplicity")
+
+
+def fill_counts(table: np.ndarray, counts: np.ndarray, multiplicity: Multiplicity) -> np.ndarray:
+    """Rows ``[N, d]`` with NaN behind the last object, by the number of objects ``[N]`` of each.
+
+    Raises:
+        ValueError: another shape, counts that are no whole numbers in the range of the layout, or numbers that are not
+            finite where there is an object.
+    """
+    layout = multiplicity
+    require(table.ndim == 2 and table.shape[1] == layout.features, "values", table, f"[N, {layout.features}]")
+    require(counts.shape == (len(table),), "counts", counts, f"one number for each event, shape [{len(table)}]")
+    wrong = np.flatnonzero(~np.isin(counts, layout.numbers))
+    if len(wrong):
+        raise ValueError(
+            f"counts: {len(wrong)} of {len(counts)} are no whole number from {layout.least} to {layout.most}; the "
+            f"first is {counts[wrong[0]]} in row {wrong[0]}. Events with fewer objects are left out beforehand, or "
+            "Multiplicity(least=...) is smaller; of events with more the leading ones count: np.minimum(counts, "
+            f"{layout.most})"
+        )
+    there = np.arange(layout.features) < layout.shared + layout.each * counts[:, None]
+    bad = there & ~np.isfinite(table)
+    rows = np.flatnonzero(bad.any(axis=1))
+    if len(rows):
+        column = int(np.argmax(bad[rows[0]]))
+        raise ValueError(
+            f"values: {len(rows)} of {len(table)} rows have NaN or infinity where counts says that there is an object; "
+            f"the first is row {rows[0]} with {counts[rows[0]]} objects, column {column}: {table[rows[0], column]}"
+        )
+    return np.where(there, table, np.nan)
+
+
+def selected(multiplicity: Multiplicity, columns: Sequence[int], names: Sequence[str]) -> Multiplicity | None:
+    """The layout of some columns of the rows: None where every event has them all.
+
+    Args:
+        multiplicity: that of all columns.
+        columns: their numbers, in their new order.
+        names: of all columns, for the error.
+
+    Raises:
+        ValueError: other columns than those that every event has, or shared ones and then those of the leading objects,
+            whole and in order.
+    """
+    layout, always = multiplicity, multiplicity.width(multiplicity.least)
+    if all(column < always for column in columns):
+        return None
+    shared = next(i for i, column in enumerate(columns) if column >= layout.shared)
+    most = min(-(-(len(columns) - shared) // layout.each), layout.most)
+    if list(columns[shared:]) != list(range(layout.shared, layout.width(most))):
+        odd = next(column for column in columns if column >= always)
+        raise ValueError(
+            f"names: events with fewer than {(odd - layout.shared) // layout.each + 1} objects have no column "
+            f"{names[odd]!r}, so the columns must have a layout: some of the {layout.shared} shared ones, then all "
+            f"{layout.each} columns of the first object, of the second, ... in their order. For single columns of the "
+            "events with n objects take sample.with_count(n).select(names)"
+        )
+    return Multiplicity(shared, layout.each, most, min(layout.least, most))
+
+
+def told_counts(multiplicity: Multiplicity, values: np.ndarray) -> str:
+    """How many rows ``[N, d]`` have how many objects, in words."""
+    found = np.bincount(multiplicity.counts(values), minlength=multiplicity.most + 1)
+    return "objects: " + ", ".join(f"{n} in {found[n]:,} events" for n in multiplicity.numbers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,13 @@ from numpy.typing import ArrayLike
 
 from pyrogen.checks import column_index
 
-from ..checks import DEVICE, DTYPE, TEXT, door, optional, whole
+from ..checks import DEVICE, DTYPE, TEXT, door, optional, require, whole
 from .containers import Table, numbers_of, table_of
 from .format import PER_EVENT
+from .multiplicity import LAYOUT, Multiplicity, fill_counts, selected, told_counts
 from .networks import check_same_networks
 from .normalisation import check_same_normalisation
+from .sample_parts import chosen_rows, frozen_copy, joined_rows, labels_of, names_and_units, plain_json
 from .validation import (
     check_dimensions,
     check_finite_rows,
@@ -52,10 +54,13 @@ class EventSample:
             spread over k is its error band.
         part: for a part of a larger sample, such as a chunk of a stream: the number of its first event there, from
             which errors count. The sum of its weights may then be zero or negative.
+        multiplicity: the layout of events with a varying number of objects, whose values are NaN where no object is;
+            if left out that of ``values``, or None: all values are finite. See :meth:`padded` for arrays with counts.
 
     Raises:
         ValueError: wrong shape or length, an empty sample, NaN, infinite or masked entries, repeated names, names in
-            another order than those of ``values``, weights without a positive sum, negative uncertainties.
+            another order than those of ``values``, weights without a positive sum, negative uncertainties; rows that
+            do not fit the layout, see :meth:`Multiplicity.check`.
         TypeError: entries that are no real numbers, names that are no strings, a provenance JSON cannot hold.
     """
 
@@ -67,8 +72,9 @@ class EventSample:
     provenance: dict[str, Any]
     log_weights: np.ndarray | None
     part: int | None
+    multiplicity: Multiplicity | None
 
-    @door(part=optional(whole(0)))
+    @door(part=optional(whole(0)), multiplicity=optional(LAYOUT))
     def __init__(
         self,
         values: EventsLike,
@@ -80,18 +86,23 @@ class EventSample:
         *,
         log_weights: ArrayLike | torch.Tensor | None = None,
         part: int | None = None,
+        multiplicity: Multiplicity | None = None,
     ) -> None:
         given = table_of(values)
         table = given.values[:, None] if given.values.ndim == 1 else given.values
         check_dimensions(table, None, "events")
         d = table.shape[1]
         names, units = names_and_units(given, names, units)
-        names = _labels(names, d, "names") if names is not None else tuple(f"x{i}" for i in range(d))
+        names = labels_of(names, d, "names") if names is not None else tuple(f"x{i}" for i in range(d))
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"names must differ from each other; repeated: {', '.join(repeated)}")
         first = part or 0
-        check_finite_rows(table, "events", names, first)
+        multiplicity = given.multiplicity if multiplicity is None else multiplicity
+        if multiplicity is None:
+            check_finite_rows(table, "events", names, first)
+        else:
+            multiplicity.check(table, "events", names, first)
         extras = {
             name: getattr(given, name) if own is None else numbers_of(own, name, given.labels)
             for name, own in zip(PER_EVENT, (weights, uncertainties, log_weights), strict=True)
@@ -103,22 +114,52 @@ class EventSample:
         if extras["log_weights"] is not None:
             check_log_weights(extras["log_weights"], len(table), first)
         store = object.__setattr__  # the one place where a frozen sample is filled
-        store(self, "values", _frozen_copy(table))
+        store(self, "values", frozen_copy(table))
         store(self, "names", names)
-        store(self, "units", _labels(units, d, "units") if units is not None else ("",) * d)
+        store(self, "units", labels_of(units, d, "units") if units is not None else ("",) * d)
         for name, array in extras.items():
-            store(self, name, None if array is None else _frozen_copy(array))
+            store(self, name, None if array is None else frozen_copy(array))
         if provenance is None:
             provenance = values.provenance if isinstance(values, EventSample) else {}
-        store(self, "provenance", _plain(provenance))
+        store(self, "provenance", plain_json(provenance))
         store(self, "part", part)
+        store(self, "multiplicity", multiplicity)
+
+    @classmethod
+    @door(multiplicity=LAYOUT)
+    def padded(
+        cls,
+        values: EventsLike,
+        counts: ArrayLike | torch.Tensor,
+        multiplicity: Multiplicity,
+        names: Sequence[str] | None = None,
+        units: Sequence[str] | None = None,
+        **options: Any,
+    ) -> EventSample:
+        """Events with a varying number of objects, from rows that are padded with anything, and their counts.
+
+        Args:
+            values: ``[N, d]``, of any kind that the class takes. What stands behind the last object does not count:
+                zeros, -999, NaN.
+            counts: ``[N]`` whole numbers of objects, ``least`` to ``most`` of the layout.
+            multiplicity: the layout.
+            names, units: of the columns.
+            options: ``weights``, ``uncertainties``, ``provenance``, ``log_weights`` and ``part`` of the class.
+
+        Raises:
+            ValueError: counts that are no whole numbers or out of range (the first is named), and as the class.
+            TypeError: as the class.
+        """
+        table = table_of(values)
+        filled = fill_counts(table.values, numbers_of(counts, "counts", table.labels), multiplicity)
+        return cls(dataclasses.replace(table, values=filled), names, units, multiplicity=multiplicity, **options)
 
     @classmethod
     def concatenate(cls, samples: Iterable[EventSample], provenance: dict[str, Any] | None = None) -> EventSample:
         """One sample of the events of several, in their order; parts of a stream become a whole again.
 
-        Their names, their units and what they have for each event (weights, uncertainties, log weights of as many
-        draws) must agree.
+        Their names, their units, their layout and what they have for each event (weights, uncertainties, log weights of
+        as many draws) must agree.
 
         Args:
             samples: at least one.
@@ -139,13 +180,14 @@ class EventSample:
         for i, sample in enumerate(samples):
             samples[0].check_like(sample, f"sample {i}", "sample 0")
         joined: dict[str, Any] = {
-            name: _joined([getattr(sample, name) for sample in samples])
+            name: joined_rows([getattr(sample, name) for sample in samples])
             for name in PER_EVENT
             if getattr(samples[0], name) is not None
         }
-        values = _joined([sample.values for sample in samples])
+        values = joined_rows([sample.values for sample in samples])
         provenance = samples[0].provenance if provenance is None else provenance
-        return cls(values, samples[0].names, samples[0].units, provenance=provenance, **joined)
+        labels = samples[0].names, samples[0].units
+        return cls(values, *labels, provenance=provenance, multiplicity=samples[0].multiplicity, **joined)
 
     @door(what=TEXT, this=TEXT)
     def check_like(self, other: EventSample, what: str = "the sample", this: str = "the first") -> None:
@@ -157,8 +199,8 @@ class EventSample:
             this: how the error calls this one.
 
         Raises:
-            ValueError: other names or units, not the same of weights, uncertainties and log weights, log weights of
-                other networks, or LHE files of different cross sections whose weights are in no common unit.
+            ValueError: other names, units or layout, not the same of weights, uncertainties and log weights, log
+                weights of other networks, or LHE files of different cross sections whose weights are in no common unit.
         """
         if not isinstance(other, EventSample):
             raise TypeError(f"other is a {type(other).__name__}; it must be an EventSample")
@@ -166,6 +208,11 @@ class EventSample:
             mine, others = getattr(self, name), getattr(other, name)
             if mine != others:
                 raise ValueError(f"{what} has the {name} {list(others)}, {this} has {list(mine)}; {cure}")
+        if self.multiplicity != other.multiplicity:
+            raise ValueError(
+                f"{what} has multiplicity={other.multiplicity}, {this} has multiplicity={self.multiplicity}; all must "
+                "have the same layout: give EventSample(..., multiplicity=...) that of the others"
+            )
         check_same_normalisation(self.provenance, other.provenance, what, this)
         mine, others = self._per_event(), other._per_event()
         if mine != others:
@@ -210,19 +257,20 @@ class EventSample:
             ValueError: a mask of another length, row numbers beyond the last event, no event that is left, or weights
                 without a positive sum.
         """
-        rows = selection if isinstance(selection, slice) else _existing(_row_selection(selection), len(self))
+        rows = chosen_rows(selection, len(self))
         chosen: dict[str, Any] = {
             name: getattr(self, name)[rows] for name in PER_EVENT if getattr(self, name) is not None
         }
-        return EventSample(
-            self.values[rows], self.names, self.units, provenance=self.provenance, part=self.part, **chosen
-        )
+        return self._like(self.values[rows], self.names, self.units, self.multiplicity, chosen)
 
     def select(self, names: Sequence[str]) -> EventSample:
         """The same events with the named columns alone, in the order given.
 
+        Of events with a varying number of objects, columns that every event has give a plain sample; columns of these
+        and then of the leading objects, whole and in order, give a smaller layout.
+
         Raises:
-            ValueError: no such column, a name given twice, or no name at all.
+            ValueError: no such column, a name given twice, no name at all, or columns of other objects.
             TypeError: a single string, or names that are no strings.
         """
         listed = isinstance(names, Iterable) and not isinstance(names, str)
@@ -231,9 +279,44 @@ class EventSample:
         units = dict(zip(self.names, self.units, strict=True))
         columns = [self.column(name) for name in names]
         values = np.column_stack(columns) if columns else self.values[:, :0]
+        layout = self.multiplicity
+        if layout is not None and columns:
+            layout = selected(layout, [self.names.index(name) for name in names], self.names)
         extras: dict[str, Any] = {name: getattr(self, name) for name in PER_EVENT}
-        labels = [units[name] for name in names]
-        return EventSample(values, names, labels, provenance=self.provenance, part=self.part, **extras)
+        return self._like(values, names, [units[name] for name in names], layout, extras)
+
+    @property
+    def counts(self) -> np.ndarray | None:
+        """Number of objects ``[N]`` of each event; None where all events have the same columns."""
+        return None if self.multiplicity is None else self.multiplicity.counts(self.values)
+
+    @door(n=whole(0))
+    def with_count(self, n: int) -> EventSample:
+        """The events with exactly ``n`` objects, as a plain sample of the columns that they fill.
+
+        Raises:
+            ValueError: a sample without a layout, an ``n`` outside of it, or one that no event has.
+        """
+        layout, counts = self.multiplicity, self.counts
+        if layout is None or counts is None:
+            raise ValueError(f"the sample has no multiplicity, so no event of it has n = {n} objects; take all of it")
+        require(n in layout.numbers, "n", n, f"one of {layout.least} to {layout.most}, the numbers of its layout")
+        rows, width = counts == n, layout.width(n)
+        require(bool(rows.any()), "n", n, f"a number that some event has: {told_counts(layout, self.values)}")
+        extras = {name: getattr(self, name)[rows] for name in PER_EVENT if getattr(self, name) is not None}
+        return self._like(self.values[rows, :width], self.names[:width], self.units[:width], None, extras)
+
+    def _like(
+        self,
+        values: np.ndarray,
+        names: Sequence[str],
+        units: Sequence[str],
+        multiplicity: Multiplicity | None,
+        extras: Mapping[str, Any],
+    ) -> EventSample:
+        """Other values with the provenance of this sample."""
+        same: dict[str, Any] = {"provenance": self.provenance, "part": self.part, "multiplicity": multiplicity}
+        return EventSample(values, names, units, **same, **extras)
 
     @door(dtype=optional(DTYPE), device=optional(DEVICE))
     def tensor(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> torch.Tensor:
@@ -245,18 +328,27 @@ class EventSample:
         write(self, path, **options)
 
     def summary(self) -> str:
-        """A short table as text: the size, and (unweighted) mean, spread and range of each column."""
+        """A short table as text: the size, and (unweighted) mean, spread and range of each column.
+
+        Of objects only the events that have them count; the numbers of objects stand with the size.
+        """
         width = max(len(label) for label in self._labels_with_units())
         rows = [f"{'':{width}} {'mean':>11} {'std':>11} {'min':>11} {'max':>11}"]
-        for label, x in zip(self._labels_with_units(), self.values.T, strict=True):
-            rows.append(f"{label:{width}} {x.mean():11.4g} {x.std():11.4g} {x.min():11.4g} {x.max():11.4g}")
+        for label, column in zip(self._labels_with_units(), self.values.T, strict=True):
+            x = column[~np.isnan(column)]
+            numbers = (x.mean(), x.std(), x.min(), x.max()) if len(x) else ()
+            rows.append(f"{label:{width}}" + ("".join(f" {number:11.4g}" for number in numbers) or " no event has it"))
         size = f"{len(self):,} events"
         if self.weights is not None:
             size += f", total weight {self.total_weight:.6g}, effective size {self.effective_size:.6g}"
+        if self.multiplicity is not None:
+            size += f", {told_counts(self.multiplicity, self.values)}"
         return "\n".join([size, *rows])
 
     def __repr__(self) -> str:
         extras = [name for name in PER_EVENT if getattr(self, name) is not None]
+        if self.multiplicity is not None:
+            extras.insert(0, told_counts(self.multiplicity, self.values))
         return f"EventSample({len(self)} events; {'; '.join([', '.join(self._labels_with_units()), *extras])})"
 
     def _per_event(self) -> str:
@@ -291,91 +383,7 @@ def as_sample(events: EventsLike, weights: Any = None) -> EventSample:
         ValueError, TypeError: as :class:`EventSample`.
     """
     if isinstance(events, EventSample):
-        return events if weights is None else EventSample(events.values, events.names, events.units, weights)
+        if weights is None:
+            return events
+        return EventSample(events.values, events.names, events.units, weights, multiplicity=events.multiplicity)
     return EventSample(events, weights=weights)
-
-
-def names_and_units(
-    table: Table, names: Sequence[str] | None = None, units: Sequence[str] | None = None
-) -> tuple[Sequence[str] | None, Sequence[str] | None]:
-    """Names and units given, else those of a table.
-
-    Raises:
-        ValueError: the names of the table in another order, which would exchange its columns.
-    """
-    if names is not None and table.names is not None and not isinstance(names, str):
-        names = tuple(names)
-        if names != table.names and sorted(map(str, names)) == sorted(table.names):
-            raise ValueError(
-                f"names are {', '.join(map(str, names))}, but the columns of the events are {', '.join(table.names)}, "
-                "in another order; leave names out, or choose the order with sample.select(names)"
-            )
-    return (table.names if names is None else names), (table.units if units is None else units)
-
-
-def _frozen_copy(array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.float64 and array.flags.c_contiguous and array.flags.owndata and not array.flags.writeable:
-        return array  # that of another sample: nobody can change it
-    array = np.array(array, dtype=np.float64, order="C")
-    array.flags.writeable = False
-    return array
-
-
-def _joined(arrays: list[np.ndarray]) -> np.ndarray:
-    """Arrays one behind the other, read-only, so that a sample takes them without a copy."""
-    if len(arrays) == 1:
-        return arrays[0]
-    array = np.concatenate(arrays)
-    array.flags.writeable = False
-    return array
-
-
-def _row_selection(selection: ArrayLike | torch.Tensor) -> np.ndarray:
-    if isinstance(selection, (str, tuple)) or np.ndim(selection) == 0:  # type: ignore[arg-type]
-        raise TypeError(
-            "a sample is indexed by a slice, a boolean mask or an array of row numbers, and gives a sample; "
-            f"got {selection!r}. For one event write sample.values[i], for one column sample.column(name)"
-        )
-    if isinstance(selection, torch.Tensor):
-        rows = selection.cpu().numpy()
-    else:
-        careful = isinstance(selection, np.ma.MaskedArray) or hasattr(selection, "iloc")  # of pandas
-        rows = numbers_of(selection, "the selection of rows") if careful else np.asarray(selection)
-    if rows.size and rows.dtype.kind not in "biu":
-        raise TypeError(f"row numbers must be integers and masks booleans; got {rows.dtype}")
-    return rows if rows.size else rows.astype(np.intp)  # an empty list has no integer type of its own
-
-
-def _existing(rows: np.ndarray, n: int) -> np.ndarray:
-    """Row numbers or a mask, if the n events have these rows."""
-    if rows.dtype.kind == "b":
-        if rows.shape != (n,):
-            raise ValueError(f"the mask has shape {list(rows.shape)}; it must have one entry per event, [{n}]")
-        return rows
-    if rows.ndim != 1:
-        raise ValueError(f"the row numbers have shape {list(rows.shape)}; they must be a vector")
-    outside = rows[(rows < -n) | (rows >= n)]
-    if len(outside):
-        raise ValueError(f"{len(outside)} row numbers are outside of the {n} events; the first is {outside[0]}")
-    return rows
-
-
-def _labels(labels: Sequence[str], d: int, what: str) -> tuple[str, ...]:
-    listed = isinstance(labels, Iterable) and not isinstance(labels, str)
-    if not listed or not all(isinstance(label, str) for label in labels):
-        raise TypeError(f"{what} must be a sequence of {d} strings; got {labels!r}")
-    if len(labels) != d:
-        raise ValueError(f"{what} must be one string for each of the {d} columns; got {len(labels)}: {list(labels)}")
-    return tuple(labels)
-
-
-def _plain(provenance: dict[str, Any]) -> dict[str, Any]:
-    """A copy as JSON gives it back, so that a sample read from a file equals the one that was written."""
-    if not isinstance(provenance, dict):
-        raise TypeError(f"provenance must be a dict; got {type(provenance).__name__}")
-    try:
-        return json.loads(json.dumps(provenance))
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"provenance must be plain enough for JSON (dicts, lists, strings, numbers): {error}"
-        ) from error

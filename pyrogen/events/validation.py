@@ -11,14 +11,21 @@ from numpy.typing import ArrayLike
 
 from ..checks import BOOLEAN, TEXT, door, each, optional, whole
 from .containers import numbers_of, table_of
+from .multiplicity import LAYOUT, Multiplicity
 
 
-@door(features=optional(whole(1)), what=TEXT, names=optional(each(TEXT, "a sequence of names")))
+@door(
+    features=optional(whole(1)),
+    what=TEXT,
+    names=optional(each(TEXT, "a sequence of names")),
+    multiplicity=optional(LAYOUT),
+)
 def check_events(
     values: Any,
     features: int | None = None,
     what: str = "events",
     names: Sequence[str] | None = None,
+    multiplicity: Multiplicity | None = None,
 ) -> None:
     """Check that ``values`` are events a density can be fitted to: ``[N, d]``, N ≥ 1, d ≥ 1, all finite.
 
@@ -27,18 +34,33 @@ def check_events(
         features: the d that is needed, if it is known.
         what: how the error calls them.
         names: column names for the error.
+        multiplicity: the layout that the events must have; None: of a varying number of objects there is none.
 
     Raises:
         ValueError: not two-dimensional, empty, another number of columns, or rows with NaN or infinity (the
             message says how many, and where the first is), or with masked entries.
         TypeError: no real numbers.
     """
-    if isinstance(values, torch.Tensor) and _fine_at_first_sight(values, features):
+    if multiplicity is None and isinstance(values, torch.Tensor) and _fine_at_first_sight(values, features):
         return  # without a copy of all that is on a card
     found = table_of(values, what)
     table = as_rows(found.values, features)
     check_dimensions(table, features, what)
+    if multiplicity is not None:
+        multiplicity.check(table, what, names or found.names)
+        return
+    check_no_layout(found, what)
     check_finite_rows(table, what, names or found.names)
+
+
+def check_no_layout(table: Any, what: str) -> None:
+    """Refuse events, in a table or a sample, with a varying number of objects, where all columns must be there."""
+    if table.multiplicity is not None:
+        raise ValueError(
+            f"{what} have a varying number of objects ({table.multiplicity}), and all events must have the same "
+            "columns here; take those with n objects, sample.with_count(n), or sample.select(names) of columns "
+            "that every event has"
+        )
 
 
 @door(n=whole(0), positive_sum=BOOLEAN, first=whole(0))
@@ -129,8 +151,20 @@ def check_finite_rows(table: np.ndarray, what: str, names: Sequence[str] | None,
         label = f"{column} ({names[column]})" if names is not None else str(column)
         raise ValueError(
             f"{what}: {len(rows)} of {len(table)} rows hold NaN or infinity; "
-            f"the first is row {first + row}, column {label}: {table[row, column]}"
+            f"the first is row {first + row}, column {label}: {table[row, column]}{_hint(table[rows])}"
         )
+
+
+def _hint(rows: np.ndarray) -> str:
+    """What to do where rows that are not finite look like objects that are not there: NaN from a column on."""
+    missing = np.isnan(rows)
+    behind = np.maximum.accumulate(missing, axis=1)
+    if (missing == behind).all() and missing[:, -2:].all() and np.isfinite(rows[~missing]).all():
+        return (
+            ". If the NaN stand for objects that are not there, such as jets, say so: "
+            "EventSample(..., multiplicity=pg.events.Multiplicity(shared, each, most))"
+        )
+    return ""
 
 
 def _per_event(values: ArrayLike | torch.Tensor, n: int, what: str, first: int) -> np.ndarray:

@@ -30,7 +30,7 @@ def own_events(
     counts = {name: np.zeros((draws, len(its))) for name, its in bins.items()}
     on_edge = dict.fromkeys(bins, 0)
     for k, events in predictor.replicates(n, draws, context, seed, "histogram"):
-        check_generated(events, predictor.names)
+        check_generated(events, predictor.names, predictor.model.multiplicity)
         for name, function in functions.items():
             values = observable_values(function, events)
             counts[name][k] += bins[name].fill(values)
@@ -54,7 +54,7 @@ def weighted_events(
 ) -> dict[str, HistogramBand]:
     """Procedure (b): the same ``n`` events for all draws, weighted by each draw's density."""
     events = predictor.sample(n, draws, context, seed)
-    check_generated(events, predictor.names)
+    check_generated(events, predictor.names, predictor.model.multiplicity)
     sums = {name: np.zeros((draws, len(its))) for name, its in bins.items()}
     squares = {name: np.zeros(len(its)) for name, its in bins.items()}
     on_edge = dict.fromkeys(bins, 0)
