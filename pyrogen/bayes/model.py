@@ -228,7 +228,7 @@ class BayesianFlow(PyroModule):
         prepared = self.packing.copied(self)
         prepared._features = events.shape[-1]
         if not prepared.preprocessing.fitted:
-            prepared.preprocessing.fit(EventSample(events, names, weights=weights))
+            prepared.preprocessing.fit(EventSample(events, names, weights=weights, multiplicity=self.multiplicity))
         if context is not None and not prepared.context_preprocessing.fitted:
             prepared.context_preprocessing.fit(context, weights)
         for bijection in (prepared.preprocessing, prepared.context_preprocessing):
