@@ -302,8 +302,9 @@ def _provenance(process: Process, seed: int, tallies: Sequence[Tally]) -> dict[s
 
 
 def _require_extras(caller: str) -> None:
-    for module in ("pythia8mc", "awkward", "fastjet"):
-        require_extra(module, EXTRAS, caller)
+    require_extra("pythia8mc", EXTRAS, caller)
+    require_extra("awkward", EXTRAS, caller)
+    require_extra("fastjet", EXTRAS, caller)
 
 
 def _versions() -> dict[str, str]:
