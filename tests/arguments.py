@@ -98,6 +98,11 @@ def pair():
 
 
 @functools.cache
+def jets():
+    values = [[1.0, 3.0, 2.0], [1.0, 4.0, np.nan]]
+    return pg.EventSample(values, ["met", "pt_j1", "pt_j2"], multiplicity=pg.events.Multiplicity(1, 1, 2))
+
+
 def classifier():
     return diagnostics.Classifier(2, (4,))
 
@@ -262,6 +267,8 @@ def event_calls():
         return lazily(lambda: bijection().fit, events=values)
 
     two, box = training(), torch.rand(20, 2, generator=torch.Generator().manual_seed(1))
+    layout, padded = events.Multiplicity(1, 1, 2), torch.tensor([[1.0, 2.0, torch.nan], [0.5, 1.0, 2.0]]).repeat(5, 1)
+    padded = padded + torch.rand(10, 3, generator=torch.Generator().manual_seed(1))
     masses = 91 + torch.randn(300, 1, generator=torch.Generator().manual_seed(1)).abs()
     return {
         "EventSample": call(pg.EventSample, values=two),
@@ -294,6 +301,8 @@ def event_calls():
         "events.z_jets_observables": call(events.z_jets_observables),
         "events.collision_energy": lazily(lambda: events.collision_energy, sample=sample),
         "events.four_vectors": lazily(lambda: events.four_vectors, sample=pair),
+        "events.from_awkward": lazily(lambda: events.from_awkward, array=lambda: events.to_awkward(jets()), most=2),
+        "events.to_awkward": lazily(lambda: events.to_awkward, sample=jets),
         "events.lepton_balance": lazily(lambda: events.lepton_balance, sample=pair),
         "events.lepton_pair": lazily(lambda: events.lepton_pair, sample=pair),
         "events.lepton_pair_coordinates": call(events.lepton_pair_coordinates),
@@ -302,6 +311,12 @@ def event_calls():
         "events.pair_momenta": lazily(lambda: events.pair_momenta, events=pair),
         "events.Columns": lazily(lambda: events.Columns, parts=lambda: [events.Identity(), events.Identity()]),
         "events.Chain": lazily(lambda: events.Chain, parts=lambda: [events.Identity()]),
+        "events.PaddedColumns": lazily(
+            lambda: events.PaddedColumns, layout=layout, parts=lambda: [events.Log(), events.Log(), events.Log()]
+        ),
+        "events.PaddedColumns.fit": fitted(lambda: events.PaddedColumns(layout, [events.Log()] * 3), padded),
+        "events.WhitenPerMultiplicity": call(events.WhitenPerMultiplicity, layout=layout, leave=(0,), alone=(1,)),
+        "events.WhitenPerMultiplicity.fit": fitted(lambda: events.WhitenPerMultiplicity(layout), padded),
         "events.LeptonPair": call(events.LeptonPair),
         "events.RecoilingPair": call(events.RecoilingPair),
         "events.BeamLimit": call(events.BeamLimit, energy=13000.0),
@@ -564,6 +579,7 @@ BASES = (
     "targets.LineTarget",
     "events.Bijection",
     "events.Fixed",
+    "events.PaddedBijection",
     "events.Format",
     "events.PartWriter",
 )
@@ -593,6 +609,12 @@ INNER = [
     "renamed",
     "logit",
     "standardise",
+    "map",
+    "unmap",
+    "accepts",
+    "filler",
+    "filled",
+    "misfit",
 ]
 #: Kinds of values that look wrong and are right, by the call ("": of all) and the argument.
 RIGHT = {
@@ -617,6 +639,8 @@ RIGHT = {
     ("events.lepton_pair_observables", "lepton"): ("a text",),
     ("events.lepton_balance", "plus"): ("a text",),
     ("events.lepton_balance", "minus"): ("a text",),
+    ("events.WhitenPerMultiplicity", "leave"): ("an empty list",),
+    ("events.WhitenPerMultiplicity", "alone"): ("an empty list",),
     ("events.Squash", "location"): ("minus one",),
     ("events.Positive", "low"): ("minus one",),
     ("events.UnitBox", "low"): ("minus one", "a half", "a numpy number"),

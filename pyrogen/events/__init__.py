@@ -6,7 +6,7 @@ from . import lhe as lhe
 from . import npy as npy
 from . import root as root
 from .bijection import Bijection, Fixed
-from .composites import Chain, Columns
+from .composites import Chain, Columns, PaddedColumns
 from .conditions import StandardiseContext
 from .coordinates import (
     PERIODIC,
@@ -21,13 +21,18 @@ from .jet_observables import z_jets_observables
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .multiplicity import Multiplicity
+from .nuisances import Nuisance, NuisanceSample, Rate, with_nuisances
+from .of_objects import OfObjects
+from .padded import PaddedBijection
 from .particles import JETS
 from .preprocessing import Identity, Standardise, UnitBox
 from .pythia import drell_yan
 from .reading import read, stream
+from .records import from_awkward, to_awkward
 from .resonance import Resonance
 from .sample import EventSample, EventsLike
 from .validation import check_events, check_weights
+from .whitening import WhitenPerMultiplicity
 from .writing import EventWriter, append, write
 from .z_production import z_jets, z_jets_to
 
@@ -41,7 +46,14 @@ __all__ = [
     "Columns",
     "LeptonPair",
     "Multiplicity",
+    "Nuisance",
+    "NuisanceSample",
+    "Rate",
+    "with_nuisances",
     "Observable",
+    "OfObjects",
+    "PaddedBijection",
+    "PaddedColumns",
     "Dequantise",
     "Log",
     "Positive",
@@ -52,12 +64,14 @@ __all__ = [
     "Squash",
     "collision_energy",
     "four_vectors",
+    "from_awkward",
     "lepton_balance",
     "lepton_pair",
     "lepton_pair_coordinates",
     "lepton_pair_observables",
     "momenta",
     "pair_momenta",
+    "to_awkward",
     "Bijection",
     "Chain",
     "EventSample",
@@ -69,6 +83,7 @@ __all__ = [
     "Standardise",
     "StandardiseContext",
     "UnitBox",
+    "WhitenPerMultiplicity",
     "check_events",
     "check_weights",
     "drell_yan",

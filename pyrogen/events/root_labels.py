@@ -93,9 +93,10 @@ def own_labels(path: Path, texts: Mapping[str, str]) -> Labels | None:
         names, units, provenance = content["names"], content["units"], content["provenance"]
         if not isinstance(provenance, dict):
             raise ValueError("its provenance is no dict")
-        more = [content.get(entry) for entry in ("branches", "entries", "checksums")]
         layout = Multiplicity.from_config(content[LAYOUT]) if LAYOUT in content else None
-        return Labels(tuple(names), dict(zip(names, units, strict=True)), provenance, *more, multiplicity=layout)
+        branches, entries, checksums = (content.get(entry) for entry in ("branches", "entries", "checksums"))
+        labels = dict(zip(names, units, strict=True))
+        return Labels(tuple(names), labels, provenance, branches, entries, checksums, layout)
     except Exception as error:  # whatever JSON can hold
         raise FileFormatError(f"{path}: its object {LABELS!r} is not what pyrogen writes: {reason(error)}") from error
 

@@ -69,7 +69,7 @@ def generate_sample(
         first: number of events in the parts before.
     """
     events = predictor.sample(n, draws, context, seed, part, first)
-    check_generated(events, predictor.names)
+    check_generated(events, predictor.names, predictor.model.multiplicity)
     uncertainties, kept = np.empty(n), np.empty((n, draws)) if log_weights else None
     for rows, block in predictor.log_prob_blocks(events, context, draws, seed, "density"):
         # The predictive density is the mean over the draws: their weights p(x|theta_k) / p(x) have the mean one.
@@ -83,6 +83,7 @@ def generate_sample(
         units=info.units,
         uncertainties=uncertainties,
         log_weights=kept,
+        multiplicity=predictor.model.multiplicity,
         provenance={
             "generator": GENERATOR,
             "backend": info.backend,
