@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_settings, optional, require, require_extra
+from ..checks import require, require_extra
 from ..files import FileFormatError
 from .columns import expand, from_columns, is_reserved, spread
 from .format import LAYOUT, PER_EVENT, Format, NoOptions, PartWriter
-from .multiplicity import LAYOUT as MULTIPLICITY
 from .multiplicity import Multiplicity, selected
+from .objects import MORE
 from .root_labels import LABELS, TITLE, TREE, Checksums, Labels, check_no_labels, labels_text, own_labels
+from .root_objects import ObjectBranches, Reading
 from .sample import EventSample
 from .tables import content_of, part, reason, to_columns
 
@@ -32,15 +33,6 @@ _NUMBER_TYPES = {
     "double",
     *(f"std::{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 }
-
-
-@dataclass(frozen=True)
-class _Reading:
-    dataset: str | None = None
-    multiplicity: Multiplicity | None = None
-
-    def __post_init__(self) -> None:
-        check_settings(self, multiplicity=optional(MULTIPLICITY))
 
 
 class Root(Format, suffixes=(".root",)):
@@ -62,14 +54,26 @@ class Root(Format, suffixes=(".root",)):
     * ``multiplicity``: the layout of the columns that are read, where a user's own file has NaN for objects that are
       not there.
 
+    A tree with lists of objects, such as ``Jet_pt[nJet]`` or vectors, is read with the options
+
+    * ``objects``: the branches of the lists, ``["Jet_pt", "Jet_eta", ...]``, or by the name of the field,
+      ``{"pt": "Jet_pt", ...}``. The columns are ``pt_Jet1, eta_Jet1, ..., pt_Jet2, ...``.
+    * ``shared``: the branches with one number for each event, ``["met", ...]``, or by the name of the column. Branches
+      of weights and their kin are read besides, others are not.
+    * ``most``, ``least`` (1): the largest and the smallest number of objects; others are an error.
+    * ``surplus``: ``"leading"`` keeps the leading ones of more than ``most`` objects (``"error"``); the provenance has
+      the number of such events.
+    * ``unsorted``: ``"sort"`` sorts objects by falling pT that are not (``"error"``).
+    * ``label``: what the columns call an object; ``"j"`` of a mapping, else the name of the collection.
+
     There are no options of writing.
     """
 
     label = "ROOT"
     keeps = (*PER_EVENT, LAYOUT)
-    reading = _Reading
+    reading = Reading
 
-    def parts(self, chunk: int, columns: tuple[str, ...] | None, options: _Reading) -> Iterator[EventSample]:
+    def parts(self, chunk: int, columns: tuple[str, ...] | None, options: Reading) -> Iterator[EventSample]:
         require_extra("uproot", "lhc", "reading ROOT files")
         import uproot
 
@@ -99,6 +103,11 @@ class Root(Format, suffixes=(".root",)):
             if own is not None:
                 own.check_branches(path, list(branches))
             provenance = {"file": path.name, "dataset": name} if own is None else own.provenance
+            lists = options.branches()
+            if lists is not None:
+                require(own is None, "objects", options.objects, f"left out: {path} is a file of pyrogen's")
+                yield from _objects(path, tree, branches, lists, chunk, columns, provenance)
+                return
             wanted = _wanted(path, branches, name, columns)
             layout = options.multiplicity if own is None else _own_layout(path, own, columns, options.multiplicity)
             with _damage(path, f"is damaged: its tree {name!r} cannot be read"):
@@ -110,6 +119,36 @@ class Root(Format, suffixes=(".root",)):
 
     def writer(self, temporary: Path, first: EventSample, options: NoOptions) -> PartWriter:
         return _Writer(temporary, first)
+
+
+def _objects(
+    path: Path,
+    tree: Any,
+    branches: dict[str, _Branch],
+    lists: ObjectBranches,
+    chunk: int,
+    columns: tuple[str, ...] | None,
+    provenance: dict[str, Any],
+) -> Iterator[EventSample]:
+    """The parts of a sample of events with lists of objects."""
+    wanted = lists.wanted(path, tree.name, {name: branch.shape for name, branch in branches.items()})
+    _check_single(path, branches, wanted)
+    with _damage(path, f"is damaged: its tree {tree.name!r} cannot be read"):
+        _check_sizes(path, tree, branches, wanted, chunk)
+    first = many = 0
+    arrays = tree.iterate(filter_name=lambda name: name in wanted, step_size=chunk, library="ak")
+    while True:
+        with _damage(path, f"is damaged or incomplete after event {first}"):
+            found = next(arrays, None)
+        if found is None:
+            break
+        content, more = content_of(path, partial(lists.content, found, first))
+        many += more
+        content["provenance"] = provenance | ({MORE: many} if many else {})
+        yield part(path, first, columns, content)
+        first += len(found)
+    if first == 0:
+        raise FileFormatError(f"{path} holds no sample of events: its tree is empty")
 
 
 def _own_layout(
@@ -189,7 +228,8 @@ def _wanted(path: Path, branches: dict[str, _Branch], name: str, columns: tuple[
         if uneven:
             raise ValueError(
                 f"{path}: branch {uneven[0]!r} of tree {name!r} ({branches[uneven[0]].kind}) is not one number for "
-                f"each event; choose others with columns=[...]: {', '.join(flat) or 'there are none'}"
+                f"each event; choose others with columns=[...]: {', '.join(flat) or 'there are none'}. If it is a "
+                "list of objects, such as jets, read(..., shared=[...], objects=[...], most=3) reads it"
             )
         _check_single(path, branches, flat)
         return set(flat)
