@@ -17,7 +17,7 @@ from pyrogen import events, targets
 from pyrogen.bayes import ELBO, AutoNormal, BayesianFlow, LastLayers
 from pyrogen.events import EventSample
 from pyrogen.files import FileFormatError
-from pyrogen.flows import CouplingFlow
+from pyrogen.flows import CouplingFlow, MultiplicityFlow
 from pyrogen.inference import (
     HMC,
     NUTS,
@@ -27,6 +27,7 @@ from pyrogen.inference import (
     AdamMCMC,
     Bootstrap,
     CheckpointMismatchError,
+    DiscFlow,
     Ensemble,
     Laplace,
     SamplingError,
@@ -60,12 +61,14 @@ __all__ = [
     "CheckpointMismatchError",
     "CouplingFlow",
     "DensityEstimate",
+    "DiscFlow",
     "Ensemble",
     "EventSample",
     "FileFormatError",
     "HistogramBand",
     "Laplace",
     "LastLayers",
+    "MultiplicityFlow",
     "PathInUseError",
     "Posterior",
     "SamplingError",

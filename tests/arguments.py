@@ -267,6 +267,9 @@ def event_calls():
         return lazily(lambda: bijection().fit, events=values)
 
     two, box = training(), torch.rand(20, 2, generator=torch.Generator().manual_seed(1))
+    layout, padded = events.Multiplicity(1, 1, 2), torch.tensor([[1.0, 2.0, torch.nan], [0.5, 1.0, 2.0]]).repeat(5, 1)
+    padded = padded + torch.rand(10, 3, generator=torch.Generator().manual_seed(1))
+    jets = torch.tensor([[40.0, 0.1, 1.0, 30.0, 0.9, -2.5, 60.0, 1.5, 2.5, 9.0, 25.0, -2.0, -0.5, 5.0]]).double()
     masses = 91 + torch.randn(300, 1, generator=torch.Generator().manual_seed(1)).abs()
     return {
         "EventSample": call(pg.EventSample, values=two),
@@ -294,6 +297,9 @@ def event_calls():
         "events.check_events": call(events.check_events, values=two),
         "events.check_weights": call(events.check_weights, weights=np.ones(3), n=3),
         "events.drell_yan": call(events.drell_yan, n=1, progress=False),
+        "events.z_jets": call(events.z_jets, n=1, progress=False),
+        "events.z_jets_to": call(events.z_jets_to, path="z.h5", n=1, progress=False),
+        "events.z_jets_observables": call(events.z_jets_observables),
         "events.collision_energy": lazily(lambda: events.collision_energy, sample=sample),
         "events.four_vectors": lazily(lambda: events.four_vectors, sample=pair),
         "events.from_awkward": lazily(lambda: events.from_awkward, array=lambda: events.to_awkward(jets()), most=2),
@@ -306,6 +312,19 @@ def event_calls():
         "events.pair_momenta": lazily(lambda: events.pair_momenta, events=pair),
         "events.Columns": lazily(lambda: events.Columns, parts=lambda: [events.Identity(), events.Identity()]),
         "events.Chain": lazily(lambda: events.Chain, parts=lambda: [events.Identity()]),
+        "events.PaddedColumns": lazily(
+            lambda: events.PaddedColumns, layout=layout, parts=lambda: [events.Log(), events.Log(), events.Log()]
+        ),
+        "events.PaddedColumns.fit": fitted(lambda: events.PaddedColumns(layout, [events.Log()] * 3), padded),
+        "events.WhitenPerMultiplicity": call(events.WhitenPerMultiplicity, layout=layout, leave=(0,), alone=(1,)),
+        "events.WhitenPerMultiplicity.fit": fitted(lambda: events.WhitenPerMultiplicity(layout), padded),
+        "events.LeptonsAndJets": call(events.LeptonsAndJets),
+        "events.LeptonsAndJets.fit": lazily(lambda: events.LeptonsAndJets(most=2).fit, events=lambda: jets),
+        "events.PowerLaw": call(events.PowerLaw),
+        "events.PowerLaw.fit": fitted(events.PowerLaw, two.exp()),
+        "events.jet_coordinates": call(events.jet_coordinates),
+        "events.separated_jets": lazily(lambda: events.separated_jets, events=lambda: jets),
+        "events.separation_weights": lazily(lambda: events.separation_weights, events=lambda: jets),
         "events.LeptonPair": call(events.LeptonPair),
         "events.RecoilingPair": call(events.RecoilingPair),
         "events.BeamLimit": call(events.BeamLimit, energy=13000.0),
@@ -539,7 +558,14 @@ CALLS = {
 }
 
 #: What functions of the package make and give back; users read them.
-RESULTS = {"DensityEstimate", "HistogramBand", "events.Observable", "targets.Support"} | {
+RESULTS = {
+    "DensityEstimate",
+    "events.JetCoordinates",
+    "events.JetSeparation",
+    "HistogramBand",
+    "events.Observable",
+    "targets.Support",
+} | {
     f"diagnostics.{name}"
     for name in [
         "Advice",
@@ -568,6 +594,7 @@ BASES = (
     "targets.LineTarget",
     "events.Bijection",
     "events.Fixed",
+    "events.PaddedBijection",
     "events.Format",
     "events.PartWriter",
 )
@@ -597,6 +624,12 @@ INNER = [
     "renamed",
     "logit",
     "standardise",
+    "map",
+    "unmap",
+    "accepts",
+    "filler",
+    "filled",
+    "misfit",
 ]
 #: Kinds of values that look wrong and are right, by the call ("": of all) and the argument.
 RIGHT = {
@@ -622,6 +655,9 @@ RIGHT = {
     ("events.lepton_pair_observables", "lepton"): ("a text",),
     ("events.lepton_balance", "plus"): ("a text",),
     ("events.lepton_balance", "minus"): ("a text",),
+    ("events.WhitenPerMultiplicity", "leave"): ("an empty list",),
+    ("events.WhitenPerMultiplicity", "alone"): ("an empty list",),
+    ("events.PowerLaw", "low"): ("minus one",),
     ("events.Squash", "location"): ("minus one",),
     ("events.Positive", "low"): ("minus one",),
     ("events.UnitBox", "low"): ("minus one", "a half", "a numpy number"),

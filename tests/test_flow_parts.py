@@ -94,21 +94,25 @@ def test_a_new_transform_is_lifted_and_its_chains_are_one_batch(sinh_arcsinh):
 
 
 def test_messages_know_the_new_transform(sinh_arcsinh):
-    with pytest.raises(ValueError, match="choose one of 'affine', 'bernstein', 'rqs', 'sinh-arcsinh'"):
-        pg.CouplingFlow(2, transform="cubic")
-    with pytest.raises(ValueError, match='only transform="rqs" or "bernstein" with mixing "alternate" or "random"'):
+    with pytest.raises(ValueError, match="choose one of 'affine', 'bernstein', 'cubic', 'rqs', 'sinh-arcsinh'"):
+        pg.CouplingFlow(2, transform="linear")
+    with pytest.raises(
+        ValueError, match='only transform="cubic" or "rqs" or "bernstein" with mixing "alternate" or "random"'
+    ):
         pg.CouplingFlow(2, transform="sinh-arcsinh", base="uniform")
-    with pytest.warns(UserWarning, match='can only learn a Gaussian; transform="rqs" or "sinh-arcsinh" is not'):
+    with pytest.warns(
+        UserWarning, match='can only learn a Gaussian; transform="cubic" or "rqs" or "sinh-arcsinh" is not'
+    ):
         pg.CouplingFlow(1)
     sinh_arcsinh.fits_unit_box = True
     pg.CouplingFlow(2, transform="sinh-arcsinh", base="uniform")
     sinh_arcsinh.needs_unit_box = True
     with pytest.raises(ValueError, match='transform="sinh-arcsinh" is a map of the unit box; give base="uniform"'):
         pg.CouplingFlow(2, transform="sinh-arcsinh")
-    with pytest.raises(ValueError, match='needs transform="rqs", no rotations'):
+    with pytest.raises(ValueError, match='needs transform="cubic" or "rqs", no rotations'):
         pg.CouplingFlow(2, transform="sinh-arcsinh", base="uniform", periodic=[0])
     sinh_arcsinh.can_be_periodic = True
-    with pytest.raises(ValueError, match='needs transform="rqs" or "sinh-arcsinh"'):
+    with pytest.raises(ValueError, match='needs transform="cubic" or "rqs" or "sinh-arcsinh"'):
         pg.CouplingFlow(2, transform="affine", periodic=[0])
 
 
@@ -122,7 +126,7 @@ def test_a_name_belongs_to_one_class(sinh_arcsinh):
 
 
 def test_what_a_test_registered_is_gone():
-    assert sorted(Transform.registry) == ["affine", "bernstein", "rqs"]
+    assert sorted(Transform.registry) == ["affine", "bernstein", "cubic", "rqs"]
     assert sorted(Mixing.registry) == ["alternate", "random", "rotation"]
 
 
@@ -328,4 +332,4 @@ def test_pyro_can_make_its_own_modules_of_a_flow(options):
     expected = flow.log_prob(x)
     pyro.nn.module.to_pyro_module_(flow)
     assert isinstance(flow.blocks[0].transform, pyro.nn.PyroModule) and torch.equal(flow.log_prob(x), expected)
-    assert sorted(Transform.registry) == ["affine", "bernstein", "rqs"]
+    assert sorted(Transform.registry) == ["affine", "bernstein", "cubic", "rqs"]

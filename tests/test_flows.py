@@ -6,13 +6,16 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen.flows import Affine, Bernstein, RationalQuadraticSpline
+from pyrogen.flows import Affine, Bernstein, BinnedSpline, CubicSpline, RationalQuadraticSpline
 
 TRANSFORMS = {
     "affine": Affine(),
     "rqs": RationalQuadraticSpline(),
     "rqs, 3 bins": RationalQuadraticSpline(bins=3, low=-2.0, high=3.0),
     "rqs on the unit box": RationalQuadraticSpline(low=0.0, high=1.0, free_edges=True),
+    "cubic": CubicSpline(),
+    "cubic, 2 bins": CubicSpline(bins=2, low=-2.0, high=3.0),
+    "cubic on the unit box": CubicSpline(low=0.0, high=1.0, free_edges=True),
     "bernstein": Bernstein(),
     "bernstein, degree 3": Bernstein(3),
 }
@@ -30,6 +33,10 @@ FLOWS = {
     "rqs, one feature": {"features": 1, "blocks": 2, "hidden": (8,), "transform": "rqs"},
     "rqs, rotations": {"features": 4, "blocks": 3, "hidden": (16,), "transform": "rqs", "mixing": "rotation"},
     "rqs, unit box": {"features": 2, "blocks": 3, "hidden": (16,), "transform": "rqs", "base": "uniform"},
+    "cubic": {"features": 2, "blocks": 3, "hidden": (16,), "transform": "cubic"},
+    "cubic, one feature": {"features": 1, "blocks": 2, "hidden": (8,), "transform": "cubic"},
+    "cubic, rotations": {"features": 4, "blocks": 3, "hidden": (16,), "transform": "cubic", "mixing": "rotation"},
+    "cubic, unit box": {"features": 2, "blocks": 3, "hidden": (16,), "transform": "cubic", "base": "uniform"},
     "bernstein": {"features": 2, "blocks": 3, "hidden": (16,), "transform": "bernstein", "base": "uniform", "bins": 6},
     "rqs, unit box, conditional": {
         "features": 3,
@@ -61,7 +68,7 @@ def special_points(transform: object, parameters: torch.Tensor) -> torch.Tensor:
     """Knots of the spline (where bins meet), the edges of its box, just beside them, and far outside."""
     far = [-1e4, -30.0, -5.0, -1.0, 0.0, 0.5, 1.0, 5.0, 30.0, 1e4]
     points = torch.tensor(far, dtype=parameters.dtype).expand(len(parameters), -1)
-    if isinstance(transform, RationalQuadraticSpline):
+    if isinstance(transform, BinnedSpline):
         knots = transform._knots(transform._sizes(parameters[..., None, None])).flatten(1)
         edges = torch.tensor([transform.low, transform.high], dtype=parameters.dtype)
         beside = torch.cat([torch.nextafter(edges, edges - 1), torch.nextafter(edges, edges + 1)])
@@ -100,7 +107,7 @@ def test_transform_log_derivative_is_autograds(name, dtype):
         assert error.max() < JACOBIAN[dtype]
 
 
-@pytest.mark.parametrize("name", ["rqs", "rqs on the unit box", "bernstein"])
+@pytest.mark.parametrize("name", ["rqs", "rqs on the unit box", "cubic", "cubic on the unit box", "bernstein"])
 def test_bounded_transform_is_monotonic_and_onto_its_box(name):
     transform = TRANSFORMS[name]
     parameters = 3 * torch.randn(200, transform.parameters_per_feature, dtype=torch.float64)
@@ -152,7 +159,9 @@ def test_flow_inverts_and_its_log_determinant_is_autograds(name, dtype):
         assert abs(torch.linalg.slogdet(jacobian.double()).logabsdet - log_det[i]) < JACOBIAN[dtype]
 
 
-@pytest.mark.parametrize("name", ["affine", "rqs", "rqs, unit box", "bernstein", "affine, conditional"])
+@pytest.mark.parametrize(
+    "name", ["affine", "rqs", "rqs, unit box", "cubic", "cubic, unit box", "bernstein", "affine, conditional"]
+)
 def test_density_integrates_to_one(name):
     """Midpoint rule; the flow's own samples say where its mass is. Weight draws ~ N(0, 0.3^2)."""
     for seed in range(3):
@@ -172,7 +181,7 @@ def test_density_integrates_to_one(name):
         assert density.mean() * (high - low).prod() == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize("name", ["rqs, one feature", "affine, one feature"])
+@pytest.mark.parametrize("name", ["rqs, one feature", "cubic, one feature", "affine, one feature"])
 def test_one_dimensional_density_integrates_to_one(name):
     flow = stressed_flow(name, torch.float64)
     x = torch.linspace(-60, 60, 400_001, dtype=torch.float64)[:, None]
@@ -181,7 +190,7 @@ def test_one_dimensional_density_integrates_to_one(name):
         assert torch.trapezoid(flow.log_prob(x, context).exp(), x[:, 0]) == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["rqs, unit box", "bernstein"])
+@pytest.mark.parametrize("name", ["rqs, unit box", "cubic, unit box", "bernstein"])
 def test_samples_follow_the_density(name):
     """Cell counts of 200k events against the density, chi2 within 5 standard deviations of its expectation."""
     flow = stressed_flow(name, torch.float64)
@@ -198,7 +207,7 @@ def test_samples_follow_the_density(name):
     assert abs(chi2 - used.sum()) < 5 * math.sqrt(2 * used.sum())
 
 
-@pytest.mark.parametrize("name", ["rqs, unit box", "bernstein"])
+@pytest.mark.parametrize("name", ["rqs, unit box", "cubic, unit box", "bernstein"])
 def test_outside_the_unit_box_there_is_no_density_and_no_nan_gradient(name):
     flow = stressed_flow(name, torch.float32)
     x = torch.tensor([[0.5, 0.5], [1.5, 0.5], [0.5, -1e6], [0.0, 1.0]])
@@ -245,13 +254,13 @@ def test_maximum_likelihood_training_in_plain_torch():
         ({"features": 2, "hidden": (32, -1)}, "every entry of hidden is -1"),
         ({"features": 2, "context": -1}, "context is -1"),
         (
-            {"features": 2, "transform": "cubic"},
-            "unknown transform 'cubic'; choose one of 'affine', 'bernstein', 'rqs'",
+            {"features": 2, "transform": "linear"},
+            "unknown transform 'linear'; choose one of 'affine', 'bernstein', 'cubic', 'rqs'",
         ),
         ({"features": 2, "base": "cauchy"}, "unknown base 'cauchy'"),
         ({"features": 2, "mixing": "shuffle"}, "unknown mixing 'shuffle'"),
         ({"features": 2, "activation": "gelu"}, "unknown activation 'gelu'"),
-        ({"features": 2, "base": "uniform"}, 'only transform="rqs"'),
+        ({"features": 2, "base": "uniform"}, 'only transform="cubic" or "rqs"'),
         ({"features": 2, "transform": "bernstein"}, 'give base="uniform"'),
         ({"features": 2, "transform": "rqs", "bins": 1}, "bins is 1"),
         ({"features": 2, "transform": "rqs", "bound": -1.0}, "bound is -1.0"),

@@ -60,7 +60,7 @@ def test_a_whole_file_is_not_made_again_where_only_the_parts_were_to_go(posterio
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("pyrogen.posterior.parts.PartsFolder.remove", stop)
+        patch.setattr("pyrogen.events.parts.PartsFolder.remove", stop)
         run(posterior, path)
     (tmp_path / "a.h5.parts" / "000000.h5").unlink()
     before = path.stat().st_mtime_ns
@@ -107,7 +107,7 @@ def test_a_damaged_part_is_named_with_the_cure(posterior, tmp_path, monkeypatch)
 
     path = tmp_path / "a.h5"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("pyrogen.posterior.parts.PartsFolder.finish", stop)
+        patch.setattr("pyrogen.events.parts.PartsFolder.finish", stop)
         run(posterior, path)
     whole, part = path.read_bytes(), tmp_path / "a.h5.parts" / "000001.h5"
     part.write_bytes(part.read_bytes()[:500])

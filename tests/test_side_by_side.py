@@ -21,6 +21,7 @@ FLOWS = {
     "one feature, conditions": {"features": 1, "hidden": (4,), "context": 2, **BOX},
     "affine": {"features": 3, "hidden": (5, 5), "context": 1, "activation": "tanh"},
     "spline": {"features": 2, "hidden": (5,), "transform": "rqs"},
+    "cubic spline": {"features": 2, "hidden": (5,), "transform": "cubic"},
     "angles": {"features": 3, "hidden": (5,), "transform": "rqs", "periodic": (0, 2)},
 }
 CHAINS, EVENTS = 3, 40

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pyrogen.flows import CouplingFlow, upgrade_buffers
+from pyrogen.flows import is_own, upgrade_buffers
 
 
 def flow_buffers(flow: nn.Module) -> dict[str, Tensor]:
     """A flow's buffers by name.
 
-    Of a :class:`~pyrogen.CouplingFlow` those that are not derived from its arguments; of another flow all, since
+    Of one of pyrogen's own those that are not derived from its arguments; of another flow all, since
     nobody knows which of them decide the density.
     """
-    if not isinstance(flow, CouplingFlow):
+    if not is_own(flow):
         return dict(flow.named_buffers())
     parameters, state = dict(flow.named_parameters()), flow.state_dict(keep_vars=True)
     return {name: value for name, value in state.items() if name not in parameters}
@@ -28,7 +28,7 @@ def load_flow_buffers(flow: nn.Module, buffers: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: buffers of other names or shapes than the flow's.
     """
-    if isinstance(flow, CouplingFlow):  # its own loading knows the names of its earlier versions
+    if is_own(flow):  # their own loading knows the names of its earlier versions
         buffers = upgrade_buffers(buffers)
     wanted = flow_buffers(flow)
     if wanted.keys() != buffers.keys():
@@ -38,7 +38,7 @@ def load_flow_buffers(flow: nn.Module, buffers: Mapping[str, Tensor]) -> None:
     wrong = [name for name in wanted if wanted[name].shape != buffers[name].shape]
     if wrong:
         raise ValueError(f"buffers of the flow have another shape in the file: {', '.join(wrong)}")
-    if isinstance(flow, CouplingFlow):
+    if is_own(flow):
         flow.load_state_dict(dict(buffers), strict=False)  # which also sets what is derived from them
         return
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pyrogen.events.containers import Table, numbers_of, table_of
-from pyrogen.events.validation import as_rows, check_events
+from pyrogen.events.multiplicity import Multiplicity
+from pyrogen.events.validation import as_rows, check_dimensions, check_events
 
 
 def as_tensor(values: Any, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
@@ -22,18 +24,48 @@ def as_tensor(values: Any, dtype: torch.dtype, device: torch.device | str = "cpu
     return values.detach().to(dtype=dtype, device=device)
 
 
-def checked_events(events: Any, features: int | None, what: str = "events") -> Table:
+def checked_events(
+    events: Any, features: int | None, what: str = "events", multiplicity: Multiplicity | None = None
+) -> Table:
     """Events in any container as a checked table ``[N, d]``; ``[N]`` does for one feature.
 
+    Args:
+        events: the events.
+        features: the d that is needed, if it is known.
+        what: how errors call them.
+        multiplicity: the layout of events with a varying number of objects that is needed; None: all numbers are
+            finite.
+
     Raises:
-        ValueError: as :func:`pyrogen.events.check_events`.
+        ValueError: as :func:`pyrogen.events.check_events`, or :meth:`pyrogen.events.Multiplicity.check`; events of
+            another layout.
         TypeError: no real numbers.
     """
     # A tensor stays on its device.
     table = Table(events) if isinstance(events, Tensor) else table_of(events, what)  # type: ignore[arg-type]
     values = as_rows(table.values, features)
-    check_events(values, features, what, table.names)
+    own = table.multiplicity
+    if own is not None and own != multiplicity:
+        needed = "rows of finite numbers" if multiplicity is None else f"events of {multiplicity}"
+        raise ValueError(f"{what} have the layout {own}; the flow describes {needed}: build pg.MultiplicityFlow for it")
+    check_rows(values, features, what, table.names, multiplicity)
     return replace(table, values=values)
+
+
+def check_rows(
+    values: Any,
+    features: int | None,
+    what: str = "events",
+    names: Sequence[str] | None = None,
+    multiplicity: Multiplicity | None = None,
+) -> None:
+    """Check rows ``[N, d]``, an array or a tensor; arguments and errors as of :func:`checked_events`."""
+    if multiplicity is None:
+        check_events(values, features, what, names)
+        return
+    table = table_of(values, what).values
+    check_dimensions(table, multiplicity.features, what)
+    multiplicity.check(table, what, names)
 
 
 def in_order(

@@ -17,17 +17,20 @@ from pyrogen.bayes.buffers import flow_buffers, load_flow_buffers
 from pyrogen.bayes.contract import check_output, given, told
 from pyrogen.bayes.distribution import EventWeights, FlowDistribution
 from pyrogen.bayes.evaluation import in_evaluation_mode
+from pyrogen.bayes.inputs import check_rows
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
-from pyrogen.bayes.scales import input_dtype, own_bijection
+from pyrogen.bayes.scales import default_bijection, input_dtype, own_bijection
 from pyrogen.checks import DEVICE, DTYPE, TEXT, array, door, each, optional
 from pyrogen.events import check_weights
 from pyrogen.events.bijection import Bijection, from_config
 from pyrogen.events.conditions import StandardiseContext
 from pyrogen.events.doors import EVENTS as EVENTS_LIKE
-from pyrogen.events.preprocessing import Identity, Standardise
+from pyrogen.events.multiplicity import Multiplicity
+from pyrogen.events.preprocessing import Identity
 from pyrogen.events.sample import EventSample
-from pyrogen.flows import CouplingFlow
+from pyrogen.flows import is_own, rebuilt
+from pyrogen.flows.own import DTYPES, OWN
 from pyrogen.seeds import untouched
 
 THETA = "theta"  #: name of the sample site that holds all weights
@@ -54,9 +57,10 @@ class BayesianFlow(PyroModule):
             number of inputs for weight matrices, 1 for biases. Then the prior of a layer's outputs does not grow with
             the width of the network, and samplers take larger steps (``docs/sampling.md``).
         preprocessing: a bijection from the events' units to the flow's, part of the model: every density is per unit
-            of the events' own variables. ``"auto"``: standardise, or nothing for a flow on the unit box; ``None``:
-            nothing. Bijections that are not yet fitted act as the identity until a backend's ``fit`` (or
-            :meth:`prepare`) sets their constants.
+            of the events' own variables. ``"auto"``: standardise (events with a varying number of objects:
+            :class:`~pyrogen.events.WhitenPerMultiplicity`), or nothing for a flow on the unit box; ``None``: nothing.
+            Bijections that are not yet fitted act as the identity until a backend's ``fit`` (or :meth:`prepare`) sets
+            their constants.
         context_preprocessing: a bijection for the conditions, likewise; its Jacobian does not count. ``"auto"``:
             :class:`~pyrogen.events.StandardiseContext`, so that conditions may have any unit, or nothing with
             ``preprocessing=None``; ``None``: nothing.
@@ -85,8 +89,12 @@ class BayesianFlow(PyroModule):
                 + (f"; it lacks {' and '.join(missing)}" if missing else "")
             )
         self.flow = in_evaluation_mode(copy.deepcopy(flow)).requires_grad_(False)  # type: ignore[misc]
-        default = Identity() if self.on_unit_box else Standardise()
-        self.preprocessing = own_bijection(preprocessing, default, "preprocessing")  # type: ignore[misc]
+        layout = getattr(flow, "layout", None)
+        #: How rows of events with a varying number of objects are laid out, where the flow tells it; None: no NaN.
+        self.multiplicity = None if layout is None else Multiplicity(**layout)
+        self.preprocessing = own_bijection(  # type: ignore[misc]
+            preprocessing, default_bijection(self.flow, self.multiplicity), "preprocessing"
+        )
         plain = self.context == 0 or preprocessing is None
         default = Identity() if plain else StandardiseContext()
         self.context_preprocessing = own_bijection(  # type: ignore[misc]
@@ -192,7 +200,6 @@ class BayesianFlow(PyroModule):
         return dist.Normal(torch.zeros_like(self.prior_scales), self.prior_scales, validate_args=False).to_event(1)
 
     @door(
-        events=EVENTS_LIKE,
         weights=optional(array(1)),
         context=optional(EVENTS_LIKE),
         names=optional(each(TEXT, "a sequence of names", 1)),
@@ -214,12 +221,16 @@ class BayesianFlow(PyroModule):
         Its preprocessing constants are fitted to both, if they were not set before, and its weights have the given
         type and are on the given device. The model itself is left as it is. Errors call the columns by ``names``.
         """
+        if self.multiplicity is None:
+            EVENTS_LIKE("events", events)
+        else:
+            check_rows(events, None, "events", names, self.multiplicity)
         if weights is not None:
             check_weights(weights, len(events))
         prepared = self.packing.copied(self)
         prepared._features = events.shape[-1]
         if not prepared.preprocessing.fitted:
-            prepared.preprocessing.fit(EventSample(events, names, weights=weights))
+            prepared.preprocessing.fit(EventSample(events, names, weights=weights, multiplicity=self.multiplicity))
         if context is not None and not prepared.context_preprocessing.fitted:
             prepared.context_preprocessing.fit(context, weights)
         for bijection in (prepared.preprocessing, prepared.context_preprocessing):
@@ -238,7 +249,7 @@ class BayesianFlow(PyroModule):
         flow = self.flow
         return {
             "flow": type(flow).__name__,
-            "flow_config": flow.config if isinstance(flow, CouplingFlow) else None,
+            "flow_config": flow.config if is_own(flow) else None,
             "features": self._features,
             "weights": self.packing.size,
             "parameters": [
@@ -273,20 +284,18 @@ class BayesianFlow(PyroModule):
             description: what :meth:`describe` told.
             initial_theta: the weights ``[P]`` that the flow had when it was lifted.
             buffers: the flow's buffers by name, as :meth:`flow_buffers` has them.
-            flow: the flow, where it is not a :class:`~pyrogen.CouplingFlow`; it is copied.
+            flow: the flow, where it is not one of pyrogen's own; it is copied.
 
         Raises:
             ValueError: a flow that has to be given, or one that does not fit.
         """
-        dtype = {"float32": torch.float32, "float64": torch.float64}
         if flow is None:
-            if description["flow"] != CouplingFlow.__name__:
+            if description["flow"] not in OWN:
                 raise ValueError(
                     f"holds a posterior over a {description['flow']}; give pg.load(path, flow=...) such a flow"
                 )
-            config = dict(description["flow_config"])
-            flow = CouplingFlow(**config | {"dtype": dtype[config["dtype"]]})
-        flow = copy.deepcopy(flow).to("cpu", dtype[description["dtype"]])  # the caller's module stays as it is
+            flow = rebuilt(description["flow"], description["flow_config"])
+        flow = copy.deepcopy(flow).to("cpu", DTYPES[description["dtype"]])  # the caller's module stays as it is
         context = description.get("context_preprocessing")  # absent where conditions are taken as they are
         model = cls(
             flow,
@@ -395,6 +404,8 @@ class BayesianFlow(PyroModule):
         context = torch.zeros(n, self.context).to(self.initial_theta) if self.context else None
         with untouched(self.device), torch.no_grad():
             example = self._sample_inner(self.initial_theta, n, context)
+            if self.multiplicity is not None:  # events with all objects, as every layer has a row of each of these
+                example = example.nan_to_num()
             local.check(self.initial_theta, 0 * self.initial_theta, example, *self._conditions(context))
         return local
 

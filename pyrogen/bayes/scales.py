@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrogen.events.bijection import Bijection
-from pyrogen.events.preprocessing import Identity
+from pyrogen.events.multiplicity import Multiplicity
+from pyrogen.events.preprocessing import Identity, Standardise
+from pyrogen.events.whitening import WhitenPerMultiplicity
 
 LOST = 1e-4  # a rounding by more than this part of a standard deviation moves what a network sees
 SHARE = 0.01  # of the events may be rounded by more
@@ -32,6 +34,15 @@ def own_bijection(given: Bijection | str | None, default: Bijection, name: str) 
     raise TypeError(f'{name} is {given!r}; give "auto", None or a bijection such as pg.events.UnitBox()')
 
 
+def default_bijection(flow: nn.Module, multiplicity: Multiplicity | None) -> Bijection:
+    """What ``preprocessing="auto"`` means for a flow of plain events, or of a varying number of objects."""
+    if getattr(flow, "on_unit_box", False):
+        return Identity()
+    if multiplicity is None:
+        return Standardise()
+    return WhitenPerMultiplicity(multiplicity, leave=getattr(flow, "unit_columns", ()))
+
+
 def input_dtype(dtype: torch.dtype, *tables: Tensor | None) -> torch.dtype:
     """The type in which events and conditions ``[N, ...]`` reach the preprocessing of a model of ``dtype``.
 
@@ -43,7 +54,11 @@ def input_dtype(dtype: torch.dtype, *tables: Tensor | None) -> torch.dtype:
 
 
 def _holds(dtype: torch.dtype, values: Tensor) -> bool:
-    """Whether ``dtype`` holds float64 numbers ``[N, d]`` without a loss that a network would see."""
+    """Whether ``dtype`` holds float64 numbers ``[N, d]``, but for NaN, without a loss that a network would see."""
+    if values.isnan().any():  # objects that are not there
+        return all(_holds(dtype, column[~column.isnan()][:, None]) for column in values.T)
+    if not len(values):
+        return True
     rounded = values.to(dtype).double()
     if not rounded.isfinite().all():
         return False

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.flows import CouplingFlow
+from pyrogen.flows import is_own
 from pyrogen.flows.conditioner import Conditioner
 from pyrogen.flows.fused import can_stand_side_by_side, first_derivatives
+from pyrogen.flows.numbers import NumberOfObjects
 
 
 def stands_side_by_side(model: BayesianFlow, events: Tensor, context: Tensor | None = None) -> bool:
@@ -22,10 +23,12 @@ def stands_side_by_side(model: BayesianFlow, events: Tensor, context: Tensor | N
         events: some events ``[M, d]``, or ``[2, M, d]`` for two networks.
         context: their conditions, likewise.
     """
-    if not isinstance(model.flow, CouplingFlow):
+    if not is_own(model.flow):
         return False
     networks = [module for module in model.flow.modules() if type(module) is Conditioner]
+    free = [module.odds for module in model.flow.modules() if type(module) is NumberOfObjects]
     owned = sum(p.numel() for network in networks for p in network.parameters())
+    owned += sum(each.weight.numel() for each in free if type(each) is nn.Linear)
     if owned != model.weights or not all(can_stand_side_by_side(network.layers) for network in networks):
         return False
     theta = model.initial_theta * torch.tensor([[1.0], [0.5]]).to(model.initial_theta)

@@ -21,6 +21,9 @@ from .predictive import Elpd, effective_parameters, elpd, guide_pareto_k
 from .quality import QualityTable, sample_quality
 from .quantile_bins import AmplificationFit, QuantileBinResult, fit_amplification, quantile_bins
 from .roc import roc_auc
+from .shifts import PriorDraws, Shift, Systematics
+from .systematics import systematics
+from .templates import Templates
 from .training_size import SizeScan, scan_training_size
 
 __all__ = [
@@ -41,7 +44,11 @@ __all__ = [
     "QualityTable",
     "QuantileBinResult",
     "ShapeFit",
+    "PriorDraws",
+    "Shift",
     "SizeScan",
+    "Systematics",
+    "Templates",
     "UncertaintyMap",
     "advise",
     "agreement",
@@ -71,6 +78,7 @@ __all__ = [
     "sample_quality",
     "scan_training_size",
     "simulation_based_calibration",
+    "systematics",
     "to_inference_data",
     "total_variation",
     "train_classifier",

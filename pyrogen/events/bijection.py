@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ..printing import brief
+from .multiplicity import Multiplicity
 from .sample import EventSample, EventsLike, as_sample
 
 _KINDS: dict[str, type[Bijection]] = {}  # by the name in their configuration
@@ -34,6 +35,8 @@ class Bijection(nn.Module, ABC):
     """The name in :meth:`config`."""
     everywhere: ClassVar[bool] = False
     """Whether all real numbers are inside, so that nothing has to be looked at."""
+    layout: Multiplicity | None = None
+    """How rows padded with NaN are laid out; None where all columns of all events are numbers."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -122,12 +125,16 @@ class Bijection(nn.Module, ABC):
         first = x[rows[:1]]
         fine = self.inside(first)[0]
         if fine.all():  # then it is the result that tells
-            fine = self.forward(first)[0][0].isfinite()
+            fine = self._finite(first)[0]
         column = int(fine.int().argmin())
         return (
             f"{len(rows)} of {len(x)} events are outside of {type(self).__name__}; the first is row {int(rows[0])}, "
             f"column {column} ({names[column]}): {float(first[0, column]):.9g}. {self.explain(x[rows])}"
         )
+
+    def _finite(self, x: Tensor) -> Tensor:
+        """Which values of events ``x [..., d]`` are mapped to finite numbers."""
+        return self.forward(x)[0].isfinite()
 
     def check(self, events: EventsLike, names: Sequence[str] | None = None) -> None:
         """Check that events ``[N, d]`` are in the domain.
@@ -139,7 +146,7 @@ class Bijection(nn.Module, ABC):
         Raises:
             ValueError: events are outside, with their number, the first of them, its column and what to do.
         """
-        x = events if isinstance(events, Tensor) else torch.tensor(as_sample(events, None).values)
+        x = events if isinstance(events, Tensor) else torch.tensor(as_sample(events, None, self.layout).values)
         if names is None:
             names = events.names if isinstance(events, EventSample) else tuple(f"x{i}" for i in range(x.shape[-1]))
         with torch.no_grad():

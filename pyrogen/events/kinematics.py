@@ -113,8 +113,12 @@ def mass(p: Tensor) -> Tensor:
 
 def delta_phi(p: Tensor, q: Tensor) -> Tensor:
     """Difference of the azimuths, in [-pi, pi]."""
-    difference = phi(p) - phi(q)
-    return torch.remainder(difference + math.pi, 2 * math.pi) - math.pi
+    return wrapped(phi(p) - phi(q))
+
+
+def wrapped(angle: Tensor) -> Tensor:
+    """An angle, or a difference of angles, in [-pi, pi]."""
+    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
 
 
 def delta_r(p: Tensor, q: Tensor) -> Tensor:
@@ -132,6 +136,7 @@ class Observable(Brief):
         unit: of the values.
         edges: bin edges that show its features.
         log: whether its distribution is drawn on a logarithmic axis.
+        objects: how many objects, such as jets, an event must have; of events with fewer the value is NaN.
     """
 
     function: Callable[[Any], Tensor]
@@ -139,6 +144,7 @@ class Observable(Brief):
     unit: str
     edges: np.ndarray
     log: bool = True
+    objects: int = 0
 
     def _summary(self) -> str:
         name = f"{self.label} [{self.unit}]" if self.unit else self.label

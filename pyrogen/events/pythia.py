@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from ..checks import BOOLEAN, check_memory, door, require, whole
+from ..checks import BOOLEAN, check_memory, door, require, require_extra, whole
 from ..progress import bar
 from ..signals import uninterrupted
 from .kinematics import PAIR_COLUMNS
@@ -23,7 +26,7 @@ SETTINGS = (
 )
 """The physics settings; the seed is added to them."""
 
-_MAX_SEED = 900_000_000  # Pythia's own; 0 would take the clock
+MAX_SEED = 900_000_000  # Pythia's own; 0 would take the clock
 _MAX_FAILURES = 100  # in a row; Pythia fails on single events at times
 _BALANCE = 1e-6  # GeV
 
@@ -50,22 +53,11 @@ def drell_yan(n: int, seed: int = 1, progress: bool = True) -> EventSample:
         ImportError: Pythia is not installed.
         RuntimeError: Pythia refuses a setting, does not start, or makes events that are not of this kind.
     """
-    require(seed <= _MAX_SEED, "seed", seed, f"at most {_MAX_SEED}, the largest of Pythia's seeds")
+    require(seed <= MAX_SEED, "seed", seed, f"at most {MAX_SEED}, the largest of Pythia's seeds")
     check_memory("n", n, 32.0 * n, "generate fewer at a time, with other seeds")
-    try:
-        with uninterrupted():
-            import pythia8mc
-    except ImportError as error:
-        raise ImportError('Drell-Yan events need Pythia 8: pip install "pyrogen[pythia]"') from error
-
-    settings = [*SETTINGS, "Random:setSeed = on", f"Random:seed = {seed}"]
-    generator = pythia8mc.Pythia("", False)  # no banner
-    for setting in ["Print:quiet = on", *settings]:
-        if not generator.readString(setting):
-            raise RuntimeError(f"Pythia does not know the setting {setting!r}; pyrogen is tested with 8.317")
-    if not generator.init():
-        raise RuntimeError("Pythia did not start with these settings: " + "; ".join(settings))
-
+    require_extra("pythia8mc", "pythia", "drell_yan")
+    settings = [*SETTINGS, *seed_settings(seed)]
+    generator = started(settings)
     values = np.empty((n, 4))
     with bar(n, "Drell-Yan", " events", show=progress) as shown:
         for row in values:
@@ -89,6 +81,28 @@ def drell_yan(n: int, seed: int = 1, progress: bool = True) -> EventSample:
         "cross_section_error_pb": info.sigmaErr() * 1e9,
     }
     return EventSample(values, PAIR_COLUMNS, ("GeV",) * 4, provenance=provenance)
+
+
+def seed_settings(seed: int) -> list[str]:
+    """The settings for a seed, 1 to 900,000,000."""
+    return ["Random:setSeed = on", f"Random:seed = {seed}"]
+
+
+def started(settings: Sequence[str]) -> Any:
+    """A Pythia that is ready to generate.
+
+    Raises:
+        RuntimeError: it does not know a setting, or does not start.
+    """
+    with uninterrupted():
+        import pythia8mc
+    generator = pythia8mc.Pythia("", False)  # no banner
+    for setting in ["Print:quiet = on", *settings]:
+        if not generator.readString(setting):
+            raise RuntimeError(f"Pythia does not know the setting {setting!r}; pyrogen is tested with 8.317")
+    if not generator.init():
+        raise RuntimeError("Pythia did not start with these settings: " + "; ".join(settings))
+    return generator
 
 
 def _momenta(record: object) -> tuple[float, float, float, float]:

@@ -111,7 +111,7 @@ class CouplingBlock(nn.Module):
 
 
 class CouplingFlow(nn.Module):
-    """A normalizing flow of coupling blocks: affine, rational-quadratic splines, Bernstein polynomials or your own.
+    """A normalizing flow of coupling blocks: affine, splines, Bernstein polynomials or your own.
 
     Trains by maximum likelihood in plain torch (``-flow.log_prob(x).mean()``) and is the deterministic network that
     :class:`~pyrogen.BayesianFlow` lifts.
@@ -120,26 +120,29 @@ class CouplingFlow(nn.Module):
         features: number of features of an event, at least 1.
         blocks: number of coupling blocks (20 in [A] table 1).
         hidden: units of each hidden layer of a block's network (32, 32, 32 in [A] table 1).
-        transform: ``"affine"`` (RealNVP with softly clamped scale), ``"rqs"`` (rational-quadratic spline), or
-            ``"bernstein"`` (smooth polynomial on the unit box, the one that samplers mix best with); or the name of
-            a :class:`~pyrogen.flows.Transform` of yours.
+        transform: ``"affine"`` (RealNVP with softly clamped scale), ``"rqs"`` (rational-quadratic spline),
+            ``"cubic"`` (cubic spline, with fewer parameters and about the same speed), or ``"bernstein"`` (smooth
+            polynomial on the unit box, the one that samplers mix best with); or the name of a
+            :class:`~pyrogen.flows.Transform` of yours.
         context: number of conditions per event; 0 for an unconditional flow.
         base: ``"normal"``: standard normal latent space, all of R^features; ``"uniform"``: the unit box with a
-            uniform latent density, for ``"rqs"`` and ``"bernstein"``: densities with hard edges, such as the ramps.
-            Events outside the box then have log-density -inf.
+            uniform latent density, for ``"rqs"``, ``"cubic"`` and ``"bernstein"``: densities with hard edges, such as
+            the ramps. Events outside the box then have log-density -inf.
         mixing: between blocks the halves ``"alternate"``; ``"random"`` adds a fixed random permutation,
             ``"rotation"`` a fixed random rotation (not on the unit box). Default: rotations for affine blocks,
             alternating halves for splines. Affine blocks that only alternate learn slowly where the features are
             independent of each other, as on the ramps: no block alone improves on a Gaussian.
         bins: bins of each spline, or degree of each Bernstein polynomial. So that a spline's inverse survives float32,
             no bin is narrower than a fixed part of a uniform one (40 %, on the unit box 5 %) and knot slopes stay
-            within a factor 5 of their bins': a peak much narrower than that takes several blocks.
+            near their bins' (``"rqs"``: within a factor 5, ``"cubic"``: at most twice the flatter one): a peak much
+            narrower than that takes several blocks.
         bound: the splines of the normal base act on [-bound, bound] and are the identity outside.
         clamp: bound on the log-scale of an affine block.
         activation: ``"relu"``, ``"silu"``, ``"elu"`` or ``"tanh"``.
         seed: seeds the initial weights and the fixed mixing; the global random state is left alone.
-        periodic: indices of features that are angles, from 0 to 1 once around, for ``transform="rqs"``; the others are
-            as the base says. The density is continuous where the circle is cut. There is none outside [0, 1].
+        periodic: indices of features that are angles, from 0 to 1 once around, for ``transform="rqs"`` or
+            ``"cubic"``; the others are as the base says. The density is continuous where the circle is cut. There is
+            none outside [0, 1].
         dtype: ``torch.float32`` (default) or ``torch.float64``.
 
     Raises:
@@ -296,15 +299,7 @@ class CouplingFlow(nn.Module):
             raise TypeError(f"events are a {type(values).__name__}; this flow needs a tensor [..., {self.features}]")
         if values.ndim < 1 or values.shape[-1] != self.features:
             raise ValueError(f"events of shape {list(values.shape)}; this flow needs [..., {self.features}]")
-        if self.context == 0:
-            if context is not None:
-                raise ValueError("context was given to a flow without conditions; build it with context=k")
-            return None
-        expected = [*values.shape[:-1], self.context]
-        if context is None or list(context.shape) != expected:
-            got = None if context is None else list(context.shape)
-            raise ValueError(f"context of shape {got}; this flow needs {expected} for events {list(values.shape)}")
-        return context
+        return check_context(values, context, self.context)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Earlier versions kept the mixings of all blocks in one array; the modules of the mixings load after this one.
@@ -322,6 +317,23 @@ def _to_latent(mixing: Mixing, block: CouplingBlock, x: Tensor, context: Tensor 
     """One step of :meth:`CouplingFlow.inverse`."""
     x, log_det = block.inverse(x, context)
     return mixing.inverse(x), log_det
+
+
+def check_context(values: Tensor, context: Tensor | None, count: int) -> Tensor | None:
+    """The conditions ``[..., count]`` of events ``values [..., d]``; None where there are none.
+
+    Raises:
+        ValueError: conditions of another shape, or where there should be none.
+    """
+    if count == 0:
+        if context is not None:
+            raise ValueError("context was given to a flow without conditions; build it with context=k")
+        return None
+    expected = [*values.shape[:-1], count]
+    if context is None or list(context.shape) != expected:
+        got = None if context is None else list(context.shape)
+        raise ValueError(f"context of shape {got}; this flow needs {expected} for events {list(values.shape)}")
+    return context
 
 
 def _halves(values: Tensor, first: bool) -> tuple[Tensor, Tensor]:

@@ -29,10 +29,10 @@ class Latent(nn.Module):
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density ``[...]`` of ``z [..., features]`` in nats; -inf where a uniform feature leaves [0, 1]."""
         if self.uniform:
-            return torch.where(_in_box(z), 0.0, -math.inf).to(z.dtype)
+            return torch.where(in_box(z), 0.0, -math.inf).to(z.dtype)
         if not self.mixed:
             return _normal_log_prob(z)
-        return torch.where(_in_box(z[..., self.circles]), _normal_log_prob(z[..., self.lines]), -math.inf)
+        return torch.where(in_box(z[..., self.circles]), _normal_log_prob(z[..., self.lines]), -math.inf)
 
     def sample(self, n: int, like: Tensor) -> Tensor:
         """``n`` latent values ``[n, features]`` of the type and on the device of ``like``."""
@@ -81,7 +81,7 @@ def _normal_log_prob(z: Tensor) -> Tensor:
     return -0.5 * (z**2).sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
 
 
-def _in_box(values: Tensor) -> Tensor:
+def in_box(values: Tensor) -> Tensor:
     """Which rows lie in the unit box; what rounding alone puts beyond an edge is inside, as generated events are."""
     rounding = 8 * torch.finfo(values.dtype).eps
     return ((values >= -rounding) & (values <= 1 + rounding)).all(-1)

@@ -11,6 +11,7 @@ from .kinematics import plot_kinematics, plot_uncertainties
 from .lines import plot_lines
 from .maps import plot_correlation, plot_map, plot_marginal_sigma
 from .style import save_figure
+from .systematics import plot_systematics
 from .traces import plot_chains
 from .training import plot_training
 from .training_size import plot_training_size
@@ -29,6 +30,7 @@ __all__ = [
     "plot_lines",
     "plot_map",
     "plot_marginal_sigma",
+    "plot_systematics",
     "plot_training",
     "plot_training_size",
     "plot_uncertainties",

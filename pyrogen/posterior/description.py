@@ -44,7 +44,7 @@ def check_description(description: Any, weights: int) -> None:
     held = sum(_size(parameter) for parameter in description["parameters"])
     _require(held == weights, "parameters", f"a list of {held} weights", f"one of {weights}, as many as in the file")
     if description["flow_config"] is not None:
-        _check_flow(description["flow_config"], weights)
+        _check_flow(_one_part(description["flow_config"]), weights)
     _check_parts(description["preprocessing"])
 
 
@@ -53,6 +53,25 @@ def _size(parameter: Any) -> int:
     good = good and isinstance(parameter[0], str) and all(type(n) is int and n >= 0 for n in parameter[1])
     _require(good, "parameters", parameter, "a list of names and shapes")
     return math.prod(parameter[1])
+
+
+def _one_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What :func:`_check_flow` asks of a flow; of a chain of flows for objects, of its largest part.
+
+    Every further part has at least a weight for every block and every feature of an object.
+    """
+    if "most" not in config:
+        return config
+    parts: dict[str, Any] = {name: config.get(name) for name in ("shared", "each", "most", "least")}
+    for name, value in parts.items():
+        _require(type(value) is int and 0 <= value < 2**31, f"flow_config.{name}", value, "a whole number")
+    blocks, hidden = (_list(config.get(name), f"flow_config.{name}") for name in ("blocks", "hidden"))
+    count = parts["most"] - parts["least"] + 1
+    _require(0 < count == len(blocks) == len(hidden), "flow_config.blocks", blocks, f"numbers of {count} parts")
+    _require(all(type(n) is int for n in blocks), "flow_config.blocks", blocks, "whole numbers")
+    largest = max(range(count), key=lambda i: (blocks[i], str(hidden[i])))
+    features = parts["shared"] + parts["each"] * parts["most"]
+    return {**config, "features": features, "blocks": blocks[largest], "hidden": hidden[largest]}
 
 
 def _check_flow(config: Mapping[str, Any], weights: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.files import FileFormatError, check_writable
-from pyrogen.flows import CouplingFlow
+from pyrogen.flows.own import OWN
 from pyrogen.hdf5 import Kind, open_hdf5, read_json, text_of, write_array, write_hdf5, write_json
 from pyrogen.posterior.description import check_description
 from pyrogen.posterior.info import History, RunInfo
@@ -71,7 +71,7 @@ def read(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Content
             description = read_json(file, "model")
             check_description(description, len(initial))
             buffers = _arrays(file, "flow_buffers")
-            for name, buffer in buffers.items() if description["flow"] == CouplingFlow.__name__ else ():
+            for name, buffer in buffers.items() if description["flow"] in OWN else ():
                 _check(bool(buffer.isfinite().all()), f"flow_buffers/{name} holds NaN or infinite numbers")
             model = BayesianFlow.from_description(description, initial, buffers, flow)
         with _entry(path, "weights"):

@@ -17,14 +17,14 @@ from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import require, whole_number
 from pyrogen.events import EventSample, EventWriter
 from pyrogen.events.networks import GENERATOR
+from pyrogen.events.parts import PartsFolder
 from pyrogen.files import target_of
-from pyrogen.locks import running
 from pyrogen.posterior.fingerprint import UnknownStateError, fingerprint
 from pyrogen.posterior.info import RunInfo
-from pyrogen.posterior.parts import VERSION, PartsFolder
 from pyrogen.posterior.predictor import Predictor, check_generated
 from pyrogen.progress import bar
 
+VERSION = 2  # of what a run's seed and numbers mean; 1 had shares of networks that were equal in each part only
 EVENTS_PER_PART = 50_000  # events generated, and saved for a resumed run, at a time
 Finish = Callable[[EventSample], EventSample]
 
@@ -69,7 +69,7 @@ def generate_sample(
         first: number of events in the parts before.
     """
     events = predictor.sample(n, draws, context, seed, part, first)
-    check_generated(events, predictor.names)
+    check_generated(events, predictor.names, predictor.model.multiplicity)
     uncertainties, kept = np.empty(n), np.empty((n, draws)) if log_weights else None
     for rows, block in predictor.log_prob_blocks(events, context, draws, seed, "density"):
         # The predictive density is the mean over the draws: their weights p(x|theta_k) / p(x) have the mean one.
@@ -83,6 +83,7 @@ def generate_sample(
         units=info.units,
         uncertainties=uncertainties,
         log_weights=kept,
+        multiplicity=predictor.model.multiplicity,
         provenance={
             "generator": GENERATOR,
             "backend": info.backend,
@@ -132,12 +133,10 @@ def generate_to_file(
     if predictor.model.device.type != "cpu":
         job["device"] = predictor.model.device.type  # whose random numbers are others
     target = target_of(path)
-    with running(target, "generate events to"):
-        folder = PartsFolder(target, job)
-        if folder.is_finished():
-            folder.remove()  # a kill came before
+    folder = PartsFolder(target, job)
+    with folder.filling("generate events to") as needed:
+        if not needed:
             return Path(path)
-        folder.open()
         bounds = np.linspace(0, n, parts + 1).round().astype(int)
         with bar(n, f"generate {target.name}", " events", show=progress, scaled=True) as shown:
             for i, (first, last) in enumerate(itertools.pairwise(bounds.tolist())):
@@ -151,8 +150,6 @@ def generate_to_file(
         with writer:
             for i in range(parts):
                 writer.write(folder.read(i))
-        folder.finish()
-        folder.remove()
     return Path(path)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events, in_order
+from pyrogen.bayes.inputs import as_tensor, check_rows, checked_context, checked_events, in_order
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.bayes.networks import DrawnNetworks
 from pyrogen.checks import (
@@ -22,8 +22,11 @@ from pyrogen.checks import (
     optional,
     whole,
 )
-from pyrogen.events import EventsLike, check_events
-from pyrogen.flows import CouplingFlow
+from pyrogen.events import EventsLike
+from pyrogen.events.containers import Table
+from pyrogen.events.multiplicity import Multiplicity
+from pyrogen.events.of_objects import observable_of
+from pyrogen.flows import is_own
 from pyrogen.flows.compiled import ONLY_OURS, CompiledSteps
 from pyrogen.launch import Launch
 from pyrogen.memory import CPU_ROWS, in_chunks, row_bytes, rows_at_once
@@ -79,7 +82,7 @@ class Predictor:
     def compile(self, wanted: bool) -> None:
         """Whether densities are compiled (:attr:`Posterior.compile`)."""
         #: What runs densities as compiled code, where that is asked for.
-        self.compiled = CompiledSteps(wanted, None if isinstance(self.model.flow, CouplingFlow) else ONLY_OURS)
+        self.compiled = CompiledSteps(wanted, None if is_own(self.model.flow) else ONLY_OURS)
         #: What a card runs in one launch; it takes weights, events and conditions to log densities.
         self.launch = Launch(self._evaluated, self.model.device)
 
@@ -137,9 +140,11 @@ class Predictor:
         Raises:
             ValueError: NaN or infinite events, wrong shapes, or other columns or units than those of the training.
         """
-        table = checked_events(self.in_order(x), self.model.features)
+        table, layout = self.checked(x), self.model.multiplicity
         points = as_tensor(table.values, self.model.input_dtype, self.model.device)
-        check_events(points, what=f"events in {points.dtype}")  # a float32 may overflow where a float64 did not
+        check_rows(
+            points, None, f"events in {points.dtype}", multiplicity=layout
+        )  # a float32 may overflow where a float64 did not
         context = self._context(context, len(points), table.labels)
         rows = self._rows()
         block = max(1, rows_at_once(self.model.device, 64, DENSITIES_AT_ONCE, CARD_DENSITIES) // draws)
@@ -251,36 +256,91 @@ class Predictor:
         self, n: int, draws: int | None = None, context: Any = None, seed: int = 0, what: str = "replicates"
     ) -> Iterator[tuple[int, Tensor]]:
         """Samples of every weight draw of its own: yields ``(k, events)``, the parts of a draw after each other."""
-        return self._replicates(n, self.weights.count(draws), self._context(context, n), seed, what)
+        given = self._context(context, n)
+        found = self._replicates(n, self.weights.count(draws), lambda k: [given], seed, what)
+        return ((k, events) for k, (events,) in found)
+
+    @door(n=whole(1), draws=whole(1), seed=SEED, what=TEXT)
+    def replicates_at(
+        self, n: int, draws: int, contexts: Callable[[int], Sequence[Any]], seed: int, what: str
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """As :meth:`replicates` at several conditions: yields ``(k, [events, ...])``, all of the same random numbers.
+
+        Args:
+            n: number of events of every draw and condition.
+            draws: number of weight draws.
+            contexts: conditions of the draw k, each ``[n, k]`` or one row for all; as many for every draw.
+            seed: seeds weight draws and events; one condition gives the events of :meth:`replicates`.
+            what: name of the progress bar.
+        """
+        return self._replicates(n, draws, lambda k: [self._context(each, n) for each in contexts(k)], seed, what)
+
+    @door(n=whole(1), draws=whole(1), seed=SEED, what=TEXT)
+    @parts_on_chosen_threads
+    def weighted_replicates(
+        self, n: int, draws: int, contexts: Callable[[int], Sequence[Any]], seed: int, what: str
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """The events of :meth:`replicates` at the first of several conditions, and their density at all of them.
+
+        Arguments as in :meth:`replicates_at`.
+
+        Yields:
+            ``(k, events, values)``: the draw, some of its events ``[m, d]``, and the log density ``[C, m]`` that the
+            same draw gives them at each of the C conditions.
+        """
+        thetas, rows = enumerate(self.weights.draws(draws, seed)), self._rows()
+        current, start = -1, 0
+        with bar(None, what, "density", show=False) as hidden:
+            for k, (events,) in self._replicates(n, draws, lambda k: [self._context(contexts(k)[0], n)], seed, what):
+                if k != current:
+                    (current, theta), start = next(thetas), 0
+                    networks = [DrawnNetworks(self.model, theta[None], self.compiled)]
+                    conditions = [self._context(each, n) for each in contexts(k)]
+                some = slice(start, start + len(events))
+                start = some.stop
+                with torch.no_grad():
+                    found = [
+                        self._log_prob(networks, events, None if each is None else each[some], rows, hidden, False)[0]
+                        for each in conditions
+                    ]
+                yield k, events, torch.stack(found)
 
     @parts_on_chosen_threads
     def _replicates(
-        self, n: int, draws: int, context: Tensor | None, seed: int, what: str
-    ) -> Iterator[tuple[int, Tensor]]:
+        self, n: int, draws: int, contexts: Callable[[int], Sequence[Tensor | None]], seed: int, what: str
+    ) -> Iterator[tuple[int, list[Tensor]]]:
         with self._bar(draws * n, what, "event") as shown:
             for k, theta in enumerate(self.weights.draws(draws, seed)):
+                conditions = contexts(k)
                 for rows in torch.arange(n).split(GENERATED_AT_ONCE):
-                    # Seeded part by part: between them the caller must find the global random state as it left it.
-                    with seeded(stream(seed, "replicates", k, int(rows[0])), self.model.device):
-                        given = None if context is None else context[rows]
-                        events = torch.cat(list(self._generate(theta, [len(rows)], given)))
-                    yield k, events
+                    found = []
+                    for context in conditions:
+                        # Seeded part by part: between them the caller must find the global random state as it left it.
+                        with seeded(stream(seed, "replicates", k, int(rows[0])), self.model.device):
+                            given = None if context is None else context[rows]
+                            found.append(torch.cat(list(self._generate(theta, [len(rows)], given))))
+                    yield k, found
                     shown.update(len(rows))
 
     def observable(self, observable: Callable[[Tensor], Tensor] | str | int) -> Callable[[Tensor], Tensor]:
         """A function of events ``[m, d]`` to values ``[m]``: itself, or that of a column's name or index.
 
+        Of events with a varying number of objects it gives NaN for those that do not have what it needs, as
+        :class:`~pyrogen.events.OfObjects` does.
+
         Raises:
             ValueError: an unknown column.
         """
-        if callable(observable):
-            return observable
-        index = column_index(observable, self.names)
-        return lambda events: events[:, index]
+        known = observable if callable(observable) else column_index(observable, self.names)
+        return observable_of(known, self.model.multiplicity)
 
     def in_order(self, x: EventsLike) -> Any:
         """Events whose columns have the names of the training, in its order; other events as they are."""
         return in_order(x, self.trained_names, self.trained_units)
+
+    def checked(self, x: EventsLike, what: str = "events") -> Table:
+        """Events ``[N, d]`` in the order of the training, checked; see :func:`pyrogen.bayes.inputs.checked_events`."""
+        return checked_events(self.in_order(x), self.model.features, what, self.model.multiplicity)
 
     def _generate(self, theta: Tensor, parts: Sequence[int], context: Tensor | None) -> Iterator[Tensor]:
         return DrawnNetworks(self.model, theta[None]).sample(parts, context, self._rows())
@@ -301,13 +361,15 @@ class Predictor:
         return bar(total, what, unit, show=self.progress, brief=True, scaled=True)
 
 
-def check_generated(events: Tensor, names: Sequence[str]) -> None:
+def check_generated(events: Tensor, names: Sequence[str], layout: Multiplicity | None = None) -> None:
     """Check that a posterior generated numbers ``[m, d]``, before they are used as if they had been given.
+
+    NaN are right where the layout of events with a varying number of objects has no object.
 
     Raises:
         ValueError: NaN or infinity; the text says what makes them.
     """
-    bad = ~events.isfinite()
+    bad = ~events.isfinite() if layout is None else events.isfinite() != layout.exists(events)
     rows = int(bad.any(1).sum())
     if rows:
         column = int(bad.sum(0).argmax())

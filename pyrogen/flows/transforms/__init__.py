@@ -8,6 +8,16 @@ line here: ``CouplingFlow(transform="mine")`` then knows it.
 from pyrogen.flows.transforms.affine import Affine
 from pyrogen.flows.transforms.base import Transform, TransformOptions
 from pyrogen.flows.transforms.bernstein import Bernstein
+from pyrogen.flows.transforms.bins import BinnedSpline
+from pyrogen.flows.transforms.cubic import CubicSpline
 from pyrogen.flows.transforms.spline import RationalQuadraticSpline
 
-__all__ = ["Affine", "Bernstein", "RationalQuadraticSpline", "Transform", "TransformOptions"]
+__all__ = [
+    "Affine",
+    "Bernstein",
+    "BinnedSpline",
+    "CubicSpline",
+    "RationalQuadraticSpline",
+    "Transform",
+    "TransformOptions",
+]

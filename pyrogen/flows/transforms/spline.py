@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import accumulate
-from typing import Self
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyrogen.checks import whole_number
-from pyrogen.flows.transforms.base import Transform, TransformOptions
+from pyrogen.flows.transforms.bins import BinnedSpline, at
 
 
-class RationalQuadraticSpline(Transform, name="rqs"):
+class RationalQuadraticSpline(BinnedSpline, name="rqs"):
     """Monotonic rational-quadratic spline (Durkan et al., arXiv:1906.04032), the identity outside its box.
 
     ``inverse`` (from events to latent space, the direction of every training step) evaluates the rational function,
@@ -40,10 +37,9 @@ class RationalQuadraticSpline(Transform, name="rqs"):
         periodic: which features are angles, one truth value for each; empty: none.
     """
 
-    fits_unit_box = True
-    can_be_periodic = True
+    # Edges with slope 1 need larger bins, since a flat bin may not lie beside them.
+    smallest = (0.05, 0.4)
     slope_factor = 5.0
-    periodic: Tensor | None
 
     def __init__(
         self,
@@ -53,47 +49,9 @@ class RationalQuadraticSpline(Transform, name="rqs"):
         free_edges: bool = False,
         periodic: Sequence[bool] = (),
     ) -> None:
-        super().__init__()
-        bins = whole_number("bins", bins, 2)
-        if not low < high:
-            raise ValueError(f"the spline's box [{low}, {high}] is empty; low must be below high")
-        self.bins, self.low, self.high, self.free_edges = bins, low, high, free_edges
-        self.register_buffer("periodic", torch.tensor(list(periodic)) if any(periodic) else None, persistent=False)
+        super().__init__(bins, low, high, free_edges, periodic)
         free_slopes = bins + 1 if free_edges else bins if any(periodic) else bins - 1
         self.parameters_per_feature = 2 * bins + free_slopes
-        # Smallest bin as a fraction of the box. Edges with slope 1 need more, since a flat bin may not lie beside them.
-        self.min_bin = (0.05 if free_edges else 0.4) / bins
-
-    @classmethod
-    def from_options(cls, options: TransformOptions) -> Self:
-        if options.base == "uniform":
-            return cls(options.bins, 0.0, 1.0, free_edges=True, periodic=options.periodic)
-        return cls(options.bins, -options.bound, options.bound, periodic=options.periodic)
-
-    def extra_repr(self) -> str:
-        text = f"{self.bins} bins on [{self.low:g}, {self.high:g}]"
-        if self.free_edges:
-            text += ", free edges"
-        if self.periodic is not None:
-            text += f", {int(self.periodic.sum())} of {len(self.periodic)} periodic"
-        return text
-
-    def _sizes(self, raw: Tensor) -> Tensor:
-        """Sizes ``[..., 2, bins, k, N]`` of the bins along x and z, from raw parameters ``[..., P, k, N]``."""
-        raw = raw[..., : 2 * self.bins, :, :].unflatten(-3, (2, self.bins))
-        # A softmax in powers of 2, which take a third of the time.
-        powers = (raw - raw.detach().amax(-3, keepdim=True)).mul_(1 / math.log(2)).exp2()
-        box = self.high - self.low
-        total = powers.sum(-3, keepdim=True)
-        scale = box * (1 - self.min_bin * self.bins) / total
-        return torch.addcmul(total.new_full((), box * self.min_bin), powers, scale)
-
-    def _knots(self, sizes: Tensor) -> Tensor:
-        """Knots ``[..., 2, bins + 1, k, N]`` of bins of these sizes, the edges of the box included."""
-        # Adding row by row: torch.cumsum has vector instructions along the last dimension only.
-        parts = sizes.unbind(-3)
-        low, high = (torch.full_like(parts[0], edge) for edge in (self.low, self.high))
-        return torch.stack([*accumulate(parts[:-1], initial=low), high], -3)
 
     def _references(self, sizes: Tensor) -> Tensor:
         """2 over the slope ``[..., bins + 1, k, N]`` of each knot whose free factor is 1, a harmonic mean."""
@@ -129,25 +87,14 @@ class RationalQuadraticSpline(Transform, name="rqs"):
         """
         sizes = self._sizes(raw)
         knots = self._knots(sizes)
-        # 1 for every knot below the value, else 0 (also for NaN); comparisons give truth values, which add up slowly
-        beyond = (value.unsqueeze(-3) - knots[..., axis, 1:-1, :, :]).detach().sign_().relu_()
-        number = beyond.sum(-3).long()
-        row = number.shape[-2:].numel()
-        own = number * row + torch.arange(row, device=value.device).view(number.shape[-2:])
-        both = torch.stack([own, own + row], -3)  # both knots of the bin
-        (x0, x1), (z0, z1) = (_at(each, both).unbind(-3) for each in knots.unbind(-4))
+        both = self._places(value, knots[..., axis, :, :, :])
+        (x0, x1), (z0, z1) = (at(each, both).unbind(-3) for each in knots.unbind(-4))
         # Slopes of two knots are worked out, not those of all.
-        limit, free = math.log(self.slope_factor), _at(self._factors(raw[..., 2 * self.bins :, :, :]), both)
+        limit, free = math.log(self.slope_factor), at(self._factors(raw[..., 2 * self.bins :, :, :]), both)
         # limit * tanh(free / limit), in a quarter of the time
         factor = (torch.sigmoid(free * (2 / limit)) * (2 * limit) - limit).exp()
-        d0, d1 = (2 * factor / _at(self._references(sizes), both)).unbind(-3)
+        d0, d1 = (2 * factor / at(self._references(sizes), both)).unbind(-3)
         return x0, z0, x1 - x0, z1 - z0, d0, d1
-
-    def inverse(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        return _in_rows(self._inverse, x, parameters)
-
-    def forward(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        return _in_rows(self._forward, z, parameters)
 
     def _inverse(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         # Clipping before the spline's arithmetic keeps values and gradients finite for the rows that `where` drops.
@@ -187,21 +134,3 @@ class RationalQuadraticSpline(Transform, name="rqs"):
         numerator = d1 * theta * theta + 2 * slope * theta * rest + d0 * rest * rest
         ratio = slope / denominator
         return (numerator * ratio * ratio).log()
-
-
-def _at(rows: Tensor, places: Tensor) -> Tensor:
-    """The numbers ``[..., m, k, N]`` at some ``places [..., m, k, N]`` among the numbers of ``rows [..., R, k, N]``."""
-    if rows.ndim == 3:  # the fastest way to pick
-        return rows.flatten().index_select(0, places.flatten()).view(places.shape)
-    return rows.flatten(-3).gather(-1, places.flatten(-3)).view(places.shape)
-
-
-def _in_rows(
-    function: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], values: Tensor, parameters: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Call a function of ``[..., k, N]`` and ``[..., P, k, N]`` with ``[..., N, k]`` and ``[..., N, k, P]``."""
-    if values.ndim == 1:
-        found, log_derivative = _in_rows(function, values[None], parameters[None])
-        return found[0], log_derivative[0]
-    found, log_derivative = function(values.mT.contiguous(), parameters.transpose(-1, -3).contiguous())
-    return found.mT, log_derivative.mT

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.flows import CouplingFlow
+from pyrogen.flows import is_own
 from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.inference.run.curves import Curve
 from pyrogen.inference.run.data import TrainingData
@@ -58,9 +58,9 @@ def run_identity(
 
 
 def _buffer_digests(model: BayesianFlow) -> dict[str, str]:
-    """Digests of the flow's buffers by name; those of a coupling flow, which are all of one kind, together."""
+    """Digests of the flow's buffers by name; those of pyrogen's own flows, which are all of one kind, together."""
     buffers = model.flow_buffers()
-    if isinstance(model.flow, CouplingFlow):
+    if is_own(model.flow):
         return {"mixings": digest(*buffers.values())} if buffers else {}
     return {name: digest(buffer) for name, buffer in buffers.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ from pyrogen.bayes.scales import input_dtype
 from pyrogen.events import EventsLike, check_weights
 from pyrogen.events.containers import numbers_of, table_of
 from pyrogen.events.sample import as_sample
-from pyrogen.flows import CouplingFlow
+from pyrogen.flows import is_own
 from pyrogen.inference.problems import report
-from pyrogen.inference.run.existence import obstacles
+from pyrogen.inference.run.existence import obstacles, obstacles_of_objects
 from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import Posterior
 
@@ -67,7 +68,7 @@ class TrainingData:
             ValueError: NaN or infinite events, wrong shapes, an empty sample, weights of wrong length or without a
                 positive sum, a context that does not fit the flow, events that have no density.
         """
-        table = checked_events(events, model.features)
+        table = checked_events(events, model.features, multiplicity=model.multiplicity)
         events, names, units, n = table.values, table.names, table.units, len(table.values)
         weights = table.weights if weights is None else numbers_of(weights, "weights", table.labels)
         if weights is not None:
@@ -117,8 +118,9 @@ def _obstacles(
     Raises:
         ValueError: there is no density. Of flows of another kind, which may know of probabilities, it is doubtful.
     """
-    findings = obstacles(events.cpu().numpy(), None if weights is None else weights.cpu().numpy(), names)
-    if isinstance(model.flow, CouplingFlow):
+    find = obstacles if model.multiplicity is None else partial(obstacles_of_objects, model.multiplicity)
+    findings = find(events.cpu().numpy(), None if weights is None else weights.cpu().numpy(), names)
+    if is_own(model.flow):
         for finding in findings:
             if finding.serious:
                 raise ValueError(f"these events have no density: {finding.found}. {finding.advice}")

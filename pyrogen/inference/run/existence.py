@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrogen.events.multiplicity import Multiplicity
 from pyrogen.posterior.info import Finding
 
 Array = NDArray[np.float64]
@@ -39,7 +40,7 @@ def obstacles(events: Array, weights: Array | None, names: Sequence[str]) -> lis
         found = []
     if len(events) < 2:
         return found
-    labels = [f"column {i} ({name})" for i, name in enumerate(names)]
+    labels = [_label(i, name) for i, name in enumerate(names)]
     constant = events.min(axis=0) == events.max(axis=0)
     found += [
         Finding(
@@ -54,6 +55,28 @@ def obstacles(events: Array, weights: Array | None, names: Sequence[str]) -> lis
     if len(events) >= FEWEST:
         found += _repetitions(events, labels)
     return found
+
+
+def obstacles_of_objects(
+    layout: Multiplicity, events: Array, weights: Array | None, names: Sequence[str]
+) -> list[Finding]:
+    """As :func:`obstacles`, of events with a varying number of objects, ``[N, d]`` with NaN where no object is.
+
+    Of each object those events count that have it, with the columns up to it.
+    """
+    first, counts = layout.width(layout.least), layout.counts(events)
+    found = obstacles(events[:, :first], weights, names[:first])
+    for count in layout.numbers[1:]:
+        have = counts >= count if weights is None else (counts >= count) & (weights != 0)
+        new = layout.columns(count - 1)
+        labels = [_label(i, names[i]) for i in range(new.start, new.stop)]
+        its = obstacles(events[have, : new.stop], None, names[: new.stop]) if have.any() else []
+        found += [each for each in its if any(label in each.found for label in labels)]
+    return found
+
+
+def _label(column: int, name: str) -> str:
+    return f"column {column} ({name})"
 
 
 def _heavy(weights: Array) -> Iterator[Finding]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pyrogen.events import EventSample, read
-from pyrogen.files import FileFormatError, write_bytes
-
-VERSION = 2  # of what a run's seed and numbers mean; 1 had shares of networks that were equal in each part only
+from ..files import FileFormatError, write_bytes
+from ..locks import running
+from .reading import read
+from .sample import EventSample
 
 
 class PartsFolder:
@@ -26,6 +28,29 @@ class PartsFolder:
         self._target, self._job = target, json.loads(json.dumps(job))
         self._folder = target.with_name(f"{target.name}.parts")
         self._label = self._folder / "job.json"
+
+    @contextlib.contextmanager
+    def filling(self, what: str) -> Iterator[bool]:
+        """A block that makes the missing parts and puts them together in the file; afterwards the folder is gone.
+
+        Args:
+            what: what the run does with the file, for the error.
+
+        Yields:
+            Whether there is anything to do: not if a kill came after the file was whole.
+
+        Raises:
+            ValueError: as :meth:`open`.
+            PathInUseError: another run makes the file.
+        """
+        with running(self._target, what):
+            needed = not self.is_finished()
+            if needed:
+                self.open()
+            yield needed
+            if needed:
+                self.finish()
+            self.remove()
 
     def part(self, i: int) -> Path:
         """The file of the part number ``i``."""

@@ -1,0 +1,27 @@
+"""pyrogen's own flows: those that are made again from their ``config``, and whose parts are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from pyrogen.flows.coupling import CouplingFlow
+from pyrogen.flows.multiplicity import MultiplicityFlow
+
+OWN: dict[str, type[CouplingFlow] | type[MultiplicityFlow]] = {
+    flow.__name__: flow for flow in (CouplingFlow, MultiplicityFlow)
+}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def is_own(flow: Any) -> bool:
+    """Whether a flow is one of pyrogen's own, or derived from one."""
+    return isinstance(flow, tuple(OWN.values()))
+
+
+def rebuilt(name: str, config: Mapping[str, Any]) -> nn.Module:
+    """The flow of a class in :data:`OWN` with this ``config``; its weights and mixings are those of its seed."""
+    return OWN[name](**{**config, "dtype": DTYPES[config["dtype"]]})

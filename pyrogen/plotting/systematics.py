@@ -1,0 +1,128 @@
+"""A histogram with its training and systematic uncertainties, on one panel with a ratio below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from pyrogen.checks import BOOLEAN, TEXT, door, each, instance, optional, require
+from pyrogen.diagnostics.shifts import Systematics
+
+from .histograms import _POINTS, HistogramPanel
+from .style import PREDICTION, VALIDATION, arrows_outside, legend_above, new_figure, ratio_axis, styled, with_unit
+
+Array = NDArray[np.float64]
+TOTAL = "0.55"
+HINTS = {
+    "dict": 'take one of them: found["name"]',
+    "HistogramBand": "plot_histogram(band) draws it",
+    "Posterior": "make one with pg.diagnostics.systematics(posterior, observables, nuisances)",
+}
+#: Part of the uncertainty, label, and how it is filled: total below, systematic and training above it.
+PARTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("total", "total", {"color": TOTAL, "alpha": 0.45, "linewidth": 0}),
+    ("systematic", "systematic", {"color": VALIDATION, "alpha": 0.45, "linewidth": 0}),
+    ("training", "training", {"facecolor": "none", "edgecolor": PREDICTION, "hatch": "////", "linewidth": 0}),
+)
+
+
+@styled
+@door(
+    result=instance(Systematics, "a Systematics of pyrogen.diagnostics", HINTS),
+    label=TEXT,
+    unit=TEXT,
+    truth_label=TEXT,
+    log=BOOLEAN,
+    rate=BOOLEAN,
+    ax=optional(each(instance(Axes, "an Axes of matplotlib"), "two Axes, that of the histogram and that of the ratio")),
+)
+def plot_systematics(
+    result: Systematics,
+    counts: ArrayLike | Any = None,
+    *,
+    total: float | None = None,
+    errors: ArrayLike | None = None,
+    label: str = "",
+    unit: str = "",
+    truth_label: str = "data",
+    log: bool = False,
+    rate: bool = False,
+    ax: Sequence[Axes] | None = None,
+) -> Figure:
+    """A histogram with one sigma of its training, systematic and total uncertainty, and the ratio to it below.
+
+    Dashed and dotted lines are the templates one sigma up and down of every nuisance parameter.
+
+    Args:
+        result: one entry of what :func:`pyrogen.diagnostics.systematics` found.
+        counts: events per bin ``[B]`` or a histogram to compare to, as for :class:`HistogramPanel`.
+        total: as for :class:`HistogramPanel`; with ``errors``, ``label`` and ``unit`` likewise.
+        errors: errors of ``counts``.
+        label: name of the observable.
+        unit: its unit.
+        truth_label: what ``counts`` are called in the legend.
+        log: logarithmic density.
+        rate: with the change of the total cross section.
+        ax: axes of a figure of one's own to draw on: for the histogram and for the ratio.
+
+    Raises:
+        ValueError: counts that do not fit the bins, or a rate that is not known.
+    """
+    panel = HistogramPanel(result.band, counts, total, errors, label, unit)
+    require(ax is None or len(ax) == 2, "ax", ax, "two Axes, that of the histogram and that of the ratio")
+    if ax is None:
+        figure = new_figure(7.0, 6.2)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+        upper.tick_params(labelbottom=False)
+    else:
+        upper, lower = ax
+        figure = upper.get_figure(root=True)  # type: ignore[assignment]
+    density, widths = result.band.density(), result.band.widths
+    ratio = np.divide(1, density, out=np.full_like(density, np.nan), where=density > 0)
+    drawn = []
+    for axis, scale in ((upper, np.ones_like(density)), (lower, ratio)):
+        drawn.append(_uncertainties(axis, result, density, widths, scale, rate))
+        if counts is not None:
+            truth, error = panel.truth()
+            axis.errorbar(result.band.centres, truth * scale, error * scale, label=truth_label, **_POINTS)
+            drawn.append(truth * scale - 1)
+    upper.set_yscale("log" if log else "linear")
+    if not log:
+        upper.set_ylim(bottom=0)
+    legend_above(upper, 2)
+    upper.set_ylabel(with_unit(f"density of {panel.label}", f"1/{panel.unit}" if panel.unit else ""))
+    ratio_axis(lower, "ratio to nominal", np.concatenate(drawn[1 if counts is None else 2 :]), shown=0.98)
+    if counts is not None:
+        arrows_outside(lower, result.band.centres, panel.truth()[0] * ratio, _POINTS["color"])
+    lower.set_xlabel(with_unit(panel.label, panel.unit))
+    for axis in (upper, lower):
+        axis.set_xlim(result.band.edges[0], result.band.edges[-1])
+    return figure
+
+
+def _uncertainties(axis: Axes, result: Systematics, density: Array, widths: Array, scale: Array, rate: bool) -> Array:
+    """Draw nominal histogram, bands and templates, times ``scale``; returns the deviations from one that it drew."""
+    edges, drawn = result.band.edges, []
+    for part, label, look in PARTS:
+        sigma = result.sigma(part, rate) / widths
+        low, high = ((density + sign * sigma) * scale for sign in (-1, 1))
+        axis.stairs(high, edges, baseline=low, fill=True, label=label, **look)
+        drawn += [low - 1, high - 1]
+    for name in result.shifts:
+        for values, sign, dashes in zip(result.varied(name, rate), "-+", (":", "--"), strict=True):
+            line = values / widths * scale
+            axis.stairs(
+                line, edges, baseline=None, color=VALIDATION, linestyle=dashes, linewidth=1.4, label=_side(name, sign)
+            )
+            drawn.append(line - 1)
+    axis.stairs(density * scale, edges, baseline=None, color=PREDICTION, linewidth=1.8, label="generated")
+    return np.concatenate(drawn)
+
+
+def _side(name: str, sign: str) -> str:
+    return rf"{name} $\pm\sigma$".replace(r"\pm", sign)
