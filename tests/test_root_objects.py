@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from test_multiplicity_sample import same
+from test_multiplicity_files import equal, full
+from test_multiplicity_sample import LAYOUT, NAMES, same, sample
 
 from pyrogen import events
 from pyrogen.events import Multiplicity
@@ -121,3 +122,60 @@ def test_files_of_pyrogen_need_no_such_options(tmp_path):
     assert events.read(path).multiplicity == Multiplicity(1, 2, 4)
     with pytest.raises(ValueError, match="objects is .*left out: .* is a file of pyrogen's"):
         events.read(path, shared=["met"], objects=JETS, most=4)
+
+
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_own_files_can_hold_lists(tmp_path, chunk):
+    path = tmp_path / "a.root"
+    full().save(path, objects="Jet")
+    with uproot.open(path) as file:
+        tree = file["events"]
+        assert {"pt_l", "nJet", "Jet_pt", "Jet_eta", "weight"} <= set(tree.keys())
+        assert tree["Jet_pt"].array().tolist()[2] == [18, 20]
+        assert tree["nJet"].array().tolist() == [1, 3, 2, 1, 2]
+    assert equal(events.read(path), full())  # not sorted by pt, which does not matter here
+    assert np.array_equal(events.read(path).log_weights, full().log_weights)
+    assert events.read(path, multiplicity=LAYOUT).multiplicity == LAYOUT
+    parts = list(events.stream(path, chunk=chunk, columns=NAMES[:4]))
+    assert same(np.concatenate([part.values for part in parts]), full().values[:, :4])
+    with pytest.raises(ValueError, match="no column 'pt_j2'"):
+        events.read(path, columns=["pt_j2"])
+
+
+def test_lists_are_written_part_by_part(tmp_path):
+    path = tmp_path / "a.root"
+    with events.EventWriter(path, objects="Jet") as writer:
+        for part in (full()[:2], full()[2:]):
+            writer.write(part)
+    assert equal(events.read(path), full())
+
+
+def test_a_changed_number_in_a_list_is_noticed(tmp_path):
+    path = tmp_path / "a.root"
+    sample().save(path, objects="Jet")
+    with uproot.open(path) as file:
+        told, tree = str(file["pyrogen"]), file["events"].arrays(library="ak")
+    for change, message in ((0.0, None), (1.0, "the checksum of its branch 'eta_j1' is wrong")):
+        jets = ak.zip({"pt": tree["Jet_pt"], "eta": tree["Jet_eta"] + change})
+        content = {"pt_l": np.asarray(tree["pt_l"]), "eta_l": np.asarray(tree["eta_l"]), "Jet": jets}
+        with uproot.recreate(path) as file:
+            kinds = dict.fromkeys(content, np.float64) | {"Jet": "var * {pt: float64, eta: float64}"}
+            file.mktree("events", kinds, title="events of pyrogen").extend(content)
+            file["pyrogen"] = told
+        if message is None:
+            assert equal(events.read(path), sample())
+        else:
+            with pytest.raises(FileFormatError, match=message):
+                events.read(path)
+
+
+def test_lists_that_cannot_be_written_are_named(tmp_path):
+    path = tmp_path / "a.root"
+    with pytest.raises(ValueError, match="objects is 'Jet'; it must be left out, because the sample has no"):
+        sample().with_count(2).save(path, objects="Jet")
+    with pytest.raises(ValueError, match="names of the columns of objects must be"):
+        events.EventSample(sample().values, multiplicity=LAYOUT).save(path, objects="Jet")
+    clash = events.EventSample(sample().values, ["Jet_pt", *NAMES[1:]], multiplicity=LAYOUT)
+    with pytest.raises(ValueError, match="objects is 'Jet'; it must be another name: Jet_pt is a column"):
+        clash.save(path, objects="Jet")
+    assert not path.exists()

@@ -12,7 +12,8 @@ import numpy as np
 from ..checks import TEXT, check_settings, optional, require
 from .columns import is_reserved
 from .multiplicity import LAYOUT, Multiplicity
-from .objects import Limits, awkward, padded_objects, with_objects
+from .objects import Limits, awkward, fields_of, padded_objects, with_objects
+from .root_labels import Labels
 
 Names = Mapping[str, str] | Sequence[str]
 
@@ -50,6 +51,16 @@ class ObjectBranches:
             require(False, "objects", objects, right)
         fields = {field: branch for (_, field), branch in zip(pairs, objects, strict=True)}
         return cls(columns, fields, label or collections.pop(), limits)
+
+    @classmethod
+    def written(cls, own: Labels) -> ObjectBranches:
+        """Those of a file of pyrogen's, which may be in any order."""
+        layout = own.multiplicity
+        assert layout is not None
+        fields, label = fields_of(layout, own.names)
+        branches = {field: f"{own.objects}_{field}" for field in fields}
+        limits = Limits(layout.most, layout.least, unsorted="keep")
+        return cls({name: name for name in own.names[: layout.shared]}, branches, label, limits)
 
     def wanted(self, path: Any, tree: str, shapes: Mapping[str, tuple[int, ...] | None]) -> set[str]:
         """The branches to read, with those of weights and their kin.
