@@ -634,6 +634,7 @@ INNER = [
 #: Kinds of values that look wrong and are right, by the call ("": of all) and the argument.
 RIGHT = {
     ("", "label"): ("a text",),
+    ("events.to_awkward", "objects"): ("a text",),
     ("", "unit"): ("a text",),
     ("", "density_unit"): ("a text",),
     ("", "truth_label"): ("a text",),
