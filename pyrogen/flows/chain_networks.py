@@ -83,7 +83,7 @@ class ChainNetworks:
             return x.new_zeros(self.count, len(x), 1)
         if context is None:
             log_odds = self.weights["number.odds.weight"].mT  # [K, 1, numbers - 1]
-            return log_probabilities(log_odds).expand(-1, len(x), -1)
+            return log_probabilities(log_odds + number.centre).expand(-1, len(x), -1)
         values = context.expand(self.count, -1, -1)
         for i, layer in enumerate(number.odds.layers):  # type: ignore[arg-type, union-attr]
             if isinstance(layer, nn.Linear):
@@ -91,7 +91,7 @@ class ChainNetworks:
                 values = torch.baddbmm(bias.unsqueeze(1), values, weight.mT)
             else:
                 values = layer(values)
-        return log_probabilities(values)
+        return log_probabilities(values + number.centre)
 
 
 def together(flow: nn.Module, names: Iterable[str], weights: Mapping[str, Tensor]) -> Networks | ChainNetworks | None:

@@ -318,6 +318,18 @@ class MultiplicityFlow(nn.Module):
         like = like.new_empty(()) if context is None else like[..., 0]
         return self.number.log_probabilities(like, context).exp()
 
+    def centre_on(self, x: Tensor, weights: Tensor | None = None) -> None:
+        """Start P(n) at the fractions of events ``[N, features]`` with weights ``[N]``, unless that was done before.
+
+        The log-odds of P(n) count from there. So the prior of P(n) has its centre at these fractions, with a width of
+        1 in the log-odds for a ``prior_scale`` of 1, which a hundred events of each number overrule.
+        """
+        if bool(self.number.centre.any()):
+            return
+        each = torch.ones(len(x), dtype=torch.float64, device=x.device) if weights is None else weights.double()
+        which = (self._opened(x)[1] - self.least).clamp(min=0)
+        self.number.centre_on(each.new_zeros(self.number.count).index_add(0, which, each))
+
     def extra_repr(self) -> str:
         weights, dtype = sum(p.numel() for p in self.parameters()), next(self.parameters()).dtype
         return (

@@ -12,6 +12,7 @@ from torch import Tensor
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
 from pyrogen.bayes.side_by_side import log_prob_side_by_side, stands_side_by_side
 from pyrogen.flows.compiled import CompiledSteps
+from pyrogen.flows.numbers import NumberOfObjects
 from pyrogen.flows.own import compile_obstacle
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.launch import Launch
@@ -182,6 +183,7 @@ def independent_starts(model: BayesianFlow, chains: int, seed: int) -> Tensor:
     """
     flow = copy.deepcopy(model.flow)
     layers = [layer for layer in flow.modules() if callable(getattr(layer, "reset_parameters", None))]
+    layers.sort(key=lambda layer: isinstance(layer, NumberOfObjects))  # last: it starts its own layer as it likes
     owned = sum(p.numel() for layer in layers for p in layer.parameters(recurse=False))
     starts = []
     with seeded(seed, model.device):
