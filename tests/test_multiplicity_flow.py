@@ -143,11 +143,11 @@ def test_rows_and_masks_give_the_same_numbers(context, monkeypatch):
     made = flow(shared=2, each=2, most=3, context=context)
     given = torch.randn(60, context, dtype=torch.float64) if context else None
     x = some(made, 60, context=given)
-    latent = made.latent(60, x)
+    latent = made._latent(60, x)
 
     def numbers():
         gradient = torch.autograd.grad(made.log_prob(x, given).sum(), list(made.parameters()))
-        events = made.events(latent, given).detach()
+        events = made._events(latent, given).detach()
         several = made.log_prob(x.view(3, 20, -1), None if given is None else given.view(3, 20, -1))
         return [made.log_prob(x, given), several.flatten(), events, *gradient]
 

@@ -36,8 +36,13 @@ class NumberOfObjects(nn.Module):
         if count > 1:
             # Of a constant 1, and without a bias: no weight is redundant, and all weights are those of linear layers.
             linear = nn.Linear(1, count - 1, bias=False)
-            nn.init.zeros_(linear.weight)
             self.odds = Conditioner(context, hidden, count - 1, activation) if context else linear
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start at the log-odds of the events again, where a plain layer would start at random."""
+        if isinstance(self.odds, nn.Linear):
+            nn.init.zeros_(self.odds.weight)
 
     def log_odds(self, like: Tensor, context: Tensor | None) -> Tensor:
         """Log-odds ``[..., K - 1]`` of events whose shape ``[...]`` and type are those of ``like``."""
