@@ -23,12 +23,14 @@ from .kinematics import Observable, lepton_pair_observables, momenta, pair_momen
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .multiplicity import Multiplicity
 from .nuisances import Nuisance, NuisanceSample, Rate, with_nuisances
+from .of_objects import OfObjects
 from .padded import PaddedBijection
 from .particles import JETS
 from .power_law import PowerLaw
 from .preprocessing import Identity, Standardise, UnitBox
 from .pythia import drell_yan
 from .reading import read, stream
+from .records import from_awkward, to_awkward
 from .resonance import Resonance
 from .sample import EventSample, EventsLike
 from .separation import JetSeparation, separated_jets, separation_weights
@@ -60,6 +62,7 @@ __all__ = [
     "Rate",
     "with_nuisances",
     "Observable",
+    "OfObjects",
     "PaddedBijection",
     "PaddedColumns",
     "Dequantise",
@@ -72,12 +75,14 @@ __all__ = [
     "Squash",
     "collision_energy",
     "four_vectors",
+    "from_awkward",
     "lepton_balance",
     "lepton_pair",
     "lepton_pair_coordinates",
     "lepton_pair_observables",
     "momenta",
     "pair_momenta",
+    "to_awkward",
     "Bijection",
     "Chain",
     "EventSample",
