@@ -98,6 +98,11 @@ def pair():
 
 
 @functools.cache
+def jets():
+    values = [[1.0, 3.0, 2.0], [1.0, 4.0, np.nan]]
+    return pg.EventSample(values, ["met", "pt_j1", "pt_j2"], multiplicity=pg.events.Multiplicity(1, 1, 2))
+
+
 def classifier():
     return diagnostics.Classifier(2, (4,))
 
@@ -266,6 +271,7 @@ def event_calls():
     two, box = training(), torch.rand(20, 2, generator=torch.Generator().manual_seed(1))
     layout, padded = events.Multiplicity(1, 1, 2), torch.tensor([[1.0, 2.0, torch.nan], [0.5, 1.0, 2.0]]).repeat(5, 1)
     padded = padded + torch.rand(10, 3, generator=torch.Generator().manual_seed(1))
+    jets = torch.tensor([[40.0, 0.1, 1.0, 30.0, 0.9, -2.5, 60.0, 1.5, 2.5, 9.0, 25.0, -2.0, -0.5, 5.0]]).double()
     masses = 91 + torch.randn(300, 1, generator=torch.Generator().manual_seed(1)).abs()
     return {
         "EventSample": call(pg.EventSample, values=two),
@@ -293,8 +299,13 @@ def event_calls():
         "events.check_events": call(events.check_events, values=two),
         "events.check_weights": call(events.check_weights, weights=np.ones(3), n=3),
         "events.drell_yan": call(events.drell_yan, n=1, progress=False),
+        "events.z_jets": call(events.z_jets, n=1, progress=False),
+        "events.z_jets_to": call(events.z_jets_to, path="z.h5", n=1, progress=False),
+        "events.z_jets_observables": call(events.z_jets_observables),
         "events.collision_energy": lazily(lambda: events.collision_energy, sample=sample),
         "events.four_vectors": lazily(lambda: events.four_vectors, sample=pair),
+        "events.from_awkward": lazily(lambda: events.from_awkward, array=lambda: events.to_awkward(jets()), most=2),
+        "events.to_awkward": lazily(lambda: events.to_awkward, sample=jets),
         "events.lepton_balance": lazily(lambda: events.lepton_balance, sample=pair),
         "events.lepton_pair": lazily(lambda: events.lepton_pair, sample=pair),
         "events.lepton_pair_coordinates": call(events.lepton_pair_coordinates),
@@ -309,6 +320,13 @@ def event_calls():
         "events.PaddedColumns.fit": fitted(lambda: events.PaddedColumns(layout, [events.Log()] * 3), padded),
         "events.WhitenPerMultiplicity": call(events.WhitenPerMultiplicity, layout=layout, leave=(0,), alone=(1,)),
         "events.WhitenPerMultiplicity.fit": fitted(lambda: events.WhitenPerMultiplicity(layout), padded),
+        "events.LeptonsAndJets": call(events.LeptonsAndJets),
+        "events.LeptonsAndJets.fit": lazily(lambda: events.LeptonsAndJets(most=2).fit, events=lambda: jets),
+        "events.PowerLaw": call(events.PowerLaw),
+        "events.PowerLaw.fit": fitted(events.PowerLaw, two.exp()),
+        "events.jet_coordinates": call(events.jet_coordinates),
+        "events.separated_jets": lazily(lambda: events.separated_jets, events=lambda: jets),
+        "events.separation_weights": lazily(lambda: events.separation_weights, events=lambda: jets),
         "events.LeptonPair": call(events.LeptonPair),
         "events.RecoilingPair": call(events.RecoilingPair),
         "events.BeamLimit": call(events.BeamLimit, energy=13000.0),
@@ -545,7 +563,14 @@ CALLS = {
 }
 
 #: What functions of the package make and give back; users read them.
-RESULTS = {"DensityEstimate", "HistogramBand", "events.Observable", "targets.Support"} | {
+RESULTS = {
+    "DensityEstimate",
+    "events.JetCoordinates",
+    "events.JetSeparation",
+    "HistogramBand",
+    "events.Observable",
+    "targets.Support",
+} | {
     f"diagnostics.{name}"
     for name in [
         "Advice",
@@ -640,6 +665,7 @@ RIGHT = {
     ("events.lepton_balance", "minus"): ("a text",),
     ("events.WhitenPerMultiplicity", "leave"): ("an empty list",),
     ("events.WhitenPerMultiplicity", "alone"): ("an empty list",),
+    ("events.PowerLaw", "low"): ("minus one",),
     ("events.Squash", "location"): ("minus one",),
     ("events.Positive", "low"): ("minus one",),
     ("events.UnitBox", "low"): ("minus one", "a half", "a numpy number"),

@@ -118,7 +118,7 @@ def systematics(
     parts = (own_events if procedure == "a" else weighted_events)(posterior.predictor, n, draws, contexts, seed)
     for k, events, weights in parts:
         for each in events:
-            check_generated(each, posterior.names)
+            check_generated(each, posterior.names, posterior.model.multiplicity)
         for name, function in functions.items():
             filled[name].fill(k, [observable_values(function, each) for each in events], weights)
     bands = labelled(

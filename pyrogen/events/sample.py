@@ -266,8 +266,8 @@ class EventSample:
     def select(self, names: Sequence[str]) -> EventSample:
         """The same events with the named columns alone, in the order given.
 
-        Of events with a varying number of objects, columns that every event has give a plain sample; columns of these
-        and then of the leading objects, whole and in order, give a smaller layout.
+        Of events with a varying number of objects, shared columns and then those of the leading objects, whole and in
+        order, give a smaller layout; other columns that every event has give a plain sample.
 
         Raises:
             ValueError: no such column, a name given twice, no name at all, or columns of other objects.
@@ -372,18 +372,25 @@ are in files. Masked and missing entries are refused.
 """
 
 
-def as_sample(events: EventsLike, weights: Any = None) -> EventSample:
+def as_sample(events: EventsLike, weights: Any = None, layout: Multiplicity | None = None) -> EventSample:
     """Any events as a checked sample in float64.
 
     Args:
         events: any container of events.
         weights: ``[N]``, which count instead of those of the events; None: those of the events.
+        layout: of events with a varying number of objects, which they must have; None: that of the events.
 
     Raises:
-        ValueError, TypeError: as :class:`EventSample`.
+        ValueError, TypeError: as :class:`EventSample`; a sample of another layout.
     """
-    if isinstance(events, EventSample):
+    if not isinstance(events, EventSample):
+        return EventSample(events, weights=weights, multiplicity=layout)
+    own = events.multiplicity
+    if layout is None or layout == own:
+        layout = own
         if weights is None:
             return events
-        return EventSample(events.values, events.names, events.units, weights, multiplicity=events.multiplicity)
-    return EventSample(events, weights=weights)
+    elif own is not None and (own.shared, own.each) != (layout.shared, layout.each):
+        raise ValueError(f"the events are rows of {own}; rows of {layout} are needed")
+    weights = events.weights if weights is None else weights
+    return EventSample(events.values, events.names, events.units, weights, multiplicity=layout)
