@@ -214,10 +214,11 @@ def posterior_calls():
 
 def backend_calls():
     table = {}
-    for backend in (pg.SVI, pg.HMC, pg.NUTS, pg.SGLD, pg.SGHMC, pg.AdamMCMC, pg.Laplace, pg.Ensemble, pg.Bootstrap):
+    trained = (pg.SVI, pg.DiscFlow)
+    for backend in (*trained, pg.HMC, pg.NUTS, pg.SGLD, pg.SGHMC, pg.AdamMCMC, pg.Laplace, pg.Ensemble, pg.Bootstrap):
         name = backend.__name__
         sampler = hasattr(backend, "kernel")
-        settings = SHORT if sampler else {"epochs": 1} if backend is pg.SVI else {"steps": 1}
+        settings = SHORT if sampler else {"epochs": 1} if backend in trained else {"steps": 1}
         if backend is pg.Laplace:
             settings = settings | {"polish": 0, "structure": "diagonal"}
         settings = settings | {"progress": False}
@@ -234,6 +235,7 @@ def backend_calls():
             table[f"{name}.run"] = lazily(lambda backend=backend: backend().run, **FIT)
     table["Bootstrap.memory"] = lazily(lambda: pg.Bootstrap().memory, model=model, samples=2)
     table["SVI.held_out_events"] = lazily(lambda: pg.SVI().held_out_events, n=10)
+    table["DiscFlow.held_out_events"] = lazily(lambda: pg.DiscFlow().held_out_events, n=10)
     return table
 
 
@@ -408,6 +410,9 @@ def diagnostic_calls():
         ),
         "diagnostics.train_classifier": call(
             diagnostics.train_classifier, **both, hidden=(4,), epochs=1, progress=False
+        ),
+        "diagnostics.reweight": lazily(
+            lambda: diagnostics.reweight, classifier=classifier, generated=lambda: pg.EventSample(training())
         ),
         "diagnostics.compare": lazily(
             lambda: diagnostics.compare,
@@ -599,6 +604,7 @@ RESULTS = {
         "PeakFit",
         "QualityTable",
         "QuantileBinResult",
+        "Reweighted",
         "ShapeFit",
         "SizeScan",
         "UncertaintyMap",
@@ -664,6 +670,9 @@ RIGHT = {
     ("MultiplicityFlow", "periodic"): ("an empty list",),
     ("MultiplicityFlow", "uniform"): ("an empty list",),
     ("SVI", "clip"): ("infinity",),
+    ("DiscFlow", "clip"): ("infinity",),
+    ("DiscFlow", "discriminator_hidden"): ("an empty list",),
+    ("diagnostics.Classifier", "missing"): ("an empty list",),
     ("HistogramBand.to_hist", "name"): ("a text",),
     ("EventSample.column", "which"): ("minus one",),
     ("diagnostics.LineResult.line", "index"): ("minus one",),
