@@ -21,7 +21,7 @@ from .jet_observables import z_jets_observables
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .multiplicity import Multiplicity
-from .nuisances import Nuisance, NuisanceSample, Rate, with_nuisances
+from .nuisances import Nuisance, NuisanceSample, Rate, RateEstimate, with_nuisances
 from .padded import PaddedBijection
 from .particles import JETS
 from .preprocessing import Identity, Standardise, UnitBox
@@ -47,6 +47,7 @@ __all__ = [
     "Nuisance",
     "NuisanceSample",
     "Rate",
+    "RateEstimate",
     "with_nuisances",
     "Observable",
     "PaddedBijection",
