@@ -22,17 +22,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import command_line
 import h5py
 import numpy as np
 import torch
-import toy
 from backends import NAMES
-from coverage_toys import CALIBRATED, GAMMA_RING, MINI_BATCHES, MODES, PUBLISHED, SVI_OPTIONS, kl_weight, setting
+from coverage_toys import (
+    CALIBRATED,
+    GAMMA_RING,
+    MINI_BATCHES,
+    MODES,
+    PUBLISHED,
+    SVI_OPTIONS,
+    kl_weight,
+    setting,
+    settings_of,
+)
 from ring_bins import bin_probabilities
 
 import pyrogen as pg
 from pyrogen.coverage.calibration import TWO_SIGMA
-from pyrogen.devices import exact
 from pyrogen.diagnostics import AmplificationFit, QuantileBinResult, fit_amplification, quantile_bins
 from pyrogen.files import write_bytes
 from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_hdf5, write_json
@@ -66,7 +75,7 @@ BACKENDS = ("svi", "bootstrap", *MINI_BATCHES)
 COUNTS = Kind("bin counts", version=1, sealed=1)
 
 
-@toy.stoppable
+@command_line.stoppable
 def run(argv: list[str] | None = None) -> None:
     """Fit, count, and write table and figure.
 
@@ -85,20 +94,29 @@ def run(argv: list[str] | None = None) -> None:
         parser.error(f"--draws {args.draws}: an error of G needs {FEWEST_DRAWS} draws or more")
     if args.kl_weight is not None and args.backend != "svi":
         parser.error("--kl-weight is an option of svi")
-    try:
-        exact(args.device)
-    except (AssertionError, RuntimeError) as error:
-        parser.error(f"--device {args.device}: {str(error).splitlines()[0]}")
-    folder = toy.make_folder(parser, args.out or toy.default_folder("amplification", mode))
+    if args.gather and (args.only is not None or args.part != (0, 1)):
+        parser.error("--gather counts nothing: leave out --only and --part")
+    given = settings_of(parser, args, "kl_weight", "seed")
+    folder = command_line.make_folder(parser, args.out or command_line.default_folder("amplification", mode))
     pg.set_threads(args.threads)
-    options = {"kl_weight": args.kl_weight} | dict(args.set)
+    options = {"kl_weight": args.kl_weight} | given
     chosen = [(key, value) for key, value in options.items() if value is not None]
     stem = folder / "_".join([args.backend, *(f"{key}_{value}" for key, value in chosen)])
     counts = stem.with_name(f"{stem.name}_integrated") if args.integrate else stem
     words = [f"{SVI_OPTIONS.get(key, key)} {value}" for key, value in chosen]
     label = ", ".join([NAMES[args.backend].__name__, *words, *(["integrated"] if args.integrate else [])])
+    checkpoint = stem.with_name(f"{stem.name}_checkpoint.h5")
+    settings = settings_in(args, mode, given)
     try:
-        posteriors = trained(args, mode, stem)
+        backend = NAMES[args.backend](**settings, checkpoint=checkpoint)
+    except (TypeError, ValueError) as error:
+        parser.error(f"--set: {error}")
+    files = [stem.with_name(f"{stem.name}_posterior_{r}_of_{args.sets}.h5") for r in range(args.sets)]
+    missing = [path.name for path in files if not path.exists()]
+    if args.gather and missing:
+        parser.exit(1, f"{folder} has no {', '.join(missing)}: repeat the command without --gather to train\n")
+    try:
+        posteriors = trained(args, mode, backend, settings, files)
     except (TypeError, ValueError) as error:
         parser.exit(1, f"{error}\nOr give another --out.\n")
     which = [args.only] if args.only is not None else range(args.sets)
@@ -118,24 +136,25 @@ def run(argv: list[str] | None = None) -> None:
     print("wrote", f"  {counts}.json", *(f"  {path}" for path in figures(folder)), sep="\n")
 
 
-def trained(args: Any, mode: str, stem: Path) -> list[pg.Posterior]:
+def settings_in(args: Any, mode: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the backend: those of the mode, and what the command line says."""
+    kinds = {"svi": GAMMA_RING[mode]["svi"], "bootstrap": PROTOCOL[mode]["bootstrap"]}
+    settings = kinds.get(args.backend, GAMMA_RING[mode]["sampled"] | {"chains": 1}) | given
+    return settings | {"seed": args.seed} | ({} if args.kl_weight is None else {"kl_weight": args.kl_weight})
+
+
+def trained(args: Any, mode: str, backend: Any, settings: dict[str, Any], files: list[Path]) -> list[pg.Posterior]:
     """The posteriors from their files, or fitted, all samples in one batch."""
     torch.manual_seed(args.seed)
     n = MODES[mode]["ring_events"]
     samples = TARGET.sample((args.sets, n))
     flow = pg.CouplingFlow(2, **GAMMA_RING[mode]["flow"])
     model = pg.BayesianFlow(flow, prior_scale="fan-in" if args.backend == "bootstrap" else 1.0)
-    kinds = {"svi": GAMMA_RING[mode]["svi"], "bootstrap": PROTOCOL[mode]["bootstrap"]}
-    settings = kinds.get(args.backend, GAMMA_RING[mode]["sampled"] | {"chains": 1}) | dict(args.set)
-    settings |= {"seed": args.seed} | ({} if args.kl_weight is None else {"kl_weight": args.kl_weight})
-    checkpoint = stem.with_name(f"{stem.name}_checkpoint.h5")
-    backend = NAMES[args.backend](**settings, checkpoint=checkpoint)
-    files = [stem.with_name(f"{stem.name}_posterior_{r}_of_{args.sets}.h5") for r in range(args.sets)]
     print(
         f"{args.sets} samples of {n:,} events of {TARGET}, {model.weights:,} weights, {args.backend}, seed {args.seed}"
     )
     if not all(path.exists() for path in files):
-        toy.tell_about(checkpoint)
+        command_line.tell_about(backend.checkpoint)
         for path, posterior in zip(files, backend.fit_many(model, samples), strict=True):
             posterior.save(path)
     posteriors = [pg.load(path) for path in files]
@@ -340,17 +359,23 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", type=setting, action="append", default=[], metavar="NAME=VALUE", help="another setting of the backend"
     )
-    parser.add_argument("--sets", type=toy.count, metavar="R", help="independent samples (4; quick: 2)")
-    parser.add_argument("--draws", type=toy.several, metavar="K", help="weight draws of a training (24; quick: 6)")
-    parser.add_argument("--most", type=toy.several, metavar="n", help="up to n x n bins (200; quick: 5)")
+    parser.add_argument("--sets", type=command_line.count, metavar="R", help="independent samples (4; quick: 2)")
+    parser.add_argument(
+        "--draws", type=command_line.several, metavar="K", help="weight draws of a training (24; quick: 6)"
+    )
+    parser.add_argument("--most", type=command_line.several, metavar="n", help="up to n x n bins (200; quick: 5)")
     parser.add_argument("--integrate", action="store_true", help="integrate the density, and draw the counts from that")
     parser.add_argument(
-        "--device", default="cpu", metavar="D", help="where events are generated and counted, such as cuda (cpu)"
+        "--device",
+        type=command_line.device,
+        default="cpu",
+        metavar="D",
+        help="where events are generated and counted, such as cuda (cpu)",
     )
-    parser.add_argument("--only", type=toy.seed, metavar="r", help="count this training alone, from 0")
+    parser.add_argument("--only", type=command_line.seed, metavar="r", help="count this training alone, from 0")
     parser.add_argument("--part", type=part, default=(0, 1), metavar="i/n", help="count share i, from 0, of n")
     parser.add_argument("--gather", action="store_true", help="count nothing: table and figure of what is counted")
-    toy.add_common(parser, "out/amplification, with the mode")
+    command_line.add_common(parser, "out/amplification, with the mode")
     return parser
 
 

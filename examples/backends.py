@@ -94,10 +94,17 @@ def make_backend(name: str, mode: str, seed: int, checkpoint: Path | None) -> An
     return NAMES[name](**SETTINGS[mode][name], seed=seed, checkpoint=checkpoint)
 
 
-def make_toy_backend(name: str, mode: str, seed: int, checkpoint: Path) -> Any:
+def make_toy_backend(name: str, mode: str, seed: int, checkpoint: Path | None) -> Any:
     """The same, with the settings for the number of events that the toys take."""
     backend = make_backend(name, mode, seed, checkpoint)
     return replace(backend, **MANY_EVENTS[name]["settings"]) if mode == "default" and name in MANY_EVENTS else backend
+
+
+def stored_draws(backend: Any) -> int | None:
+    """Weight draws that a posterior of a backend holds; None: as many as one asks for."""
+    if hasattr(backend, "chains"):
+        return backend.chains * backend.draws
+    return getattr(backend, "members", getattr(backend, "replicas", None))
 
 
 def ring_box(limits: Box = RING_BOX) -> pg.events.UnitBox:

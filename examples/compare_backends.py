@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import command_line
 import torch
 import toy
 from backends import EVENTS, NAMES, RING_BOX, make_backend, make_small_model
@@ -36,7 +37,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-@toy.stoppable
+@command_line.stoppable
 def run(argv: list[str] | None = None) -> None:
     """Fit, compare, and write tables and figures.
 
@@ -47,10 +48,10 @@ def run(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     mode = "quick" if args.quick else "default"
     names = [name for name in NAMES if name in args.backends]  # in the order of the table
-    out = toy.make_folder(parser, args.out or toy.default_folder("compare_backends", mode))
+    out = command_line.make_folder(parser, args.out or command_line.default_folder("compare_backends", mode))
     pg.set_threads(args.threads)
     for target in toy.TARGETS if args.target == "all" else [args.target]:
-        folder = toy.make_folder(parser, out / target)
+        folder = command_line.make_folder(parser, out / target)
         n = args.events or EVENTS[mode]
         torch.manual_seed(args.seed)
         events = toy.TARGETS[target].sample((n,))
@@ -85,8 +86,8 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"some of {', '.join(NAMES)} (all)",
     )
-    parser.add_argument("--events", type=toy.count, metavar="N", help="training events (2,000; quick: 300)")
-    toy.add_common(parser, "out/compare_backends, with the mode")
+    parser.add_argument("--events", type=command_line.count, metavar="N", help="training events (2,000; quick: 300)")
+    command_line.add_common(parser, "out/compare_backends, with the mode")
     return parser
 
 

@@ -16,10 +16,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
 import torch
-import toy
-from coverage_toys import numbers, setting
+from coverage_toys import numbers, setting, settings_of
 from drell_yan import FIGURES, SAMPLE
 
 import pyrogen as pg
@@ -57,7 +57,7 @@ LEAST = 10  # training events that a bin has to expect; emptier ones are left ou
 SEEDS = {"train": 101, "truth": 202}  # of Pythia, to which --seed is added
 
 
-@toy.stoppable
+@command_line.stoppable
 def run(argv: list[str] | None = None) -> None:
     """Fit, generate, count, and write table and figure.
 
@@ -68,8 +68,12 @@ def run(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     mode = "quick" if args.quick else "default"
     settings = MODES[mode]
+    given = settings_of(parser, args, "kl_weight", "seed", "device")
     sets, n = args.sets or settings["sets"], args.events or settings["events"]
-    out = toy.make_folder(parser, args.out or toy.default_folder("coverage_drell_yan", mode))
+    changed = {"kl_weight": args.kl_weight} if args.kl_weight is not None else {}
+    if changed and args.backend != "svi":
+        parser.error("--kl-weight is an option of svi")
+    out = command_line.make_folder(parser, args.out or command_line.default_folder("coverage_drell_yan", mode))
     pg.set_threads(args.threads)
     try:
         train = read(args.train, sets * n, SEEDS["train"] + args.seed, args.quick, last=False)
@@ -78,15 +82,12 @@ def run(argv: list[str] | None = None) -> None:
         parser.error(str(error))
     if len(train) < sets * n:
         parser.error(f"{sets} samples of {n:,} events need {sets * n:,}; --train has {len(train):,}")
-    changed = {"kl_weight": args.kl_weight} if args.kl_weight is not None else {}
-    if changed and args.backend != "svi":
-        parser.error("--kl-weight is an option of svi")
     chosen = [
-        (key, value) for key, value in [("events", args.events), *changed.items(), *args.set] if value is not None
+        (key, value) for key, value in [("events", args.events), *changed.items(), *given.items()] if value is not None
     ]
     name = "_".join([args.backend, *(f"{key}_{value}" for key, value in chosen)])
     checkpoint = out / f"{name}_checkpoint.h5"
-    options = settings[args.backend] | changed | dict(args.set)
+    options = settings[args.backend] | changed | given
     try:
         backend = NAMES[args.backend](**options, seed=args.seed, checkpoint=checkpoint, device=args.device)
     except (TypeError, ValueError) as error:
@@ -95,7 +96,7 @@ def run(argv: list[str] | None = None) -> None:
     coordinates = lepton_pair_coordinates("mass", circle=True, energy=collision_energy(train) or 13_000.0)
     model = pg.BayesianFlow(flow, prior_scale="fan-in", preprocessing=coordinates)
     print(f"{sets} samples of {n:,} Drell-Yan events, {model.weights:,} weights, {args.backend}, seed {args.seed}")
-    toy.tell_about(checkpoint)
+    command_line.tell_about(checkpoint)
     try:
         posteriors = backend.fit_many(model, torch.tensor(train.values[: sets * n]).reshape(sets, n, -1))
     except (pg.CheckpointMismatchError, pg.FileFormatError) as error:
@@ -210,14 +211,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--train", type=Path, metavar="FILE", help="events to learn from, instead of Pythia's")
     parser.add_argument("--truth", type=Path, metavar="FILE", help="other events of the same kind, many more")
-    parser.add_argument("--sets", type=toy.several, metavar="R", help="independent samples (20; quick: 4)")
-    parser.add_argument("--events", type=toy.count, metavar="N", help="events per sample (50,000; quick: 500)")
+    parser.add_argument("--sets", type=command_line.several, metavar="R", help="independent samples (20; quick: 4)")
+    parser.add_argument("--events", type=command_line.count, metavar="N", help="events per sample (50,000; quick: 500)")
     parser.add_argument("--kl-weight", type=float, metavar="T", help="factor on the KL of svi")
     parser.add_argument(
         "--set", type=setting, action="append", default=[], metavar="NAME=VALUE", help="another setting of the backend"
     )
-    parser.add_argument("--device", default="cpu", help="where to train and generate: cpu or cuda (cpu)")
-    toy.add_common(parser, "out/coverage_drell_yan, with the mode")
+    parser.add_argument(
+        "--device", type=command_line.device, default="cpu", help="where to train and generate: cpu or cuda (cpu)"
+    )
+    command_line.add_common(parser, "out/coverage_drell_yan, with the mode")
     return parser
 
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
-import toy
 from backends import NAMES
 from coverage_toys import calibration_in
 
@@ -23,10 +23,10 @@ from pyrogen.plotting import plot_coverage, save_figure
 
 EDGE = 0.1  # the ramps vanish at x = 0, where no flow of ours does
 TARGETS = ("wedge", "kicker", "ring", "gamma-ring", "Drell-Yan")
-BACKENDS = ("bootstrap", "hmc", "svi", "sghmc", "sgld", "adam-mcmc")
+BACKENDS = ("bootstrap", "hmc", "svi", "sghmc", "sgld", "adam-mcmc", "nuts", "laplace", "ensemble")
 
 
-@toy.stoppable
+@command_line.stoppable
 def run(argv: list[str] | None = None) -> None:
     """Read, print the table, draw.
 
@@ -40,7 +40,8 @@ def run(argv: list[str] | None = None) -> None:
         parser.error(f"no results of coverage_toys.py or coverage_drell_yan.py in {', '.join(map(str, args.folders))}")
     studies.sort(key=order)
     print(HEADER, *map(row, studies), sep="\n")
-    figure = plot_coverage({name(study): away_from_edges(study)[0] for study in studies})
+    inner = (away_from_edges(study)[0] for study in studies)
+    figure = plot_coverage(dict(zip(names(studies), inner, strict=True)))
     print(f"wrote\n  {save_figure(figure, args.figure)}")
 
 
@@ -55,8 +56,24 @@ def read(parser: argparse.ArgumentParser, folder: Path) -> list[dict[str, Any]]:
         except ValueError:
             parser.error(f"{path} is not JSON; was it written in full?")
         if isinstance(study, dict) and {"calibration", "target", "events"} <= study.keys():
-            found.append({"label": study.get("backend", path.stem)} | study)
+            if reason := fault(study):
+                parser.error(f"{path}: {reason}")
+            found.append({"label": study["backend"]} | study)
     return found
+
+
+def fault(study: dict[str, Any]) -> str:
+    """What is wrong with a study; nothing, where all is right."""
+    for key, known in (("target", TARGETS), ("backend", BACKENDS)):
+        if study.get(key) not in known:
+            return f"{key} is {study.get(key)!r}; it must be one of {', '.join(known)}"
+    if not isinstance(study["events"], int):
+        return f"events is {study['events']!r}; it must be a whole number"
+    try:
+        calibration_in(study)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return f"its calibration cannot be read: {type(error).__name__}: {error}"
+    return ""
 
 
 def order(study: dict[str, Any]) -> tuple[Any, ...]:
@@ -86,6 +103,15 @@ def backend(study: dict[str, Any]) -> str:
 def name(study: dict[str, Any]) -> str:
     """Of a row of the figure; the backend comes first, as it gives the colour."""
     return f"{backend(study)}: {study['target']}, {study['events']:,} events, {flow(study)}"
+
+
+def names(studies: list[dict[str, Any]]) -> list[str]:
+    """Of the rows of the figure; studies that differ in their settings alone have these in it, or a number."""
+    found = [name(study) for study in studies]
+    found = [
+        f"{own} ({study['label']})" if found.count(own) > 1 else own for own, study in zip(found, studies, strict=True)
+    ]
+    return [f"{own}, {found[:i].count(own) + 1}" if found.count(own) > 1 else own for i, own in enumerate(found)]
 
 
 def away_from_edges(study: dict[str, Any]) -> tuple[Calibration, bool]:

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
 import torch
 import toy
@@ -86,7 +87,7 @@ PUBLISHED = {  # [F]: the fits of G = a n_bins^b
 }
 
 
-@toy.stoppable
+@command_line.stoppable
 def run(argv: list[str] | None = None) -> None:
     """Fit, count, and write tables and figures.
 
@@ -99,10 +100,11 @@ def run(argv: list[str] | None = None) -> None:
     changed = {key: getattr(args, key) for key in SVI_OPTIONS if getattr(args, key) is not None}
     if set(changed) - {"prior"} and args.backend != "svi":
         parser.error(f"--{next(iter(changed)).replace('_', '-')} is an option of svi")
+    changed_too = settings_of(parser, args, "kl_weight", "epochs", "chains", "device")
     if args.flow != "small" and (args.target == "gamma-ring" or args.backend not in LARGER["default"]):
         parser.error(f"--flow {args.flow} is for the toys, with --backend svi or bootstrap")
-    out = toy.make_folder(parser, args.out or toy.default_folder("coverage", mode))
-    folder = toy.make_folder(parser, out / args.target)
+    out = command_line.make_folder(parser, args.out or command_line.default_folder("coverage", mode))
+    folder = command_line.make_folder(parser, out / args.target)
     pg.set_threads(args.threads)
     ring, target = args.target == "gamma-ring", TARGETS[args.target]
     sets = args.sets or MODES[mode]["sets"]
@@ -110,7 +112,7 @@ def run(argv: list[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     samples = target.sample((sets, n))
 
-    options = {"flow": None if args.flow == "small" else args.flow, "events": args.events} | changed | dict(args.set)
+    options = {"flow": None if args.flow == "small" else args.flow, "events": args.events} | changed | changed_too
     chosen = [(key, value) for key, value in options.items() if value is not None]
     words = [f"{key}_{value}" for key, value in chosen]
     name = "_".join([args.backend, *words])
@@ -122,7 +124,7 @@ def run(argv: list[str] | None = None) -> None:
     except (TypeError, ValueError) as error:
         parser.error(f"--set: {error}")
     print(f"{sets} samples of {n:,} events of {target}, {model.weights:,} weights, {args.backend}, seed {args.seed}")
-    toy.tell_about(checkpoint)
+    command_line.tell_about(checkpoint)
     try:
         if args.bootstrap:
             bootstrap(model, backend, samples[0], sets, folder / name, MODES[mode]["draws"], args.seed)
@@ -314,9 +316,22 @@ def setting(text: str) -> tuple[str, Any]:
     """``name=value`` with a value in JSON, for argparse."""
     name, _, value = text.partition("=")
     try:
-        return name, json.loads(value)
+        if name.isidentifier():
+            return name, json.loads(value)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE with a value in JSON") from None
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE with a value in JSON")
+
+
+def settings_of(parser: argparse.ArgumentParser, args: Any, *own: str) -> dict[str, Any]:
+    """What --set says. Nothing may be given twice: by another --set, or by one of the options ``own``."""
+    names = [name for name, _ in args.set]
+    for name in names:
+        if names.count(name) > 1:
+            parser.error(f"--set {name}: it is given {names.count(name)} times")
+        if name in own and getattr(args, name) is not None:
+            parser.error(f"--set {name}: give it once, as --{name.replace('_', '-')}")
+    return dict(args.set)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -335,17 +350,24 @@ def make_parser() -> argparse.ArgumentParser:
         "--set", type=setting, action="append", default=[], metavar="NAME=VALUE", help="another setting of the backend"
     )
     parser.add_argument("--kl-weight", type=kl_weight, metavar="T", help="factor on the KL of svi, or calibrated")
-    parser.add_argument("--epochs", type=toy.count, metavar="E", help="passes over the events, of svi")
-    parser.add_argument("--rank", type=toy.count, metavar="r", help="a low-rank guide for svi instead of mean field")
+    parser.add_argument("--epochs", type=command_line.count, metavar="E", help="passes over the events, of svi")
+    parser.add_argument(
+        "--rank", type=command_line.count, metavar="r", help="a low-rank guide for svi instead of mean field"
+    )
     parser.add_argument("--prior", type=positive, metavar="s", help="one prior width for all weights")
     parser.add_argument("--bootstrap", action="store_true", help="networks of a first fit stand in for the truth")
-    parser.add_argument("--sets", type=toy.several, metavar="R", help="independent samples (20; quick: 4)")
+    parser.add_argument("--sets", type=command_line.several, metavar="R", help="independent samples (20; quick: 4)")
     parser.add_argument(
-        "--events", type=toy.count, metavar="N", help="events per sample (2,000; gamma ring: 10,000; quick: 300)"
+        "--events",
+        type=command_line.count,
+        metavar="N",
+        help="events per sample (2,000; gamma ring: 10,000; quick: 300)",
     )
-    parser.add_argument("--chains", type=toy.count, default=1, metavar="C", help="chains per sample of a sampler (1)")
-    parser.add_argument("--device", default="cpu", help="where to train: cpu or cuda (cpu)")
-    toy.add_common(parser, "out/coverage, with the mode")
+    parser.add_argument(
+        "--chains", type=command_line.count, default=1, metavar="C", help="chains per sample of a sampler (1)"
+    )
+    parser.add_argument("--device", type=command_line.device, default="cpu", help="where to train: cpu or cuda (cpu)")
+    command_line.add_common(parser, "out/coverage, with the mode")
     return parser
 
 

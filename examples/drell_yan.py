@@ -20,7 +20,7 @@ from typing import Any
 import hist
 import numpy as np
 import torch
-from toy import add_common, count, make_folder, several, stoppable, tell_about
+from command_line import add_common, count, make_folder, several, stoppable, tell_about
 
 import pyrogen as pg
 from pyrogen.diagnostics import classifier_test, peak_width, sample_quality

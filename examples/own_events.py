@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from toy import add_common, count, make_folder, several, stoppable, tell_about
+from command_line import add_common, count, make_folder, several, stoppable, tell_about
 
 import pyrogen as pg
 from pyrogen.diagnostics import advise

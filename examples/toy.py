@@ -7,17 +7,23 @@ its uncertainty can be checked point by point.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from backends import NAMES, SAMPLED, WIDE_RING_BOX, events_of, make_model, make_small_model, make_toy_backend
+from backends import (
+    NAMES,
+    SAMPLED,
+    WIDE_RING_BOX,
+    events_of,
+    make_model,
+    make_small_model,
+    make_toy_backend,
+    stored_draws,
+)
+from command_line import add_common, count, default_folder, make_folder, several, stoppable, tell_about
 
 import pyrogen as pg
 from pyrogen.diagnostics import (
@@ -89,20 +95,6 @@ TARGETS: dict[str, Any] = {
 }
 
 
-def stoppable(script: Callable[..., None]) -> Callable[..., None]:
-    """A script that Ctrl-C ends with a line that says how to go on, and with the exit status that shells expect."""
-
-    @functools.wraps(script)
-    def run(*arguments: Any, **options: Any) -> None:
-        try:
-            script(*arguments, **options)
-        except KeyboardInterrupt as stop:
-            print(f"\n{stop}" if stop.args else "\nstopped by Ctrl-C: repeat the command to go on", file=sys.stderr)
-            sys.exit(130)
-
-    return run
-
-
 @stoppable
 def run(
     name: str,
@@ -136,6 +128,11 @@ def run(
     settings = make_settings(mode, transform, ring, args.epochs)
     if svi and n < settings["batch_size"]:
         parser.error(f"--events {n}: fewer than the {settings['batch_size']} of one batch")
+    if n <= len(target.parameters):
+        parser.error(f"--events {n}: the fit of the true form needs {len(target.parameters) + 1} events or more")
+    kept = None if svi else stored_draws(make_toy_backend(args.backend, mode, args.seed, None))
+    if kept is not None and (args.draws or 0) > kept:
+        parser.error(f"--draws {args.draws}: the posterior of --backend {args.backend} holds {kept} weight draws")
     kinds = [args.backend] if not svi else [transform] if transform != TRANSFORMS[mode] else []
     out = make_folder(parser, args.out or default_folder(name, mode, *kinds))
     pg.set_threads(args.threads)
@@ -161,7 +158,7 @@ def run(
     written = [out / "posterior.h5"]
 
     evaluation = dict(MODES[mode]["evaluation"])
-    evaluation["draws"] = args.draws or posterior.weights.at_most(evaluation["draws"])  # an ensemble may hold fewer
+    evaluation["draws"] = posterior.weights.at_most(args.draws or evaluation["draws"])  # an ensemble may hold fewer
     first, last = (0.01, 0.99) if on_box else target.line_range  # nothing needs cutting away where edges are exact
     t = torch.linspace(first, last, evaluation["points"], dtype=torch.float64)
     lines = density_along_lines(posterior, target, t, draws=evaluation["draws"], seed=args.seed)
@@ -231,62 +228,6 @@ def make_parser(description: str, name: str) -> argparse.ArgumentParser:
     parser.add_argument("--draws", type=several, metavar="K", help="weight draws of a prediction (50; quick: 20)")
     add_common(parser, f"out/{name}, with the mode and the transform or backend")
     return parser
-
-
-def add_common(parser: argparse.ArgumentParser, folder: str) -> None:
-    """The options that all examples have."""
-    parser.add_argument("--seed", type=seed, default=0, metavar="S", help="seed of events and training (0)")
-    parser.add_argument(
-        "--threads", type=count, default=1, metavar="T", help="CPU threads (1: the same bits every time)"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the results ({folder})")
-
-
-def count(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    return _whole(text, 1)
-
-
-def several(text: str) -> int:
-    """A whole number of at least 2, for argparse."""
-    return _whole(text, 2)
-
-
-def seed(text: str) -> int:
-    """A whole number of at least 0, for argparse."""
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text.replace("_", ""))
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-    return value
-
-
-def default_folder(name: str, mode: str, *kinds: str) -> Path:
-    """A folder of its own for every mode and transform or backend, so that a quick look does not meet a long run."""
-    return Path("out") / "_".join([name, *([mode] if mode != "default" else []), *kinds])
-
-
-def make_folder(parser: argparse.ArgumentParser, folder: Path) -> Path:
-    """Make the output folder before any work is done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(f"--out {folder}: {error.strerror}")
-    return folder
-
-
-def tell_about(checkpoint: Path) -> None:
-    """Say how a run can be interrupted, or that one goes on."""
-    if checkpoint.exists():
-        print(f"going on from {checkpoint}; delete it to start afresh", flush=True)
-    else:
-        print(f"the run is saved in {checkpoint}: if killed, repeat the command and it goes on", flush=True)
 
 
 def make_settings(mode: str, transform: str, ring: bool, epochs: int | None) -> dict[str, Any]:

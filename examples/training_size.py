@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import command_line
 import torch
 import toy
 
@@ -40,7 +41,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-@toy.stoppable
+@command_line.stoppable
 def run(argv: list[str] | None = None) -> None:
     """Train, evaluate, and write table and figure.
 
@@ -55,8 +56,8 @@ def run(argv: list[str] | None = None) -> None:
     if sizes[0] < settings["svi"]["batch_size"]:
         parser.error(f"--sizes {sizes[0]}: fewer than the {settings['svi']['batch_size']} of one batch")
     networks = settings["members"] if args.members is None else args.members
-    out = toy.make_folder(parser, args.out or toy.default_folder("training_size", mode))
-    folder = toy.make_folder(parser, out / args.target)
+    out = command_line.make_folder(parser, args.out or command_line.default_folder("training_size", mode))
+    folder = command_line.make_folder(parser, out / args.target)
     pg.set_threads(args.threads)
     target = toy.TARGETS[args.target]
     steps = args.steps or settings["steps"]
@@ -132,7 +133,7 @@ def summary(scan: SizeScan, args: Any, mode: str, steps: int) -> dict[str, Any]:
 
 def members(text: str) -> int:
     """A number of networks that have a spread, or zero, for argparse."""
-    return 0 if text == "0" else toy.several(text)
+    return 0 if text == "0" else command_line.several(text)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -143,11 +144,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="two small samples and networks, in under a minute")
     parser.add_argument("--target", choices=toy.TARGETS, default="wedge", help="the truth (wedge)")
     parser.add_argument(
-        "--sizes", type=toy.count, nargs="+", metavar="N", help="training events (10000 100000 1000000)"
+        "--sizes", type=command_line.count, nargs="+", metavar="N", help="training events (10000 100000 1000000)"
     )
-    parser.add_argument("--steps", type=toy.count, metavar="S", help="steps of every training (6,000; quick: 300)")
+    parser.add_argument(
+        "--steps", type=command_line.count, metavar="S", help="steps of every training (6,000; quick: 300)"
+    )
     parser.add_argument("--members", type=members, metavar="M", help="networks of an ensemble, 0: none (8; quick: 3)")
-    toy.add_common(parser, "out/training_size, with the mode")
+    command_line.add_common(parser, "out/training_size, with the mode")
     return parser
 
 

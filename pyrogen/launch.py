@@ -54,6 +54,7 @@ class Launch:
         device: where it runs.
         changed: all tensors that it changes in place, the same ones at every call.
         generators: of random numbers, besides the card's own, that it draws from.
+        obstacle: why it must not be recorded, where that is known before.
     """
 
     #: Whether graphs are used at all; False to compare with steps that are run as they are.
@@ -65,6 +66,7 @@ class Launch:
         device: torch.device | str,
         changed: Callable[[], Iterable[Tensor]] = tuple,
         generators: Sequence[torch.Generator] = (),
+        obstacle: str | None = None,
     ) -> None:
         self.function, self.device, self.changed, self.generators = function, torch.device(device), changed, generators
         self._obstacle: str | None = None
@@ -72,6 +74,8 @@ class Launch:
             self._obstacle = ON_CPU
         elif not self.allowed:
             self._obstacle = "operation by operation: graphs are switched off"
+        elif obstacle is not None:
+            self._obstacle = f"operation by operation: {obstacle}"
         self._graphs: dict[tuple[object, ...], _Graph] = {}
 
     @property
@@ -148,6 +152,7 @@ class _Graph:
         given: its inputs, whose memory the graph keeps.
         device: where it runs.
         generators: of random numbers, besides the card's own, that it draws from.
+        obstacle: why it must not be recorded, where that is known before.
     """
 
     def __init__(

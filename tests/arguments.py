@@ -112,6 +112,11 @@ def pair():
 
 
 @functools.cache
+def jets():
+    values = [[1.0, 3.0, 2.0], [1.0, 4.0, np.nan]]
+    return pg.EventSample(values, ["met", "pt_j1", "pt_j2"], multiplicity=pg.events.Multiplicity(1, 1, 2))
+
+
 def classifier():
     return diagnostics.Classifier(2, (4,))
 
@@ -305,8 +310,13 @@ def event_calls():
         "events.check_events": call(events.check_events, values=two),
         "events.check_weights": call(events.check_weights, weights=np.ones(3), n=3),
         "events.drell_yan": call(events.drell_yan, n=1, progress=False),
+        "events.z_jets": call(events.z_jets, n=1, progress=False),
+        "events.z_jets_to": call(events.z_jets_to, path="z.h5", n=1, progress=False),
+        "events.z_jets_observables": call(events.z_jets_observables),
         "events.collision_energy": lazily(lambda: events.collision_energy, sample=sample),
         "events.four_vectors": lazily(lambda: events.four_vectors, sample=pair),
+        "events.from_awkward": lazily(lambda: events.from_awkward, array=lambda: events.to_awkward(jets()), most=2),
+        "events.to_awkward": lazily(lambda: events.to_awkward, sample=jets),
         "events.lepton_balance": lazily(lambda: events.lepton_balance, sample=pair),
         "events.lepton_pair": lazily(lambda: events.lepton_pair, sample=pair),
         "events.lepton_pair_coordinates": call(events.lepton_pair_coordinates),

@@ -21,7 +21,9 @@ def test_amplification(tmp_path):
     assert all(0 < row["gain"] < row["largest"] and row["trainings"] == 2 and row["draws"] == 6 for row in told["rows"])
     assert all(math.isfinite(number) for number in numbers(told)) and is_png(tmp_path / "one" / "amplification.png")
     several = (*few, "--out", tmp_path / "several", "--set", "epochs=5")
-    assert "nothing is counted of SVI, epochs 5" in call("amplification", *several, "--gather", code=1)
+    message = call("amplification", *several, "--gather", code=1)
+    assert "several has no svi_epochs_5_posterior_0_of_2.h5, svi_epochs_5_posterior_1_of_2.h5: repeat" in message
+    assert list((tmp_path / "several").iterdir()) == []  # nothing was trained
     for share in (("--only", "0"), ("--only", "1", "--part", "0/2"), ("--part", "1/2")):
         assert "--gather makes the table" in call("amplification", *several, *share)
     one = call("amplification", *several, "--gather")  # as many draws of each training
@@ -36,6 +38,9 @@ def test_amplification(tmp_path):
         (9, 1, 2),
         (25, 1, 1),
     ]
+    for path in (tmp_path / "several").glob("*_counts_*"):
+        path.unlink()
+    assert "nothing is counted of SVI, epochs 5" in call("amplification", *several, "--gather", code=1)
 
 
 def test_integrals_of_the_ring_are_the_probabilities_of_its_bins(monkeypatch):
@@ -84,12 +89,19 @@ def test_amplification_of_several_backends(tmp_path):
         (("--only", "2"), "--only 2: the trainings are 0 to 1"),
         (("--part", "2/2"), "'2/2' is not a share, such as 0/3"),
         (("--backend", "bootstrap", "--kl-weight", "0.1"), "--kl-weight is an option of svi"),
-        (("--device", "abacus"), "--device abacus: "),
+        (("--device", "abacus"), "--device: device is 'abacus'; it must be a torch device"),
+        (("--set", "epoch=3"), "--set: SVI.__init__() got an unexpected keyword argument 'epoch'"),
+        (("--set", "epochs=-3"), "--set: epochs is -3"),
+        (("--set", "epochs=3", "--set", "epochs=4"), "--set epochs: it is given 2 times"),
+        (("--set", "kl_weight=0.5", "--kl-weight", "0.1"), "--set kl_weight: give it once, as --kl-weight"),
+        (("--set", "seed=3"), "--set seed: give it once, as --seed"),
+        (("--gather", "--only", "0"), "--gather counts nothing"),
         (("--draws", "4"), "--draws 4: an error of G needs 5 draws or more"),
     ],
 )
 def test_bad_arguments_of_amplification(arguments, message, tmp_path):
-    assert message in call("amplification", "--quick", "--out", tmp_path, *arguments, code=2)
+    told = call("amplification", "--quick", "--out", tmp_path, *arguments, code=2)
+    assert message in told and "another --out" not in told
 
 
 def test_a_damaged_file_of_counts_is_named(tmp_path):

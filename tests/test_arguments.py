@@ -75,6 +75,11 @@ def arguments(thing):
 
 
 PUBLIC = public()
+NEEDED = {  # packages that the tests do without
+    "events.drell_yan": ("pythia8mc",),
+    "events.z_jets": ("pythia8mc", "fastjet"),
+    "events.z_jets_to": ("pythia8mc", "fastjet"),
+}
 
 
 def is_training(call):
@@ -139,8 +144,8 @@ def what_is_wrong_with(error, name, call):
 
 @pytest.mark.parametrize("call", [call for call in CALLS if not is_training(call)])
 def test_the_call_of_the_table_works(call, tmp_path, monkeypatch):
-    if call == "events.drell_yan":
-        pytest.importorskip("pythia8mc", reason='needs pip install "pyrogen[pythia]"')
+    for module in NEEDED.get(call, ()):
+        pytest.importorskip(module, reason='needs pip install "pyrogen[pythia,fastjet]"')
     monkeypatch.chdir(tmp_path)
     function, given = CALLS[call]()
     result = function(**given)
@@ -190,6 +195,7 @@ MEMORY = {
         "cells is 10,000,000",
     ),
     "drell_yan": (lambda: pg.events.drell_yan(10**12), "n is 1,000"),
+    "z_jets": (lambda: pg.events.z_jets(10**12), "n is 1,000.*z_jets_to"),
 }
 
 

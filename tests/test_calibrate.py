@@ -1,87 +1,29 @@
 """Calibration as one call: a sigma that is wrong by a known factor is mended, and the posterior tells of it."""
 
 import inspect
-import io
 import math
-import sys
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pytest
 import torch
 from known import Line, Location
+from known_sigma import EVENTS, FEW, LEVEL, MANY, Fixed, N, Tempered, backend, calibrated_once, model
 
 import pyrogen as pg
-from pyrogen import diagnostics, plotting, progress
 from pyrogen.coverage import calibration_of
 from pyrogen.coverage.record import factor_on_sigma
 from pyrogen.inference import Backend, calibrated
-from pyrogen.inference.run.checkpoint import CheckpointMismatchError, load_checkpoint, run_identity, save_checkpoint
+from pyrogen.inference.run.checkpoint import CheckpointMismatchError
 from pyrogen.posterior import MeanField, StoredDraws
 
 #: Few trainings are enough to see what is done; they know the coverage badly, and say so.
 pytestmark = pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")
-N = 2000
-MANY = {"trainings": 60, "draws": 40}
-FEW = {"trainings": 20, "draws": 20, "probes": 20}
-EVENTS = torch.randn(N, 2, generator=torch.Generator().manual_seed(3)) + 0.3
-LEVEL = math.erf(1 / math.sqrt(2))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fixed(Backend):
-    """The posterior of a Location in closed form, its widths times ``scale``; with a checkpoint of its result."""
-
-    scale: float = 3.0
-    power: float = 1.0
-
-    def widths(self):
-        return self.scale
-
-    def _fit(self, model, data):
-        w = torch.ones(len(data.events)) if data.weights is None else data.weights
-        effective = float(w.sum() ** 2 / w.square().sum())
-        return self._of(model, data, w @ data.events / w.sum(), effective, training_events=len(w))
-
-    def _fit_many(self, model, data):
-        each = zip(data.events.mean(1), data.digests, strict=True)
-        n = data.events.shape[1]
-        return [
-            self._of(model, data, mean, n, sample=r, samples=len(data.events), data_sha256=digest, training_events=n)
-            for r, (mean, digest) in enumerate(each)
-        ]
-
-    def _of(self, model, data, mean, n, **told):
-        weights = MeanField(loc=mean * n / (n + 1), scale=torch.full((2,), self.widths() / math.sqrt(n + 1)))
-        if self.checkpoint is not None and not told.get("sample"):
-            identity = run_identity(self.describe(), model, data)
-            if load_checkpoint(self.checkpoint, identity) is None:
-                save_checkpoint(self.checkpoint, identity, {}, {"mean": mean})
-        return self._posterior(model, weights, {}, data, effective_size=float(n), **told)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tempered(Fixed):
-    """The same with a knob on which the widths depend as a power; 1/2 for a posterior that the events determine."""
-
-    kl_weight: float = 1.0
-    power: float = 0.5
-
-    def widths(self):
-        return self.scale * self.kl_weight**self.power
-
-
-def model(**kwargs):
-    return pg.BayesianFlow(Location(2), prior_scale=1.0, preprocessing=None, **kwargs)
-
-
-def backend(kind=Tempered, **settings):
-    return kind(progress=False, **settings)
 
 
 @pytest.fixture(scope="module")
 def found():
-    return pg.calibrate(backend(), model(), EVENTS, **MANY)
+    return calibrated_once()
 
 
 def test_the_knob_that_mends_a_known_factor_is_found(found):
@@ -345,71 +287,6 @@ def test_every_stage_has_a_checkpoint_and_a_killed_calibration_goes_on(tmp_path,
     assert torch.equal(again.weights.arrays["scale"], whole.weights.arrays["scale"])
     with pytest.raises(CheckpointMismatchError, match=r"run\.round1\.h5"):  # other samples
         pg.calibrate(settings, model(), EVENTS, **FEW, seed=1)
-
-
-def test_the_record_survives_a_file(found, tmp_path):
-    found.save(tmp_path / "posterior.h5")
-    loaded = pg.load(tmp_path / "posterior.h5", flow=Location(2))
-    assert loaded.info == found.info and loaded.info.calibration == found.info.calibration
-    assert repr(loaded) == repr(found)
-    assert "calibration: calibrated: by parametric bootstrap, " in str(loaded.info)
-    assert "calibration: not calibrated" in str(backend().fit(model(), EVENTS).info)
-
-
-def test_the_posterior_says_so(found):
-    percent = f"{100 * found.info.calibration.one_sigma[0]:.1f}"
-    assert f"calibrated (parametric bootstrap: {percent} +- " in repr(found)
-    plain = backend().fit(model(), EVENTS)
-    assert repr(plain).endswith("not calibrated)")
-    assert found.to("cpu").info.calibration == found.info.calibration
-
-
-def texts(figure):
-    return figure.get_supxlabel()
-
-
-def test_figures_carry_the_calibration(found, tmp_path):
-    plain, wedge = backend().fit(model(), EVENTS), pg.targets.GaussianRing()
-    told = "\u03c3: " + found.info.note.replace("+-", "\u00b1")
-
-    def results(posterior):
-        lines = diagnostics.density_along_lines(posterior, wedge, [3.0, 4.0], draws=4)
-        bands = {"n": 50, "draws": 5, "seed": 1}
-        marginal = diagnostics.marginal(posterior, 0, [-2.0, 0.0, 2.0], **bands)
-        plane = diagnostics.uncertainty_map(posterior, (0, -1, 1), (1, -1, 1), 3, draws=4)
-        generated = pg.sample_histograms(posterior.generate(50, 5, log_weights=True), {"x": (0, [-2.0, 0.0, 2.0])})
-        return lines, marginal, plane, generated["x"]
-
-    def figures(posterior):
-        lines, marginal, plane, band = results(posterior)
-        yield plotting.plot_lines(lines)
-        yield plotting.plot_lines(lines.line(0))
-        yield plotting.plot_map(plane)
-        yield plotting.plot_marginal_sigma(marginal, lines)
-        yield plotting.plot_correlation(band)
-        yield band.plot([10, 10])
-        yield plotting.plot_histograms([plotting.HistogramPanel(one, [10, 10]) for one in marginal.bands.values()])
-        yield plotting.plot_backends({"A": lines})
-
-    assert {texts(figure) for figure in figures(found)} == {told}
-    assert {texts(figure) for figure in figures(plain)} == {"\u03c3: not calibrated"}
-    both = plotting.plot_backends({"A": results(found)[0], "B": results(plain)[0]})
-    assert texts(both) == f"\u03c3: A: {told[3:]}; B: not calibrated"
-    # Results of older files, or made by hand, do not know: no caption.
-    lines, _, _, band = (
-        replace(one, calibration="") if hasattr(one, "events") or hasattr(one, "t") else one for one in results(found)
-    )
-    assert texts(plotting.plot_lines(lines)) == texts(plotting.plot_correlation(band)) == ""
-    plotting.save_figure(both, tmp_path / "both.png")
-
-
-def test_bars_say_which_round(monkeypatch):
-    told = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", told)
-    monkeypatch.setattr(progress, "LOG_INTERVAL", 0.0)
-    pg.calibrate(replace(backend(), progress=True), model(), EVENTS, **FEW)
-    for words in ("first fit", "round 1 of 4, kl_weight 1, 20 trainings", "round 2 of 4, kl_weight 0.", "last fit"):
-        assert words in told.getvalue()
 
 
 def test_the_temperature_of_a_sampler_is_a_knob_too():

@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import softplus
 
 from pyrogen import EventSample
+from pyrogen.classifier import LARGEST_LOG_RATIO
 from pyrogen.diagnostics import Classifier, classifier_test, roc_auc, train_classifier
-from pyrogen.diagnostics.classifier import LARGEST_LOG_RATIO
 from pyrogen.diagnostics.classifier_samples import random_split
 from pyrogen.inference import TrainingDivergedError
 

@@ -75,6 +75,11 @@ def test_a_calibrated_factor(tmp_path):
         (("--kl-weight", "cold"), "'cold' is not a positive number"),
         (("--prior", "0"), "'0' is not a positive number"),
         (("--target", "circle"), "invalid choice"),
+        (("--device", "abacus"), "--device: device is 'abacus'; it must be a torch device"),
+        (("--set", "=3"), "'=3' is not NAME=VALUE"),
+        (("--set", "chains=4", "--backend", "hmc"), "--set chains: give it once, as --chains"),
+        (("--set", "epochs=4", "--epochs", "5"), "--set epochs: give it once, as --epochs"),
+        (("--set", "lr=1", "--set", "lr=2"), "--set lr: it is given 2 times"),
     ],
 )
 def test_bad_arguments(arguments, message, tmp_path):
@@ -100,6 +105,35 @@ def test_all_studies_on_one_page(tmp_path):
     assert [row.count("|") for row in rows] == [15, 15]
     assert "SVI |" in rows[0] and "SVI, KL \u00d7 0.5 |" in rows[1] and "2 \u00d7 20" in rows[0]
     assert (tmp_path / "all.png").stat().st_size > 10_000
+    path = next((tmp_path / "wedge").glob("*.json"))
+    study = json.loads(path.read_text())
+    for change, message in (
+        ({"target": "circle"}, "target is 'circle'; it must be one of wedge, kicker"),
+        ({"backend": "gibbs"}, "backend is 'gibbs'; it must be one of bootstrap, hmc"),
+        ({"backend": None}, "backend is None"),
+        ({"events": "many"}, "events is 'many'"),
+        ({"calibration": {"ranks": []}}, "its calibration cannot be read"),
+    ):
+        path.write_text(json.dumps(study | change))
+        told = call("coverage_overview", tmp_path, "--figure", tmp_path / "all.png", code=2)
+        assert f"{path}: {message}" in told
+    path.write_text(json.dumps(study | {"backend": "laplace"}))
+    call("coverage_overview", tmp_path, "--figure", tmp_path / "all.png")
+
+
+def test_studies_that_differ_in_their_settings_are_rows_of_their_own(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    where = importlib.util.spec_from_file_location("overview_example", EXAMPLES / "coverage_overview.py")
+    script = importlib.util.module_from_spec(where)
+    where.loader.exec_module(script)
+    study = {"target": "wedge", "events": 100, "backend": "svi"}
+    labels = ("SVI, epochs 5", "SVI, epochs 9", "SVI, epochs 9", "SVI, KL \u00d7 0.5")
+    assert script.names([study | {"label": label} for label in labels]) == [
+        "SVI: wedge, 100 events, Bernstein (SVI, epochs 5)",
+        "SVI: wedge, 100 events, Bernstein (SVI, epochs 9), 1",
+        "SVI: wedge, 100 events, Bernstein (SVI, epochs 9), 2",
+        "SVI, KL \u00d7 0.5: wedge, 100 events, Bernstein",
+    ]
 
 
 def test_a_folder_without_studies_is_refused(tmp_path):

@@ -187,11 +187,24 @@ def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_end_and_another_one_is_refu
         (["--draws", "1"], "at least 2"),
         (["--seed", "-1"], "at least 0"),
         (["--quick", "--out", EXAMPLES / "toy.py"], "--out"),
+        (["--quick", "--out", ""], "--out: a path without a name"),
+        (["--threads", "2000"], "--threads: 2000 is more than 1,024"),
+        (["--seed", str(2**63)], "--seed: 9223372036854775808 is more than"),
+        # What would end the run after the training.
+        (["--backend", "hmc", "--events", "2"], "--events 2: the fit of the true form needs 3 events or more"),
+        (["--backend", "ensemble", "--draws", "21"], "--draws 21: the posterior of --backend ensemble holds 20"),
+        (["--backend", "bootstrap", "--draws", "33"], "--draws 33: the posterior of --backend bootstrap holds 32"),
+        (["--backend", "hmc", "--quick", "--draws", "21"], "--draws 21: the posterior of --backend hmc holds 20"),
     ],
 )
 def test_bad_arguments_of_a_toy(arguments, message, tmp_path):
     assert message in call("wedge_svi", *arguments, cwd=tmp_path, code=2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_fit_into_memory_ends_with_a_line(tmp_path):
+    told = call("wedge_svi", "--events", "300_000_000_000_000", "--out", tmp_path, code=1)
+    assert told.startswith("error: ") and "300,000,000,000,000" in told
 
 
 def test_bad_arguments_end_a_process(tmp_path):
@@ -291,7 +304,9 @@ def test_bins_of_drell_yan_hold_what_the_truth_has(monkeypatch):
         (("--train", "none.h5"), "no such file"),
         (("--kl-weight", "0.1"), "an option of svi"),
         (("--events", "2000"), "4 samples of 2,000 events need 8,000"),
-        (("--set", "replicas=1"), "replicas"),
+        (("--set", "replicas=1"), "--set: replicas"),
+        (("--set", "seed=1"), "--set seed: give it once, as --seed"),
+        (("--device", "abacus"), "--device: device is 'abacus'; it must be a torch device"),
     ],
 )
 def test_drell_yan_coverage_refuses(tmp_path, arguments, message):

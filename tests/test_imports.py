@@ -17,6 +17,7 @@ FLOORS = (
     ),
     ("flows", "targets", "events"),
     ("bayes",),
+    ("classifier",),
     ("posterior",),
     ("coverage",),
     ("inference",),

@@ -139,6 +139,15 @@ def test_a_saved_posterior_predicts_the_same(tmp_path):
         loaded.weights.log_prob(loaded.model.initial_theta)
 
 
+def test_the_guide_goes_to_a_device_as_a_whole():
+    guide = pg.LastLayers(flow())
+    guide(SAMPLES[0])
+    guide.to("meta")
+    assert {value.device.type for value in [*guide.parameters(), *guide.buffers(), guide.random]} == {"meta"}
+    assert guide._get_loc_and_scale("theta")[1].device.type == "meta"  # made of the guide's tensors alone
+    assert not set(guide.state_dict()) & {"random", "_widths_of_points"}  # as in files of older versions
+
+
 def test_advice_knows_which_widths_there_are():
     """Eight of nine weights are points: their widths are zero, and neither have moved nor pull."""
 

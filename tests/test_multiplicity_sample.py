@@ -90,6 +90,7 @@ def test_other_layouts_do_not_go_together():
     [
         (["eta_l"], None),
         (["eta_j1", "pt_l"], None),  # every event has a first object
+        (NAMES[:4], Multiplicity(2, 2, 1)),
         (NAMES[:6], Multiplicity(2, 2, 2)),
         (["eta_l", *NAMES[2:6]], Multiplicity(1, 2, 2)),
         (NAMES[2:], Multiplicity(0, 2, 3)),

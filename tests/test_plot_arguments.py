@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 import pyrogen as pg
 from pyrogen import plotting as pl
+from pyrogen.coverage import calibration_of
 from pyrogen.diagnostics import LineResult, MarginalResult, UncertaintyMap
 
 EDGES = np.array([0.0, 1.0, 2.0, 4.0, 8.0])
@@ -66,6 +67,19 @@ def test_what_is_often_given_by_mistake(band, line):
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             call()
+
+
+def test_names_need_not_be_texts():
+    """Such as numbers of replicas."""
+    rng = np.random.default_rng(0)
+    found = calibration_of(rng.normal(size=(5, 20, 7)), rng.normal(size=(5, 7)))
+    labels = pl.plot_coverage({16: found, None: found}).axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ["16", "None"]
+    with pytest.raises(ValueError, match="gains has 4; it must have the names of n_bins: 3"):
+        pl.plot_amplification({3: [1]}, {4: [1]}, {3: [1]}, {})
+    for plot in (pl.plot_chains, pl.plot_training):
+        with pytest.raises(ValueError, match="the history has no .*; it has 3"):
+            plot({3: [1.0]})
 
 
 def test_a_posterior_is_not_its_history():

@@ -214,6 +214,21 @@ def test_fit_of_a_single_training_has_the_error_of_its_draws():
         fit_amplification(results)
 
 
+def test_no_training_events_are_refused_where_they_come_in():
+    counts, target = np.full((1, 6, 4), 250), pg.targets.GammaRing()
+    for events, training_events, message in (
+        (1000, 0, "training_events is 0; it must be a whole number of at least 1"),
+        (1000, None, "training_events is None"),
+        (1, 500, "events is 1; it must be a whole number of at least 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            QuantileBinResult(counts, events, training_events)
+    known = perfect(target)
+    unknown = pg.Posterior(known.model, known.weights)
+    with pytest.raises(ValueError, match=r"posteriors\[1\] does not know how many events it was trained on"):
+        quantile_bins([known, unknown], target, (2,), draws=2)
+
+
 def test_too_few_draws_and_bins_without_variance():
     with pytest.raises(ValueError, match="3 draws of 1 trainings are too few"):
         normal_bins(np.random.default_rng(0), draws=3).amplification(subtract_noise=False)

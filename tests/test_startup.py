@@ -5,7 +5,10 @@ import subprocess
 import sys
 
 #: Packages that took most of the time. The last two torch imports when its first optimizer is made.
-LATE = ("scipy", "matplotlib", "arviz", "xarray", "pandas", "uproot", "hist", "iminuit", "sympy", "torch._dynamo")
+LATE = (
+    *("scipy", "matplotlib", "arviz", "xarray", "pandas", "uproot", "awkward", "pythia8mc", "fastjet", "hist"),
+    *("iminuit", "sympy", "torch._dynamo"),
+)
 
 
 def run(script):

@@ -44,7 +44,7 @@ def checked_events(
     # A tensor stays on its device.
     table = Table(events) if isinstance(events, Tensor) else table_of(events, what)  # type: ignore[arg-type]
     values = as_rows(table.values, features)
-    own = getattr(table, "multiplicity", None)
+    own = table.multiplicity
     if own is not None and own != multiplicity:
         needed = "rows of finite numbers" if multiplicity is None else f"events of {multiplicity}"
         raise ValueError(f"{what} have the layout {own}; the flow describes {needed}: build pg.MultiplicityFlow for it")

@@ -65,9 +65,9 @@ class LastLayers(AutoNormal):
     ) -> None:
         chosen = random_weights(model, random)
         super().__init__(model, init_loc_fn=init_loc_fn, init_scale=init_scale, create_plates=create_plates)
-        #: Which weights are random, ``[P]``.
-        self.random = chosen
-        self._widths_of_points = POINT * model.prior_scales
+        # Buffers, so that they go to a device with the rest; the model makes them anew, so that no file holds them.
+        self.register_buffer("random", chosen, persistent=False)  # which weights are random, [P]
+        self.register_buffer("_widths_of_points", POINT * model.prior_scales, persistent=False)
 
     def _get_loc_and_scale(self, name: str) -> tuple[Tensor, Tensor]:
         loc, scale = super()._get_loc_and_scale(name)

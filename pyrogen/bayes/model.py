@@ -20,14 +20,14 @@ from pyrogen.bayes.evaluation import in_evaluation_mode
 from pyrogen.bayes.inputs import check_rows
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
-from pyrogen.bayes.scales import input_dtype, own_bijection
+from pyrogen.bayes.scales import default_bijection, input_dtype, own_bijection
 from pyrogen.checks import DEVICE, DTYPE, TEXT, array, door, each, optional
 from pyrogen.events import check_weights
 from pyrogen.events.bijection import Bijection, from_config
 from pyrogen.events.conditions import StandardiseContext
 from pyrogen.events.doors import EVENTS as EVENTS_LIKE
 from pyrogen.events.multiplicity import Multiplicity
-from pyrogen.events.preprocessing import Identity, Standardise
+from pyrogen.events.preprocessing import Identity
 from pyrogen.events.sample import EventSample
 from pyrogen.flows import is_own, rebuilt
 from pyrogen.flows.own import DTYPES, OWN
@@ -57,9 +57,10 @@ class BayesianFlow(PyroModule):
             number of inputs for weight matrices, 1 for biases. Then the prior of a layer's outputs does not grow with
             the width of the network, and samplers take larger steps (``docs/sampling.md``).
         preprocessing: a bijection from the events' units to the flow's, part of the model: every density is per unit
-            of the events' own variables. ``"auto"``: standardise, or nothing for a flow on the unit box; ``None``:
-            nothing. Bijections that are not yet fitted act as the identity until a backend's ``fit`` (or
-            :meth:`prepare`) sets their constants.
+            of the events' own variables. ``"auto"``: standardise (events with a varying number of objects:
+            :class:`~pyrogen.events.WhitenPerMultiplicity`), or nothing for a flow on the unit box; ``None``: nothing.
+            Bijections that are not yet fitted act as the identity until a backend's ``fit`` (or :meth:`prepare`) sets
+            their constants.
         context_preprocessing: a bijection for the conditions, likewise; its Jacobian does not count. ``"auto"``:
             :class:`~pyrogen.events.StandardiseContext`, so that conditions may have any unit, or nothing with
             ``preprocessing=None``; ``None``: nothing.
@@ -91,8 +92,9 @@ class BayesianFlow(PyroModule):
         layout = getattr(flow, "layout", None)
         #: How rows of events with a varying number of objects are laid out, where the flow tells it; None: no NaN.
         self.multiplicity = None if layout is None else Multiplicity(**layout)
-        default = Identity() if self.on_unit_box or self.multiplicity else Standardise()
-        self.preprocessing = own_bijection(preprocessing, default, "preprocessing")  # type: ignore[misc]
+        self.preprocessing = own_bijection(  # type: ignore[misc]
+            preprocessing, default_bijection(self.flow, self.multiplicity), "preprocessing"
+        )
         plain = self.context == 0 or preprocessing is None
         default = Identity() if plain else StandardiseContext()
         self.context_preprocessing = own_bijection(  # type: ignore[misc]
@@ -228,7 +230,7 @@ class BayesianFlow(PyroModule):
         prepared = self.packing.copied(self)
         prepared._features = events.shape[-1]
         if not prepared.preprocessing.fitted:
-            prepared.preprocessing.fit(EventSample(events, names, weights=weights))
+            prepared.preprocessing.fit(EventSample(events, names, weights=weights, multiplicity=self.multiplicity))
         if context is not None and not prepared.context_preprocessing.fitted:
             prepared.context_preprocessing.fit(context, weights)
         for bijection in (prepared.preprocessing, prepared.context_preprocessing):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pyrogen.bayes.contract import check_output
 from pyrogen.bayes.model import BayesianFlow
+from pyrogen.flows.chain_networks import together
 from pyrogen.flows.compiled import CompiledSteps
-from pyrogen.flows.networks import Networks
 from pyrogen.memory import in_chunks
 
 
@@ -26,9 +26,7 @@ class DrawnNetworks:
 
     def __init__(self, model: BayesianFlow, thetas: Tensor, compiled: CompiledSteps | None = None) -> None:
         self.model, self.thetas, self._compiled = model, thetas, compiled or CompiledSteps(False)
-        self._together: Networks | None = None
-        if Networks.fits(model.flow, model.packing.names):
-            self._together = Networks(model.flow, model.packing.split(thetas))  # type: ignore[arg-type]
+        self._together = together(model.flow, model.packing.names, model.packing.split(thetas))
 
     @torch.no_grad()
     def log_prob(self, inner: Tensor, *conditions: Tensor) -> Tensor:
@@ -62,7 +60,7 @@ class DrawnNetworks:
                 yield self.model.sample_events(self.thetas[0], n, given)
                 start += n
             return
-        latent = torch.cat([self._together.flow.latent.sample(n, self.thetas) for n in parts])
+        latent = torch.cat([self._together.latent(n, self.thetas) for n in parts])
         conditions = self.model._conditions(context)
         networks = self._together
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrogen.events.bijection import Bijection
-from pyrogen.events.preprocessing import Identity
+from pyrogen.events.multiplicity import Multiplicity
+from pyrogen.events.preprocessing import Identity, Standardise
+from pyrogen.events.whitening import WhitenPerMultiplicity
 
 LOST = 1e-4  # a rounding by more than this part of a standard deviation moves what a network sees
 SHARE = 0.01  # of the events may be rounded by more
@@ -30,6 +32,15 @@ def own_bijection(given: Bijection | str | None, default: Bijection, name: str) 
             return default
         raise ValueError(f'unknown {name} {given!r}; give "auto", None or a bijection')
     raise TypeError(f'{name} is {given!r}; give "auto", None or a bijection such as pg.events.UnitBox()')
+
+
+def default_bijection(flow: nn.Module, multiplicity: Multiplicity | None) -> Bijection:
+    """What ``preprocessing="auto"`` means for a flow of plain events, or of a varying number of objects."""
+    if getattr(flow, "on_unit_box", False):
+        return Identity()
+    if multiplicity is None:
+        return Standardise()
+    return WhitenPerMultiplicity(multiplicity, leave=getattr(flow, "unit_columns", ()))
 
 
 def input_dtype(dtype: torch.dtype, *tables: Tensor | None) -> torch.dtype:

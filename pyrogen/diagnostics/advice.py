@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pyrogen.bayes.inputs import as_tensor, checked_events
+from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import COUNT, SEED, door, optional, shown, whole
 from pyrogen.diagnostics import look_at_calibration, look_at_events, look_at_run
 from pyrogen.diagnostics.look import Look, NotCheckedError
@@ -134,7 +134,7 @@ def advise(
     """
     sample = None
     if events is not None:
-        table = checked_events(posterior.predictor.in_order(events), posterior.model.features)
+        table = posterior.predictor.checked(events)
         extras: dict[str, Any] = {"weights": table.weights, "multiplicity": table.multiplicity}
         sample = EventSample(table.values, table.names or posterior.names, **extras)
     if context is not None:

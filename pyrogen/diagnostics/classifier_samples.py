@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyrogen.classifier import Features
 from pyrogen.events import EventSample, check_events
 from pyrogen.events.containers import check_same_order, table_of
 from pyrogen.events.validation import check_no_layout
-
-Features = Callable[[Tensor], Tensor]
 
 SMALLEST_PART = 10  # events of each class in each part of a split
 

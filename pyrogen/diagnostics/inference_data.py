@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor, checked_events
+from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import BOOLEAN, COUNT, MAPPING, SEED, array, dictionary, door, optional, whole
 from pyrogen.diagnostics.arviz_io import make_inference_data
 from pyrogen.diagnostics.convergence import log_prob_of_chains, probe_points
 from pyrogen.diagnostics.stored_draws import Rows, as_chains, blocks, spaced_rows
-from pyrogen.events import EventsLike, check_events
+from pyrogen.events import EventsLike
 from pyrogen.events.containers import table_of
 from pyrogen.events.doors import EVENTS
 from pyrogen.posterior.binning import Bins, bins_of
@@ -167,7 +167,7 @@ def _observed(observed: EventsLike | None, posterior: Posterior) -> Tensor | Non
         raise ValueError(
             "observed has weights, and ArviZ counts every event once; give unweighted events, such as sample.values"
         )
-    return as_tensor(checked_events(observed, posterior.model.features).values, torch.float64)
+    return as_tensor(posterior.predictor.checked(observed).values, torch.float64)
 
 
 def _probes(
@@ -186,11 +186,11 @@ def _probes(
             probe_context = as_tensor(context, torch.float64)[:PROBES]
     elif isinstance(probes, Mapping):
         points = torch.stack([torch.as_tensor(point).double().cpu() for point in probes.values()])
-        check_events(points, posterior.model.features)
+        posterior.predictor.checked(points)
         return list(map(str, probes)), points, _probe_context(posterior, probe_context, len(points))
     else:
         points = as_tensor(posterior.predictor.in_order(probes), torch.float64)
-    points = as_tensor(checked_events(points, posterior.model.features).values, torch.float64)
+    points = as_tensor(posterior.predictor.checked(points).values, torch.float64)
     probe_context = _probe_context(posterior, probe_context, len(points))
     labels = ["(" + ", ".join(f"{value:.4g}" for value in point) + ")" for point in points.tolist()]
     if len(set(labels)) < len(labels):  # a label must find its point again
@@ -223,7 +223,7 @@ def _replicates(held: Posterior, rows: Rows, generated: int, context: Any, seed:
             events[k].append(more)
         found.append(torch.stack([torch.cat(its) for its in events]).unflatten(0, (chains, draws)))
     replicated = torch.cat(found, 1)
-    check_generated(replicated.flatten(0, 2), held.names)
+    check_generated(replicated.flatten(0, 2), held.names, held.model.multiplicity)
     return replicated.double().cpu().numpy()
 
 

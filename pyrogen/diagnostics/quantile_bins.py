@@ -17,7 +17,19 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
-from pyrogen.checks import BOOLEAN, COUNT, SEED, dictionary, door, each, having, optional, whole
+from pyrogen.checks import (
+    BOOLEAN,
+    COUNT,
+    NATURAL,
+    SEED,
+    check_settings,
+    dictionary,
+    door,
+    each,
+    having,
+    optional,
+    whole,
+)
 from pyrogen.coverage import Calibration, calibration_of
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief
@@ -38,13 +50,19 @@ class QuantileBinResult(Brief):
 
     Attributes:
         counts: generated events in every bin, ``[R, K, B]``.
-        events: events that every draw generated.
-        training_events: events N that every posterior was trained on.
+        events: events that every draw generated, at least 2.
+        training_events: events N that every posterior was trained on, at least 1.
+
+    Raises:
+        ValueError: fewer events than that.
     """
 
     counts: NDArray[np.int64]
     events: int
     training_events: int
+
+    def __post_init__(self) -> None:
+        check_settings(self, events=whole(2), training_events=NATURAL)
 
     def _summary(self) -> str:
         trainings, draws, bins = self.counts.shape
@@ -227,19 +245,20 @@ def quantile_bins(
         The result for every n, of n^d bins.
 
     Raises:
-        ValueError: no posteriors, numbers out of range, or both ``events`` and ``events_per_bin``.
+        ValueError: no posteriors, one that does not know its number of training events, numbers out of range, or both
+            ``events`` and ``events_per_bin``.
     """
     if not len(posteriors):
         raise ValueError("posteriors is empty; give those of several independent trainings")
     if events is not None and events_per_bin is not None:
         raise ValueError(f"events is {events} and events_per_bin is {events_per_bin}; give one of them")
+    sizes = {_training_events(f"posteriors[{r}]", posterior) for r, posterior in enumerate(posteriors)}
+    if len(sizes) > 1:
+        raise ValueError(f"the posteriors were trained on samples of {sorted(sizes)} events; they must be of one size")
     count = min(posterior.weights.count(draws, least=2) for posterior in posteriors)
     cells = {n: target.quantile_bins(n) for n in bins}
     wanted = {n: events_per_bin * cells[n].n_bins if events_per_bin else events or EVENTS for n in bins}
     counts = {n: np.zeros((len(posteriors), count, cells[n].n_bins), dtype=np.int64) for n in bins}
-    sizes = {p.info.training_events or 0 for p in posteriors}
-    if len(sizes) > 1:
-        raise ValueError(f"the posteriors were trained on samples of {sorted(sizes)} events; they must be of one size")
     shown = bar(len(posteriors) * count, "quantile bins", "draw", show=posteriors[0].progress, brief=True)
     with seeded(stream(seed, "quantile bins"), posteriors[0].model.device), torch.no_grad(), shown:
         for r, posterior in enumerate(posteriors):
@@ -250,6 +269,17 @@ def quantile_bins(
                             counts[n][r, k] += cell.counts(x[: wanted[n] - start]).cpu().numpy()
                 shown.update()
     return {n: QuantileBinResult(counts[n], wanted[n], max(sizes)) for n in bins}
+
+
+def _training_events(name: str, posterior: Posterior) -> int:
+    """The number of training events of a posterior."""
+    found = posterior.info.training_events
+    if not found:
+        raise ValueError(
+            f"{name} does not know how many events it was trained on, which the amplification needs: make it with "
+            "info=pg.posterior.RunInfo(training_events=N)"
+        )
+    return found
 
 
 def _events_of(model: BayesianFlow, theta: Tensor, events: int) -> Iterator[tuple[int, Tensor]]:

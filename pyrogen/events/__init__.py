@@ -22,11 +22,13 @@ from .kinematics import Observable, lepton_pair_observables, momenta, pair_momen
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .multiplicity import Multiplicity
 from .nuisances import Nuisance, NuisanceSample, Rate, RateEstimate, with_nuisances
+from .of_objects import OfObjects
 from .padded import PaddedBijection
 from .particles import JETS
 from .preprocessing import Identity, Standardise, UnitBox
 from .pythia import drell_yan
 from .reading import read, stream
+from .records import from_awkward, to_awkward
 from .resonance import Resonance
 from .sample import EventSample, EventsLike
 from .validation import check_events, check_weights
@@ -50,6 +52,7 @@ __all__ = [
     "RateEstimate",
     "with_nuisances",
     "Observable",
+    "OfObjects",
     "PaddedBijection",
     "PaddedColumns",
     "Dequantise",
@@ -62,12 +65,14 @@ __all__ = [
     "Squash",
     "collision_energy",
     "four_vectors",
+    "from_awkward",
     "lepton_balance",
     "lepton_pair",
     "lepton_pair_coordinates",
     "lepton_pair_observables",
     "momenta",
     "pair_momenta",
+    "to_awkward",
     "Bijection",
     "Chain",
     "EventSample",

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..checks import require
+from ..checks import check_settings, optional, require
 from ..files import FileFormatError
 from ..hdf5 import (
     BlockDigests,
@@ -30,8 +30,10 @@ from ..hdf5 import (
     version_of,
     write_json,
 )
-from .format import PER_EVENT, Continuation, Format, PartWriter
+from .format import LAYOUT, PER_EVENT, Continuation, Format, PartWriter
 from .hdf5_tables import Content, common_length, table_of
+from .multiplicity import LAYOUT as MULTIPLICITY
+from .multiplicity import Multiplicity
 from .sample import EventSample
 from .tables import content_of, from_records, part, to_columns
 
@@ -47,6 +49,10 @@ _BYTES_PER_CHUNK = 2**19  # two fit into HDF5's cache, so that adding a few even
 @dataclass(frozen=True)
 class _Reading:
     dataset: str | None = None
+    multiplicity: Multiplicity | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(self, multiplicity=optional(MULTIPLICITY))
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class Hdf5(Format, suffixes=(".h5", ".hdf5")):
     Options of reading:
 
     * ``dataset``: the table of a user's own file that holds several.
+    * ``multiplicity``: the layout of the columns that are read, where a user's own file has NaN for objects that are
+      not there.
 
     Options of writing:
 
@@ -79,6 +87,7 @@ class Hdf5(Format, suffixes=(".h5", ".hdf5")):
         names           JSON (UTF-8 bytes), a list of d strings
         units           JSON (UTF-8 bytes), a list of d strings
         provenance      JSON (UTF-8 bytes), an object
+        multiplicity    JSON (UTF-8 bytes), an object with shared, each, most and least, where the sample has a layout
 
     Layout ``"rows"`` has one table in place of the first four, which pandas reads with
     ``pandas.DataFrame(file["events"][:])``::
@@ -101,7 +110,7 @@ class Hdf5(Format, suffixes=(".h5", ".hdf5")):
     """
 
     label = "HDF5"
-    keeps = PER_EVENT
+    keeps = (*PER_EVENT, LAYOUT)
     reading = _Reading
     writing = _Writing
 
@@ -109,12 +118,13 @@ class Hdf5(Format, suffixes=(".h5", ".hdf5")):
         path = self.path
         with open_any_hdf5(path) as file, damage_named(path):
             if not is_labelled(file):
-                yield from _slices(path, chunk, columns, *table_of(file, path, options.dataset))
+                found = table_of(file, path, options.dataset)
+                yield from _slices(path, chunk, columns, *found, options.multiplicity)
                 return
         if options.dataset is not None:
             raise ValueError(f"{path} is a pyrogen file with one sample; leave out dataset={options.dataset!r}")
         with open_hdf5(path, KIND) as file:
-            yield from _slices(path, chunk, columns, *_own(file, path))
+            yield from _slices(path, chunk, columns, *_own(file, path), options.multiplicity)
 
     def writer(self, temporary: Path, first: EventSample, options: _Writing) -> PartWriter:
         return _Writer(temporary, first, options.layout or "columns")
@@ -129,10 +139,17 @@ class Hdf5(Format, suffixes=(".h5", ".hdf5")):
         return Continuation(first, lambda temporary: _Writer(temporary, first, layout, self, grows))
 
 
-def _slices(path: Path, chunk: int, columns: tuple[str, ...] | None, n: int, content: Content) -> Iterator[EventSample]:
+def _slices(
+    path: Path,
+    chunk: int,
+    columns: tuple[str, ...] | None,
+    n: int,
+    content: Content,
+    multiplicity: Multiplicity | None = None,
+) -> Iterator[EventSample]:
     for first in range(0, max(n, 1), chunk):  # of no event at least one, for the error
         rows = slice(first, first + chunk)
-        yield part(path, first, columns, content_of(path, partial(content, rows)))
+        yield part(path, first, columns, content_of(path, partial(content, rows)), multiplicity)
 
 
 # --- pyrogen's own ------------------------------------------------------------------------------------------
@@ -140,6 +157,8 @@ def _slices(path: Path, chunk: int, columns: tuple[str, ...] | None, n: int, con
 
 def _own(file: h5py.File, path: Path) -> tuple[int, Content]:
     labels = {name: read_json(file, name) for name in _LABELS}
+    if LAYOUT in file:
+        labels[LAYOUT] = Multiplicity.from_config(read_json(file, LAYOUT))
     if _TABLE in file:
         records = _table(file, _TABLE)
         return len(records), lambda rows: from_records(records[rows]) | labels
@@ -269,6 +288,8 @@ class _Writer(PartWriter):
             self._digests[name].create(self._file.require_group(_DIGESTS), name)
         for name in _LABELS:
             write_json(self._file, name, getattr(first, name))
+        if first.multiplicity is not None:
+            write_json(self._file, LAYOUT, first.multiplicity.config())
 
     def _arrays(self, sample: EventSample) -> dict[str, np.ndarray]:
         if not self._rows:

@@ -161,7 +161,7 @@ def fill_counts(table: np.ndarray, counts: np.ndarray, multiplicity: Multiplicit
 
 
 def selected(multiplicity: Multiplicity, columns: Sequence[int], names: Sequence[str]) -> Multiplicity | None:
-    """The layout of some columns of the rows: None where every event has them all.
+    """The layout of some columns of the rows; None where they are no layout, and every event has them all.
 
     Args:
         multiplicity: that of all columns.
@@ -169,23 +169,23 @@ def selected(multiplicity: Multiplicity, columns: Sequence[int], names: Sequence
         names: of all columns, for the error.
 
     Raises:
-        ValueError: other columns than those that every event has, or shared ones and then those of the leading objects,
+        ValueError: columns that not every event has, other than shared ones and then those of the leading objects,
             whole and in order.
     """
     layout, always = multiplicity, multiplicity.width(multiplicity.least)
-    if all(column < always for column in columns):
-        return None
-    shared = next(i for i, column in enumerate(columns) if column >= layout.shared)
+    shared = next((i for i, column in enumerate(columns) if column >= layout.shared), len(columns))
     most = min(-(-(len(columns) - shared) // layout.each), layout.most)
-    if list(columns[shared:]) != list(range(layout.shared, layout.width(most))):
-        odd = next(column for column in columns if column >= always)
-        raise ValueError(
-            f"names: events with fewer than {(odd - layout.shared) // layout.each + 1} objects have no column "
-            f"{names[odd]!r}, so the columns must have a layout: some of the {layout.shared} shared ones, then all "
-            f"{layout.each} columns of the first object, of the second, ... in their order. For single columns of the "
-            "events with n objects take sample.with_count(n).select(names)"
-        )
-    return Multiplicity(shared, layout.each, most, min(layout.least, most))
+    if most and list(columns[shared:]) == list(range(layout.shared, layout.width(most))):
+        return Multiplicity(shared, layout.each, most, min(layout.least, most))
+    odd = next((column for column in columns if column >= always), None)
+    if odd is None:
+        return None
+    raise ValueError(
+        f"names: events with fewer than {(odd - layout.shared) // layout.each + 1} objects have no column "
+        f"{names[odd]!r}, so the columns must have a layout: some of the {layout.shared} shared ones, then all "
+        f"{layout.each} columns of the first object, of the second, ... in their order. For single columns of the "
+        "events with n objects take sample.with_count(n).select(names)"
+    )
 
 
 def told_counts(multiplicity: Multiplicity, values: np.ndarray) -> str:

@@ -8,36 +8,54 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..checks import check_settings, optional
 from ..files import FileFormatError
 from .format import Format, NoOptions
+from .multiplicity import LAYOUT, Multiplicity
 from .sample import EventSample
 from .tables import content_of, from_records, part, reason
+
+
+@dataclass(frozen=True)
+class _Reading:
+    multiplicity: Multiplicity | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(self, multiplicity=optional(LAYOUT))
 
 
 class Npy(Format, suffixes=(".npy",)):
     """Files ``.npy`` of one numpy array: values ``[N, d]`` or ``[N]``, or records with named fields.
 
     The fields of records are the columns; some names mean weights and their kin, as in
-    :class:`~pyrogen.events.hdf5.Hdf5`. Only the values of a sample can be written, and only as a whole. There are no
-    options. Nothing is ever unpickled. The format has no checksums: only a wrong size of the file is noticed.
+    :class:`~pyrogen.events.hdf5.Hdf5`. Only the values of a sample can be written, and only as a whole. Nothing is
+    ever unpickled. The format has no checksums: only a wrong size of the file is noticed.
+
+    Options of reading:
+
+    * ``multiplicity``: the layout of the columns that are read, where the file has NaN for objects that are not there.
+
+    There are no options of writing.
     """
 
     label = "npy"
+    reading = _Reading
     why_whole = ".npy has its size at its beginning"
 
-    def parts(self, chunk: int, columns: tuple[str, ...] | None, options: NoOptions) -> Iterator[EventSample]:
+    def parts(self, chunk: int, columns: tuple[str, ...] | None, options: _Reading) -> Iterator[EventSample]:
         header = _header(self.path)
         with open(self.path, "rb") as stream:
             for first in range(0, max(header.rows, 1), chunk):
                 rows = _rows(stream, header, slice(first, min(first + chunk, header.rows)))
-                content = {"values": rows}
+                content: dict[str, Any] = {"values": rows}
                 if rows.dtype.names:
                     content = content_of(self.path, partial(from_records, rows))
-                yield part(self.path, first, columns, content | {"provenance": {"file": self.path.name}})
+                content["provenance"] = {"file": self.path.name}
+                yield part(self.path, first, columns, content, options.multiplicity)
 
     def write(self, sample: EventSample, temporary: Path, options: NoOptions) -> None:
         stream = io.BytesIO()  # numpy's own writing to a file does not say why the disk refuses it

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import require_extra
+from ..checks import check_settings, optional, require, require_extra
 from ..files import FileFormatError
 from .columns import expand, from_columns, is_reserved, spread
-from .format import PER_EVENT, Format, NoOptions, PartWriter
+from .format import LAYOUT, PER_EVENT, Format, NoOptions, PartWriter
+from .multiplicity import LAYOUT as MULTIPLICITY
+from .multiplicity import Multiplicity, selected
 from .root_labels import LABELS, TITLE, TREE, Checksums, Labels, check_no_labels, labels_text, own_labels
 from .sample import EventSample
 from .tables import content_of, part, reason, to_columns
@@ -35,6 +37,10 @@ _NUMBER_TYPES = {
 @dataclass(frozen=True)
 class _Reading:
     dataset: str | None = None
+    multiplicity: Multiplicity | None = None
+
+    def __post_init__(self) -> None:
+        check_settings(self, multiplicity=optional(MULTIPLICITY))
 
 
 class Root(Format, suffixes=(".root",)):
@@ -53,12 +59,14 @@ class Root(Format, suffixes=(".root",)):
     Options of reading:
 
     * ``dataset``: the tree, of a file that holds several.
+    * ``multiplicity``: the layout of the columns that are read, where a user's own file has NaN for objects that are
+      not there.
 
     There are no options of writing.
     """
 
     label = "ROOT"
-    keeps = PER_EVENT
+    keeps = (*PER_EVENT, LAYOUT)
     reading = _Reading
 
     def parts(self, chunk: int, columns: tuple[str, ...] | None, options: _Reading) -> Iterator[EventSample]:
@@ -92,15 +100,28 @@ class Root(Format, suffixes=(".root",)):
                 own.check_branches(path, list(branches))
             provenance = {"file": path.name, "dataset": name} if own is None else own.provenance
             wanted = _wanted(path, branches, name, columns)
+            layout = options.multiplicity if own is None else _own_layout(path, own, columns, options.multiplicity)
             with _damage(path, f"is damaged: its tree {name!r} cannot be read"):
                 _check_sizes(path, tree, branches, wanted, chunk)
             for first, arrays in _arrays(path, tree, wanted, chunk, own):
                 content = content_of(path, partial(from_columns, arrays)) | {"provenance": provenance}
                 content["units"] = [own.units.get(column, "") if own else "" for column in content["names"]]
-                yield part(path, first, columns, content)
+                yield part(path, first, columns, content, layout)
 
     def writer(self, temporary: Path, first: EventSample, options: NoOptions) -> PartWriter:
         return _Writer(temporary, first)
+
+
+def _own_layout(
+    path: Path, own: Labels, columns: tuple[str, ...] | None, asked: Multiplicity | None
+) -> Multiplicity | None:
+    """The layout of the columns that are kept of a file of pyrogen's."""
+    if own.multiplicity is None:
+        return asked
+    chosen = [own.names.index(name) for name in columns or own.names if name in own.names]
+    known = selected(own.multiplicity, chosen, own.names)
+    require(asked in (None, known), "multiplicity", asked, f"that of {path}, {known}, or be left out")
+    return known
 
 
 @contextlib.contextmanager
@@ -302,6 +323,8 @@ class _Writer(PartWriter):
         self._tree = self._file.mktree(TREE, dict.fromkeys(columns, np.float64), title=TITLE)
         self._labels = {name: getattr(first, name) for name in ("names", "units", "provenance")}
         self._labels["branches"] = list(columns)
+        if first.multiplicity is not None:
+            self._labels[LAYOUT] = first.multiplicity.config()
         self._checksums, self._entries = Checksums(), 0
 
     def write(self, sample: EventSample) -> None:

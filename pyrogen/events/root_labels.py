@@ -14,11 +14,14 @@ import numpy as np
 
 from ..files import FileFormatError
 from .columns import is_reserved
+from .format import LAYOUT
+from .multiplicity import Multiplicity
 from .tables import reason
 
 TREE, LABELS, TITLE = "events", "pyrogen", "events of pyrogen"
 _EARLY = {"names", "units", "provenance"}  # what the first files had
 _ENTRIES = _EARLY | {"branches", "entries", "checksums", "digest"}
+_WITH_LAYOUT = _ENTRIES | {LAYOUT}  # of events with a varying number of objects
 
 
 class Checksums:
@@ -36,7 +39,7 @@ class Checksums:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a file says of itself; the last three are None in early files."""
+    """What a file says of itself; the three before the last are None in early files."""
 
     names: tuple[str, ...]
     units: dict[str, str]
@@ -44,6 +47,7 @@ class Labels:
     branches: list[str] | None
     entries: int | None
     checksums: dict[str, int] | None
+    multiplicity: Multiplicity | None = None
 
     def check_branches(self, path: Path, found: list[str]) -> None:
         """Raise a FileFormatError where the branches are not those that were written."""
@@ -82,15 +86,17 @@ def own_labels(path: Path, texts: Mapping[str, str]) -> Labels | None:
         return None
     try:
         content = json.loads(texts[LABELS])
-        if set(content) not in (_EARLY, _ENTRIES):
+        if set(content) not in (_EARLY, _ENTRIES, _WITH_LAYOUT):
             raise ValueError(f"its entries are {', '.join(map(str, content))}")
         if "digest" in content and content.pop("digest") != _digest(content):
             raise ValueError("its digest is wrong")
         names, units, provenance = content["names"], content["units"], content["provenance"]
         if not isinstance(provenance, dict):
             raise ValueError("its provenance is no dict")
-        more = (content.get(entry) for entry in ("branches", "entries", "checksums"))
-        return Labels(tuple(names), dict(zip(names, units, strict=True)), provenance, *more)
+        layout = Multiplicity.from_config(content[LAYOUT]) if LAYOUT in content else None
+        branches, entries, checksums = (content.get(entry) for entry in ("branches", "entries", "checksums"))
+        labels = dict(zip(names, units, strict=True))
+        return Labels(tuple(names), labels, provenance, branches, entries, checksums, layout)
     except Exception as error:  # whatever JSON can hold
         raise FileFormatError(f"{path}: its object {LABELS!r} is not what pyrogen writes: {reason(error)}") from error
 

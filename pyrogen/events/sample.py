@@ -266,8 +266,8 @@ class EventSample:
     def select(self, names: Sequence[str]) -> EventSample:
         """The same events with the named columns alone, in the order given.
 
-        Of events with a varying number of objects, columns that every event has give a plain sample; columns of these
-        and then of the leading objects, whole and in order, give a smaller layout.
+        Of events with a varying number of objects, shared columns and then those of the leading objects, whole and in
+        order, give a smaller layout; other columns that every event has give a plain sample.
 
         Raises:
             ValueError: no such column, a name given twice, no name at all, or columns of other objects.

@@ -8,25 +8,34 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import require
 from ..files import FileFormatError
 from .columns import UNCERTAINTIES as UNCERTAINTIES
 from .columns import WEIGHTS as WEIGHTS
 from .columns import expand as expand
 from .columns import from_columns, is_reserved, spread
+from .multiplicity import Multiplicity, selected
 from .sample import EventSample
 
 
-def part(path: Path, first: int, columns: Sequence[str] | None, content: dict[str, Any]) -> EventSample:
+def part(
+    path: Path,
+    first: int,
+    columns: Sequence[str] | None,
+    content: dict[str, Any],
+    multiplicity: Multiplicity | None = None,
+) -> EventSample:
     """A part of the sample in a file, its errors naming the file.
 
     Args:
         path: the file.
         first: number of the part's first event in it.
         columns: names of the columns to keep, in this order; all if None.
-        content: arguments of :class:`EventSample`.
+        content: arguments of :class:`EventSample`; ``multiplicity`` among them is that of all columns.
+        multiplicity: the layout of the columns that are kept, of a file that does not say it.
 
     Raises:
-        ValueError: a column that is not there.
+        ValueError: a column that is not there, columns that are no layout, or another layout than that of the file.
         FileFormatError: content that is no sample.
     """
     if content["values"].ndim == 1:
@@ -42,6 +51,12 @@ def part(path: Path, first: int, columns: Sequence[str] | None, content: dict[st
         content = content | {"values": content["values"][:, chosen], "names": columns}
         if content.get("units") is not None:
             content["units"] = [content["units"][i] for i in chosen]
+        if content.get("multiplicity") is not None:
+            content["multiplicity"] = selected(content["multiplicity"], chosen, names)
+    if multiplicity is not None:
+        known = content.get("multiplicity", multiplicity)
+        require(known == multiplicity, "multiplicity", multiplicity, f"that of {path}, {known}, or be left out")
+        content = content | {"multiplicity": multiplicity}
     try:
         return EventSample(**content, part=first)
     except (TypeError, ValueError) as error:

@@ -161,8 +161,8 @@ def _hint(rows: np.ndarray) -> str:
     behind = np.maximum.accumulate(missing, axis=1)
     if (missing == behind).all() and missing[:, -2:].all() and np.isfinite(rows[~missing]).all():
         return (
-            ". If the NaN stand for objects that are not there, such as jets, say so: "
-            "EventSample(..., multiplicity=pg.events.Multiplicity(shared, each, most))"
+            ". If the NaN stand for objects that are not there, such as jets, say so with "
+            "multiplicity=pg.events.Multiplicity(shared, each, most), an argument of EventSample and of pg.events.read"
         )
     return ""
 

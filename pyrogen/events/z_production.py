@@ -17,8 +17,9 @@ import numpy as np
 
 from ..checks import BOOLEAN, PATH, POSITIVE, SEED, check_memory, check_settings, door, require_extra, whole
 from ..files import target_of
-from ..progress import bar
+from ..progress import Bar, bar
 from ..seeds import stream
+from .format import check_loss, format_of
 from .jets import z_jets_columns, z_jets_layout, z_jets_rows
 from .parts import PartsFolder
 from .pythia import MAX_SEED, seed_settings, started
@@ -146,19 +147,13 @@ def z_jets(
     size = 2 * 8.0 * z_jets_layout(process.jets).features * n  # batches, and the table of them
     check_memory("n", n, size, "z_jets_to(path, n) writes them to a file and holds a block at a time")
     _require_extras("z_jets")
-    tables: list[np.ndarray] = []
-    tallies: list[Tally] = []
+    blocks: list[tuple[np.ndarray, Tally]] = []
     left = n
     with bar(n, "Z + jets", " events", show=progress) as shown:
         while left:
-            for rows, tally in _batches(process, seed, len(tallies)):
-                tables.append(rows[:left])
-                left -= len(tables[-1])
-                shown.update(len(tables[-1]))
-                block = tally
-                if not left:
-                    break
-            tallies.append(block)
+            blocks.append(_block(process, seed, len(blocks), left, shown))
+            left -= len(blocks[-1][0])
+    tables, tallies = zip(*blocks, strict=True)
     return _sample(np.concatenate(tables), process, _provenance(process, seed, tallies))
 
 
@@ -180,8 +175,7 @@ def z_jets_to(
 
     Finished blocks are kept in the folder ``<path>.parts`` until the file is whole; the file of a resumed run has the
     same bits as that of an uninterrupted one (``.root`` the same numbers: uproot writes the time into it). An old file
-    at the path is replaced at the end. The events are those of :func:`z_jets`; the numbers of the provenance are those
-    of whole blocks.
+    at the path is replaced at the end. Events and provenance are those of :func:`z_jets`.
 
     Two processes make two samples at a time, with two seeds and two paths; :func:`append` joins their files.
 
@@ -195,13 +189,14 @@ def z_jets_to(
         The path.
 
     Raises:
-        ValueError: an argument out of range, or the folder of parts belongs to another run.
+        ValueError: an argument out of range, a format that cannot hold such events, or parts of another run.
         ImportError, RuntimeError: as :func:`z_jets`.
         PathInUseError: another process, or another part of this one, generates this file.
         OSError: the file cannot be written.
     """
     process = Process(underlying_event, energy, pt_min, radius, jets)
     writer = EventWriter(path, **layout)  # which checks its arguments before any work is done
+    check_loss(format_of(Path(path), "write"), _sample(np.ones((1, z_jets_layout(process.jets).features)), process, {}))
     _require_extras("z_jets_to")
     target = target_of(path)
     job = {"version": _VERSION, "process": "z_jets", "n": n, "seed": seed, **asdict(process), **_versions()}
@@ -213,27 +208,33 @@ def z_jets_to(
         left = n
         with bar(n, f"Z + jets {target.name}", " events", show=progress, scaled=True) as shown:
             while left:
-                part, k = folder.part(len(tallies)), len(tallies)
-                if not part.exists():
-                    _block(process, seed, k).save(part)
+                k = len(tallies)
+                if folder.part(k).exists():
+                    shown.update(len(folder.read(k)))
+                else:
+                    rows, tally = _block(process, seed, k, left, shown)
+                    _sample(rows, process, asdict(tally)).save(folder.part(k))
                 block = folder.read(k)
                 tallies.append(Tally(**block.provenance))
-                found = min(left, len(block))
-                left -= found
-                shown.update(found)
-        provenance, left = _provenance(process, seed, tallies), n
+                left -= len(block)
+        provenance = _provenance(process, seed, tallies)
         with writer:
             for k in range(len(tallies)):
-                block = folder.read(k)
-                writer.write(_sample(block.values[:left], process, provenance))
-                left -= len(block)
+                writer.write(_sample(folder.read(k).values, process, provenance))
     return Path(path)
 
 
-def _block(process: Process, seed: int, k: int) -> EventSample:
-    """The events of the block number ``k``, with its tally for provenance."""
-    batches = list(_batches(process, seed, k))
-    return _sample(np.concatenate([rows for rows, _ in batches]), process, asdict(batches[-1][1]))
+def _block(process: Process, seed: int, k: int, wanted: int, shown: Bar[Any]) -> tuple[np.ndarray, Tally]:
+    """The first ``wanted`` events of the block number ``k``, or all of it, and the tally of what was generated."""
+    tables: list[np.ndarray] = []
+    for rows, tally in _batches(process, seed, k):
+        tables.append(rows[:wanted])
+        wanted -= len(tables[-1])
+        shown.update(len(tables[-1]))
+        latest = tally
+        if not wanted:
+            break
+    return np.concatenate(tables), latest
 
 
 def _batches(process: Process, seed: int, k: int) -> Iterator[tuple[np.ndarray, Tally]]:

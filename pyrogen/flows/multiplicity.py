@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,9 @@ from pyrogen.flows.spaces import in_box
 from pyrogen.seeds import seeded, stream
 
 COLUMNS = every(whole(0), "a sequence of columns, such as (2, 5)")
+
+#: What gives the values ``[..., c]`` of the columns of a part, from latent ones and from what the part sees.
+Made = Callable[["Part", Tensor, Tensor | None], Tensor]
 
 
 class Part(nn.Module):
@@ -73,9 +76,9 @@ class Part(nn.Module):
         periodic = [i for i, column in enumerate(columns) if column in angles]
         self.flow = CouplingFlow(len(columns), context=seen, periodic=periodic, **options)
 
-    def conditions(self, values: Tensor, number: Tensor, context: Tensor | None) -> Tensor | None:
-        """What the flow sees of rows ``values [..., d]`` with ``number [...]`` objects, ``[..., k]``; None: nothing."""
-        parts = []
+    def conditions(self, rows: Rows, values: Tensor, number: Tensor, context: Tensor | None) -> Tensor | None:
+        """What the flow sees of some rows of ``values [..., d]`` with ``number [...]`` objects, ``[..., k]``."""
+        values, number, parts = rows.take(values), rows.take(number.unsqueeze(-1)), []
         if len(self.lines):
             parts.append(values[..., self.lines])
         if len(self.circles):
@@ -83,9 +86,9 @@ class Part(nn.Module):
             parts += [torch.cos(angle), torch.sin(angle)]
         if self.choices:
             numbers = torch.arange(self.least, self.least + self.choices, device=number.device)
-            parts.append((number.unsqueeze(-1) == numbers).to(values.dtype))
+            parts.append((number == numbers).to(values.dtype))
         if context is not None:
-            parts.append(context)
+            parts.append(rows.take(context))
         return torch.cat(parts, -1) if parts else None
 
     def extra_repr(self) -> str:
@@ -222,6 +225,11 @@ class MultiplicityFlow(nn.Module):
         return {"shared": self.shared, "each": self.each, "most": self.most, "least": self.least}
 
     @property
+    def unit_columns(self) -> tuple[int, ...]:
+        """Columns whose numbers are from 0 to 1 by their meaning, which a preprocessing leaves as they are."""
+        return tuple(sorted({*self.config["periodic"], *self.config["uniform"]}))
+
+    @property
     def on_unit_box(self) -> bool:
         """True where all numbers that are there live in the unit box."""
         return self.base == "uniform"
@@ -236,15 +244,13 @@ class MultiplicityFlow(nn.Module):
         Returns:
             ``[...]`` in nats; -inf for rows that are not laid out like the flow's.
         """
-        context = self._check(x, context)
+        context = self.check(x, context)
         values, number, fits = self.opened(x)
         log_prob = self.number.log_probabilities(fits.to(x.dtype), context)
         total = log_prob.gather(-1, (number - self.least).clamp(min=0).unsqueeze(-1)).squeeze(-1)
         for part, rows in self.with_rows(number):
-            chosen = rows.take(values)
-            given = None if context is None else rows.take(context)
-            conditions = part.conditions(chosen, rows.take(number.unsqueeze(-1)).squeeze(-1), given)
-            total = rows.add(total, part.flow.log_prob(chosen[..., part.columns], conditions))
+            own = rows.take(values[..., part.columns])
+            total = rows.add(total, part.flow.log_prob(own, part.conditions(rows, values, number, context)))
         return torch.where(fits, total, -math.inf)
 
     def opened(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -286,15 +292,17 @@ class MultiplicityFlow(nn.Module):
 
     def events(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Events ``[n, features]`` of random numbers ``z [n, 1 + features]`` from :meth:`latent`."""
-        context = self._check(z[..., 1:], context)
+        context = self.check(z[..., 1:], context)
         number = self.least + drawn(z[..., 0], self.number.log_probabilities(z[..., 0], context))
+        return self.filled(z, number, context, lambda part, latent, given: part.flow(latent, given)[0])
+
+    def filled(self, z: Tensor, number: Tensor, context: Tensor | None, made: Made) -> Tensor:
+        """Events as :meth:`events` gives them, of ``number [n]`` objects each; ``made`` gives the columns of a part."""
         values = torch.zeros_like(z[..., 1:]).index_copy(-1, self.uniform, z[..., 1 + self.uniform])
         for part, rows in self.with_rows(number):
-            chosen = rows.take(values)
-            given = None if context is None else rows.take(context)
-            conditions = part.conditions(chosen, rows.take(number.unsqueeze(-1)).squeeze(-1), given)
-            new = part.flow(rows.take(z[..., 1 + part.columns]), conditions)[0]
-            values = rows.put(values, chosen.index_copy(-1, part.columns, new))
+            latent, conditions = rows.take(z[..., 1 + part.columns]), part.conditions(rows, values, number, context)
+            changed = rows.take(values).index_copy(-1, part.columns, made(part, latent, conditions))
+            values = rows.put(values, changed)
         return torch.where(self.behind(number), math.nan, values)
 
     def behind(self, number: Tensor) -> Tensor:
@@ -318,7 +326,8 @@ class MultiplicityFlow(nn.Module):
             f"dtype={str(dtype).removeprefix('torch.')}"
         )
 
-    def _check(self, values: Tensor, context: Tensor | None) -> Tensor | None:
+    def check(self, values: Tensor, context: Tensor | None) -> Tensor | None:
+        """The conditions, checked to be those of events ``values [..., features]``."""
         if not isinstance(values, Tensor):
             raise TypeError(f"events are a {type(values).__name__}; this flow needs a tensor [..., {self.features}]")
         if values.ndim < 1 or values.shape[-1] != self.features:

@@ -29,7 +29,7 @@ METHODS = {"forward", "inverse", "log_prob", "sample"}
 inference = torch.inference_mode
 
 
-def _without_gradients(method: Method) -> Method:
+def without_gradients(method: Method) -> Method:
     @functools.wraps(method)
     def quiet(*args: Any, **kwargs: Any) -> Any:
         with inference():
@@ -69,15 +69,18 @@ class Networks:
             if type(block) is not CouplingBlock or type(block.conditioner) is not Conditioner:
                 return False
             layers = list(block.conditioner.layers)
-            linear = all(type(layer) is nn.Linear and layer.bias is not None for layer in layers[::2])
-            if not linear or len(layers) % 2 == 0 or not {type(layer) for layer in layers[1::2]} <= KNOWN:
+            if not plain_layers(layers):
                 return False
             parts += [block, block.conditioner, block.conditioner.layers, *layers]
             looked_for |= {f"blocks.{i}.conditioner.layers.{k}.{of}" for k in range(0, len(layers), 2) for of in OWN}
         found = (name for name, _ in flow.named_parameters()) if names is None else names
-        return looked_for == set(found) and not any(map(_is_altered, parts))
+        return looked_for == set(found) and not any(map(is_altered, parts))
 
-    @_without_gradients
+    def latent(self, n: int, like: Tensor) -> Tensor:
+        """``n`` latent values ``[n, d]``, of the type and on the device of ``like``."""
+        return self.flow.latent.sample(n, like)
+
+    @without_gradients
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log densities ``[K, N]`` of events ``x [N, d]`` with conditions ``context [N, k]``."""
         flow, context = self.flow, self.flow._check(x, context)
@@ -93,7 +96,7 @@ class Networks:
             z = flow.latent_angles.from_box(z)
         return (flow.latent.log_prob(z) + log_det).view(self.count, len(x))
 
-    @_without_gradients
+    @without_gradients
     def events(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Events ``[K, N, d]`` of latent values ``z [N, d]`` with conditions ``context [N, k]``."""
         flow, context = self.flow, self.flow._check(z, context)
@@ -183,7 +186,14 @@ class _Block:
         return hidden
 
 
-def _is_altered(module: nn.Module) -> bool:
+def plain_layers(layers: Iterable[nn.Module]) -> bool:
+    """Whether layers are linear ones with biases and known activations between them."""
+    layers = list(layers)
+    linear = all(type(layer) is nn.Linear and layer.bias is not None for layer in layers[::2])
+    return linear and len(layers) % 2 == 1 and {type(layer) for layer in layers[1::2]} <= KNOWN
+
+
+def is_altered(module: nn.Module) -> bool:
     """Whether a module has hooks, or methods that its class does not have."""
     return bool(module._forward_hooks or module._forward_pre_hooks) or not METHODS.isdisjoint(vars(module))
 

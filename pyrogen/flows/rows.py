@@ -55,7 +55,11 @@ class Rows:
         """``total [..., N]`` with the numbers ``found [..., M]`` of these rows added, where they count."""
         if self.there is not None:
             found = torch.where(self.there, found, 0.0)
-        return total + found if self.index is None else total.scatter_add(-1, self.index, found)
+        if self.index is None:
+            return total + found
+        if self.index.ndim == 1:
+            return total.index_add(-1, self.index, found)
+        return total.scatter_add(-1, self.index, found)
 
     def put(self, values: Tensor, changed: Tensor) -> Tensor:
         """``values [N, c]`` with these rows replaced by ``changed [M, c]``."""

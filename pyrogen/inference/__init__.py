@@ -12,6 +12,7 @@ from pyrogen.inference.modes.ensemble import Ensemble
 from pyrogen.inference.modes.laplace import Laplace
 from pyrogen.inference.problems import SamplingError, SamplingWarning, TrainingDivergedError
 from pyrogen.inference.run.checkpoint import CheckpointMismatchError
+from pyrogen.inference.vi.discflow import DiscFlow
 from pyrogen.inference.vi.svi import SVI
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "SVI",
     "Sampler",
     "Bootstrap",
+    "DiscFlow",
     "CheckpointMismatchError",
     "Ensemble",
     "Laplace",

@@ -9,7 +9,7 @@ from pyrogen.warn import warn
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss or its gradient was NaN or infinite for many steps in a row."""
+    """The loss or its gradient was NaN or infinite for many steps in a row, or there is nothing left to learn from."""
 
 
 class SamplingWarning(UserWarning):

@@ -96,7 +96,8 @@ def plot_coverage(calibrations: Mapping[str, Calibration], *, tolerance: float =
         raise ValueError("calibrations is empty; give at least one to draw")
     for found in calibrations.values():
         instance(Calibration, "a Calibration, from calibration_along_lines")("every entry of calibrations", found)
-    kinds = list(dict.fromkeys(_kind(name) for name in calibrations))
+    names = list(map(str, calibrations))
+    kinds = list(dict.fromkeys(map(_kind, names)))
     colour_of = dict(zip(kinds, colours(len(kinds)), strict=True))
     figure = new_figure(14, 1.6 + 0.36 * len(calibrations))
     one, two, pulls = figure.subplots(1, 3, sharey=True)
@@ -109,7 +110,7 @@ def plot_coverage(calibrations: Mapping[str, Calibration], *, tolerance: float =
         axis.set_xlabel(f"truth within {'1' if axis is one else '2'}$\\sigma$")
     pulls.axvline(1, color=TRUTH, linewidth=1, linestyle="--")
     pulls.set(xlabel="width of the pulls", xscale="log")
-    for row, (name, found) in zip(rows, calibrations.items(), strict=True):
+    for row, name, found in zip(rows, names, calibrations.values(), strict=True):
         style = {"color": colour_of[_kind(name)], "fmt": "o", "capsize": 2}
         for axis, level in ((one, ONE_SIGMA), (two, TWO_SIGMA)):
             fraction, error = found.fraction(level)
@@ -122,7 +123,7 @@ def plot_coverage(calibrations: Mapping[str, Calibration], *, tolerance: float =
     pulls.set_xlim(min(low, 0.5), max(high, 2.0))
     for axis_format in (pulls.xaxis.set_major_formatter, pulls.xaxis.set_minor_formatter):
         axis_format(FuncFormatter(lambda value, _: f"{value:g}" if value in (0.5, 1, 2, 3, 5, 10) else ""))
-    one.set_yticks(rows, list(calibrations), fontsize="small")
+    one.set_yticks(rows, names, fontsize="small")
     one.tick_params(axis="y", which="minor", left=False, right=False)
     one.set_ylim(len(rows) - 0.4, -0.6)
     return figure
@@ -162,7 +163,8 @@ def plot_amplification(
     for argument, its in (("gains", gains), ("errors", errors), ("fits", fits)):
         if its.keys() != n_bins.keys():
             raise ValueError(
-                f"{argument} has {', '.join(its) or 'nothing'}; it must have the names of n_bins: {', '.join(n_bins)}"
+                f"{argument} has {', '.join(map(str, its)) or 'nothing'}; it must have the names of n_bins: "
+                f"{', '.join(map(str, n_bins))}"
             )
     figure = new_figure(8, 6.2)
     axis = figure.subplots()

@@ -38,7 +38,9 @@ def plot_chains(history: Mapping[str, ArrayLike]) -> Figure:
     """
     curves = {name: np.asarray(values, dtype=np.float64) for name, values in history.items()}
     if curves.get("potential", np.empty(0)).ndim != 2:
-        raise ValueError(f"the history has no potential [chains, draws]; it has {', '.join(curves) or 'nothing'}")
+        raise ValueError(
+            f"the history has no potential [chains, draws]; it has {', '.join(map(str, curves)) or 'nothing'}"
+        )
     if not np.isfinite(curves["potential"]).all():
         raise ValueError("potential in the history has numbers that are NaN or infinite")
     names = [name for name in LABELS if name in curves]

@@ -36,7 +36,7 @@ def plot_training(history: Mapping[str, ArrayLike]) -> Figure:
         return _networks(curves["step"], curves["loss"])
     missing = [name for name in ("loss", "nll", "kl") if not curves.get(name, np.empty(0)).size]
     if missing:
-        raise ValueError(f"the history has no {', '.join(missing)}; it has {', '.join(curves) or 'nothing'}")
+        raise ValueError(f"the history has no {', '.join(missing)}; it has {', '.join(map(str, curves)) or 'nothing'}")
     length = curves["loss"].shape
     known = [name for name in ("nll", "kl", "validation_nll") if curves.get(name, np.empty(0)).size]
     others = [name for name in known if curves[name].shape != length]

@@ -83,6 +83,7 @@ def generate_sample(
         units=info.units,
         uncertainties=uncertainties,
         log_weights=kept,
+        multiplicity=predictor.model.multiplicity,
         provenance={
             "generator": GENERATOR,
             "backend": info.backend,

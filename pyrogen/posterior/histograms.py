@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.checks import door, instance
+from pyrogen.checks import column_index, door, instance
 from pyrogen.events import EventSample, stream
+from pyrogen.events.of_objects import observable_of
 from pyrogen.posterior.bands import HistogramBand, multinomial_noise, weighted_noise
 from pyrogen.posterior.binning import Bins, bins_of, label_for
 from pyrogen.posterior.predictor import Predictor, check_generated
@@ -118,7 +119,8 @@ def sample_histograms(
             raise ValueError(f"the events have {wrong}; make them with posterior.generate(n, log_weights=True)")
         weights, events = np.exp(part.log_weights), part.tensor(torch.float64)
         for name, (observable, *_) in observables.items():
-            values = observable_values(observable, events) if callable(observable) else part.column(observable)
+            known = observable if callable(observable) else column_index(observable, part.names)
+            values = observable_values(observable_of(known, part.multiplicity), events)
             numbers = bins[name].numbers(values)
             rows = np.flatnonzero((numbers >= 0) & (numbers < len(bins[name])))
             shape = (len(bins[name]), len(rows))
@@ -141,6 +143,8 @@ def _weighted_band(
 def observable_values(function: Callable[[Tensor], Tensor], events: Tensor) -> NDArray[np.float64]:
     """Checked values ``[m]`` of an observable of events ``[m, d]``.
 
+    Events that do not have what it needs, by its ``missing(events)``, get infinity, which is in no bin.
+
     Raises:
         ValueError: values of another shape, NaN or infinite.
         TypeError: something that is no numbers.
@@ -156,8 +160,9 @@ def observable_values(function: Callable[[Tensor], Tensor], events: Tensor) -> N
         raise ValueError(
             f"the observable gave shape {list(values.shape)} for {len(events)} events; it must be [events]"
         )
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"the observable is NaN or infinite for {(~np.isfinite(values)).sum()} of {len(events)} events"
-        )
-    return values
+    missing = getattr(function, "missing", None)
+    out = np.zeros(len(values), dtype=bool) if missing is None else missing(events).cpu().numpy()
+    bad = ~(np.isfinite(values) | out)
+    if bad.any():
+        raise ValueError(f"the observable is NaN or infinite for {bad.sum()} of {len(events)} events")
+    return np.where(out, np.inf, values) if out.any() else values

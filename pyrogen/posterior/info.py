@@ -52,6 +52,8 @@ class RunInfo:
         context_range: lowest and highest training condition, by column.
         exact: whether the draws follow the posterior exactly, given time.
         tempered: True if the target is the posterior to a power other than 1 (``kl_weight`` or ``temperature`` not 1).
+        reweighted: True if the events were weighted by what a discriminator says (:class:`~pyrogen.DiscFlow`): the
+            likelihood is then no longer that of the events, and sigma no longer that of their posterior.
         is_posterior: whether the draws stand for a posterior at all; those of an ensemble are single trainings.
         local_reparameterization: whether activations were drawn per event; None outside of variational inference.
         local_reparameterization_reason: why it was used or not.
@@ -87,6 +89,7 @@ class RunInfo:
     context_range: tuple[tuple[float, float], ...] | None = None
     exact: bool = False
     tempered: bool = False
+    reweighted: bool = False
     is_posterior: bool = True
     local_reparameterization: bool | None = None
     local_reparameterization_reason: str | None = None
@@ -152,6 +155,8 @@ class RunInfo:
         """Why a training event cannot be left out by importance weights; None where it can, by ``p^(-event_power)``."""
         if not self.is_posterior:
             return f"the networks of {self.backend} are single trainings, not draws of a posterior"
+        if self.reweighted:
+            return "a discriminator weighted the events of the training, each in its own way at every step"
         if self.is_weighted:
             return "the training events had weights w, and leaving one out would take the ratios p^(-w)"
         if self.event_power is None:

@@ -37,6 +37,7 @@ from pyrogen.posterior.binning import bins_of
 from pyrogen.posterior.generation import EVENTS_PER_PART, enough_events, generate_sample, generate_to_file
 from pyrogen.posterior.histograms import labelled, own_events, weighted_events
 from pyrogen.posterior.info import History, RunInfo
+from pyrogen.posterior.multiplicities import multiplicities
 from pyrogen.posterior.predictor import IN_PARTS, Predictor
 from pyrogen.posterior.probes import Probes
 from pyrogen.posterior.weights import WeightPosterior
@@ -191,6 +192,29 @@ class Posterior:
             ValueError: as in :meth:`log_prob`, and fewer than two draws.
         """
         return self.predictor.density(x, draws, context, seed)
+
+    @door(draws=COUNT, seed=SEED)
+    def multiplicities(self, draws: int | None = None, *, context: Any = None, seed: int = 0) -> Tensor:
+        """Probability of every number of objects, such as jets, by every weight draw.
+
+        Their mean and standard deviation over the draws are the estimate and its uncertainty::
+
+            p = posterior.multiplicities(1000)
+            p.mean(0), p.std(0)  # of the numbers in posterior.model.multiplicity.numbers
+
+        Args:
+            draws: number of weight draws K; None: 50, or all where fewer are stored.
+            context: conditions ``[N, k]`` of a conditional flow, or one row ``[k]``.
+            seed: seeds the weight draws.
+
+        Returns:
+            ``[K, numbers]`` in float64, of a conditional flow ``[K, N, numbers]``. The last number of objects is that
+            of the layout, whether or not it stands for more.
+
+        Raises:
+            ValueError: a flow without a varying number of objects, or conditions that do not fit.
+        """
+        return multiplicities(self.predictor, draws, context, seed)
 
     def sample(
         self, n: int, draws: int | None = None, *, context: Any = None, seed: int = 0, part: int | None = None

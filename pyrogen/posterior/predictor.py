@@ -23,7 +23,9 @@ from pyrogen.checks import (
     whole,
 )
 from pyrogen.events import EventsLike
+from pyrogen.events.containers import Table
 from pyrogen.events.multiplicity import Multiplicity
+from pyrogen.events.of_objects import observable_of
 from pyrogen.flows import is_own
 from pyrogen.flows.compiled import ONLY_OURS, CompiledSteps
 from pyrogen.launch import Launch
@@ -138,8 +140,7 @@ class Predictor:
         Raises:
             ValueError: NaN or infinite events, wrong shapes, or other columns or units than those of the training.
         """
-        layout = self.model.multiplicity
-        table = checked_events(self.in_order(x), self.model.features, multiplicity=layout)
+        table, layout = self.checked(x), self.model.multiplicity
         points = as_tensor(table.values, self.model.input_dtype, self.model.device)
         check_rows(
             points, None, f"events in {points.dtype}", multiplicity=layout
@@ -324,17 +325,22 @@ class Predictor:
     def observable(self, observable: Callable[[Tensor], Tensor] | str | int) -> Callable[[Tensor], Tensor]:
         """A function of events ``[m, d]`` to values ``[m]``: itself, or that of a column's name or index.
 
+        Of events with a varying number of objects it gives NaN for those that do not have what it needs, as
+        :class:`~pyrogen.events.OfObjects` does.
+
         Raises:
             ValueError: an unknown column.
         """
-        if callable(observable):
-            return observable
-        index = column_index(observable, self.names)
-        return lambda events: events[:, index]
+        known = observable if callable(observable) else column_index(observable, self.names)
+        return observable_of(known, self.model.multiplicity)
 
     def in_order(self, x: EventsLike) -> Any:
         """Events whose columns have the names of the training, in its order; other events as they are."""
         return in_order(x, self.trained_names, self.trained_units)
+
+    def checked(self, x: EventsLike, what: str = "events") -> Table:
+        """Events ``[N, d]`` in the order of the training, checked; see :func:`pyrogen.bayes.inputs.checked_events`."""
+        return checked_events(self.in_order(x), self.model.features, what, self.model.multiplicity)
 
     def _generate(self, theta: Tensor, parts: Sequence[int], context: Tensor | None) -> Iterator[Tensor]:
         return DrawnNetworks(self.model, theta[None]).sample(parts, context, self._rows())

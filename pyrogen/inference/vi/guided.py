@@ -103,12 +103,16 @@ class GuideObjective(Objective):
             self.model,
             self.guide,
             data.events[rows],
-            None if self.event_weights is None else self.event_weights[rows],
+            self._weights_of(rows),
             None if data.context is None else data.context[rows],
             size=size,
         )
         nll, kl = (part.double()[None] / self.effective_size for part in self.elbo.parts)
         return (loss / self.effective_size)[None], nll, kl
+
+    def _weights_of(self, rows: Tensor) -> Tensor | None:
+        """Weights ``[M]`` of the events in ``rows``."""
+        return None if self.event_weights is None else self.event_weights[rows]
 
     def clip(self) -> Tensor:
         return torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf).detach()[None]

@@ -59,6 +59,10 @@ class Objective(ABC):
 
     first_stream: ClassVar[int]
     """The epochs' random numbers come from the streams of the seed from this one on; those below are taken."""
+    own_curves: ClassVar[tuple[str, ...]] = ()
+    """Curves that it adds to those of every training, see :meth:`epoch_figures`."""
+    unrecorded: ClassVar[str | None] = None
+    """Why its steps must not be recorded as a graph; None where they may."""
 
     settings: SVISettings
     networks: int
@@ -134,6 +138,14 @@ class Objective(ABC):
         """A context around every epoch."""
         return contextlib.nullcontext()
 
+    def epoch_figures(self) -> dict[str, list[float]]:
+        """A row ``[R]`` of each of :attr:`own_curves`, of the epoch that just ended.
+
+        Raises:
+            TrainingDivergedError: one of them says that to go on makes no sense.
+        """
+        return {}
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
@@ -204,18 +216,28 @@ class Objective(ABC):
 
     def adam_tensors(self) -> dict[str, Tensor]:
         """Adam's moments by name."""
-        found: dict[str, Tensor] = {}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            found |= {f"adam.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
-        return found
+        return {f"adam.{name}": value for name, value in moments_of(self.optimizer).items()}
 
     def load_adam(self, tensors: Mapping[str, Tensor]) -> None:
         """Take up what :meth:`adam_tensors` gave."""
-        adam: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            _, index, entry = name.split(".", 2)
-            adam.setdefault(int(index), {})[entry] = value
-        self.optimizer.load_state_dict({"state": adam, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        load_moments(self.optimizer, {name.partition(".")[2]: value for name, value in tensors.items()})
+
+
+def moments_of(optimizer: CpuAdam | torch.optim.Adam) -> dict[str, Tensor]:
+    """Adam's moments by the number of their parameter and their name, ``"0.exp_avg"``."""
+    found: dict[str, Tensor] = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        found |= {f"{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    return found
+
+
+def load_moments(optimizer: CpuAdam | torch.optim.Adam, tensors: Mapping[str, Tensor]) -> None:
+    """Take up what :func:`moments_of` gave."""
+    adam: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, entry = name.partition(".")
+        adam.setdefault(int(index), {})[entry] = value
+    optimizer.load_state_dict({"state": adam, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def along(rows: Tensor, like: Tensor) -> Tensor:

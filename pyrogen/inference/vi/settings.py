@@ -153,7 +153,7 @@ class SVISettings(Backend):
         _ = self.kl_factor  # before any work
 
     def _described(self) -> dict[str, Any]:
-        return {"guide": _guide_name(self.guide)}
+        return {"guide": described_function(self.guide)}
 
 
 def _kl_weight(name: str, value: Any) -> float | str:
@@ -163,13 +163,13 @@ def _kl_weight(name: str, value: Any) -> float | str:
     return value if isinstance(value, str) else float(value)
 
 
-def _guide_name(guide: Any) -> str:
+def described_function(guide: Any) -> str:
     if isinstance(guide, partial):
         arguments = ", ".join(f"{name}={_shown(value)}" for name, value in sorted(guide.keywords.items()))
-        return f"{_guide_name(guide.func)}({arguments})"
+        return f"{described_function(guide.func)}({arguments})"
     return f"{guide.__module__}.{getattr(guide, '__qualname__', type(guide).__qualname__)}"
 
 
 def _shown(value: Any) -> str:
     """A function by its name: its address would be another one in the next process."""
-    return _guide_name(value) if callable(value) else repr(value)
+    return described_function(value) if callable(value) else repr(value)

@@ -48,7 +48,8 @@ class Steps:
         # Sums of nll and KL, steps left out, those in a row now and at most, and the last step's three numbers.
         self._sums = torch.zeros(8, networks, dtype=torch.float64, device=self.device)
         self._launches = {
-            local: Launch(partial(self._step, local), self.device, self._changed) for local in (False, True)
+            local: Launch(partial(self._step, local), self.device, self._changed, obstacle=objective.unrecorded)
+            for local in (False, True)
         }
 
     @property

@@ -80,18 +80,22 @@ class SVI(SVISettings):
 
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
         with pyro.get_param_store().scope():
-            objective = GuideObjective(self, model, data)
+            objective = self._objective(model, data)
             initial_guide = {name: digest(value) for name, value in objective.guide.state_dict().items()}
             identity = run_identity(self.describe(), model, data, initial_guide=initial_guide)
-            training = Training(self, objective, identity, "SVI")
+            training = Training(self, objective, identity, type(self).__name__)
             training.run()
             return self._result(model, data, objective, training)
+
+    def _objective(self, model: BayesianFlow, data: TrainingData) -> GuideObjective:
+        """What one training minimises."""
+        return GuideObjective(self, model, data)
 
     def _check_going_on(self, start: Posterior, model: BayesianFlow) -> None:
         if self.guide is not AutoNormal or not start.weights.independent:
             raise ValueError(
-                "SVI goes on with the guide pg.AutoNormal from a mean-field posterior; here the guide is "
-                f"{self.describe()['guide']}, and start holds {start.weights.family}"
+                f"{type(self).__name__} goes on with the guide pg.AutoNormal from a mean-field posterior; here the "
+                f"guide is {self.describe()['guide']}, and start holds {start.weights.family}"
             )
 
     def _check_batch(self, samples: Samples) -> None:

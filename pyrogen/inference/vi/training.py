@@ -39,7 +39,7 @@ class Training:
         label: name of the progress bar.
 
     Attributes:
-        history: :data:`CURVES`, one row per epoch: ``[R]``, of ``seconds`` a number.
+        history: :data:`CURVES` and those of the objective, one row per epoch: ``[R]``, of ``seconds`` a number.
         best_epoch: the epoch ``[R]`` that every network was kept at; 0: not kept.
     """
 
@@ -51,7 +51,7 @@ class Training:
         label: str,
     ) -> None:
         self.settings, self.objective, self.identity, self.label = settings, objective, identity, label
-        self.history = {name: Curve() for name in CURVES}
+        self.history = {name: Curve() for name in (*CURVES, *objective.own_curves)}
         self.best_loss = np.full(objective.networks, np.inf)
         self.best_epoch = np.zeros(objective.networks, dtype=int)
         self._unsaved: tuple[dict[str, Any], dict[str, Tensor]] | None = None
@@ -78,8 +78,8 @@ class Training:
                 with self.objective.in_epoch(first=epoch == first and not self.steps.recorded):
                     row = self._epoch(epoch, shown, safe_point)
                 row["seconds"] = time.monotonic() - started
-                for name in CURVES:
-                    self.history[name].append(row[name])
+                for name, curve in self.history.items():
+                    curve.append(row[name])
                 self._remember_best(row)
                 done = epoch + 1
                 if settings.checkpoint is not None and (
@@ -143,6 +143,7 @@ class Training:
             "validation_nll": objective.validation_nll(objective.local and moving[-1]).tolist(),
             "learning_rate": [rates[-1][0]] * objective.networks,
             "skipped_steps": found.skipped.tolist(),
+            **objective.epoch_figures(),
         }
 
     def _factor(self, number: int) -> float:
@@ -207,7 +208,7 @@ class Training:
         state, tensors = found
         networks = self.objective.networks
         missing = [[math.nan] * networks] * len(state["history"]["loss"])  # curves that older files do not have
-        for name in CURVES:
+        for name in self.history:
             rows = state["history"].get(name, missing)
             # Files of the first version have numbers in place of rows of one number.
             self.history[name] = Curve(rows if name == "seconds" else np.reshape(rows, (len(rows), networks)))

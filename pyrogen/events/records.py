@@ -1,0 +1,193 @@
+"""Samples as records of awkward arrays, as coffea and vector use them, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..checks import TEXT, door, one_of, require, whole
+from .columns import is_reserved
+from .doors import SAMPLE
+from .objects import MORE, Limits, awkward, padded_objects, with_objects
+from .sample import EventSample
+from .tables import to_columns
+
+_ATTRIBUTE = "pyrogen"  # of the array: names, units and provenance of the sample
+_TRANSVERSE = ({"px", "py"}, {"pt", "phi"})
+_LONGITUDINAL = {"pz", "eta", "theta"}
+_TEMPORAL = {"E", "e", "energy", "m", "M", "mass"}
+_COMPONENTS = {*_LONGITUDINAL, *_TEMPORAL, *_TRANSVERSE[0], *_TRANSVERSE[1]}
+
+
+@door(sample=SAMPLE, objects=TEXT)
+def to_awkward(sample: EventSample, objects: str = "jets") -> Any:
+    """A sample as an array of awkward: one record for each event, with a list of its objects.
+
+    The columns ``pt_mu+, eta_mu+, phi_mu+`` become a record ``"mu+"`` with the fields ``pt, eta, phi``; the columns
+    ``pt_j1, eta_j1, ..., pt_j2, ...`` of objects a list ``objects`` of records, as many as the event has. Records are
+    called ``Momentum4D``, ``Momentum3D`` or ``Momentum2D`` where their fields are those of such a vector, so that
+    ``vector.register_awkward()`` gives them ``.mass`` or ``.deltaR``. Other columns stay numbers. ``weight``,
+    ``uncertainty`` and ``log_weights`` are fields where the sample has them. Names, units and provenance are in the
+    attributes (``array.attrs["pyrogen"]``), by which :func:`from_awkward` gives the same sample back.
+
+    Args:
+        sample: the events.
+        objects: name of the list.
+
+    Raises:
+        ValueError: objects whose columns have other names, or two fields of one name.
+        ImportError: awkward is missing.
+    """
+    ak = awkward()
+
+    layout = sample.multiplicity
+    shared = sample.features if layout is None else layout.shared
+    columns = to_columns(sample)
+    parts: dict[str, dict[str, np.ndarray]] = {}  # by the name of the record, then of the field
+    content: dict[str, Any] = {}
+    for name in sample.names[:shared]:
+        field, _, particle = name.partition("_")
+        if field in _COMPONENTS and particle:
+            parts.setdefault(particle, {})[field] = columns[name]
+        else:
+            content[name] = columns[name]
+    twice = [name for name in (*parts, objects) if name in content or name in parts and name == objects]
+    require(
+        not twice, "names", sample.names, f"such that {', '.join(twice)} is one field alone, or objects another name"
+    )
+    content |= {name: _record(fields) for name, fields in parts.items()}
+    if layout is not None:
+        fields, counts = _object_fields(sample), layout.counts(sample.values)
+        there = np.arange(layout.most) < counts[:, None]
+        blocks = sample.values[:, shared:].reshape(len(sample), layout.most, layout.each)
+        content[objects] = _record({f: ak.unflatten(blocks[there][:, i], counts) for i, f in enumerate(fields)})
+    for name, numbers in (("weight", sample.weights), ("uncertainty", sample.uncertainties)):
+        if numbers is not None:
+            content[name] = numbers
+    if sample.log_weights is not None:
+        content["log_weights"] = ak.from_numpy(sample.log_weights)
+    told = {name: getattr(sample, name) for name in ("names", "units", "provenance")}
+    return ak.zip(content, depth_limit=1, attrs={_ATTRIBUTE: told})
+
+
+@door(
+    most=whole(1),
+    least=whole(0),
+    objects=TEXT,
+    label=TEXT,
+    surplus=one_of("error", "leading"),
+    unsorted=one_of("error", "sort"),
+)
+def from_awkward(
+    array: Any,
+    most: int,
+    least: int = 1,
+    *,
+    objects: str = "jets",
+    label: str = "j",
+    surplus: str = "error",
+    unsorted: str = "error",
+) -> EventSample:
+    """Events of an awkward array with a list of objects as a sample with a layout; the inverse of :func:`to_awkward`.
+
+    Args:
+        array: one record for each event: numbers, records of numbers (``"mu+": {pt, eta, phi}``) and one list of
+            records. Records give columns ``pt_mu+``, the list gives ``pt_j1, ..., pt_j2, ...``. ``weight``,
+            ``uncertainty`` and ``log_weights`` are what these names say.
+        most: largest number of objects of the layout.
+        least: smallest number of objects.
+        objects: name of the list.
+        label: what the columns call an object.
+        surplus: ``"error"`` of events with more objects, or keep the ``"leading"`` ones, which is noted in the
+            provenance.
+        unsorted: ``"error"`` of objects that are not sorted by falling ``pt``, or ``"sort"`` them.
+
+    Raises:
+        ValueError: no such list, other lists besides, too many, too few or unsorted objects, missing or infinite
+            numbers; the first such event is named.
+        TypeError: no array of awkward with records, or something else than real numbers.
+        ImportError: awkward is missing.
+    """
+    ak = awkward()
+
+    limits = Limits(most, least, surplus, unsorted)
+    if not isinstance(array, ak.Array) or array.ndim != 1 or not array.fields:
+        raise TypeError(
+            f"array is a {type(array).__name__}; it must be an awkward array of records, one for each event"
+        )
+    require(objects in array.fields, "objects", objects, f"one of the fields: {', '.join(array.fields)}")
+    jets = array[objects]
+    if jets.ndim != 2 or not jets.fields:
+        raise ValueError(f"array: the field {objects!r} must be a list of records for each event; got {jets.type}")
+    padded = padded_objects({field: jets[field] for field in jets.fields}, limits)
+    shared = [pair for name in array.fields if name != objects for pair in _columns(name, array[name])]
+    content = with_objects(shared, padded, jets.fields, label, limits)
+    told = array.attrs.get(_ATTRIBUTE, {})
+    provenance = dict(told.get("provenance", {}))
+    many = int(ak.sum(ak.num(jets, axis=1) > most))
+    if many:
+        provenance[MORE] = many
+    units = dict(zip(told.get("names", ()), told.get("units", ()), strict=True))
+    content["units"] = [units.get(name, "") for name in content["names"]]
+    found = EventSample(**content, provenance=provenance)
+    before = told.get("names", ())  # perhaps in another order, where columns of several records took turns
+    return found.select(before) if set(before) == set(found.names) else found
+
+
+def _record(fields: dict[str, Any]) -> Any:
+    """Numbers of one vector, by name."""
+    ak = awkward()
+
+    return ak.zip(fields, with_name=_vector(set(fields)))
+
+
+def _vector(fields: set[str]) -> str | None:
+    """What :mod:`vector` calls a record of these fields."""
+    if not fields <= _COMPONENTS or sum(bool(fields & pair) for pair in _TRANSVERSE) != 1:
+        return None
+    whole_pair = any(pair <= fields for pair in _TRANSVERSE)
+    longitudinal, temporal = len(fields & _LONGITUDINAL), len(fields & _TEMPORAL)
+    if not whole_pair or longitudinal > 1 or temporal > 1 or temporal > longitudinal:
+        return None
+    return f"Momentum{2 + longitudinal + temporal}D"
+
+
+def _object_fields(sample: EventSample) -> Sequence[str]:
+    """The names of the fields of objects: ``pt, eta`` of the columns ``pt_j1, eta_j1, pt_j2, eta_j2``."""
+    layout = sample.multiplicity
+    assert layout is not None
+    names = sample.names[layout.shared :]
+    pairs = [name.partition("_") for name in names[: layout.each]]
+    labels = {label.removesuffix("1") for _, _, label in pairs if label.endswith("1")}
+    fields = [field for field, _, _ in pairs]
+    for label in labels:
+        if list(names) == [f"{field}_{label}{i}" for i in range(1, layout.most + 1) for field in fields]:
+            return fields
+    raise ValueError(
+        f"names of the columns of objects must be <field>_<label><number>, such as pt_j1, eta_j1, pt_j2, eta_j2; got "
+        f"{', '.join(names)}"
+    )
+
+
+def _columns(name: str, column: Any) -> Any:
+    """Columns by name of a field that is no list of objects."""
+    ak = awkward()
+
+    if column.ndim == 1 and column.fields:
+        for field in column.fields:
+            if column[field].fields:
+                raise TypeError(f"array: the field {name}.{field} has fields of its own; give one number for each")
+            yield from _columns(f"{field}_{name}", column[field])
+        return
+    told = f"array: the field {name!r} ({column.type}) must be one real number for each event"
+    try:
+        numbers = ak.to_numpy(column, allow_missing=False)
+    except ValueError as error:
+        raise ValueError(f"{told}; leave it out, or choose it with objects=...") from error
+    if numbers.ndim > 1 and not is_reserved(f"{name}[0]"):
+        raise ValueError(f"{told}; leave it out, or choose it with objects=...")
+    if numbers.dtype.kind not in "biuf":
+        raise TypeError(told)
+    yield name, numbers
