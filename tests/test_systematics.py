@@ -362,3 +362,23 @@ def test_figure(fitted):
             plot_systematics(found, ax=wrong)
     with pytest.raises(TypeError, match=r'take one of them: found\["name"\]'):
         plot_systematics({"x": found})
+
+
+def test_events_with_a_varying_number_of_objects():
+    """Both procedures agree on a chain of flows with random weights, whose number of objects depends on a, too."""
+    flow = pg.MultiplicityFlow(1, 1, 2, blocks=2, hidden=(8,), context=1, transform="affine")
+    model = pg.BayesianFlow(flow, preprocessing=None)
+    generator = torch.Generator().manual_seed(2)
+    centre = model.initial_theta + 0.15 * torch.randn(model.weights, generator=generator)
+    theta = centre + 0.02 * torch.randn(1, 6, model.weights, generator=generator)
+    posterior = pg.Posterior(model, StoredDraws(theta), progress=False)
+    layout = pg.events.Multiplicity(1, 1, 2)
+    second = pg.events.OfObjects(lambda x: x[:, 2], layout, least=2)
+    wanted = {"number": (layout.counts, [0.5, 1.5, 2.5]), "second": (second, 4, (-2, 2)), "first": (0, 4, (-2, 2))}
+    a = Nuisance("a", None, -1.0, 1.0, sigma=0.5)
+    by = {p: systematics(posterior, wanted, a, n=4000, draws=6, procedure=p) for p in "ab"}
+    for name in wanted:
+        one, other = (by[p][name].shifts["a"] for p in "ab")
+        pulls = (one.mean - other.mean) / np.hypot(one.error, other.error)
+        assert np.abs(pulls).max() < 4.5, name
+        assert np.abs(other.mean / other.error).max() > 10, name  # there is a shift
