@@ -193,3 +193,23 @@ def test_one_sided_parameters():
     assert (below.down, below.up, below.one_sided) == (None, 0.0, True)
     with pytest.raises(ValueError, match="nuisance parameters of different names"):
         with_nuisances(normal(1), [both, above])
+
+
+@pytest.mark.parametrize("layout", [None, Multiplicity(1, 1, 2)])
+def test_copies_at_several_values_are_trained_on(layout):
+    """Events that repeat each other have no density, unless their conditions differ."""
+    values = np.random.default_rng(1).normal(size=(300, 3))
+    values[::2, 2] = np.nan if layout else values[::2, 2]
+    found = with_nuisances(
+        pg.EventSample(values, multiplicity=layout),
+        Nuisance("a", lambda x, a: 1 + a * x[:, 0] ** 2, 0.0, 1.0),
+        copies=8,
+    )
+    options = {"blocks": 1, "hidden": (4,), "context": 1}
+    flow = pg.MultiplicityFlow(1, 1, 2, **options) if layout else pg.CouplingFlow(3, **options)
+    backend = pg.SVI(epochs=1, batch_size=600, progress=False, kl_weight=found.kl_weight)
+    posterior = backend.fit(pg.BayesianFlow(flow), found.sample, context=found.context)
+    assert posterior.info.context_names == ("a",) and not posterior.info.findings
+    assert posterior.info.effective_size / found.kl_weight == pytest.approx(found.effective_size)
+    with pytest.raises(ValueError, match="only 300 of 2400 events are different"):
+        backend.fit(pg.BayesianFlow(flow), found.sample, context=np.zeros((2400, 1)))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -237,6 +238,19 @@ def test_a_prior_that_is_wider_than_the_training_is_named():
     ):
         found = systematics(posterior, {"x": BINS}, wide, context=[1.0], n=200, draws=20, prior=True)["x"]
     assert np.abs(found.prior.values).max() <= 2.08
+
+
+def test_predictions_beyond_the_range_of_the_training_warn_by_name():
+    posterior, _ = line(draws=4)
+    with pytest.warns(
+        UserWarning, match=r"a is 3, outside of the range of the training, -2 to 2, as are 100.0% of the"
+    ):
+        posterior.sample(10, context=[1.0, 3.0])
+    with pytest.warns(UserWarning, match=r"one is 0.5, outside of the range of the training, 1 to 1, as are 25.0% of"):
+        posterior.log_prob(np.zeros((4, 1)), context=np.column_stack([[1, 0.5, 1, 1], np.zeros(4)]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        posterior.histogram("x", EDGES, n=10, context=[1.0, 2.05])
 
 
 # Templates
