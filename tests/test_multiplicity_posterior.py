@@ -274,7 +274,9 @@ def test_training_and_predictions_refuse_rows_of_another_layout(broken, said):
 def test_samples_of_another_layout_are_refused_by_name():
     x = rows_with({1: 60, 2: 60, 3: 60})
     other = pg.EventSample(x, multiplicity=Multiplicity(2, 1, 3, least=0))
-    with pytest.raises(ValueError, match=r"layout Multiplicity\(.*least=0\); the flow describes events of Multiplicity"):
+    with pytest.raises(
+        ValueError, match=r"layout Multiplicity\(.*least=0\); the flow describes events of Multiplicity"
+    ):
         pg.SVI(epochs=1, **QUIET).fit(pg.BayesianFlow(flow()), other)
     sample = pg.EventSample(x, multiplicity=LAYOUT)
     with pytest.raises(ValueError, match="the flow describes rows of finite numbers: build pg.MultiplicityFlow"):
@@ -315,7 +317,13 @@ def test_files_that_ask_for_too_much_are_refused(tmp_path):
     description = posterior().model.describe()
     weights = posterior().model.weights
     check_description(description, weights)
-    for name, value in (("most", 10**6), ("each", -1), ("blocks", [10**6] * 3), ("hidden", [[10**6]] * 3), ("least", 9)):
+    for name, value in (
+        ("most", 10**6),
+        ("each", -1),
+        ("blocks", [10**6] * 3),
+        ("hidden", [[10**6]] * 3),
+        ("least", 9),
+    ):
         config = description["flow_config"] | {name: value}
         with pytest.raises(ValueError, match="flow_config"):
             check_description(description | {"flow_config": config}, weights)
