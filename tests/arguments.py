@@ -119,7 +119,7 @@ def pair():
 
 
 @functools.cache
-def jets():
+def sample_of_jets():
     values = [[1.0, 3.0, 2.0], [1.0, 4.0, np.nan]]
     return pg.EventSample(values, ["met", "pt_j1", "pt_j2"], multiplicity=pg.events.Multiplicity(1, 1, 2))
 
@@ -330,8 +330,10 @@ def event_calls():
         "events.z_jets_observables": call(events.z_jets_observables),
         "events.collision_energy": lazily(lambda: events.collision_energy, sample=sample),
         "events.four_vectors": lazily(lambda: events.four_vectors, sample=pair),
-        "events.from_awkward": lazily(lambda: events.from_awkward, array=lambda: events.to_awkward(jets()), most=2),
-        "events.to_awkward": lazily(lambda: events.to_awkward, sample=jets),
+        "events.from_awkward": lazily(
+            lambda: events.from_awkward, array=lambda: events.to_awkward(sample_of_jets()), most=2
+        ),
+        "events.to_awkward": lazily(lambda: events.to_awkward, sample=sample_of_jets),
         "events.lepton_balance": lazily(lambda: events.lepton_balance, sample=pair),
         "events.lepton_pair": lazily(lambda: events.lepton_pair, sample=pair),
         "events.lepton_pair_coordinates": call(events.lepton_pair_coordinates),
