@@ -307,7 +307,9 @@ def event_calls():
         "events.drell_yan": call(events.drell_yan, n=1, progress=False),
         "events.z_jets": call(events.z_jets, n=1, progress=False),
         "events.z_jets_to": call(events.z_jets_to, path="z.h5", n=1, progress=False),
-        "events.OfObjects": call(events.OfObjects, function=len, multiplicity=events.Multiplicity(1, 1, 2), least=1),
+        "events.OfObjects": lazily(
+            lambda: events.OfObjects, function=lambda: len, multiplicity=lambda: events.Multiplicity(1, 1, 2), least=1
+        ),
         "events.OfObjects.missing": lazily(
             lambda: events.OfObjects(len, events.Multiplicity(1, 1, 2), 1).missing, events=torch.zeros(3, 3)
         ),
