@@ -56,6 +56,20 @@ def lines():
 
 
 @functools.cache
+def systematic():
+    flow = pg.CouplingFlow(2, blocks=1, hidden=(4,), context=1)
+    lifted = pg.BayesianFlow(flow, preprocessing=None).prepare(training(), context=torch.randn(60, 1))
+    theta = lifted.initial_theta
+    return pg.Posterior(lifted, MeanField(loc=theta, scale=0.05 + 0 * theta), progress=False)
+
+
+@functools.cache
+def systematics():
+    nuisance = events.Nuisance("a", None, -1.0, 1.0)
+    return diagnostics.systematics(systematic(), {"x": (0, [-2.0, 0.0, 2.0])}, nuisance, n=50, draws=5)["x"]
+
+
+@functools.cache
 def marginal():
     return diagnostics.marginal(posterior(), 0, [-2.0, 0.0, 2.0], n=50, draws=5)
 
@@ -214,10 +228,11 @@ def posterior_calls():
 
 def backend_calls():
     table = {}
-    for backend in (pg.SVI, pg.HMC, pg.NUTS, pg.SGLD, pg.SGHMC, pg.AdamMCMC, pg.Laplace, pg.Ensemble, pg.Bootstrap):
+    trained = (pg.SVI, pg.DiscFlow)
+    for backend in (*trained, pg.HMC, pg.NUTS, pg.SGLD, pg.SGHMC, pg.AdamMCMC, pg.Laplace, pg.Ensemble, pg.Bootstrap):
         name = backend.__name__
         sampler = hasattr(backend, "kernel")
-        settings = SHORT if sampler else {"epochs": 1} if backend is pg.SVI else {"steps": 1}
+        settings = SHORT if sampler else {"epochs": 1} if backend in trained else {"steps": 1}
         if backend is pg.Laplace:
             settings = settings | {"polish": 0, "structure": "diagonal"}
         settings = settings | {"progress": False}
@@ -234,6 +249,7 @@ def backend_calls():
             table[f"{name}.run"] = lazily(lambda backend=backend: backend().run, **FIT)
     table["Bootstrap.memory"] = lazily(lambda: pg.Bootstrap().memory, model=model, samples=2)
     table["SVI.held_out_events"] = lazily(lambda: pg.SVI().held_out_events, n=10)
+    table["DiscFlow.held_out_events"] = lazily(lambda: pg.DiscFlow().held_out_events, n=10)
     return table
 
 
@@ -346,6 +362,12 @@ def event_calls():
         "events.Multiplicity": call(events.Multiplicity, shared=2, each=3, most=3),
         "events.Multiplicity.columns": lazily(lambda: events.Multiplicity(2, 3, 3).columns, which=1),
         "events.Multiplicity.width": lazily(lambda: events.Multiplicity(2, 3, 3).width, count=1),
+        "events.Nuisance": call(events.Nuisance, name="a", weight=None, low=-1.0, high=1.0),
+        "events.with_nuisances": call(
+            events.with_nuisances,
+            events=two,
+            nuisances=events.Nuisance("a", lambda x, a: 1 + a * x[:, 0] ** 2, 0.0, 1.0),
+        ),
         "events.Squash": call(events.Squash, location=0.0, scale=1.0),
         "events.UnitBox": call(events.UnitBox, low=0.0, high=1.0),
         "events.Dequantise": call(events.Dequantise),
@@ -410,6 +432,9 @@ def diagnostic_calls():
         ),
         "diagnostics.train_classifier": call(
             diagnostics.train_classifier, **both, hidden=(4,), epochs=1, progress=False
+        ),
+        "diagnostics.reweight": lazily(
+            lambda: diagnostics.reweight, classifier=classifier, generated=lambda: pg.EventSample(training())
         ),
         "diagnostics.compare": lazily(
             lambda: diagnostics.compare,
@@ -520,6 +545,22 @@ def diagnostic_calls():
         table[f"diagnostics.LikelihoodFit.{method}"] = lazily(
             lambda method=method: getattr(fit(), method), t=np.array([3.0, 4.0])
         )
+    found = {"name": "a", "rate": False}
+    for method in ("varied", "shift"):
+        table[f"diagnostics.Systematics.{method}"] = lazily(lambda m=method: getattr(systematics(), m), **found)
+    for method in ("covariance", "sigma", "correlation"):
+        table[f"diagnostics.Systematics.{method}"] = lazily(lambda m=method: getattr(systematics(), m))
+    table["diagnostics.Systematics.templates"] = lazily(lambda: systematics().templates)
+    table["diagnostics.Templates.sample"] = lazily(lambda: systematics().templates().sample)
+    table["diagnostics.Templates.workspace"] = lazily(lambda: systematics().templates().workspace, observed=[1.0, 2.0])
+    table["diagnostics.systematics"] = lazily(
+        lambda: diagnostics.systematics,
+        posterior=systematic,
+        observables={"x": (0, [-2.0, 0.0, 2.0])},
+        nuisances=events.Nuisance("a", None, -1.0, 1.0),
+        n=10,
+        **some,
+    )
     return table
 
 
@@ -548,6 +589,7 @@ def plotting_calls():
         "plotting.plot_lines": lazily(lambda: plotting.plot_lines, result=lines),
         "plotting.plot_map": lazily(lambda: plotting.plot_map, result=uncertainty),
         "plotting.plot_marginal_sigma": lazily(lambda: plotting.plot_marginal_sigma, result=marginal),
+        "plotting.plot_systematics": lazily(lambda: plotting.plot_systematics, result=systematics, counts=[9, 9]),
         "plotting.plot_training": call(plotting.plot_training, history={"loss": one, "nll": one, "kl": one}),
         "plotting.plot_training_size": lazily(lambda: plotting.plot_training_size, scan=scan),
         "plotting.save_figure": lazily(lambda: plotting.save_figure, figure=figure, path="f.png"),
@@ -581,7 +623,10 @@ RESULTS = {
     "events.JetCoordinates",
     "events.JetSeparation",
     "HistogramBand",
+    "events.NuisanceSample",
     "events.Observable",
+    "events.Rate",
+    "events.RateEstimate",
     "targets.Support",
 } | {
     f"diagnostics.{name}"
@@ -599,10 +644,15 @@ RESULTS = {
         "LineResult",
         "MarginalResult",
         "PeakFit",
+        "PriorDraws",
         "QualityTable",
         "QuantileBinResult",
+        "Reweighted",
         "ShapeFit",
+        "Shift",
         "SizeScan",
+        "Systematics",
+        "Templates",
         "UncertaintyMap",
     ]
 }
@@ -652,6 +702,7 @@ INNER = [
 #: Kinds of values that look wrong and are right, by the call ("": of all) and the argument.
 RIGHT = {
     ("", "label"): ("a text",),
+    ("events.to_awkward", "objects"): ("a text",),
     ("", "unit"): ("a text",),
     ("", "density_unit"): ("a text",),
     ("", "truth_label"): ("a text",),
@@ -665,7 +716,18 @@ RIGHT = {
     ("MultiplicityFlow", "periodic"): ("an empty list",),
     ("MultiplicityFlow", "uniform"): ("an empty list",),
     ("SVI", "clip"): ("infinity",),
+    ("DiscFlow", "clip"): ("infinity",),
+    ("DiscFlow", "discriminator_hidden"): ("an empty list",),
+    ("diagnostics.Classifier", "missing"): ("an empty list",),
     ("HistogramBand.to_hist", "name"): ("a text",),
+    ("diagnostics.Systematics.templates", "name"): ("a text",),
+    ("diagnostics.Templates.sample", "sample"): ("a text",),
+    ("diagnostics.Templates.workspace", "channel"): ("a text",),
+    ("diagnostics.Templates.workspace", "sample"): ("a text",),
+    ("diagnostics.Templates.workspace", "poi"): ("a text",),
+    ("events.Nuisance", "name"): ("a text",),
+    ("events.Nuisance", "low"): ("minus one",),
+    ("events.Nuisance", "nominal"): ("minus one",),
     ("EventSample.column", "which"): ("minus one",),
     ("diagnostics.LineResult.line", "index"): ("minus one",),
     ("Posterior.histogram", "observable"): ("minus one",),

@@ -13,6 +13,11 @@ from torch import Tensor
 from pyrogen.events.containers import Table, numbers_of, table_of
 from pyrogen.events.multiplicity import Multiplicity
 from pyrogen.events.validation import as_rows, check_dimensions, check_events
+from pyrogen.warn import warn
+
+#: The conditions of a training do not reach the ends of their range: by this fraction of its width others may be
+#: outside of those that were drawn.
+EDGE = 0.02
 
 
 def as_tensor(values: Any, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
@@ -141,6 +146,32 @@ def checked_context(
     if len(values) != n:
         raise ValueError(f"context has {len(values)} rows for {n} events; it needs one row per event")
     return values
+
+
+def warn_outside(
+    context: Tensor, trained: Sequence[tuple[float, float]] | None, names: Sequence[str] | None
+) -> None:
+    """Warn of conditions ``[n, k]`` outside the range of the training, by more than :data:`EDGE` of its width.
+
+    Args:
+        context: the conditions.
+        trained: lowest and highest condition of the training, by column; None: not on record.
+        names: of the columns, where they have any.
+    """
+    if trained is None or len(trained) != context.shape[-1]:
+        return
+    low, high = torch.tensor(trained, dtype=torch.float64, device=context.device).T
+    edge = EDGE * (high - low) + 1e-6 * torch.maximum(low.abs(), high.abs())  # of float32
+    outside = (context < low - edge) | (context > high + edge)
+    if outside.any():
+        worst = int(outside.sum(0).argmax())
+        name = f"condition {worst}" if names is None else names[worst]
+        first = float(context[outside[:, worst], worst][0])
+        warn(
+            f"{name} is {first:g}, outside of the range of the training, {low[worst]:.4g} to {high[worst]:.4g}, as are "
+            f"{outside[:, worst].double().mean():.1%} of the conditions: there the flow extrapolates, and sigma does "
+            "not tell how far it is off"
+        )
 
 
 def _is_row(shape: tuple[int, ...], expected: int) -> bool:

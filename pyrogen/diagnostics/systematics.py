@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyrogen.bayes.inputs import as_tensor, checked_context, in_order
+from pyrogen.bayes.inputs import EDGE, as_tensor, checked_context, in_order
 from pyrogen.checks import (
     BOOLEAN,
     COUNT,
@@ -37,8 +37,6 @@ from pyrogen.threads import chosen_threads
 from pyrogen.warn import warn
 
 Array = NDArray[np.float64]
-#: The values of a training do not reach the ends of their range: by this fraction of its width they may be exceeded.
-EDGE = 0.02
 #: Largest part of a prior outside of the range that nobody needs to know.
 OUTSIDE = 0.05
 

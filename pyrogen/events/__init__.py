@@ -22,7 +22,7 @@ from .jet_variables import JET_COORDINATES, JetCoordinates, LeptonsAndJets, jet_
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .multiplicity import Multiplicity
-from .nuisances import Nuisance, NuisanceSample, Rate, with_nuisances
+from .nuisances import Nuisance, NuisanceSample, Rate, RateEstimate, with_nuisances
 from .of_objects import OfObjects
 from .padded import PaddedBijection
 from .particles import JETS
@@ -60,6 +60,7 @@ __all__ = [
     "Nuisance",
     "NuisanceSample",
     "Rate",
+    "RateEstimate",
     "with_nuisances",
     "Observable",
     "OfObjects",

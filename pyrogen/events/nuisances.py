@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from ..seeds import stream
 from ..warn import warn
 from .containers import table_of
 from .sample import EventSample, EventsLike, as_sample
+from .validation import check_events
 
 Array = NDArray[np.float64]
 #: Rows that a weight function gets at once.
@@ -350,11 +351,12 @@ def _conditions(
     if context is None:
         return EventSample(drawn, names)
     table = table_of(context, "context")
-    given = as_sample(table if table.values.ndim == 2 else table.values[:, None])
+    values = table.values[:, None] if table.values.ndim == 1 else table.values
+    check_events(values, None, "context", table.names)
+    given = EventSample(values, table.names, table.units)
     if len(given) != n:
         raise ValueError(f"context has {len(given)} rows for {n} events; it needs one row per event")
-    own: Mapping[str, int] = {name: i for i, name in enumerate(given.names)}
     for name in names:
-        require(name not in own, "nuisances", name, "no parameter whose name is a column of context")
+        require(name not in given.names, "nuisances", name, "no parameter whose name is a column of context")
     values = np.column_stack([np.repeat(given.values, copies, axis=0), drawn])
     return EventSample(values, [*given.names, *names], [*given.units, *[""] * len(names)])

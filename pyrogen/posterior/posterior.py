@@ -129,6 +129,7 @@ class Posterior:
             raise TypeError(f"info is a {type(info).__name__}; it must be a pyrogen.posterior.RunInfo")
         self._info, self.predictor.trained_names = info, info.names
         self.predictor.trained_units, self.predictor.trained_context_names = info.units, info.context_names
+        self.predictor.trained_context_range = info.context_range
 
     @property
     def progress(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor, check_rows, checked_context, checked_events, in_order
+from pyrogen.bayes.inputs import as_tensor, check_rows, checked_context, checked_events, in_order, warn_outside
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.bayes.networks import DrawnNetworks
 from pyrogen.checks import (
@@ -77,6 +77,7 @@ class Predictor:
         self.model, self.weights, self.trained_names, self.progress = model, weights.to(model.device), names, progress
         self.trained_units: tuple[str, ...] | None = None
         self.trained_context_names: tuple[str, ...] | None = None
+        self.trained_context_range: tuple[tuple[float, float], ...] | None = None
         self.compile(False)
 
     def compile(self, wanted: bool) -> None:
@@ -355,7 +356,11 @@ class Predictor:
 
     def _context(self, context: Any, n: int, labels: Any = None) -> Tensor | None:
         values = self.conditions(context, n, labels)
-        return None if values is None else as_tensor(values, self.model.input_dtype, self.model.device)
+        if values is None:
+            return None
+        given = as_tensor(values, self.model.input_dtype, self.model.device)
+        warn_outside(given, self.trained_context_range, self.trained_context_names)
+        return given
 
     def _bar(self, total: int, what: str, unit: str) -> Bar[Any]:
         return bar(total, what, unit, show=self.progress, brief=True, scaled=True)

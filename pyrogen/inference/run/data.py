@@ -89,7 +89,7 @@ class TrainingData:
         exact = {name: as_tensor(value, torch.float64) for name, value in given.items() if value is not None}
         labels = names or tuple(f"x{i}" for i in range(exact["events"].shape[1]))
         exact["events"] = model.preprocessing.dequantised(exact["events"], labels)
-        findings = _obstacles(model, exact["events"], exact.get("weights"), labels)
+        findings = _obstacles(model, exact["events"], exact.get("weights"), labels, exact.get("context"))
         inputs = torch.float64 if model.wide else input_dtype(dtype, exact["events"], exact.get("context"))
         tensors = {
             name: value.to(dtype=dtype if name == "weights" else inputs, device=device) for name, value in exact.items()
@@ -111,7 +111,7 @@ class TrainingData:
 
 
 def _obstacles(
-    model: BayesianFlow, events: Tensor, weights: Tensor | None, names: Sequence[str]
+    model: BayesianFlow, events: Tensor, weights: Tensor | None, names: Sequence[str], context: Tensor | None
 ) -> tuple[Finding, ...]:
     """What makes a density of the events doubtful.
 
@@ -119,7 +119,8 @@ def _obstacles(
         ValueError: there is no density. Of flows of another kind, which may know of probabilities, it is doubtful.
     """
     find = obstacles if model.multiplicity is None else partial(obstacles_of_objects, model.multiplicity)
-    findings = find(events.cpu().numpy(), None if weights is None else weights.cpu().numpy(), names)
+    w, conditions = (None if each is None else each.cpu().numpy() for each in (weights, context))
+    findings = find(events.cpu().numpy(), w, names, conditions)
     if is_own(model.flow):
         for finding in findings:
             if finding.serious:

@@ -21,13 +21,16 @@ SAME = 1e-9  # of the range of a column: values closer than that differ by the r
 PLANE, NEARLY_A_PLANE = 1e-12, 1e-8  # smallest eigenvalue of the correlations
 
 
-def obstacles(events: Array, weights: Array | None, names: Sequence[str]) -> list[Finding]:
+def obstacles(
+    events: Array, weights: Array | None, names: Sequence[str], conditions: Array | None = None
+) -> list[Finding]:
     """Why there is no density of events, or perhaps not the one that is wanted.
 
     Args:
         events: ``[N, d]``, finite.
         weights: ``[N]`` or None. Events of weight zero do not count.
         names: of the columns.
+        conditions: ``[N, k]`` or None. An event that comes back at another condition is no repetition.
 
     Returns:
         Findings; the serious ones rule a density out: a column that is constant or has a few values only, columns on a
@@ -35,7 +38,7 @@ def obstacles(events: Array, weights: Array | None, names: Sequence[str]) -> lis
     """
     if weights is not None:
         found = list(_heavy(weights))
-        events = events[weights != 0]
+        events, conditions = events[weights != 0], None if conditions is None else conditions[weights != 0]
     else:
         found = []
     if len(events) < 2:
@@ -53,24 +56,25 @@ def obstacles(events: Array, weights: Array | None, names: Sequence[str]) -> lis
     if not constant.any():
         found += _planes(events, labels)
     if len(events) >= FEWEST:
-        found += _repetitions(events, labels)
+        found += _repetitions(events, labels, conditions)
     return found
 
 
 def obstacles_of_objects(
-    layout: Multiplicity, events: Array, weights: Array | None, names: Sequence[str]
+    layout: Multiplicity, events: Array, weights: Array | None, names: Sequence[str], conditions: Array | None = None
 ) -> list[Finding]:
     """As :func:`obstacles`, of events with a varying number of objects, ``[N, d]`` with NaN where no object is.
 
     Of each object those events count that have it, with the columns up to it.
     """
     first, counts = layout.width(layout.least), layout.counts(events)
-    found = obstacles(events[:, :first], weights, names[:first])
+    found = obstacles(events[:, :first], weights, names[:first], conditions)
     for count in layout.numbers[1:]:
         have = counts >= count if weights is None else (counts >= count) & (weights != 0)
         new = layout.columns(count - 1)
         labels = [_label(i, names[i]) for i in range(new.start, new.stop)]
-        its = obstacles(events[have, : new.stop], None, names[: new.stop]) if have.any() else []
+        given = None if conditions is None else conditions[have]
+        its = obstacles(events[have, : new.stop], None, names[: new.stop], given) if have.any() else []
         found += [each for each in its if any(label in each.found for label in labels)]
     return found
 
@@ -120,7 +124,7 @@ def _planes(events: Array, labels: Sequence[str]) -> Iterator[Finding]:
     )
 
 
-def _repetitions(events: Array, labels: Sequence[str]) -> Iterator[Finding]:
+def _repetitions(events: Array, labels: Sequence[str], conditions: Array | None) -> Iterator[Finding]:
     n = len(events)
     most, discrete = 0, False
     for label, column in zip(labels, events.T, strict=True):
@@ -138,9 +142,11 @@ def _repetitions(events: Array, labels: Sequence[str]) -> Iterator[Finding]:
                 "A density has no spikes: leave these events out, or describe them separately",
                 serious=False,
             )
+    whole = events if conditions is None else np.hstack([events, conditions])
+    most = max(most, *(len(np.unique(column)) for column in whole.T[len(labels) :]), 0)
     if discrete or most >= DOUBTFUL * n:
         return
-    rows, counts = np.unique(events, axis=0, return_counts=True)
+    rows, counts = np.unique(whole, axis=0, return_counts=True)
     if len(rows) < DOUBTFUL * n and not _rounding_repeats(events, counts):
         yield Finding(
             "repeated events",
