@@ -605,6 +605,7 @@ CALLS = {
     "MultiplicityFlow": call(pg.MultiplicityFlow, shared=1, each=1, most=2, blocks=1, hidden=(4,)),
     "MultiplicityFlow.log_prob": lazily(lambda: chain().model.flow.log_prob, x=torch.zeros(3, 3)),
     "MultiplicityFlow.sample": lazily(lambda: chain().model.flow.sample, n=2),
+    "MultiplicityFlow.centre_on": lazily(lambda: chain().model.flow.centre_on, x=torch.zeros(3, 3)),
     "MultiplicityFlow.probabilities": lazily(lambda: chain().model.flow.probabilities),
     "AutoNormal": call(pg.AutoNormal, model=model()),
     "LastLayers": call(pg.LastLayers, model=model()),

@@ -233,6 +233,12 @@ def test_generated_samples_carry_layout_and_log_weights():
     assert np.exp(made.log_weights).mean(1) == pytest.approx(1.0, abs=1e-9)
 
 
+def test_generated_files_carry_the_layout(tmp_path):
+    posterior().generate_to(tmp_path / "e.h5", 120, draws=3, chunk=50)
+    read = pg.events.read(tmp_path / "e.h5")
+    assert read.multiplicity == LAYOUT and len(read) == 120
+
+
 def test_histograms_of_objects_that_may_be_missing():
     observables = {
         "column": (3, [-100.0, 20.0, 150.0]),
