@@ -323,7 +323,9 @@ def event_calls():
         "events.drell_yan": call(events.drell_yan, n=1, progress=False),
         "events.z_jets": call(events.z_jets, n=1, progress=False),
         "events.z_jets_to": call(events.z_jets_to, path="z.h5", n=1, progress=False),
-        "events.OfObjects": call(events.OfObjects, function=len, multiplicity=events.Multiplicity(1, 1, 2), least=1),
+        "events.OfObjects": lazily(
+            lambda: events.OfObjects, function=lambda: len, multiplicity=lambda: events.Multiplicity(1, 1, 2), least=1
+        ),
         "events.OfObjects.missing": lazily(
             lambda: events.OfObjects(len, events.Multiplicity(1, 1, 2), 1).missing, events=torch.zeros(3, 3)
         ),
@@ -605,6 +607,7 @@ CALLS = {
     "MultiplicityFlow": call(pg.MultiplicityFlow, shared=1, each=1, most=2, blocks=1, hidden=(4,)),
     "MultiplicityFlow.log_prob": lazily(lambda: chain().model.flow.log_prob, x=torch.zeros(3, 3)),
     "MultiplicityFlow.sample": lazily(lambda: chain().model.flow.sample, n=2),
+    "MultiplicityFlow.centre_on": lazily(lambda: chain().model.flow.centre_on, x=torch.zeros(3, 3)),
     "MultiplicityFlow.probabilities": lazily(lambda: chain().model.flow.probabilities),
     "AutoNormal": call(pg.AutoNormal, model=model()),
     "LastLayers": call(pg.LastLayers, model=model()),
