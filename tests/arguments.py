@@ -32,6 +32,13 @@ def posterior(features=2):
 
 
 @functools.cache
+def chain():
+    """A posterior over events with one or two objects."""
+    own = pg.BayesianFlow(pg.MultiplicityFlow(1, 1, 2, blocks=1, hidden=(2,), bins=2), preprocessing=None)
+    return pg.Posterior(own, MeanField(loc=own.initial_theta, scale=0.05 + 0 * own.initial_theta), progress=False)
+
+
+@functools.cache
 def chains():
     noise = torch.randn(2, 10, model().weights, generator=torch.Generator().manual_seed(2))
     info = RunInfo(training_events=60, effective_size=60.0)
@@ -177,6 +184,7 @@ def posterior_calls():
         "Posterior": lazily(lambda: pg.Posterior, model=model, weights=lambda: posterior().weights, progress=False),
         "Posterior.density": lazily(lambda: posterior().density, x=x, **some),
         "Posterior.log_prob": lazily(lambda: posterior().log_prob, x=x, **some),
+        "Posterior.multiplicities": lazily(lambda: chain().multiplicities, **some),
         "Posterior.sample": lazily(lambda: posterior().sample, n=5, part=0, **some),
         "Posterior.replicates": lazily(lambda: posterior().replicates, n=5, **some),
         "Posterior.generate": lazily(lambda: posterior().generate, n=5, log_weights=False, **some),
@@ -301,6 +309,10 @@ def event_calls():
         "events.drell_yan": call(events.drell_yan, n=1, progress=False),
         "events.z_jets": call(events.z_jets, n=1, progress=False),
         "events.z_jets_to": call(events.z_jets_to, path="z.h5", n=1, progress=False),
+        "events.OfObjects": call(events.OfObjects, function=len, multiplicity=events.Multiplicity(1, 1, 2), least=1),
+        "events.OfObjects.missing": lazily(
+            lambda: events.OfObjects(len, events.Multiplicity(1, 1, 2), 1).missing, events=torch.zeros(3, 3)
+        ),
         "events.z_jets_observables": call(events.z_jets_observables),
         "events.collision_energy": lazily(lambda: events.collision_energy, sample=sample),
         "events.four_vectors": lazily(lambda: events.four_vectors, sample=pair),
@@ -551,6 +563,10 @@ CALLS = {
     "CouplingFlow": call(pg.CouplingFlow, features=2, blocks=1, hidden=(4,)),
     "CouplingFlow.log_prob": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).log_prob, x=training()),
     "CouplingFlow.sample": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).sample, n=2),
+    "MultiplicityFlow": call(pg.MultiplicityFlow, shared=1, each=1, most=2, blocks=1, hidden=(4,)),
+    "MultiplicityFlow.log_prob": lazily(lambda: chain().model.flow.log_prob, x=torch.zeros(3, 3)),
+    "MultiplicityFlow.sample": lazily(lambda: chain().model.flow.sample, n=2),
+    "MultiplicityFlow.probabilities": lazily(lambda: chain().model.flow.probabilities),
     "AutoNormal": call(pg.AutoNormal, model=model()),
     "LastLayers": call(pg.LastLayers, model=model()),
     "ELBO": call(pg.ELBO),
@@ -640,6 +656,7 @@ INNER = [
 #: Kinds of values that look wrong and are right, by the call ("": of all) and the argument.
 RIGHT = {
     ("", "label"): ("a text",),
+    ("events.to_awkward", "objects"): ("a text",),
     ("", "unit"): ("a text",),
     ("", "density_unit"): ("a text",),
     ("", "truth_label"): ("a text",),
@@ -650,6 +667,8 @@ RIGHT = {
     ("", "hidden"): ("an empty list",),
     ("", "sample_shape"): ("an empty list",),
     ("CouplingFlow", "periodic"): ("an empty list",),
+    ("MultiplicityFlow", "periodic"): ("an empty list",),
+    ("MultiplicityFlow", "uniform"): ("an empty list",),
     ("SVI", "clip"): ("infinity",),
     ("DiscFlow", "clip"): ("infinity",),
     ("DiscFlow", "discriminator_hidden"): ("an empty list",),

@@ -28,7 +28,7 @@ from .padded import PaddedBijection
 from .power_law import PowerLaw
 from .preprocessing import Identity
 from .resonance import Resonance
-from .sample import EventsLike
+from .sample import EventsLike, as_sample
 from .whitening import WhitenPerMultiplicity
 
 SHARED, EACH = 6, 4
@@ -61,6 +61,7 @@ class LeptonsAndJets(PaddedBijection):
     kind = "leptons_and_jets"
     fitted = True
 
+    @door(kind=KIND, pt_min=NOT_NEGATIVE, circle=BOOLEAN, radius=NOT_NEGATIVE)
     def __init__(
         self,
         kind: str = "resonance",
@@ -73,10 +74,9 @@ class LeptonsAndJets(PaddedBijection):
         lepton_mass: float = 0.0,
     ) -> None:
         super().__init__(Multiplicity(SHARED, EACH, most, least))
-        self.coordinates, self.pt_min, self.circle = KIND("kind", kind), NOT_NEGATIVE("pt_min", pt_min), circle
-        self.radius = NOT_NEGATIVE("radius", radius)
-        require(self.radius < 1.5, "radius", radius, "less than 1.5, so that azimuths are left")
-        require(self.physical or self.radius == 0, "radius", radius, "0 for the coordinates of the paper")
+        self.coordinates, self.pt_min, self.circle, self.radius = kind, pt_min, circle, radius
+        require(radius < 1.5, "radius", radius, "less than 1.5, so that azimuths are left")
+        require(self.physical or radius == 0, "radius", radius, "0 for the coordinates of the paper")
         self.pair = RecoilingPair(lepton_mass)
 
     @property
@@ -85,7 +85,7 @@ class LeptonsAndJets(PaddedBijection):
         return self.coordinates == "resonance"
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
-        self.check(events)
+        self.check(as_sample(events, weights, self.layout))
         return self
 
     def renamed(self, names: Sequence[str]) -> Sequence[str]:

@@ -16,6 +16,7 @@ from .holes import separations
 from .jet_variables import EACH, SHARED
 from .multiplicity import Multiplicity
 from .sample import EventsLike, as_sample
+from .validation import check_dimensions
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,7 +91,8 @@ def separation_weights(events: EventsLike, low: float = 0.4, high: float = 0.8) 
 def _pairs(events: EventsLike) -> tuple[list[NDArray[np.float64]], NDArray[np.int_], NDArray[np.float64]]:
     """Delta R of each jet from the second on to those before it, numbers of jets ``[N]`` and weights ``[N]``."""
     table = table_of(events)
-    most = max((table.values.shape[-1] - SHARED) // EACH, 1)
+    check_dimensions(table.values, None, "events")
+    most = max((table.values.shape[1] - SHARED) // EACH, 1)
     layout = Multiplicity(SHARED, EACH, most, least=0)
     sample = as_sample(events, None, layout)
     pt, eta, phi, mass = torch.tensor(sample.values[:, SHARED:]).unflatten(-1, (most, EACH)).unbind(-1)
