@@ -97,7 +97,7 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def log_ratio(self, events: EventsLike) -> Tensor:
         """log p_truth(x) / p_generated(x), ``[N]`` in float64, at events ``[N, d]`` of any kind."""
-        check_events(events)
+        check_events(events, multiplicity=getattr(events, "multiplicity", None))
         x = as_tensor(events, torch.float64, self.centre.device)
         needed = row_bytes([weights.shape for weights in self.network.parameters()], x.dtype)
         step = rows_at_once(x.device, needed, cpu=SCORED_AT_ONCE)

@@ -32,6 +32,13 @@ def posterior(features=2):
 
 
 @functools.cache
+def chain():
+    """A posterior over events with one or two objects."""
+    own = pg.BayesianFlow(pg.MultiplicityFlow(1, 1, 2, blocks=1, hidden=(2,), bins=2), preprocessing=None)
+    return pg.Posterior(own, MeanField(loc=own.initial_theta, scale=0.05 + 0 * own.initial_theta), progress=False)
+
+
+@functools.cache
 def chains():
     noise = torch.randn(2, 10, model().weights, generator=torch.Generator().manual_seed(2))
     info = RunInfo(training_events=60, effective_size=60.0)
@@ -191,6 +198,7 @@ def posterior_calls():
         "Posterior": lazily(lambda: pg.Posterior, model=model, weights=lambda: posterior().weights, progress=False),
         "Posterior.density": lazily(lambda: posterior().density, x=x, **some),
         "Posterior.log_prob": lazily(lambda: posterior().log_prob, x=x, **some),
+        "Posterior.multiplicities": lazily(lambda: chain().multiplicities, **some),
         "Posterior.sample": lazily(lambda: posterior().sample, n=5, part=0, **some),
         "Posterior.replicates": lazily(lambda: posterior().replicates, n=5, **some),
         "Posterior.generate": lazily(lambda: posterior().generate, n=5, log_weights=False, **some),
@@ -220,10 +228,11 @@ def posterior_calls():
 
 def backend_calls():
     table = {}
-    for backend in (pg.SVI, pg.HMC, pg.NUTS, pg.SGLD, pg.SGHMC, pg.AdamMCMC, pg.Laplace, pg.Ensemble, pg.Bootstrap):
+    trained = (pg.SVI, pg.DiscFlow)
+    for backend in (*trained, pg.HMC, pg.NUTS, pg.SGLD, pg.SGHMC, pg.AdamMCMC, pg.Laplace, pg.Ensemble, pg.Bootstrap):
         name = backend.__name__
         sampler = hasattr(backend, "kernel")
-        settings = SHORT if sampler else {"epochs": 1} if backend is pg.SVI else {"steps": 1}
+        settings = SHORT if sampler else {"epochs": 1} if backend in trained else {"steps": 1}
         if backend is pg.Laplace:
             settings = settings | {"polish": 0, "structure": "diagonal"}
         settings = settings | {"progress": False}
@@ -240,6 +249,7 @@ def backend_calls():
             table[f"{name}.run"] = lazily(lambda backend=backend: backend().run, **FIT)
     table["Bootstrap.memory"] = lazily(lambda: pg.Bootstrap().memory, model=model, samples=2)
     table["SVI.held_out_events"] = lazily(lambda: pg.SVI().held_out_events, n=10)
+    table["DiscFlow.held_out_events"] = lazily(lambda: pg.DiscFlow().held_out_events, n=10)
     return table
 
 
@@ -283,6 +293,7 @@ def event_calls():
     two, box = training(), torch.rand(20, 2, generator=torch.Generator().manual_seed(1))
     layout, padded = events.Multiplicity(1, 1, 2), torch.tensor([[1.0, 2.0, torch.nan], [0.5, 1.0, 2.0]]).repeat(5, 1)
     padded = padded + torch.rand(10, 3, generator=torch.Generator().manual_seed(1))
+    jets = torch.tensor([[40.0, 0.1, 1.0, 30.0, 0.9, -2.5, 60.0, 1.5, 2.5, 9.0, 25.0, -2.0, -0.5, 5.0]]).double()
     masses = 91 + torch.randn(300, 1, generator=torch.Generator().manual_seed(1)).abs()
     return {
         "EventSample": call(pg.EventSample, values=two),
@@ -312,6 +323,10 @@ def event_calls():
         "events.drell_yan": call(events.drell_yan, n=1, progress=False),
         "events.z_jets": call(events.z_jets, n=1, progress=False),
         "events.z_jets_to": call(events.z_jets_to, path="z.h5", n=1, progress=False),
+        "events.OfObjects": call(events.OfObjects, function=len, multiplicity=events.Multiplicity(1, 1, 2), least=1),
+        "events.OfObjects.missing": lazily(
+            lambda: events.OfObjects(len, events.Multiplicity(1, 1, 2), 1).missing, events=torch.zeros(3, 3)
+        ),
         "events.z_jets_observables": call(events.z_jets_observables),
         "events.collision_energy": lazily(lambda: events.collision_energy, sample=sample),
         "events.four_vectors": lazily(lambda: events.four_vectors, sample=pair),
@@ -331,6 +346,13 @@ def event_calls():
         "events.PaddedColumns.fit": fitted(lambda: events.PaddedColumns(layout, [events.Log()] * 3), padded),
         "events.WhitenPerMultiplicity": call(events.WhitenPerMultiplicity, layout=layout, leave=(0,), alone=(1,)),
         "events.WhitenPerMultiplicity.fit": fitted(lambda: events.WhitenPerMultiplicity(layout), padded),
+        "events.LeptonsAndJets": call(events.LeptonsAndJets),
+        "events.LeptonsAndJets.fit": lazily(lambda: events.LeptonsAndJets(most=2).fit, events=lambda: jets),
+        "events.PowerLaw": call(events.PowerLaw),
+        "events.PowerLaw.fit": fitted(events.PowerLaw, two.exp()),
+        "events.jet_coordinates": call(events.jet_coordinates),
+        "events.separated_jets": lazily(lambda: events.separated_jets, events=lambda: jets),
+        "events.separation_weights": lazily(lambda: events.separation_weights, events=lambda: jets),
         "events.LeptonPair": call(events.LeptonPair),
         "events.RecoilingPair": call(events.RecoilingPair),
         "events.BeamLimit": call(events.BeamLimit, energy=13000.0),
@@ -408,6 +430,9 @@ def diagnostic_calls():
         ),
         "diagnostics.train_classifier": call(
             diagnostics.train_classifier, **both, hidden=(4,), epochs=1, progress=False
+        ),
+        "diagnostics.reweight": lazily(
+            lambda: diagnostics.reweight, classifier=classifier, generated=lambda: pg.EventSample(training())
         ),
         "diagnostics.compare": lazily(
             lambda: diagnostics.compare,
@@ -575,6 +600,10 @@ CALLS = {
     "CouplingFlow": call(pg.CouplingFlow, features=2, blocks=1, hidden=(4,)),
     "CouplingFlow.log_prob": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).log_prob, x=training()),
     "CouplingFlow.sample": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).sample, n=2),
+    "MultiplicityFlow": call(pg.MultiplicityFlow, shared=1, each=1, most=2, blocks=1, hidden=(4,)),
+    "MultiplicityFlow.log_prob": lazily(lambda: chain().model.flow.log_prob, x=torch.zeros(3, 3)),
+    "MultiplicityFlow.sample": lazily(lambda: chain().model.flow.sample, n=2),
+    "MultiplicityFlow.probabilities": lazily(lambda: chain().model.flow.probabilities),
     "AutoNormal": call(pg.AutoNormal, model=model()),
     "LastLayers": call(pg.LastLayers, model=model()),
     "ELBO": call(pg.ELBO),
@@ -590,6 +619,8 @@ CALLS = {
 RESULTS = {
     "DensityEstimate",
     "HistogramBand",
+    "events.JetCoordinates",
+    "events.JetSeparation",
     "events.NuisanceSample",
     "events.Observable",
     "events.Rate",
@@ -614,6 +645,7 @@ RESULTS = {
         "PriorDraws",
         "QualityTable",
         "QuantileBinResult",
+        "Reweighted",
         "ShapeFit",
         "Shift",
         "SizeScan",
@@ -668,6 +700,7 @@ INNER = [
 #: Kinds of values that look wrong and are right, by the call ("": of all) and the argument.
 RIGHT = {
     ("", "label"): ("a text",),
+    ("events.to_awkward", "objects"): ("a text",),
     ("", "unit"): ("a text",),
     ("", "density_unit"): ("a text",),
     ("", "truth_label"): ("a text",),
@@ -678,7 +711,12 @@ RIGHT = {
     ("", "hidden"): ("an empty list",),
     ("", "sample_shape"): ("an empty list",),
     ("CouplingFlow", "periodic"): ("an empty list",),
+    ("MultiplicityFlow", "periodic"): ("an empty list",),
+    ("MultiplicityFlow", "uniform"): ("an empty list",),
     ("SVI", "clip"): ("infinity",),
+    ("DiscFlow", "clip"): ("infinity",),
+    ("DiscFlow", "discriminator_hidden"): ("an empty list",),
+    ("diagnostics.Classifier", "missing"): ("an empty list",),
     ("HistogramBand.to_hist", "name"): ("a text",),
     ("diagnostics.Systematics.templates", "name"): ("a text",),
     ("diagnostics.Templates.sample", "sample"): ("a text",),
@@ -698,6 +736,7 @@ RIGHT = {
     ("events.lepton_balance", "minus"): ("a text",),
     ("events.WhitenPerMultiplicity", "leave"): ("an empty list",),
     ("events.WhitenPerMultiplicity", "alone"): ("an empty list",),
+    ("events.PowerLaw", "low"): ("minus one",),
     ("events.Squash", "location"): ("minus one",),
     ("events.Positive", "low"): ("minus one",),
     ("events.UnitBox", "low"): ("minus one", "a half", "a numpy number"),

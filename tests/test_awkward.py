@@ -126,6 +126,8 @@ def test_surplus_objects_go_and_unsorted_ones_are_sorted_on_request():
     assert found.names == ("met", "pt_j1", "pt_j2")
     assert same(found.values, np.array([[1, 9, 4], [1, 7, np.nan], [1, 6, 5]]))
     assert found.provenance == {"events_with_more_objects": 1}
+    kept = from_awkward(array, 2, surplus="leading", unsorted="keep")
+    assert same(kept.values[0], np.array([1, 3, 2]))
     assert from_awkward(array[1:2], 2, label="jet").names == ("met", "pt_jet1", "pt_jet2")
 
 

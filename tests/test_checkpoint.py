@@ -53,15 +53,22 @@ def content(path):
     return {name: value for name, value in arrays.items() if name not in ("history/seconds", "package_versions")}
 
 
-def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What an uninterrupted run finds."""
+    folder = tmp_path_factory.mktemp("whole")
+    train_to_the_end(folder / "checkpoint.h5", folder / "posterior.h5")
+    return content(folder / "posterior.h5")
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path, whole):
     """SIGKILL at several moments of one run, resumed each time, against an uninterrupted run."""
-    train_to_the_end(tmp_path / "whole_checkpoint.h5", tmp_path / "whole.h5")
     checkpoint = tmp_path / "checkpoint.h5"
     again = partial(train, checkpoint, tmp_path / "killed.h5")
     kills = kill_again_and_again(again, checkpoint, "training\n", (0.0, 0.05, 0.11, 0.19, 0.3, 0.0, 0.08))
     assert kills >= 3, "the run ended before it could be killed several times"
     train_to_the_end(checkpoint, tmp_path / "killed.h5")
-    whole, killed = content(tmp_path / "whole.h5"), content(tmp_path / "killed.h5")
+    killed = content(tmp_path / "killed.h5")
     assert whole.keys() == killed.keys()
     for name, value in whole.items():
         assert np.array_equal(value, killed[name], equal_nan=value.dtype.kind == "f"), name
@@ -76,7 +83,7 @@ def model(**kwargs):
     return pg.BayesianFlow(pg.CouplingFlow(2, **{"blocks": 2, "hidden": (8,)} | kwargs))
 
 
-def test_killed_inside_a_write_it_ends_with_the_same_bits(tmp_path):
+def test_killed_inside_a_write_it_ends_with_the_same_bits(tmp_path, whole):
     """Killed just before a rename, and before the first checkpoint: temporary files are left behind and cleaned up."""
     code = """
 import os, signal, sys
@@ -89,14 +96,13 @@ def kill(*_):
     return replace(*_)
 replace, files.os.replace = os.replace, kill
 """
-    train_to_the_end(tmp_path / "whole_checkpoint.h5", tmp_path / "whole.h5")
     for moment in ("1", "2", "5"):
         arguments = [tmp_path / "checkpoint.h5", tmp_path / "killed.h5", moment]
         killed = subprocess.run([sys.executable, "-c", code + TRAIN, *arguments], stdout=subprocess.DEVNULL)
         assert killed.returncode == -signal.SIGKILL
         assert list(tmp_path.glob(".checkpoint.h5.*.tmp"))
     train_to_the_end(tmp_path / "checkpoint.h5", tmp_path / "killed.h5")
-    whole, killed = content(tmp_path / "whole.h5"), content(tmp_path / "killed.h5")
+    killed = content(tmp_path / "killed.h5")
     for name, value in whole.items():
         assert np.array_equal(value, killed[name], equal_nan=value.dtype.kind == "f"), name
     assert not list(tmp_path.glob(".*.tmp"))

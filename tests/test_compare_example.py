@@ -42,7 +42,7 @@ def test_all_backends_on_the_wedge(tmp_path):
 
     # Repeated with a part of the backends: what is there is used again, and gives the same numbers.
     before = (out / "hmc.h5").stat().st_mtime_ns
-    printed = run("compare_backends", *options, "--backends", "hmc", "svi")
+    printed = call("compare_backends", *options, "--backends", "hmc", "svi")
     assert f"hmc: from {out / 'hmc.h5'}" in printed
     assert (out / "hmc.h5").stat().st_mtime_ns == before
     again = json.loads((out / "summary.json").read_text())["rows"]
@@ -50,16 +50,16 @@ def test_all_backends_on_the_wedge(tmp_path):
     for key in ("sigma", "rms_bias", "tv_truth", "rhat", "gradients"):
         assert again[1][key] == rows[-1][key]
 
-    message = run("compare_backends", *options, "--backends", "svi", "--seed", 1, code=1)
+    message = call("compare_backends", *options, "--backends", "svi", "--seed", 1, code=1)
     assert "svi.h5 holds a posterior of other settings" in message
     with h5py.File(out / "svi.h5", "r+") as file:
         file.attrs["pyrogen_kind"] = "other"
-    assert "svi.h5" in run("compare_backends", *options, "--backends", "svi", code=1)
+    assert "svi.h5" in call("compare_backends", *options, "--backends", "svi", code=1)
 
 
 def test_the_ring_without_hmc(tmp_path):
     few = ("--quick", "--events", 100, "--target", "ring", "--backends", "ensemble", "sghmc", "--out", tmp_path)
-    printed = run("compare_backends", *few)
+    printed = call("compare_backends", *few)
     assert "distances are to Ensemble" in printed
     summary = json.loads((tmp_path / "ring" / "summary.json").read_text())
     assert [row["backend"] for row in summary["rows"]] == ["Ensemble", "SGHMC"]

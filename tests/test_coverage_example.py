@@ -10,7 +10,7 @@ from test_examples import EXAMPLES, call, is_png, numbers, run
 
 def test_two_backends_come_into_one_figure(tmp_path):
     run("coverage_toys", "--quick", "--out", tmp_path, "--sets", 3)
-    printed = run("coverage_toys", "--quick", "--out", tmp_path, "--sets", 3, "--backend", "hmc")
+    printed = call("coverage_toys", "--quick", "--out", tmp_path, "--sets", 3, "--backend", "hmc")
     assert "3 trainings, 45 intervals each" in printed and "p_WAIC" in printed
     for name in ("svi", "hmc"):
         result = json.loads((tmp_path / "wedge" / f"{name}.json").read_text())
@@ -21,7 +21,7 @@ def test_two_backends_come_into_one_figure(tmp_path):
 
 
 def test_gamma_ring(tmp_path):
-    printed = run("coverage_toys", "--quick", "--out", tmp_path, "--target", "gamma-ring")
+    printed = call("coverage_toys", "--quick", "--out", tmp_path, "--target", "gamma-ring")
     result = json.loads((tmp_path / "gamma-ring" / "svi.json").read_text())
     assert result["n_bins"] == [4, 9, 16] and all(gain > 0 for gain in result["gains"])
     assert "G = a n_bins^b" in printed and is_png(tmp_path / "gamma-ring" / "amplification.png")
@@ -41,7 +41,7 @@ def test_every_target_has_settings_for_every_backend(tmp_path, monkeypatch):
 
 
 def test_bootstrap(tmp_path):
-    printed = run("coverage_toys", "--quick", "--bootstrap", "--sets", "3", "--out", tmp_path)
+    printed = call("coverage_toys", "--quick", "--bootstrap", "--sets", "3", "--out", tmp_path)
     result = json.loads((tmp_path / "wedge" / "svi_bootstrap.json").read_text())
     assert result["bootstrap"] and len(result["calibration"]["ranks"]) == 3 and "3 trainings, 101 intervals" in printed
 
@@ -49,8 +49,8 @@ def test_bootstrap(tmp_path):
 @pytest.mark.parametrize(("flow", "target"), [("affine", "ring"), ("spline", "wedge")])
 def test_larger_flows_and_settings(flow, target, tmp_path):
     few = ("--quick", "--sets", "2", "--out", tmp_path, "--target", target, "--flow", flow, "--events", "400")
-    run("coverage_toys", *few, "--set", "epochs=5")
-    printed = run("coverage_toys", *few, "--backend", "bootstrap", "--set", "replicas=3", "--prior", "0.3")
+    call("coverage_toys", *few, "--set", "epochs=5")
+    printed = call("coverage_toys", *few, "--backend", "bootstrap", "--set", "replicas=3", "--prior", "0.3")
     names = f"svi_flow_{flow}_events_400_epochs_5", f"bootstrap_flow_{flow}_events_400_prior_0.3_replicas_3"
     results = [json.loads((tmp_path / target / f"{name}.json").read_text()) for name in names]
     assert results[0]["settings"]["epochs"] == 5 and results[1]["settings"]["replicas"] == 3
@@ -58,7 +58,7 @@ def test_larger_flows_and_settings(flow, target, tmp_path):
 
 
 def test_a_calibrated_factor(tmp_path):
-    printed = run("coverage_toys", "--quick", "--kl-weight", "calibrated", "--sets", "2", "--out", tmp_path)
+    printed = call("coverage_toys", "--quick", "--kl-weight", "calibrated", "--sets", "2", "--out", tmp_path)
     result = json.loads((tmp_path / "wedge" / "svi_kl_weight_calibrated.json").read_text())
     assert "by parametric bootstrap of sample 0" in printed and result["settings"]["kl_weight"] > 0
 
@@ -92,15 +92,15 @@ def test_the_scan_over_training_sizes(tmp_path):
     result = json.loads((tmp_path / "wedge" / "summary.json").read_text())
     assert list(result["sizes"]) == ["400", "1200"] and len(result["exponent"]) == 2
     assert "sigma ~ N^(" in printed and is_png(tmp_path / "wedge" / "training_size.png")
-    assert run("training_size", *few).splitlines()[-8:] == printed.splitlines()[-8:]  # from the checkpoints
+    assert call("training_size", *few).splitlines()[-8:] == printed.splitlines()[-8:]  # from the checkpoints
     assert "fewer than the 200" in call("training_size", "--quick", "--sizes", "20", "--out", tmp_path, code=2)
 
 
 def test_all_studies_on_one_page(tmp_path):
     few = ("--quick", "--sets", "2", "--events", "100", "--set", "epochs=5", "--out", tmp_path)
-    run("coverage_toys", *few)
-    run("coverage_toys", *few, "--target", "ring", "--kl-weight", "0.5")
-    printed = run("coverage_overview", tmp_path, "--figure", tmp_path / "all.png")
+    call("coverage_toys", *few)
+    call("coverage_toys", *few, "--target", "ring", "--kl-weight", "0.5")
+    printed = call("coverage_overview", tmp_path, "--figure", tmp_path / "all.png")
     rows = [line for line in printed.splitlines() if line.startswith("| wedge") or line.startswith("| ring")]
     assert [row.count("|") for row in rows] == [15, 15]
     assert "SVI |" in rows[0] and "SVI, KL \u00d7 0.5 |" in rows[1] and "2 \u00d7 20" in rows[0]

@@ -100,6 +100,23 @@ def test_probabilities_are_those_of_sticks_that_are_broken():
     assert made.probabilities().tolist() == pytest.approx([0.5, 0.375, 0.125])
 
 
+def test_probabilities_count_from_the_fractions_of_the_events():
+    flow = pg.MultiplicityFlow(1, 1, most=3, blocks=1, hidden=(4,))
+    assert flow.probabilities().tolist() == pytest.approx([0.5, 0.25, 0.25])
+    events = torch.randn(10, 4)
+    events[:9, 3], events[:6, 2] = math.nan, math.nan
+    weights = torch.tensor([1.0] * 6 + [1.0, 1.0, -1.0] + [0.5])
+    prepared = pg.BayesianFlow(flow, preprocessing=None).prepare(events.repeat(20, 1), weights.repeat(20))
+    assert prepared.flow.probabilities().tolist() == pytest.approx([0.8, 0.1333, 0.0667], rel=0.04)
+    networks = prepared.packing.call(prepared.initial_theta, "probabilities")
+    assert torch.equal(networks, prepared.flow.probabilities())
+    again = prepared.prepare(events[:6])  # a run that goes on
+    assert torch.equal(again.flow.probabilities(), prepared.flow.probabilities())
+    flow.centre_on(events[:6])  # no event has a second object
+    assert flow.probabilities()[0].item() == pytest.approx(6.5 / 7)
+    assert flow.probabilities().log().isfinite().all()
+
+
 def test_a_uniform_column_has_the_density_one_and_moves_nothing_else():
     made = flow(shared=3, each=1, most=2, uniform=(2,))
     x = some(made, 100)
@@ -126,11 +143,11 @@ def test_rows_and_masks_give_the_same_numbers(context, monkeypatch):
     made = flow(shared=2, each=2, most=3, context=context)
     given = torch.randn(60, context, dtype=torch.float64) if context else None
     x = some(made, 60, context=given)
-    latent = made.latent(60, x)
+    latent = made._latent(60, x)
 
     def numbers():
         gradient = torch.autograd.grad(made.log_prob(x, given).sum(), list(made.parameters()))
-        events = made.events(latent, given).detach()
+        events = made._events(latent, given).detach()
         several = made.log_prob(x.view(3, 20, -1), None if given is None else given.view(3, 20, -1))
         return [made.log_prob(x, given), several.flatten(), events, *gradient]
 

@@ -230,6 +230,23 @@ def test_finished_blocks_are_kept_and_other_settings_refused(fake, tmp_path, mon
     assert Generator.made == 2 * batches and path.read_bytes() == whole
 
 
+def test_a_full_disk_keeps_the_blocks_before(fake, tmp_path, monkeypatch):
+    whole, path = run(tmp_path / "whole.h5").read_bytes(), tmp_path / "a.h5"
+    save = pg.EventSample.save
+
+    def until_full(sample, part):
+        if part.name == "000001.h5":
+            raise OSError(28, "No space left on device")
+        save(sample, part)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(pg.EventSample, "save", until_full)
+        run(path)
+    assert sorted(os.listdir(tmp_path / "a.h5.parts")) == ["000000.h5", "job.json"] and not path.exists()
+    run(path)
+    assert path.read_bytes() == whole
+
+
 # --- what is refused --------------------------------------------------------------------------------------
 
 

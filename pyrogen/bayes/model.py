@@ -29,7 +29,7 @@ from pyrogen.events.doors import EVENTS as EVENTS_LIKE
 from pyrogen.events.multiplicity import Multiplicity
 from pyrogen.events.preprocessing import Identity
 from pyrogen.events.sample import EventSample
-from pyrogen.flows import is_own, rebuilt
+from pyrogen.flows import MultiplicityFlow, is_own, rebuilt
 from pyrogen.flows.own import DTYPES, OWN
 from pyrogen.seeds import untouched
 
@@ -229,6 +229,8 @@ class BayesianFlow(PyroModule):
             check_weights(weights, len(events))
         prepared = self.packing.copied(self)
         prepared._features = events.shape[-1]
+        if isinstance(prepared.flow, MultiplicityFlow):
+            prepared.flow.centre_on(events, weights)
         if not prepared.preprocessing.fitted:
             prepared.preprocessing.fit(EventSample(events, names, weights=weights, multiplicity=self.multiplicity))
         if context is not None and not prepared.context_preprocessing.fitted:

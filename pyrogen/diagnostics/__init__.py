@@ -20,6 +20,7 @@ from .peak import PeakFit, peak_width
 from .predictive import Elpd, effective_parameters, elpd, guide_pareto_k
 from .quality import QualityTable, sample_quality
 from .quantile_bins import AmplificationFit, QuantileBinResult, fit_amplification, quantile_bins
+from .reweighting import Reweighted, reweight
 from .roc import roc_auc
 from .shifts import PriorDraws, Shift, Systematics
 from .systematics import systematics
@@ -43,6 +44,7 @@ __all__ = [
     "PeakFit",
     "QualityTable",
     "QuantileBinResult",
+    "Reweighted",
     "ShapeFit",
     "PriorDraws",
     "Shift",
@@ -74,6 +76,7 @@ __all__ = [
     "probe_points",
     "quantile_bins",
     "read_inference_data",
+    "reweight",
     "roc_auc",
     "sample_quality",
     "scan_training_size",

@@ -116,7 +116,8 @@ def classifier_test(
         truth: events ``[N, d]``: a tensor, an array or an :class:`~pyrogen.EventSample`, whose weights count. Single
             weights may be negative.
         generated: events ``[M, d]``.
-        features: as in :class:`Classifier`; observables with sharp structures, such as a mass, help it to see them.
+        features: as in :class:`Classifier`, NaN where an event of a varying number of objects does not have one;
+            observables with sharp structures, such as a mass, help it to see them.
         trainings: number T of trainings, each from another start and with other held-out events.
         hidden, epochs, batch_size, lr: as in :func:`train_classifier`.
         held_out: fraction of each sample that the AUC is evaluated on.
@@ -222,7 +223,8 @@ class _Training:
             samples = {"truth": truth, "generated": generated}
             splits = [random_split(name, sample, self.validation, "validation") for name, sample in samples.items()]
             seen = [variables(name, sample, self.features) for name, sample in samples.items()]
-            classifier = Classifier(seen[0].shape[1], self.hidden, self.features)
+            missing = torch.cat(seen).isnan().any(0).nonzero()[:, 0].tolist()
+            classifier = Classifier(seen[0].shape[1], self.hidden, self.features, missing)
             classifier._fit_scales(torch.cat([x[rows] for x, (rows, _) in zip(seen, splits, strict=True)]))
             training, validation = (
                 _Labelled.join(classifier, samples, seen, [split[part] for split in splits]) for part in (0, 1)

@@ -10,7 +10,6 @@ from torch import Tensor
 from pyrogen.classifier import Features
 from pyrogen.events import EventSample, check_events
 from pyrogen.events.containers import check_same_order, table_of
-from pyrogen.events.validation import check_no_layout
 
 SMALLEST_PART = 10  # events of each class in each part of a split
 
@@ -22,12 +21,14 @@ def checked_samples(truth: Any, generated: Any, features: Features | None) -> di
         if not isinstance(events, EventSample):
             check_events(events, what=name)
             events = EventSample(events)
-        elif features is None:
-            check_no_layout(events, name)
         samples[name] = events
     a, b = samples.values()
     if a.features != b.features:
         raise ValueError(f"truth has {a.features} columns and generated has {b.features}; they must be the same")
+    if a.multiplicity != b.multiplicity:
+        raise ValueError(
+            f"truth has the layout {a.multiplicity} and generated has {b.multiplicity}; they must be the same"
+        )
     check_same_order("generated", table_of(b), "truth", table_of(a))
     widths = [variables(name, sample, features).shape[1] for name, sample in samples.items()]
     if widths[0] != widths[1]:
@@ -36,7 +37,7 @@ def checked_samples(truth: Any, generated: Any, features: Features | None) -> di
 
 
 def variables(name: str, sample: EventSample, features: Features | None) -> Tensor:
-    """The variables of all events, ``[N, k]`` in float64."""
+    """The variables of all events, ``[N, k]`` in float64; NaN where an event does not have one of them."""
     events = sample.tensor(torch.float64)
     if features is None:
         return events
@@ -44,7 +45,9 @@ def variables(name: str, sample: EventSample, features: Features | None) -> Tens
     if not isinstance(seen, Tensor) or seen.ndim != 2 or len(seen) != len(events):
         shape = list(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
         raise ValueError(f"features({name}) is {shape}; it must be a tensor [{len(events)}, k], one row per event")
-    check_events(seen, what=f"features({name})")
+    # Objects that are not there have no observables either.
+    there = seen if sample.multiplicity is None else torch.where(seen.isnan(), 0.0, seen)
+    check_events(there, what=f"features({name})")
     return seen.detach().double()
 
 

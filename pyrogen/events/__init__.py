@@ -18,6 +18,7 @@ from .coordinates import (
 from .elementwise import Dequantise, Log, Positive, Probit, Squash
 from .format import Format, PartWriter
 from .jet_observables import z_jets_observables
+from .jet_variables import JET_COORDINATES, JetCoordinates, LeptonsAndJets, jet_coordinates
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .multiplicity import Multiplicity
@@ -25,12 +26,14 @@ from .nuisances import Nuisance, NuisanceSample, Rate, RateEstimate, with_nuisan
 from .of_objects import OfObjects
 from .padded import PaddedBijection
 from .particles import JETS
+from .power_law import PowerLaw
 from .preprocessing import Identity, Standardise, UnitBox
 from .pythia import drell_yan
 from .reading import read, stream
 from .records import from_awkward, to_awkward
 from .resonance import Resonance
 from .sample import EventSample, EventsLike
+from .separation import JetSeparation, separated_jets, separation_weights
 from .validation import check_events, check_weights
 from .whitening import WhitenPerMultiplicity
 from .writing import EventWriter, append, write
@@ -38,6 +41,14 @@ from .z_production import z_jets, z_jets_to
 
 __all__ = [
     "JETS",
+    "JET_COORDINATES",
+    "JetCoordinates",
+    "JetSeparation",
+    "LeptonsAndJets",
+    "PowerLaw",
+    "jet_coordinates",
+    "separated_jets",
+    "separation_weights",
     "EventWriter",
     "append",
     "stream",

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ..printing import brief
 from .multiplicity import Multiplicity
-from .rows import sample_of
 from .sample import EventSample, EventsLike, as_sample
 
 _KINDS: dict[str, type[Bijection]] = {}  # by the name in their configuration
@@ -147,7 +146,7 @@ class Bijection(nn.Module, ABC):
         Raises:
             ValueError: events are outside, with their number, the first of them, its column and what to do.
         """
-        x = events if isinstance(events, Tensor) else torch.tensor(sample_of(events, None, self.layout).values)
+        x = events if isinstance(events, Tensor) else torch.tensor(as_sample(events, None, self.layout).values)
         if names is None:
             names = events.names if isinstance(events, EventSample) else tuple(f"x{i}" for i in range(x.shape[-1]))
         with torch.no_grad():

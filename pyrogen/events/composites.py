@@ -14,7 +14,6 @@ from .bijection import Bijection, from_config
 from .elementwise import Dequantise
 from .multiplicity import Multiplicity
 from .padded import PaddedBijection
-from .rows import sample_of, with_values
 from .sample import EventSample, EventsLike, as_sample
 
 PARTS = each(instance(Bijection, "a bijection of pyrogen.events"), "a sequence of bijections", 1)
@@ -75,12 +74,12 @@ class Chain(Composite):
         return self.parts[0].layout
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
-        sample = sample_of(events, weights, self.layout)
+        sample = as_sample(events, weights, self.layout)
         x = torch.tensor(sample.values, device=next((buffer.device for buffer in self.buffers()), None))
         names: Sequence[str] = sample.names
         for part in self.parts:
             if not part.fitted:
-                part.fit(with_values(sample, x, names))
+                part.fit(EventSample(x, names, weights=sample.weights, multiplicity=self.layout))
             part.check(x, names)
             x, names = part(x)[0], part.renamed(names)
         return self
@@ -193,7 +192,7 @@ class PaddedColumns(PaddedBijection):
         return all(part.fitted for part in self.parts)
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
-        sample = sample_of(events, weights, self.layout)
+        sample = as_sample(events, weights, self.layout)
         counts = self.layout.counts(sample.values)
         for i, (part, name) in enumerate(zip(self.parts, sample.names, strict=True)):
             rows = self.layout.exists(sample.values)[:, i]

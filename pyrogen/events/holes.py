@@ -77,7 +77,7 @@ def rapidity(pt: Tensor, eta: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def separations(pt: Tensor, eta: Tensor, phi: Tensor, mass: Tensor) -> list[Tensor]:
-    """Delta R of every jet from the second to those before it, from the columns ``[..., most]`` of all: ``[..., j]``."""
+    """Delta R of jet j = 1, 2, ... to the j jets before it, ``[..., j]`` each, from columns ``[..., most]`` of all."""
     y = rapidity(pt, eta, mass)[0]
     return [
         torch.hypot(y[..., j : j + 1] - y[..., :j], wrapped(phi[..., j : j + 1] - phi[..., :j]))

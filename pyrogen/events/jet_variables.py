@@ -22,13 +22,13 @@ from .bijection import Bijection
 from .composites import Chain, PaddedColumns
 from .coordinates import RecoilingPair
 from .elementwise import Probit, Squash
-from .falling import PowerLaw
 from .holes import arcs_of, close_arcs, open_arcs, rapidity, separations, wrapped
 from .multiplicity import Multiplicity
 from .padded import PaddedBijection
+from .power_law import PowerLaw
 from .preprocessing import Identity
 from .resonance import Resonance
-from .sample import EventsLike
+from .sample import EventsLike, as_sample
 from .whitening import WhitenPerMultiplicity
 
 SHARED, EACH = 6, 4
@@ -61,6 +61,7 @@ class LeptonsAndJets(PaddedBijection):
     kind = "leptons_and_jets"
     fitted = True
 
+    @door(kind=KIND, pt_min=NOT_NEGATIVE, circle=BOOLEAN, radius=NOT_NEGATIVE)
     def __init__(
         self,
         kind: str = "resonance",
@@ -73,10 +74,9 @@ class LeptonsAndJets(PaddedBijection):
         lepton_mass: float = 0.0,
     ) -> None:
         super().__init__(Multiplicity(SHARED, EACH, most, least))
-        self.coordinates, self.pt_min, self.circle = KIND("kind", kind), NOT_NEGATIVE("pt_min", pt_min), circle
-        self.radius = NOT_NEGATIVE("radius", radius)
-        require(self.radius < 1.5, "radius", radius, "less than 1.5, so that azimuths are left")
-        require(self.physical or self.radius == 0, "radius", radius, "0 for the coordinates of the paper")
+        self.coordinates, self.pt_min, self.circle, self.radius = kind, pt_min, circle, radius
+        require(radius < 1.5, "radius", radius, "less than 1.5, so that azimuths are left")
+        require(self.physical or radius == 0, "radius", radius, "0 for the coordinates of the paper")
         self.pair = RecoilingPair(lepton_mass)
 
     @property
@@ -85,7 +85,7 @@ class LeptonsAndJets(PaddedBijection):
         return self.coordinates == "resonance"
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
-        self.check(events)
+        self.check(as_sample(events, weights, self.layout))
         return self
 
     def renamed(self, names: Sequence[str]) -> Sequence[str]:
@@ -155,14 +155,14 @@ class LeptonsAndJets(PaddedBijection):
             good_phi = torch.cat([good_phi[..., :1], good_phi[..., 1:] & far], -1)
         jets = [good_pt, torch.ones_like(good_pt), good_phi, mass > 0]
         good = torch.ones_like(x[..., :SHARED], dtype=torch.bool)
-        leptons = torch.stack([x[..., 0] > 0, good[..., 1], x[..., 2].abs() <= turn] , -1)
+        leptons = torch.stack([x[..., 0] > 0, good[..., 1], x[..., 2].abs() <= turn], -1)
         leptons = torch.cat([leptons, torch.stack([x[..., 3] > 0, good[..., 4], x[..., 5].abs() <= turn], -1)], -1)
         return _joined(leptons, jets)
 
     def explain(self, x: Tensor) -> str:
         text = (
-            f"Transverse momenta of jets must exceed pt_min = {self.pt_min:g} GeV, those of leptons 0, azimuths must be "
-            "from -pi to pi, masses of jets positive"
+            f"Transverse momenta of jets must exceed pt_min = {self.pt_min:g} GeV, those of leptons 0, azimuths must "
+            "be from -pi to pi, masses of jets positive"
         )
         if self.physical:
             text += (
@@ -186,14 +186,13 @@ class LeptonsAndJets(PaddedBijection):
         return rows[..., SHARED:].unflatten(-1, (self.layout.most, EACH)).unbind(-1)
 
     def _map_leptons(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Coordinates of the leptons, the terms of their log-Jacobian, and the azimuth ``[..., 1]`` that jets refer to."""
+        """Coordinates of the leptons, terms of the log-Jacobian, and the azimuth ``[..., 1]`` that jets refer to."""
         pt, eta, phi = x.unflatten(-1, (2, 3)).unbind(-1)
         if not self.physical:
             angle, term = self._from_angle(wrapped(phi[..., 1:] - phi[..., :1]))
-            columns = [torch.stack([pt[..., 0].log(), eta[..., 0], _turns(phi[..., 0])], -1)]
-            columns += [torch.stack([pt[..., 1].log(), eta[..., 1], angle[..., 0]], -1)]
+            azimuths = torch.cat([_turns(phi[..., :1]), angle], -1)
             terms = torch.stack([-pt.log().sum(-1) - LOG_TURN, term[..., 0]], -1)
-            return torch.cat(columns, -1), _first(terms), phi[..., :1]
+            return torch.stack([pt.log(), eta, azimuths], -1).flatten(-2), _first(terms), phi[..., :1]
         momenta = torch.stack([pt * phi.cos(), pt * phi.sin(), pt * eta.sinh()], -1).flatten(-2)
         u, log_jacobian = self.pair.forward(momenta)
         log_jacobian = log_jacobian + (2 * pt.log() + eta.cosh().log()).sum(-1) - LOG_TURN
@@ -325,11 +324,11 @@ def jet_coordinates(
         model = pg.BayesianFlow(flow, preprocessing=coordinates.preprocessing)
 
     * ``"paper"``, arXiv:2110.13632 sec. 2: log pT of the leptons, log(pT - pt_min) of the jets, pseudorapidities,
-      azimuths relative to l+, masses; whitened for each number of jets. The mass is told by sqrt(m / pT), which is nearly
-      normal (the paper takes log m, with a long tail towards jets of one pion). Nothing knows the Z peak, the order of
-      the jets or their distance.
-    * ``"resonance"``: mass M, rapidity and transverse momentum qT of the pair and the angles of l+ in its rest frame (see
-      :class:`RecoilingPair`), with a fitted peak that makes M flat (:class:`Resonance`). The leading jet's pT is made
+      azimuths relative to l+, masses; whitened for each number of jets. The mass is told by sqrt(m / pT), which is
+      nearly normal (the paper takes log m, with a long tail towards jets of one pion). Nothing knows the Z peak, the
+      order of the jets or their distance.
+    * ``"resonance"``: mass M, rapidity and transverse momentum qT of the pair and the angles of l+ in its rest frame
+      (:class:`RecoilingPair`), with a fitted peak that makes M flat (:class:`Resonance`). The leading jet's pT is made
       flat by a fitted :class:`PowerLaw`; of each further jet the fraction (pT - pt_min) / (pT' - pt_min) of the one
       before is taken, so the order is exact. Jets have rapidity and azimuth, from the second jet on relative to the
       leading one; azimuths from which the discs Delta R < ``radius`` around earlier jets are cut out, so no generated

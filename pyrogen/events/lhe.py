@@ -21,9 +21,11 @@ from ..checks import require, require_extra
 from ..files import FileFormatError
 from ..warn import warn
 from .format import Format, NoOptions, PartWriter
+from .lhe_objects import Partons
 from .lhe_text import LheText, opened
 from .lhe_writing import FINAL, LheWriter
 from .normalisation import WEIGHTS_IN_PB, to_picobarn
+from .objects import MORE
 from .particles import Content, in_words
 from .sample import EventSample
 from .tables import part, reason
@@ -38,11 +40,40 @@ class _Reading:
     others: str | None = None
     missing: str = "error"
     weights: str = "file"
+    objects: Sequence[int] | None = None
+    most: int | None = None
+    least: int | None = None
+    pt_min: float | None = None
+    surplus: str | None = None
+    label: str | None = None
 
     def __post_init__(self) -> None:
+        self.partons()
         require(self.others in (None, "keep", "skip", "error"), "others", self.others, '"keep", "skip" or "error"')
         require(self.missing in ("error", "skip"), "missing", self.missing, '"error" or "skip"')
         require(self.weights in ("file", WEIGHTS_IN_PB), "weights", self.weights, '"file" or "pb"')
+
+    def partons(self) -> Partons | None:
+        """The particles that are objects; None where all events have the same particles."""
+        given = {name: getattr(self, name) for name in ("most", "least", "pt_min", "surplus", "label")}
+        given = {name: value for name, value in given.items() if value is not None}
+        if self.objects is None:
+            require(not given, ", ".join(given), tuple(given.values()), "left out where objects is")
+            return None
+        require(
+            self.particles is not None, "particles", None, "given with objects: what every event has, such as leptons"
+        )
+        require("most" in given, "most", None, "given with objects: the largest number of them")
+        found = Partons(tuple(Content({"objects": self.objects}).ids()), **given)
+        assert self.particles is not None
+        twice = set(found.ids) & set(Content(self.particles).ids())
+        require(
+            not twice,
+            "objects",
+            self.objects,
+            f"other ids than those of particles; both have {in_words(sorted(twice))}",
+        )
+        return found
 
 
 class Lhe(Format, suffixes=(".lhe", ".lhe.gz")):
@@ -68,6 +99,18 @@ class Lhe(Format, suffixes=(".lhe", ".lhe.gz")):
       ``"skip"``.
     * ``weights``: ``"file"``, or ``"pb"``: those of all events of the file, also of those left out, sum up to its cross
       section in pb. Its weighting strategy (IDWTUP) says how; the file is read twice. Equal weights are kept.
+
+    Events with a varying number of partons, as matched generators make them, are read with the options
+
+    * ``objects``: PDG ids of what becomes an object, such as ``pg.events.JETS``. Each gives the columns ``pt_j1,
+      eta_j1, phi_j1, m_j1, pt_j2, ...``, by falling pT, with the mass that the file says. The ``particles``, which
+      must be given, then have the columns ``pt_<name>, eta_<name>, phi_<name>``; their mass is not read.
+    * ``most``, ``least`` (1): the largest and the smallest number of objects. An event with fewer is an error, or is
+      left out with ``missing="skip"``.
+    * ``surplus``: what to do with an event that has more: ``"error"`` (the default), keep the ``"leading"`` ones (the
+      provenance has the number of such events), or ``"skip"`` it.
+    * ``pt_min`` (0): partons with more transverse momentum (GeV) are objects, the others are ignored.
+    * ``label``: what the columns call an object (``"j"``).
 
     Samples of such columns, of particles with a known PDG id, can be written, with weights and nothing else for each
     event. Weights that were read with ``weights="pb"`` get the strategy -3, all others -4. Masses follow from energy
@@ -199,6 +242,7 @@ class _Selection:
         self._content = None if options.particles is None else Content(options.particles)
         self._others = options.others or ("keep" if options.particles is not None else "error")
         self._skipped: Counter[str] = Counter()
+        self._partons, self._more = options.partons(), 0
         self._provenance = provenance
 
     def parts(self, events: Iterator[Any], chunk: int) -> Iterator[EventSample]:
@@ -235,6 +279,9 @@ class _Selection:
                     f"{self._path}: event 0 has no particle in the final state; say which count with particles=..."
                 )
             self._content = Content(ids)
+        objects: list[Any] = []
+        if self._partons is not None:
+            objects, final = self._partons.split(final)
         row, others = self._content.row(final)
         if row is None:
             if self._options.missing == "error":
@@ -248,8 +295,41 @@ class _Selection:
                 )
             self._skipped["with other particles"] += 1
             return None
+        if self._partons is not None and not self._add_objects(row, objects, number):
+            return None
         row.append(event.eventinfo.weight)
         return row
+
+    def _add_objects(self, row: list[float], objects: list[Any], number: int) -> bool:
+        """Add the objects of an event to its row; False where it is left out."""
+        wanted = self._partons
+        assert wanted is not None
+        told = f"{self._path}: event {number} (counted from 0) has {len(objects)} objects"
+        if len(objects) < wanted.least:
+            if self._options.missing == "error":
+                raise FileFormatError(
+                    f'{told}, fewer than least={wanted.least}; give missing="skip" to leave such events out, or '
+                    "a smaller least"
+                )
+            self._skipped[f"with fewer than {wanted.least} objects"] += 1
+            return False
+        if len(objects) > wanted.most:
+            if wanted.surplus == "error":
+                raise FileFormatError(
+                    f'{told}, more than most={wanted.most}; give surplus="leading" to keep the leading ones, "skip" to '
+                    "leave such events out, or a larger most"
+                )
+            if wanted.surplus == "skip":
+                self._skipped[f"with more than {wanted.most} objects"] += 1
+                return False
+            self._more += 1
+        try:
+            row += wanted.row(objects)
+        except ValueError as error:
+            raise FileFormatError(
+                f"{self._path}: event {number} (counted from 0) has {error}; remove it, or make the file again"
+            ) from error
+        return True
 
     def _mismatch(self, final: list[Any], number: int, cure: str) -> FileFormatError:
         wanted = ", ".join(self._content.names) if self._content is not None else ""
@@ -263,7 +343,8 @@ class _Selection:
     def _sample(self, rows: list[array[float]], numbers: list[int], first: int) -> EventSample:
         assert self._content is not None
         table = np.array(rows)
-        bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
+        always = 4 * len(self._content.names)  # behind these are objects, which are checked
+        bad = np.flatnonzero(~(np.isfinite(table[:, :always]).all(axis=1) & np.isfinite(table[:, -1])))
         if len(bad):
             raise FileFormatError(
                 f"{self._path}: event {numbers[bad[0]]} (counted from 0) has a momentum or weight that is NaN or "
@@ -271,13 +352,12 @@ class _Selection:
             )
         names = self._content.columns()
         provenance = self._provenance | ({"left_out": dict(self._skipped)} if self._skipped else {})
-        content = {
-            "values": table[:, :-1],
-            "names": names,
-            "units": ("GeV",) * len(names),
-            "weights": table[:, -1] * self._factor,
-        }
-        return part(self._path, first, self._columns, content | {"provenance": provenance})
+        provenance |= {MORE: self._more} if self._more else {}
+        content: dict[str, Any] = {"values": table[:, :-1], "names": names, "units": ("GeV",) * len(names)}
+        if self._partons is not None:
+            content = self._partons.content(self._content.names, table[:, :-1])
+        content |= {"weights": table[:, -1] * self._factor, "provenance": provenance}
+        return part(self._path, first, self._columns, content)
 
 
 def _provenance(path: Path, init: Any) -> dict[str, Any]:

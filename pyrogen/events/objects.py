@@ -37,8 +37,8 @@ class Limits:
         most: largest number of objects that is kept.
         least: smallest number of objects; events with fewer are an error.
         surplus: ``"error"`` of an event with more than ``most``, or the ``"leading"`` ones are kept.
-        unsorted: ``"error"`` of objects that are not sorted by falling pT, or ``"sort"`` them. Objects without a field
-            ``pt`` keep their order.
+        unsorted: ``"error"`` of objects that are not sorted by falling pT, ``"sort"`` them, or ``"keep"`` their
+            order. Objects without a field ``pt`` keep theirs.
     """
 
     most: int
@@ -52,7 +52,7 @@ class Limits:
             most=whole(1),
             least=whole(0),
             surplus=one_of("error", "leading"),
-            unsorted=one_of("error", "sort"),
+            unsorted=one_of("error", "sort", "keep"),
         )
         require(self.least <= self.most, "least", self.least, f"at most most = {self.most}")
 
@@ -102,6 +102,32 @@ def with_objects(
     content = from_columns(spread([*shared, *zip(names, objects.T, strict=True)]))
     layout = Multiplicity(len(content["names"]) - len(names), len(fields), limits.most, limits.least)
     return content | {"multiplicity": layout}
+
+
+def fields_of(multiplicity: Multiplicity, names: Sequence[str]) -> tuple[list[str], str]:
+    """Fields and label of objects by the names of all columns: ``pt, eta`` and ``j`` of ``pt_j1, eta_j1, pt_j2, ...``.
+
+    Raises:
+        ValueError: columns of objects that are called otherwise.
+    """
+    layout, columns = multiplicity, list(names[multiplicity.shared :])
+    pairs = [name.partition("_") for name in columns[: layout.each]]
+    fields, label = [field for field, _, _ in pairs], pairs[0][2].removesuffix("1")
+    if columns != [f"{field}_{label}{i}" for i in range(1, layout.most + 1) for field in fields]:
+        raise ValueError(
+            "names of the columns of objects must be <field>_<label><number>, such as pt_j1, eta_j1, pt_j2, eta_j2; "
+            f"got {', '.join(columns)}"
+        )
+    return fields, label
+
+
+def lists_of(multiplicity: Multiplicity, values: np.ndarray) -> list[Any]:
+    """The numbers of objects of rows ``[N, d]`` as lists of awkward, ``N * var * float64`` of each field."""
+    ak = awkward()
+    counts = multiplicity.counts(values)
+    blocks = values[:, multiplicity.shared :].reshape(len(values), multiplicity.most, multiplicity.each)
+    there = blocks[np.arange(multiplicity.most) < counts[:, None]]
+    return [ak.unflatten(np.ascontiguousarray(column), counts) for column in there.T]
 
 
 def _counts(fields: Mapping[str, Any], first: int) -> np.ndarray:
@@ -160,12 +186,12 @@ def _sorted(fields: Mapping[str, Any], limits: Limits, first: int) -> Mapping[st
     if momentum is None:
         return fields
     rising = np.flatnonzero(ak.to_numpy(ak.any(momentum[:, 1:] > momentum[:, :-1], axis=1)))
-    if not len(rising):
+    if not len(rising) or limits.unsorted == "keep":
         return fields
     if limits.unsorted == "error":
         raise ValueError(
             f"{len(rising)} of {len(momentum)} events have objects that are not sorted by falling pT; the first is "
-            f'event {first + rising[0]}. Give unsorted="sort" to sort them'
+            f'event {first + rising[0]}. Give unsorted="sort" to sort them, or "keep"'
         )
     order = ak.argsort(momentum, axis=1, ascending=False, stable=True)
     return {name: lists[order] for name, lists in fields.items()}

@@ -13,11 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import instance
 from .bijection import Bijection
-from .multiplicity import Multiplicity
-
-LAYOUT = instance(Multiplicity, "a pyrogen.events.Multiplicity, the layout of the rows")
+from .multiplicity import LAYOUT, Multiplicity
 
 
 class PaddedBijection(Bijection):

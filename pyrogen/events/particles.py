@@ -70,6 +70,10 @@ class Content:
         # Where in the row of an event the particles of each kind go, in order of falling pT.
         self._places = [[i for i, ids in enumerate(sets.values()) if ids == kinds[k]] for k in range(len(kinds))]
 
+    def ids(self) -> frozenset[int]:
+        """All PDG ids."""
+        return frozenset(self._kind_of)
+
     def columns(self) -> tuple[str, ...]:
         """``px_e+, py_e+, pz_e+, E_e+`` and so on."""
         return tuple(f"{component}_{name}" for name in self.names for component in COMPONENTS)

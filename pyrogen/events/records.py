@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from ..checks import TEXT, door, one_of, require, whole
 from .columns import is_reserved
 from .doors import SAMPLE
-from .objects import MORE, Limits, awkward, padded_objects, with_objects
+from .objects import MORE, Limits, awkward, fields_of, lists_of, padded_objects, with_objects
 from .sample import EventSample
 from .tables import to_columns
 
@@ -59,10 +58,8 @@ def to_awkward(sample: EventSample, objects: str = "jets") -> Any:
     )
     content |= {name: _record(fields) for name, fields in parts.items()}
     if layout is not None:
-        fields, counts = _object_fields(sample), layout.counts(sample.values)
-        there = np.arange(layout.most) < counts[:, None]
-        blocks = sample.values[:, shared:].reshape(len(sample), layout.most, layout.each)
-        content[objects] = _record({f: ak.unflatten(blocks[there][:, i], counts) for i, f in enumerate(fields)})
+        fields, _ = fields_of(layout, sample.names)
+        content[objects] = _record(dict(zip(fields, lists_of(layout, sample.values), strict=True)))
     for name, numbers in (("weight", sample.weights), ("uncertainty", sample.uncertainties)):
         if numbers is not None:
             content[name] = numbers
@@ -78,7 +75,7 @@ def to_awkward(sample: EventSample, objects: str = "jets") -> Any:
     objects=TEXT,
     label=TEXT,
     surplus=one_of("error", "leading"),
-    unsorted=one_of("error", "sort"),
+    unsorted=one_of("error", "sort", "keep"),
 )
 def from_awkward(
     array: Any,
@@ -102,7 +99,8 @@ def from_awkward(
         label: what the columns call an object.
         surplus: ``"error"`` of events with more objects, or keep the ``"leading"`` ones, which is noted in the
             provenance.
-        unsorted: ``"error"`` of objects that are not sorted by falling ``pt``, or ``"sort"`` them.
+        unsorted: ``"error"`` of objects that are not sorted by falling ``pt``, ``"sort"`` them, or ``"keep"``
+            their order.
 
     Raises:
         ValueError: no such list, other lists besides, too many, too few or unsorted objects, missing or infinite
@@ -152,23 +150,6 @@ def _vector(fields: set[str]) -> str | None:
     if not whole_pair or longitudinal > 1 or temporal > 1 or temporal > longitudinal:
         return None
     return f"Momentum{2 + longitudinal + temporal}D"
-
-
-def _object_fields(sample: EventSample) -> Sequence[str]:
-    """The names of the fields of objects: ``pt, eta`` of the columns ``pt_j1, eta_j1, pt_j2, eta_j2``."""
-    layout = sample.multiplicity
-    assert layout is not None
-    names = sample.names[layout.shared :]
-    pairs = [name.partition("_") for name in names[: layout.each]]
-    labels = {label.removesuffix("1") for _, _, label in pairs if label.endswith("1")}
-    fields = [field for field, _, _ in pairs]
-    for label in labels:
-        if list(names) == [f"{field}_{label}{i}" for i in range(1, layout.most + 1) for field in fields]:
-            return fields
-    raise ValueError(
-        f"names of the columns of objects must be <field>_<label><number>, such as pt_j1, eta_j1, pt_j2, eta_j2; got "
-        f"{', '.join(names)}"
-    )
 
 
 def _columns(name: str, column: Any) -> Any:

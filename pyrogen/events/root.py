@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_settings, optional, require, require_extra
+from ..checks import require, require_extra
 from ..files import FileFormatError
 from .columns import expand, from_columns, is_reserved, spread
-from .format import LAYOUT, PER_EVENT, Format, NoOptions, PartWriter
-from .multiplicity import LAYOUT as MULTIPLICITY
+from .format import LAYOUT, PER_EVENT, Format, PartWriter
 from .multiplicity import Multiplicity, selected
-from .root_labels import LABELS, TITLE, TREE, Checksums, Labels, check_no_labels, labels_text, own_labels
+from .objects import MORE
+from .root_labels import LABELS, TITLE, TREE, Checksums, Labels, check_no_labels, own_labels
+from .root_objects import ObjectBranches, Reading
+from .root_writing import RootWriter, Writing
 from .sample import EventSample
 from .tables import content_of, part, reason, to_columns
 
@@ -32,15 +34,6 @@ _NUMBER_TYPES = {
     "double",
     *(f"std::{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 }
-
-
-@dataclass(frozen=True)
-class _Reading:
-    dataset: str | None = None
-    multiplicity: Multiplicity | None = None
-
-    def __post_init__(self) -> None:
-        check_settings(self, multiplicity=optional(MULTIPLICITY))
 
 
 class Root(Format, suffixes=(".root",)):
@@ -62,14 +55,31 @@ class Root(Format, suffixes=(".root",)):
     * ``multiplicity``: the layout of the columns that are read, where a user's own file has NaN for objects that are
       not there.
 
-    There are no options of writing.
+    A tree with lists of objects, such as ``Jet_pt[nJet]`` or vectors, is read with the options
+
+    * ``objects``: the branches of the lists, ``["Jet_pt", "Jet_eta", ...]``, or by the name of the field,
+      ``{"pt": "Jet_pt", ...}``. The columns are ``pt_Jet1, eta_Jet1, ..., pt_Jet2, ...``.
+    * ``shared``: the branches with one number for each event, ``["met", ...]``, or by the name of the column. Branches
+      of weights and their kin are read besides, others are not.
+    * ``most``, ``least`` (1): the largest and the smallest number of objects; others are an error.
+    * ``surplus``: ``"leading"`` keeps the leading ones of more than ``most`` objects (``"error"``); the provenance has
+      the number of such events.
+    * ``unsorted``: ``"sort"`` sorts objects by falling pT that are not (``"error"``).
+    * ``label``: what the columns call an object; ``"j"`` of a mapping, else the name of the collection.
+
+    Options of writing:
+
+    * ``objects``: a name, such as ``"Jet"``; the columns ``pt_j1, eta_j1, ..., pt_j2, ...`` of events with a varying
+      number of objects are written as lists ``Jet_pt[nJet], Jet_eta[nJet], ...``, as ROOT knows them. They are read
+      back as the columns.
     """
 
     label = "ROOT"
     keeps = (*PER_EVENT, LAYOUT)
-    reading = _Reading
+    reading = Reading
+    writing = Writing
 
-    def parts(self, chunk: int, columns: tuple[str, ...] | None, options: _Reading) -> Iterator[EventSample]:
+    def parts(self, chunk: int, columns: tuple[str, ...] | None, options: Reading) -> Iterator[EventSample]:
         require_extra("uproot", "lhc", "reading ROOT files")
         import uproot
 
@@ -99,6 +109,14 @@ class Root(Format, suffixes=(".root",)):
             if own is not None:
                 own.check_branches(path, list(branches))
             provenance = {"file": path.name, "dataset": name} if own is None else own.provenance
+            lists = options.branches()
+            if lists is not None:
+                require(own is None, "objects", options.objects, f"left out: {path} is a file of pyrogen's")
+            elif own is not None and own.objects is not None:
+                lists = ObjectBranches.written(own)
+            if lists is not None:
+                yield from _objects(path, tree, branches, lists, chunk, columns, provenance, own, options.multiplicity)
+                return
             wanted = _wanted(path, branches, name, columns)
             layout = options.multiplicity if own is None else _own_layout(path, own, columns, options.multiplicity)
             with _damage(path, f"is damaged: its tree {name!r} cannot be read"):
@@ -108,8 +126,46 @@ class Root(Format, suffixes=(".root",)):
                 content["units"] = [own.units.get(column, "") if own else "" for column in content["names"]]
                 yield part(path, first, columns, content, layout)
 
-    def writer(self, temporary: Path, first: EventSample, options: NoOptions) -> PartWriter:
-        return _Writer(temporary, first)
+    def writer(self, temporary: Path, first: EventSample, options: Writing) -> PartWriter:
+        return RootWriter(temporary, first, options)
+
+
+def _objects(
+    path: Path,
+    tree: Any,
+    branches: dict[str, _Branch],
+    lists: ObjectBranches,
+    chunk: int,
+    columns: tuple[str, ...] | None,
+    provenance: dict[str, Any],
+    own: Labels | None,
+    multiplicity: Multiplicity | None,
+) -> Iterator[EventSample]:
+    """The parts of a sample of events with lists of objects."""
+    checksums = Checksums()
+    wanted = lists.wanted(path, tree.name, {name: branch.shape for name, branch in branches.items()})
+    _check_single(path, branches, wanted)
+    with _damage(path, f"is damaged: its tree {tree.name!r} cannot be read"):
+        _check_sizes(path, tree, branches, wanted, chunk)
+    first = many = 0
+    arrays = tree.iterate(filter_name=lambda name: name in wanted, step_size=chunk, library="ak")
+    while True:
+        with _damage(path, f"is damaged or incomplete after event {first}"):
+            found = next(arrays, None)
+        if found is None:
+            break
+        content, more = content_of(path, partial(lists.content, found, first))
+        many += more
+        content["provenance"] = provenance | ({MORE: many} if many else {})
+        if own is not None:
+            content["units"] = [own.units.get(column, "") for column in content["names"]]
+            checksums.add(to_columns(part(path, first, None, content)))
+        yield part(path, first, columns, content, multiplicity)
+        first += len(found)
+    if own is not None:
+        own.check_content(path, first, checksums)
+    if first == 0:
+        raise FileFormatError(f"{path} holds no sample of events: its tree is empty")
 
 
 def _own_layout(
@@ -189,7 +245,8 @@ def _wanted(path: Path, branches: dict[str, _Branch], name: str, columns: tuple[
         if uneven:
             raise ValueError(
                 f"{path}: branch {uneven[0]!r} of tree {name!r} ({branches[uneven[0]].kind}) is not one number for "
-                f"each event; choose others with columns=[...]: {', '.join(flat) or 'there are none'}"
+                f"each event; choose others with columns=[...]: {', '.join(flat) or 'there are none'}. If it is a "
+                "list of objects, such as jets, read(..., shared=[...], objects=[...], most=3) reads it"
             )
         _check_single(path, branches, flat)
         return set(flat)
@@ -299,41 +356,3 @@ def _fields(name: str, array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield name, array
     for field in array.dtype.names or ():
         yield from _fields(f"{name}.{field}", array[field])
-
-
-class _Writer(PartWriter):
-    """Writes samples into the tree ``events`` of a new ROOT file, one behind the other.
-
-    Args:
-        temporary: the file to write.
-        first: a sample like those to come; its provenance is kept.
-
-    Raises:
-        ValueError: column names that stand for weights and their kin.
-        OSError: the disk is full or read-only.
-    """
-
-    def __init__(self, temporary: Path, first: EventSample) -> None:
-        require_extra("uproot", "lhc", "writing ROOT files")
-        import uproot
-
-        columns = to_columns(first)
-        self._disk = open(temporary, "w+b")  # noqa: SIM115 (closed in close)
-        self._file = uproot.recreate(self._disk)
-        self._tree = self._file.mktree(TREE, dict.fromkeys(columns, np.float64), title=TITLE)
-        self._labels = {name: getattr(first, name) for name in ("names", "units", "provenance")}
-        self._labels["branches"] = list(columns)
-        if first.multiplicity is not None:
-            self._labels[LAYOUT] = first.multiplicity.config()
-        self._checksums, self._entries = Checksums(), 0
-
-    def write(self, sample: EventSample) -> None:
-        columns = {name: np.ascontiguousarray(column) for name, column in to_columns(sample).items()}
-        self._tree.extend(columns)
-        self._checksums.add(columns)
-        self._entries += len(sample)
-
-    def close(self) -> None:
-        with self._disk:
-            self._file[LABELS] = labels_text(self._labels, self._entries, self._checksums)
-            self._file.close()

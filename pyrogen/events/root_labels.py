@@ -22,6 +22,7 @@ TREE, LABELS, TITLE = "events", "pyrogen", "events of pyrogen"
 _EARLY = {"names", "units", "provenance"}  # what the first files had
 _ENTRIES = _EARLY | {"branches", "entries", "checksums", "digest"}
 _WITH_LAYOUT = _ENTRIES | {LAYOUT}  # of events with a varying number of objects
+_WITH_LISTS = _WITH_LAYOUT | {"objects"}  # which are in lists
 
 
 class Checksums:
@@ -39,7 +40,7 @@ class Checksums:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a file says of itself; the three before the last are None in early files."""
+    """What a file says of itself; branches, entries and checksums are None in early files."""
 
     names: tuple[str, ...]
     units: dict[str, str]
@@ -48,6 +49,7 @@ class Labels:
     entries: int | None
     checksums: dict[str, int] | None
     multiplicity: Multiplicity | None = None
+    objects: str | None = None
 
     def check_branches(self, path: Path, found: list[str]) -> None:
         """Raise a FileFormatError where the branches are not those that were written."""
@@ -86,7 +88,7 @@ def own_labels(path: Path, texts: Mapping[str, str]) -> Labels | None:
         return None
     try:
         content = json.loads(texts[LABELS])
-        if set(content) not in (_EARLY, _ENTRIES, _WITH_LAYOUT):
+        if set(content) not in (_EARLY, _ENTRIES, _WITH_LAYOUT, _WITH_LISTS):
             raise ValueError(f"its entries are {', '.join(map(str, content))}")
         if "digest" in content and content.pop("digest") != _digest(content):
             raise ValueError("its digest is wrong")
@@ -96,7 +98,7 @@ def own_labels(path: Path, texts: Mapping[str, str]) -> Labels | None:
         layout = Multiplicity.from_config(content[LAYOUT]) if LAYOUT in content else None
         branches, entries, checksums = (content.get(entry) for entry in ("branches", "entries", "checksums"))
         labels = dict(zip(names, units, strict=True))
-        return Labels(tuple(names), labels, provenance, branches, entries, checksums, layout)
+        return Labels(tuple(names), labels, provenance, branches, entries, checksums, layout, content.get("objects"))
     except Exception as error:  # whatever JSON can hold
         raise FileFormatError(f"{path}: its object {LABELS!r} is not what pyrogen writes: {reason(error)}") from error
 

@@ -372,18 +372,25 @@ are in files. Masked and missing entries are refused.
 """
 
 
-def as_sample(events: EventsLike, weights: Any = None) -> EventSample:
+def as_sample(events: EventsLike, weights: Any = None, layout: Multiplicity | None = None) -> EventSample:
     """Any events as a checked sample in float64.
 
     Args:
         events: any container of events.
         weights: ``[N]``, which count instead of those of the events; None: those of the events.
+        layout: of events with a varying number of objects, which they must have; None: that of the events.
 
     Raises:
-        ValueError, TypeError: as :class:`EventSample`.
+        ValueError, TypeError: as :class:`EventSample`; a sample of another layout.
     """
-    if isinstance(events, EventSample):
+    if not isinstance(events, EventSample):
+        return EventSample(events, weights=weights, multiplicity=layout)
+    own = events.multiplicity
+    if layout is None or layout == own:
+        layout = own
         if weights is None:
             return events
-        return EventSample(events.values, events.names, events.units, weights, multiplicity=events.multiplicity)
-    return EventSample(events, weights=weights)
+    elif own is not None and (own.shared, own.each) != (layout.shared, layout.each):
+        raise ValueError(f"the events are rows of {own}; rows of {layout} are needed")
+    weights = events.weights if weights is None else weights
+    return EventSample(events.values, events.names, events.units, weights, multiplicity=layout)

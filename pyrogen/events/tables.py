@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from .columns import expand as expand
 from .columns import from_columns, is_reserved, spread
 from .multiplicity import Multiplicity, selected
 from .sample import EventSample
+
+Made = TypeVar("Made")
 
 
 def part(
@@ -63,7 +65,7 @@ def part(
         raise FileFormatError(f"{path} holds no sample of events: {error}") from error
 
 
-def content_of(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def content_of(path: Path, make: Callable[[], Made]) -> Made:
     """What ``make`` gives for :func:`part`, its errors naming the file.
 
     Raises:

@@ -14,8 +14,7 @@ from ..checks import door, each, require, whole
 from .multiplicity import Multiplicity
 from .padded import PaddedBijection
 from .preprocessing import moments
-from .rows import sample_of
-from .sample import EventsLike
+from .sample import EventSample, EventsLike, as_sample
 
 SMALLEST = 1e-10  # eigenvalue of a correlation matrix: below it a column is a linear function of others
 _CURE = "Take more events, or put columns into alone= (standardised, not whitened) or leave= (as they are)"
@@ -65,12 +64,12 @@ class WhitenPerMultiplicity(PaddedBijection):
         return bool(self._is_fitted)
 
     def fit(self, events: EventsLike, weights: ArrayLike | Tensor | None = None) -> Self:
-        sample = sample_of(events, weights, self.layout)
+        sample = as_sample(events, weights, self.layout)
         constants = [self._fit_number(n, sample) for n in self.layout.numbers]
         self._set(np.stack([mean for mean, _ in constants]), np.stack([factor for _, factor in constants]), True)
         return self
 
-    def _fit_number(self, n: int, sample: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _fit_number(self, n: int, sample: EventSample) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean ``[d]`` and factor ``[d, d]`` of the events with ``n`` objects."""
         d = self.layout.features
         mean, factor = np.zeros(d), np.eye(d)

@@ -114,7 +114,8 @@ def z_jets(
     Leading order with parton shower (QCD) and hadronisation, m(mu+ mu-) > 50 GeV; no photons from the muons or quarks,
     no detector. The muons are those from the Z, without cuts. All other final particles but neutrinos make the jets:
     anti-kT, E scheme, at any pseudorapidity. Events without a jet are left out: of 100 generated events 24 have jets
-    with the default arguments, 18 % of these two and 5 % three or more.
+    with the default arguments, 18 % of these two and 5 % three or more. Two jets are at least R apart in rapidity and
+    azimuth, but for a few in 100,000, towards which a softer jet grew later; in pseudorapidity, but for ten.
 
     A block of 50,000 generated events has a seed of its own. fastjet prints its reference once; please cite it
     (arXiv:1111.6097), Pythia (arXiv:2203.11601) and anti-kT (arXiv:0802.1189).
@@ -302,8 +303,9 @@ def _provenance(process: Process, seed: int, tallies: Sequence[Tally]) -> dict[s
 
 
 def _require_extras(caller: str) -> None:
-    for module in ("pythia8mc", "awkward", "fastjet"):
-        require_extra(module, EXTRAS, caller)
+    require_extra("pythia8mc", EXTRAS, caller)
+    require_extra("awkward", EXTRAS, caller)
+    require_extra("fastjet", EXTRAS, caller)
 
 
 def _versions() -> dict[str, str]:

@@ -53,17 +53,17 @@ class ChainNetworks:
         return known == set(found)
 
     def latent(self, n: int, like: Tensor) -> Tensor:
-        """As :meth:`MultiplicityFlow.latent`."""
-        return self.flow.latent(n, like)
+        """As :meth:`MultiplicityFlow._latent`."""
+        return self.flow._latent(n, like)
 
     @without_gradients
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log densities ``[K, N]`` of events ``x [N, d]`` with conditions ``context [N, k]``."""
-        flow, context = self.flow, self.flow.check(x, context)
-        values, number, fits = flow.opened(x)
+        flow, context = self.flow, self.flow._check(x, context)
+        values, number, fits = flow._opened(x)
         case = (number - flow.least).clamp(min=0).expand(self.count, -1).unsqueeze(-1)
         total = self._log_probabilities(x, context).gather(-1, case).squeeze(-1)
-        for part, rows in flow.with_rows(number):
+        for part, rows in flow._with_rows(number):
             own, conditions = rows.take(values[..., part.columns]), part.conditions(rows, values, number, context)
             total = rows.add(total, self._parts[part].log_prob(own, conditions))
         return torch.where(fits, total, -math.inf)
@@ -71,9 +71,9 @@ class ChainNetworks:
     @without_gradients
     def events(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Events ``[1, N, d]`` of random numbers ``z [N, 1 + d]`` from :meth:`latent`, of the first network."""
-        flow, context = self.flow, self.flow.check(z[..., 1:], context)
+        flow, context = self.flow, self.flow._check(z[..., 1:], context)
         number = flow.least + drawn(z[:, 0], self._log_probabilities(z, context)[0])
-        made = flow.filled(z, number, context, lambda part, values, given: self._parts[part].events(values, given)[0])
+        made = flow._filled(z, number, context, lambda part, values, given: self._parts[part].events(values, given)[0])
         return made.unsqueeze(0)
 
     def _log_probabilities(self, x: Tensor, context: Tensor | None) -> Tensor:
@@ -83,7 +83,7 @@ class ChainNetworks:
             return x.new_zeros(self.count, len(x), 1)
         if context is None:
             log_odds = self.weights["number.odds.weight"].mT  # [K, 1, numbers - 1]
-            return log_probabilities(log_odds).expand(-1, len(x), -1)
+            return log_probabilities(log_odds + number.centre).expand(-1, len(x), -1)
         values = context.expand(self.count, -1, -1)
         for i, layer in enumerate(number.odds.layers):  # type: ignore[arg-type, union-attr]
             if isinstance(layer, nn.Linear):
@@ -91,7 +91,7 @@ class ChainNetworks:
                 values = torch.baddbmm(bias.unsqueeze(1), values, weight.mT)
             else:
                 values = layer(values)
-        return log_probabilities(values)
+        return log_probabilities(values + number.centre)
 
 
 def together(flow: nn.Module, names: Iterable[str], weights: Mapping[str, Tensor]) -> Networks | ChainNetworks | None:

@@ -244,16 +244,16 @@ class MultiplicityFlow(nn.Module):
         Returns:
             ``[...]`` in nats; -inf for rows that are not laid out like the flow's.
         """
-        context = self.check(x, context)
-        values, number, fits = self.opened(x)
+        context = self._check(x, context)
+        values, number, fits = self._opened(x)
         log_prob = self.number.log_probabilities(fits.to(x.dtype), context)
         total = log_prob.gather(-1, (number - self.least).clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        for part, rows in self.with_rows(number):
+        for part, rows in self._with_rows(number):
             own = rows.take(values[..., part.columns])
             total = rows.add(total, part.flow.log_prob(own, part.conditions(rows, values, number, context)))
         return torch.where(fits, total, -math.inf)
 
-    def opened(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _opened(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows ``x [..., d]`` without their NaN.
 
         Returns:
@@ -263,12 +263,12 @@ class MultiplicityFlow(nn.Module):
         missing = x.isnan()
         number = (~missing[..., self.shared :: self.each]).sum(-1)
         values = torch.where(missing, 0.0, x)
-        fits = (missing == self.behind(number)).all(-1) & (number >= self.least)
+        fits = (missing == self._behind(number)).all(-1) & (number >= self.least)
         if len(self.uniform):
             fits = fits & in_box(values[..., self.uniform])
         return values, number, fits
 
-    def with_rows(self, number: Tensor) -> list[tuple[Part, Rows]]:
+    def _with_rows(self, number: Tensor) -> list[tuple[Part, Rows]]:
         """The parts that some rows with ``number [...]`` objects have, and these rows."""
         found: list[tuple[Any, Rows | None]] = [(self.parts[0], Rows(None, None))]
         found += [(part, Rows.of(number >= part.least)) for part in list(self.parts)[1:]]  # type: ignore[operator]
@@ -278,10 +278,10 @@ class MultiplicityFlow(nn.Module):
         """``n`` events ``[n, features]`` through torch's global random state; ``context [n, context]``."""
         n = whole_number("n", n, 0)
         check_memory("n", n, 8.0 * n * self.features, "generate fewer events at a time")
-        return self.events(self.latent(n, next(self.parameters())), context)
+        return self._events(self._latent(n, next(self.parameters())), context)
 
-    def latent(self, n: int, like: Tensor) -> Tensor:
-        """Random numbers ``[n, 1 + features]`` that :meth:`events` makes events of, of the type of ``like``.
+    def _latent(self, n: int, like: Tensor) -> Tensor:
+        """Random numbers ``[n, 1 + features]`` that :meth:`_events` makes events of, of the type of ``like``.
 
         The first decides the number of objects, the others are the latent values of the columns.
         """
@@ -290,22 +290,22 @@ class MultiplicityFlow(nn.Module):
             z[:, 1 + part.columns] = part.flow.latent.sample(n, like)  # type: ignore[operator, union-attr]
         return z
 
-    def events(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Events ``[n, features]`` of random numbers ``z [n, 1 + features]`` from :meth:`latent`."""
-        context = self.check(z[..., 1:], context)
+    def _events(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Events ``[n, features]`` of random numbers ``z [n, 1 + features]`` from :meth:`_latent`."""
+        context = self._check(z[..., 1:], context)
         number = self.least + drawn(z[..., 0], self.number.log_probabilities(z[..., 0], context))
-        return self.filled(z, number, context, lambda part, latent, given: part.flow(latent, given)[0])
+        return self._filled(z, number, context, lambda part, latent, given: part.flow(latent, given)[0])
 
-    def filled(self, z: Tensor, number: Tensor, context: Tensor | None, made: Made) -> Tensor:
-        """Events as :meth:`events` gives them, of ``number [n]`` objects each; ``made`` gives the columns of a part."""
+    def _filled(self, z: Tensor, number: Tensor, context: Tensor | None, made: Made) -> Tensor:
+        """Events of ``number [n]`` objects each, as :meth:`_events`; ``made`` gives the columns of a part."""
         values = torch.zeros_like(z[..., 1:]).index_copy(-1, self.uniform, z[..., 1 + self.uniform])
-        for part, rows in self.with_rows(number):
+        for part, rows in self._with_rows(number):
             latent, conditions = rows.take(z[..., 1 + part.columns]), part.conditions(rows, values, number, context)
             changed = rows.take(values).index_copy(-1, part.columns, made(part, latent, conditions))
             values = rows.put(values, changed)
-        return torch.where(self.behind(number), math.nan, values)
+        return torch.where(self._behind(number), math.nan, values)
 
-    def behind(self, number: Tensor) -> Tensor:
+    def _behind(self, number: Tensor) -> Tensor:
         """Which columns ``[..., features]`` are behind the last of ``number [...]`` objects."""
         filled = self.shared + self.each * number
         return torch.arange(self.features, device=number.device) >= filled.unsqueeze(-1)
@@ -318,6 +318,18 @@ class MultiplicityFlow(nn.Module):
         like = like.new_empty(()) if context is None else like[..., 0]
         return self.number.log_probabilities(like, context).exp()
 
+    def centre_on(self, x: Tensor, weights: Tensor | None = None) -> None:
+        """Start P(n) at the fractions of events ``[N, features]`` with weights ``[N]``, unless that was done before.
+
+        The log-odds of P(n) count from there. So the prior of P(n) has its centre at these fractions, with a width of
+        1 in the log-odds for a ``prior_scale`` of 1, which a hundred events of each number overrule.
+        """
+        if bool(self.number.centre.any()):
+            return
+        each = torch.ones(len(x), dtype=torch.float64, device=x.device) if weights is None else weights.double()
+        which = (self._opened(x)[1] - self.least).clamp(min=0)
+        self.number.centre_on(each.new_zeros(self.number.count).index_add(0, which, each))
+
     def extra_repr(self) -> str:
         weights, dtype = sum(p.numel() for p in self.parameters()), next(self.parameters()).dtype
         return (
@@ -326,7 +338,7 @@ class MultiplicityFlow(nn.Module):
             f"dtype={str(dtype).removeprefix('torch.')}"
         )
 
-    def check(self, values: Tensor, context: Tensor | None) -> Tensor | None:
+    def _check(self, values: Tensor, context: Tensor | None) -> Tensor | None:
         """The conditions, checked to be those of events ``values [..., features]``."""
         if not isinstance(values, Tensor):
             raise TypeError(f"events are a {type(values).__name__}; this flow needs a tensor [..., {self.features}]")

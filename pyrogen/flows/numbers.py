@@ -17,7 +17,7 @@ class NumberOfObjects(nn.Module):
 
     Each of these K - 1 probabilities is the logistic function of a log-odds. The likelihood is a product of binomial
     ones, so the log-odds are independent of each other in the posterior, as mean field assumes. Without conditions
-    they are the K - 1 weights themselves.
+    they are K - 1 weights themselves, counted from those of the training events (:meth:`centre_on`).
 
     Args:
         count: K.
@@ -26,25 +26,48 @@ class NumberOfObjects(nn.Module):
         activation: a name in :data:`~pyrogen.flows.conditioner.ACTIVATIONS`.
     """
 
+    centre: Tensor
+
     def __init__(self, count: int, context: int, hidden: Sequence[int], activation: str) -> None:
         super().__init__()
         self.count = count
+        self.register_buffer("centre", torch.zeros(count - 1))
         self.odds: nn.Module | None = None
         if count > 1:
             # Of a constant 1, and without a bias: no weight is redundant, and all weights are those of linear layers.
             linear = nn.Linear(1, count - 1, bias=False)
             self.odds = Conditioner(context, hidden, count - 1, activation) if context else linear
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start at the log-odds of the events again, where a plain layer would start at random."""
+        if isinstance(self.odds, nn.Linear):
+            nn.init.zeros_(self.odds.weight)
 
     def log_odds(self, like: Tensor, context: Tensor | None) -> Tensor:
         """Log-odds ``[..., K - 1]`` of events whose shape ``[...]`` and type are those of ``like``."""
         if self.odds is None:
             return like.new_zeros(*like.shape, 0)
         if context is not None:
-            return self.odds(context)
+            return self.odds(context) + self.centre
         if is_fused():  # weights [C, K - 1, 1] of C networks
             weight: Tensor = self.odds.weight  # type: ignore[assignment]
-            return weight.mT.expand(*like.shape, self.count - 1)
-        return self.odds(like.new_ones(*like.shape, 1))
+            return (weight.mT + self.centre).expand(*like.shape, self.count - 1)
+        return self.odds(like.new_ones(*like.shape, 1)) + self.centre
+
+    @torch.no_grad()
+    def centre_on(self, sums: Tensor) -> None:
+        """Count the log-odds from those of events: there a training starts, and there the prior has its centre.
+
+        A learning rate that suits networks would take thousands of steps to the log-odds of rare numbers.
+
+        Args:
+            sums: events (or sums of their weights) with each of the K numbers, ``[K]``; negative sums count as 0.
+        """
+        sums = sums.double().clamp(min=0)
+        further = sums.flip(0).cumsum(0).flip(0)[1:]
+        smallest = 0.5 * sums.sum().clamp(max=1.0)  # half an event: log-odds stay finite
+        self.centre.copy_((sums[:-1] + smallest).log() - (further + smallest).log())
 
     def log_probabilities(self, like: Tensor, context: Tensor | None = None) -> Tensor:
         """log P(n) ``[..., K]`` of the numbers, from the smallest on; arguments as in :meth:`log_odds`."""

@@ -26,8 +26,8 @@ from pyrogen.events import EventsLike
 from pyrogen.events.containers import Table
 from pyrogen.events.multiplicity import Multiplicity
 from pyrogen.events.of_objects import observable_of
-from pyrogen.flows import is_own
-from pyrogen.flows.compiled import ONLY_OURS, CompiledSteps
+from pyrogen.flows.compiled import CompiledSteps
+from pyrogen.flows.own import compile_obstacle
 from pyrogen.launch import Launch
 from pyrogen.memory import CPU_ROWS, in_chunks, row_bytes, rows_at_once
 from pyrogen.posterior.bands import DensityEstimate
@@ -83,7 +83,7 @@ class Predictor:
     def compile(self, wanted: bool) -> None:
         """Whether densities are compiled (:attr:`Posterior.compile`)."""
         #: What runs densities as compiled code, where that is asked for.
-        self.compiled = CompiledSteps(wanted, None if is_own(self.model.flow) else ONLY_OURS)
+        self.compiled = CompiledSteps(wanted, compile_obstacle(self.model.flow))
         #: What a card runs in one launch; it takes weights, events and conditions to log densities.
         self.launch = Launch(self._evaluated, self.model.device)
 

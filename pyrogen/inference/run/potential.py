@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
 from pyrogen.bayes.side_by_side import log_prob_side_by_side, stands_side_by_side
-from pyrogen.flows import is_own
-from pyrogen.flows.compiled import ONLY_OURS, CompiledSteps
+from pyrogen.flows.compiled import CompiledSteps
+from pyrogen.flows.numbers import NumberOfObjects
+from pyrogen.flows.own import compile_obstacle
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.launch import Launch
 from pyrogen.memory import in_chunks, row_bytes, rows_at_once
@@ -59,8 +60,8 @@ class Potential:
         self.batched = self.obstacle is None
         events, _, context = self._rows(slice(0, 3), 2)
         self.side_by_side = self.batched and stands_side_by_side(model, events, context)
-        obstacle = APART if is_own(model.flow) else ONLY_OURS
-        self.compiled = CompiledSteps(compile, None if self.side_by_side else obstacle)
+        obstacle = compile_obstacle(model.flow) or (None if self.side_by_side else APART)
+        self.compiled = CompiledSteps(compile, obstacle)
         #: What a gradient is run by; on a card in one launch.
         self.launch = Launch(self._compiled_value_and_gradient, self.events.device)
         self.gradients = 0.0  #: gradient evaluations so far, in units of the whole sample for every chain
@@ -182,6 +183,7 @@ def independent_starts(model: BayesianFlow, chains: int, seed: int) -> Tensor:
     """
     flow = copy.deepcopy(model.flow)
     layers = [layer for layer in flow.modules() if callable(getattr(layer, "reset_parameters", None))]
+    layers.sort(key=lambda layer: isinstance(layer, NumberOfObjects))  # last: it starts its own layer as it likes
     owned = sum(p.numel() for layer in layers for p in layer.parameters(recurse=False))
     starts = []
     with seeded(seed, model.device):

@@ -57,7 +57,7 @@ class DiscriminatedObjective(GuideObjective):
         """The power at the present step."""
         first, last = self.settings.ramp
         done = self._progress
-        share = 1.0 if done >= last else max(0.0, (done - first) / (last - first))
+        share = 1.0 if done >= last else 0.0 if done <= first else (done - first) / (last - first)
         return self.settings.alpha * share
 
     @property

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.flows import is_own
-from pyrogen.flows.compiled import ONLY_OURS, CompiledSteps
+from pyrogen.flows.compiled import CompiledSteps
+from pyrogen.flows.own import compile_obstacle
 from pyrogen.inference.vi.cpu_adam import CpuAdam
 from pyrogen.inference.vi.settings import SVISettings
 from pyrogen.posterior.weights import WeightPosterior
@@ -212,7 +212,7 @@ class Objective(ABC):
     def compiled(self) -> CompiledSteps:
         """What compiles the steps of the flow, if that is asked for."""
         flow = getattr(getattr(self, "model", None), "flow", None)
-        return CompiledSteps(self.settings.compile, None if is_own(flow) else ONLY_OURS)
+        return CompiledSteps(self.settings.compile, compile_obstacle(flow))
 
     def adam_tensors(self) -> dict[str, Tensor]:
         """Adam's moments by name."""

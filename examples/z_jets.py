@@ -1,0 +1,315 @@
+"""Z + jets, pp -> Z/gamma* (-> mu mu) + 1, 2, 3 jets: one chain of flows over the number of jets, with error bars.
+
+    python examples/z_jets.py                          # 500,000 events from Pythia 8 and fastjet
+    python examples/z_jets.py --events z_jets.h5       # your own, with the columns of pg.events.z_jets
+    python examples/z_jets.py --coordinates paper      # variables that know neither the Z peak nor how far jets are apart
+    python examples/z_jets.py --coordinates paper --discflow    # with a discriminator that sees both
+    python examples/z_jets.py --quick                  # the 5,000 events of the repository, in two minutes
+
+Needs the extra "lhc", and "pythia" and "fastjet" for new events. The system of arXiv:2110.13632. For each number of jets: distributions with the posterior's band
+over held-out events, Wasserstein distances, a classifier, deviations in the bulk, the Z peak, and the distance of jets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hist
+import numpy as np
+import torch
+from command_line import add_common, count, make_folder, several, stoppable, tell_about
+
+import pyrogen as pg
+from pyrogen.diagnostics import classifier_test, peak_width, sample_quality
+from pyrogen.events import Observable, OfObjects, jet_coordinates, separated_jets, z_jets_observables
+from pyrogen.files import write_bytes
+from pyrogen.plotting import HistogramPanel, plot_kinematics, plot_training, plot_uncertainties, save_figure
+
+SAMPLE = Path(__file__).parent / "data" / "z_jets_5k.h5"
+HELD_OUT = 0.2
+CLOSEST = 0.4  # no two jets are closer in rapidity and azimuth
+FEW = 500  # events that a classifier and the fit of a peak need
+BULK = 10_000  # true events of a bin in the bulk
+#: Shown for each number of jets: those of [B] and what is hidden in correlations.
+FIGURES = {
+    1: ("pt_mu+", "pt_j1", "eta_j1", "M_pair", "pt_pair", "delta_r_mu+mu-", "m_j1", "delta_phi_mu+j1", "delta_r_mu+j1"),
+    2: ("pt_mu+", "pt_j1", "pt_j2", "M_pair", "pt_pair", "delta_r_j1j2", "m_j2", "delta_phi_j1j2", "ht"),
+    3: ("pt_mu+", "pt_j2", "pt_j3", "M_pair", "delta_r_j1j2", "delta_r_j1j3", "delta_r_j2j3", "m_j3", "ht"),
+}
+
+MODES: dict[str, dict[str, Any]] = {
+    "quick": {
+        "flow": {"blocks": 4, "hidden": (16, 16), "bins": 8},
+        "svi": {"epochs": 40, "batch_size": 256, "lr": 5e-3, "lr_widths": 3e-2},
+        "evaluation": {"draws": 20, "histogram": 10_000, "trainings": 1, "coarser": 2},
+    },
+    "default": {
+        "flow": {"blocks": (8, 6, 6), "hidden": (64, 64), "bins": 10},
+        "svi": {"epochs": 16, "batch_size": 2048, "lr": 2e-3, "lr_widths": 1e-2, "widths_after": 0.5},
+        "evaluation": {"draws": 50, "histogram": 100_000, "trainings": 2, "coarser": 1},
+    },
+}
+
+
+@stoppable
+def main() -> None:
+    """Read, fit, generate, compare."""
+    started = time.monotonic()
+    parser = make_parser()
+    args = parser.parse_args()
+    mode = MODES["quick" if args.quick else "default"]
+    evaluation = mode["evaluation"] | ({"draws": args.draws} if args.draws else {})
+    pg.set_threads(args.threads)
+    try:
+        sample = read_events(args)
+    except (OSError, ValueError, ImportError) as error:
+        parser.error(str(error))
+    sample = apart(sample)
+    if len(sample) < 500:
+        parser.error(f"{len(sample)} events are too few to learn from and to compare with")
+    kinds = [*(["quick"] if args.quick else []), args.coordinates, args.transform]
+    out = make_folder(parser, args.out or Path("out") / "_".join(["z_jets", *kinds, *(["disc"] * args.discflow)]))
+    print(sample.summary())
+
+    order = np.random.default_rng(args.seed).permutation(len(sample))
+    held_out, training = np.split(order, [round(HELD_OUT * len(sample))])
+    truth, learned = sample[held_out], sample[training]
+    model = make_model(args, mode)
+    print(f"\n{len(learned):,} training events, flows with {model.weights:,} weights, seed {args.seed}")
+    checkpoint = out / "run_checkpoint.h5"
+    tell_about(checkpoint)
+    settings = mode["svi"] | ({"epochs": args.epochs} if args.epochs else {}) | {"seed": args.seed}
+    backend = pg.SVI(**settings, checkpoint=checkpoint)
+    if args.discflow:
+        backend = pg.DiscFlow(**settings, checkpoint=checkpoint, observables=hidden_features)
+    try:
+        posterior = backend.fit(model, learned)
+    except (pg.CheckpointMismatchError, pg.FileFormatError) as error:
+        parser.exit(1, f"{error}\nOr give another --out.\n")
+    except ValueError as error:  # too few events with some number of jets: nothing was trained yet
+        parser.exit(1, f"{args.events or 'Pythia'}: {error}\n")
+    posterior.save(out / "posterior.h5")
+
+    clock = time.monotonic()
+    wanted = args.generate or len(truth)
+    generated = pg.events.read(posterior.generate_to(out / "generated.h5", wanted, evaluation["draws"], seed=args.seed))
+    summary = {
+        "coordinates": args.coordinates,
+        "transform": args.transform,
+        "discflow": args.discflow,
+        "training_events": len(learned),
+        "weights": model.weights,
+        "seconds_training": float(posterior.history["seconds"][-1]),
+        "seconds_generating": time.monotonic() - clock,
+        "loss": {name: float(posterior.history[name][-1]) for name in ("nll", "kl")},
+        "settings": posterior.info.settings,
+        "numbers": numbers(posterior, truth),
+    }
+    save_figure(plot_training(posterior.history), out / "training.png")
+    for jets in FIGURES:
+        print(f"\n{'=' * 20} {jets} {'jet' if jets == 1 else 'jets'} {'=' * 20}")
+        panels, same = (compare(posterior, truth, jets, evaluation, how) for how in "ab")
+        labels = {"truth_label": args.label, "rlabel": args.caption}
+        save_figure(plot_kinematics(list(panels.values()), **labels), out / f"kinematics_{jets}.png")
+        save_figure(plot_uncertainties(list(same.values()), **labels), out / f"uncertainties_{jets}.png")
+        summary[f"{jets} jets"] = judge(truth, learned, generated, jets, evaluation, args.seed) | {
+            "bins": covered(panels, same)
+        }
+    summary["seconds_all"] = time.monotonic() - started
+    write_bytes(out / "summary.json", json.dumps(summary, indent=1).encode())
+    print(f"\ntraining {summary['seconds_training']:.0f} s of {summary['seconds_all']:.0f} s; wrote {out}/")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=Path, metavar="FILE", help="events to learn: .h5 with numbers of jets")
+    parser.add_argument("--train", type=count, default=400_000, metavar="N", help="training events, at most (400,000)")
+    parser.add_argument("--quick", action="store_true", help="a small network and the 5,000 events of the repository")
+    parser.add_argument("--coordinates", choices=("resonance", "paper"), default="resonance")
+    parser.add_argument("--transform", choices=("rqs", "cubic"), default="rqs", help="coupling (rqs)")
+    parser.add_argument("--discflow", action="store_true", help="train together with a discriminator")
+    parser.add_argument("--epochs", type=count, metavar="E", help="passes over the events (16; quick: 40)")
+    parser.add_argument("--draws", type=several, metavar="K", help="weight draws of a prediction (50; quick: 20)")
+    parser.add_argument("--generate", type=count, metavar="N", help="events to generate (as many as are held out)")
+    parser.add_argument("--label", default="held-out events", help="what figures call the truth")
+    parser.add_argument("--caption", default="", help="above the figures, such as 'pp at 13 TeV'")
+    add_common(parser, "out/z_jets, with the coordinates and the transform")
+    return parser
+
+
+def read_events(args: argparse.Namespace) -> pg.EventSample:
+    """The events of the file, of the committed sample, or of Pythia and fastjet."""
+    most = round(args.train / (1 - HELD_OUT))
+    if args.events is None and not args.quick:
+        return pg.events.z_jets(most, seed=1 + args.seed)
+    path = args.events or SAMPLE
+    sample = pg.events.read(path, progress=True)[:most]
+    if sample.multiplicity != pg.events.Multiplicity(6, 4, 3):
+        raise ValueError(f"{path} has the layout {sample.multiplicity}; this script needs two leptons and 1 to 3 jets")
+    return sample
+
+
+def apart(sample: pg.EventSample) -> pg.EventSample:
+    """The events whose jets are farther apart than their radius: all but a few, whose jets moved while they grew."""
+    keep = separated_jets(sample, CLOSEST).keep
+    if not keep.all():
+        print(f"{(~keep).sum()} of {len(sample):,} events with jets closer than {CLOSEST} are left out")
+    return sample[keep]
+
+
+def make_model(args: argparse.Namespace, mode: dict[str, Any]) -> pg.BayesianFlow:
+    """The chain of flows, with the coordinates as its preprocessing."""
+    coordinates = jet_coordinates(args.coordinates, most=3)
+    flow = pg.MultiplicityFlow(
+        **coordinates.layout.config(),
+        **mode["flow"],
+        transform=args.transform,
+        mixing="random",
+        periodic=coordinates.periodic,
+        uniform=coordinates.uniform,
+        seed=args.seed,
+    )
+    return pg.BayesianFlow(flow, preprocessing=coordinates.preprocessing)
+
+
+def hidden_features(events: torch.Tensor) -> torch.Tensor:
+    """What flows find hard to see: the distance to the Z peak, and the distances of jets; NaN without them."""
+    observables = z_jets_observables()
+    mass = (observables["M_pair"](events) - 91.2) / 2.5
+    distances = [observables[f"delta_r_{pair}"](events) for pair in ("j1j2", "j1j3", "j2j3")]
+    return torch.stack([torch.asinh(mass), torch.tanh(mass), *distances], -1)
+
+
+def numbers(posterior: pg.Posterior, truth: pg.EventSample) -> dict[str, Any]:
+    """Probabilities of the numbers of jets, with sigma, beside the fractions of the held-out events."""
+    found = posterior.multiplicities().numpy().reshape(-1, 3)
+    true = np.bincount(truth.counts, minlength=4)[1:4] / len(truth)
+    error = np.sqrt(true * (1 - true) / len(truth))
+    print("\nnumber of jets   posterior             held-out events")
+    for n, (mean, sigma, fraction, its) in enumerate(zip(found.mean(0), found.std(0), true, error, strict=True), 1):
+        print(f"{n:14}   {mean:.5f} +- {sigma:.5f}   {fraction:.5f} +- {its:.5f}")
+    return {"mean": found.mean(0).tolist(), "sigma": found.std(0).tolist(), "truth": true.tolist()}
+
+
+def compare(
+    posterior: pg.Posterior, truth: pg.EventSample, jets: int, evaluation: dict[str, Any], procedure: str
+) -> dict[str, HistogramPanel]:
+    """Distributions of events with a number of jets: fractions of all events, so that P(n) is in them."""
+    layout, own = truth.multiplicity, z_jets_observables()
+    books, wanted = {}, {}
+    for name in FIGURES[jets]:
+        observable = own[name]
+        edges = observable.edges[:: evaluation["coarser"] * (1 if jets == 1 else 2)]
+        label = observable.label + (f" [{observable.unit}]" if observable.unit else "")
+        books[name] = hist.Hist(hist.axis.Variable(edges, label=label), storage=hist.storage.Weight())
+        chosen = OfObjects(observable, layout, jets, jets)
+        values = chosen(truth.tensor(torch.float64)).numpy()
+        there = np.isfinite(values)
+        weights = None if truth.weights is None else truth.weights[there]
+        books[name].fill(values[there], weight=weights)
+        wanted[name] = (chosen, books[name])
+    bands = posterior.histograms(wanted, n=evaluation["histogram"], draws=evaluation["draws"], procedure=procedure)
+    return {
+        name: HistogramPanel(bands[name], books[name], total=truth.total_weight, log=own[name].log) for name in wanted
+    }
+
+
+def covered(panels: dict[str, HistogramPanel], same_events: dict[str, HistogramPanel]) -> dict[str, dict[str, float]]:
+    """How many bins agree with the truth within one and two sigma of posterior and truth, and how far they are off.
+
+    The mean is that of all generated events, sigma that of the same events for all draws, which has no noise of them.
+    """
+    print(f"\n{'bins of':18} {'within 1':>9} {'2 sigma':>8} {'largest pull':>13} {'at':>8} {'bulk: rms':>10} bins")
+    table = {}
+    for name, panel in panels.items():
+        density, error = panel.truth()
+        sigma = np.hypot(same_events[name].band.sigma(subtract_noise=True) / panel.band.widths, error)
+        filled = error > 0
+        off = panel.band.mean / panel.band.widths - density
+        pull = off[filled] / sigma[filled]
+        worst = int(np.abs(pull).argmax())
+        bulk = np.asarray(panel.counts) >= BULK
+        rms = float(np.sqrt(np.mean((off[bulk] / density[bulk]) ** 2))) if bulk.any() else float("nan")
+        place = float(panel.band.centres[filled][worst])
+        row = {"one": float(np.mean(abs(pull) < 1)), "two": float(np.mean(abs(pull) < 2))}
+        table[name] = row | {"largest_pull": float(pull[worst]), "at": place, "bulk": rms, "bins": int(bulk.sum())}
+        shares = f"{row['one']:9.0%} {row['two']:8.0%} {pull[worst]:13.1f} {place:8.4g}"
+        print(f"{name:18} {shares} {rms:10.2%} {bulk.sum():4d}")
+    return table
+
+
+def judge(
+    truth: pg.EventSample,
+    learned: pg.EventSample,
+    generated: pg.EventSample,
+    jets: int,
+    evaluation: dict[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """How far generated events with a number of jets are from held-out ones; printed, and for JSON."""
+    samples = [sample.with_count(jets) for sample in (truth, generated, learned)]
+    observables = z_jets_observables(jets)
+    quality = sample_quality(*samples, {name: observables[name] for name in FIGURES[jets]}, seed=seed)
+    print(f"\n{quality.text()}")
+    summary: dict[str, Any] = {"wasserstein": dict(zip(quality.names, quality.ratio.tolist(), strict=True))}
+    if min(map(len, samples)) < FEW:
+        print(f"\nfewer than {FEW} events are too few for a classifier and for the Z peak")
+        return summary
+    trainings, seen = evaluation["trainings"], features(observables, jets)
+    test = classifier_test(*samples[:2], features=seen, trainings=trainings, seed=seed)
+    print(f"\n{test.text()}")
+    summary["auc"] = {"mean": test.mean, "error": test.statistical, "spread": test.spread}
+    try:
+        true, new = (peak_width(observables["M_pair"](events).numpy(), events.weights) for events in samples[:2])
+        error = float(np.hypot(new.width_error, true.width_error) / true.width)
+        print(f"\nZ peak: generated {new.text()}\n        truth     {true.text()}")
+        summary["peak"] = {"ratio": new.width / true.width, "error": error}
+    except ValueError as error:
+        print(f"\nno Z peak: {error}")
+    if jets > 1:
+        summary["distance"] = distances(*samples[:2])
+    return summary
+
+
+def distances(truth: pg.EventSample, generated: pg.EventSample) -> dict[str, float]:
+    """Pairs of jets closer than the jet radius, and how many just above, generated over true."""
+    near = {}
+    for name, sample in (("truth", truth), ("generated", generated)):
+        apart, far = (separated_jets(sample, radius).total for radius in (CLOSEST, 0.8))
+        near[name] = (1 - apart, apart - far)
+    below, ratio = near["generated"][0], near["generated"][1] / near["truth"][1]
+    print(
+        f"\ntwo jets closer than {CLOSEST}: {below:.3%} of generated events, {near['truth'][0]:.4%} of true ones; "
+        f"between {CLOSEST} and 0.8 generated / true = {ratio:.3f}"
+    )
+    return {"below": below, "true_below": near["truth"][0], "ratio_above": ratio}
+
+
+def features(observables: dict[str, Observable], jets: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What the classifier sees: momenta, azimuths relative to the first muon, the mass of the pair, all distances."""
+    particles = ["mu+", "mu-", *(f"j{j}" for j in range(1, jets + 1))]
+
+    def of(events: torch.Tensor) -> torch.Tensor:
+        found = [observables[f"pt_{each}"](events).log() for each in particles]
+        found += [observables[f"eta_{each}"](events) for each in particles]
+        found += [observables[f"m_{each}"](events).sqrt() for each in particles[2:]]
+        mass = (observables["M_pair"](events) - 91.2) / 2.5
+        found += [torch.asinh(mass), torch.tanh(mass), observables["pt_pair"](events).log()]
+        for i, one in enumerate(particles):
+            for other in particles[i + 1 :]:
+                angle = observables[f"delta_phi_{one}{other}"](events)
+                found += [observables[f"delta_r_{one}{other}"](events)]
+                found += [angle.cos(), angle.sin()] if one == "mu+" else []
+        return torch.stack(found, -1)
+
+    return of
+
+
+if __name__ == "__main__":
+    main()
