@@ -174,7 +174,7 @@ SHORT = {"chains": 2, "warmup": 1, "draws": 2, "start_steps": 1, "progress": Fal
 RING_LINES = {"target": targets.GaussianRing(), "t": [3.0, 4.0], "positions": [1.0]}
 
 
-def call(function, **given):
+def call(function, /, **given):
     return lambda: (function, given)
 
 
