@@ -623,9 +623,9 @@ CALLS = {
 #: What functions of the package make and give back; users read them.
 RESULTS = {
     "DensityEstimate",
+    "HistogramBand",
     "events.JetCoordinates",
     "events.JetSeparation",
-    "HistogramBand",
     "events.NuisanceSample",
     "events.Observable",
     "events.Rate",
