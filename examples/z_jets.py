@@ -2,12 +2,13 @@
 
     python examples/z_jets.py                          # 500,000 events from Pythia 8 and fastjet
     python examples/z_jets.py --events z_jets.h5       # your own, with the columns of pg.events.z_jets
-    python examples/z_jets.py --coordinates paper      # variables that know neither the Z peak nor how far jets are apart
+    python examples/z_jets.py --coordinates paper      # variables that know neither the Z peak nor distances of jets
     python examples/z_jets.py --coordinates paper --discflow    # with a discriminator that sees both
     python examples/z_jets.py --quick                  # the 5,000 events of the repository, in two minutes
 
-Needs the extra "lhc", and "pythia" and "fastjet" for new events. The system of arXiv:2110.13632. For each number of jets: distributions with the posterior's band
-over held-out events, Wasserstein distances, a classifier, deviations in the bulk, the Z peak, and the distance of jets.
+Needs the extra "lhc", and "pythia" and "fastjet" for new events. The system of arXiv:2110.13632. For each number of
+jets: distributions with the posterior's band over held-out events, Wasserstein distances, a classifier, deviations in
+the bulk, the Z peak, and the distance of jets.
 """
 
 from __future__ import annotations
