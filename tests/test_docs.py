@@ -21,6 +21,7 @@ BLOCKS = [
 @pytest.mark.parametrize("block", BLOCKS)
 def test_block_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")  # as in the folder of the repository
     monkeypatch.setattr(Transform, "registry", dict(Transform.registry))  # what a block registers, it takes with it
     monkeypatch.setattr(weights_module, "FAMILIES", dict(weights_module.FAMILIES))
     monkeypatch.setattr(format_module, "_FORMATS", dict(format_module._FORMATS))
