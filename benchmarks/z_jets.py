@@ -23,7 +23,7 @@ from pyrogen.events import jet_coordinates
 from pyrogen.posterior import MeanField
 
 SAMPLE = Path(__file__).parents[1] / "examples" / "data" / "z_jets_5k.h5"
-DRAWS = 10
+DRAWS, BATCH = 10, 1024
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     coordinates = jet_coordinates(args.coordinates, most=3)
     flow = pg.MultiplicityFlow(
         **coordinates.layout.config(),
-        blocks=(8, 6, 6),
+        blocks=(6, 4, 4),
         transform=args.transform,
         mixing="random",
         periodic=coordinates.periodic,
@@ -53,7 +53,9 @@ def main() -> None:
     )
     print(f"{args.coordinates}, {args.transform}, {model.weights:,} weights, one core")
     seconds = step(model, events, args.steps)
-    print(f"training: {1000 * seconds:.0f} ms a step of 2,048 events, {seconds * 1e6 / 2048 / 60:.1f} min per million")
+    print(
+        f"training: {1000 * seconds:.0f} ms a step of {BATCH} events, {seconds * 1e6 / BATCH / 60:.1f} min per million"
+    )
 
     scale = torch.full_like(model.initial_theta, 0.01)
     posterior = pg.Posterior(model, MeanField(loc=model.initial_theta, scale=scale), progress=False)
@@ -62,7 +64,7 @@ def main() -> None:
         f"generate, {DRAWS} log-weights": (lambda: posterior.generate(args.n, DRAWS, log_weights=True), args.n),
     }
     if not args.no_pythia:
-        few = max(args.n // 10, 500)
+        few = max(args.n // 4, 1_000)
         jobs["Pythia and fastjet, events with a jet"] = (lambda: pg.events.z_jets(few, progress=False), few)
     times: dict[str, list[float]] = {name: [] for name in jobs}
     generated = 0.0
@@ -84,12 +86,12 @@ def main() -> None:
 
 
 def step(model: pg.BayesianFlow, events: pg.EventSample, steps: int) -> float:
-    """Seconds of a step of the training with batches of 2,048 events, by the difference of two runs."""
-    many = events[[i % len(events) for i in range(4 * 2048)]]
+    """Seconds of a step of the training, by the difference of two runs."""
+    few = events[: 4 * BATCH]
     times = []
     for epochs in (1, 1 + max(steps // 4, 1)):
         started = time.perf_counter()
-        pg.SVI(epochs=epochs, batch_size=2048, progress=False).fit(model, many)
+        pg.SVI(epochs=epochs, batch_size=BATCH, progress=False).fit(model, few)
         times.append(time.perf_counter() - started)
     return (times[1] - times[0]) / (4 * max(steps // 4, 1))
 
