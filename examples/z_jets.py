@@ -34,6 +34,7 @@ from pyrogen.plotting import HistogramPanel, plot_kinematics, plot_training, plo
 SAMPLE = Path(__file__).parent / "data" / "z_jets_5k.h5"
 HELD_OUT = 0.2
 CLOSEST = 0.4  # no two jets are closer in rapidity and azimuth
+LEAST = 5_000  # events to generate
 FEW = 500  # events that a classifier and the fit of a peak need
 BULK = 10_000  # true events of a bin in the bulk
 #: Shown for each number of jets: those of [B] and what is hidden in correlations.
@@ -97,7 +98,7 @@ def main() -> None:
     posterior.save(out / "posterior.h5")
 
     clock = time.monotonic()
-    wanted = args.generate or len(truth)
+    wanted = args.generate or max(len(truth), LEAST)
     path = posterior.generate_to(out / "generated.h5", wanted, evaluation["draws"], seed=args.seed, log_weights=True)
     generated = pg.events.read(path)
     summary = {
@@ -138,7 +139,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--discflow", action="store_true", help="train together with a discriminator")
     parser.add_argument("--epochs", type=count, metavar="E", help="passes over the events (16; quick: 40)")
     parser.add_argument("--draws", type=several, metavar="K", help="weight draws of a prediction (50; quick: 20)")
-    parser.add_argument("--generate", type=count, metavar="N", help="events to generate (as many as are held out)")
+    parser.add_argument(
+        "--generate", type=count, metavar="N", help="events to generate (as many as are held out, 5,000 at least)"
+    )
     parser.add_argument("--label", default="held-out events", help="what figures call the truth")
     parser.add_argument("--caption", default="", help="above the figures, such as 'pp at 13 TeV'")
     add_common(parser, "out/z_jets, with the coordinates and the transform")
@@ -251,7 +254,8 @@ def covered(panels: dict[str, HistogramPanel]) -> dict[str, dict[str, float]]:
         row |= {"largest_pull": float(pull[worst]), "at": float(band.centres[filled][worst])}
         table[name] = row | {"bulk": rms, "bins": int(bulk.sum())}
         shares = f"{row['one']:9.0%} {row['two']:8.0%} {pull[worst]:13.1f} {row['at']:8.4g}"
-        print(f"{name:18} {shares} {rms:10.2%} {bulk.sum():4d}")
+        told = f"{rms:10.2%} {bulk.sum():4d}" if bulk.any() else f"{'-':>10}"
+        print(f"{name:18} {shares} {told}")
     return table
 
 
@@ -269,6 +273,8 @@ def judge(
     quality = sample_quality(*samples, {name: observables[name] for name in FIGURES[jets]}, seed=seed)
     print(f"\n{quality.text()}")
     summary: dict[str, Any] = {"wasserstein": dict(zip(quality.names, quality.ratio.tolist(), strict=True))}
+    if jets > 1:
+        summary["distance"] = distances(*samples[:2])
     if min(map(len, samples)) < FEW:
         print(f"\nfewer than {FEW} events are too few for a classifier and for the Z peak")
         return summary
@@ -283,8 +289,6 @@ def judge(
         summary["peak"] = {"ratio": new.width / true.width, "error": error}
     except ValueError as error:
         print(f"\nno Z peak: {error}")
-    if jets > 1:
-        summary["distance"] = distances(*samples[:2])
     return summary
 
 

@@ -1,0 +1,91 @@
+"""examples/z_jets.py as a user runs it, on the committed sample."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import pyrogen as pg
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The script as a module: a process of its own would import everything again."""
+    sys.path.insert(0, str(ROOT / "examples"))
+    spec = importlib.util.spec_from_file_location("z_jets_example", ROOT / "examples" / "z_jets.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.path.remove(str(ROOT / "examples"))
+
+
+@pytest.fixture
+def run(script, tmp_path, monkeypatch):
+    def call(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["z_jets.py", *map(str, arguments)])
+        threads = torch.get_num_threads()
+        script.main()
+        torch.set_num_threads(threads)
+        return tmp_path
+
+    return call
+
+
+def test_quick_run_on_the_committed_sample(run, script, monkeypatch, capsys):
+    monkeypatch.setattr(script, "FIGURES", {jets: names[:2] for jets, names in script.FIGURES.items()})
+    # So few events that no classifier is trained, which takes longest.
+    arguments = ("--quick", "--epochs", 2, "--draws", 3, "--train", 2000, "--generate", 600)
+    out = run(*arguments) / "out" / "z_jets_quick_resonance_rqs"
+    figures = {f"{kind}_{jets}.png" for kind in ("kinematics", "uncertainties") for jets in (1, 2, 3)}
+    assert {path.name for path in out.iterdir()} >= figures | {"training.png", "posterior.h5", "generated.h5"}
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["numbers"]["mean"] == pytest.approx([0.77, 0.18, 0.055], abs=0.03)  # of 2,000 training events
+    assert summary["2 jets"]["distance"]["below"] == 0  # the hole is closed
+    assert set(summary["3 jets"]["wasserstein"]) == set(summary["3 jets"]["bins"])
+    generated = pg.events.read(out / "generated.h5")
+    assert generated.multiplicity == pg.events.Multiplicity(6, 4, 3) and set(generated.counts) == {1, 2, 3}
+    assert generated.log_weights.shape == (600, 3)
+    told = capsys.readouterr().out
+    assert "number of jets   posterior" in told and "W1/floor" in told and "closer than 0.4" in told
+
+
+def test_coordinates_of_the_paper_with_a_discriminator(run, script, monkeypatch):
+    for name in ("plot_kinematics", "plot_uncertainties", "plot_training", "save_figure"):
+        monkeypatch.setattr(script, name, lambda *_, **__: None)
+    arguments = ("--quick", "--coordinates", "paper", "--discflow", "--epochs", 1, "--draws", 2, "--train", 1500)
+    out = run(*arguments, "--generate", 1500, "--out", "run")
+    summary = json.loads((out / "run" / "summary.json").read_text())
+    assert summary["discflow"] and set(summary["2 jets"]["distance"]) == {"below", "true_below", "ratio_above"}
+    assert pg.load(out / "run" / "posterior.h5").info.reweighted
+
+
+def test_discriminator_sees_mass_and_distances(script):
+    sample = pg.events.read(script.SAMPLE)
+    seen = script.hidden_features(sample.tensor(torch.float64))
+    assert seen.shape == (len(sample), 5)
+    there = torch.stack([torch.as_tensor(sample.counts >= n) for n in (1, 1, 2, 3, 3)], 1)
+    assert torch.equal(seen.isfinite(), there)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--train", 100), "too few to learn from"),
+        (("--events", "missing.h5"), "missing.h5"),
+        (("--events", "plain.h5"), "this script needs two leptons and 1 to 3 jets"),
+        (("--epochs", 0), "whole number"),
+    ],
+)
+def test_bad_arguments(run, arguments, message, capsys, tmp_path):
+    pg.EventSample(torch.randn(600, 4)).save(tmp_path / "plain.h5")
+    with pytest.raises(SystemExit):
+        run("--quick", *arguments)
+    assert message in capsys.readouterr().err
