@@ -47,12 +47,12 @@ MODES: dict[str, dict[str, Any]] = {
     "quick": {
         "flow": {"blocks": 4, "hidden": (16, 16), "bins": 8},
         "svi": {"epochs": 40, "batch_size": 256, "lr": 5e-3, "lr_widths": 3e-2},
-        "evaluation": {"draws": 20, "histogram": 10_000, "trainings": 1, "coarser": 2},
+        "evaluation": {"draws": 20, "trainings": 1, "coarser": 2},
     },
     "default": {
-        "flow": {"blocks": (8, 6, 6), "hidden": (64, 64), "bins": 10},
-        "svi": {"epochs": 16, "batch_size": 2048, "lr": 2e-3, "lr_widths": 1e-2, "widths_after": 0.5},
-        "evaluation": {"draws": 50, "histogram": 100_000, "trainings": 2, "coarser": 1},
+        "flow": {"blocks": (6, 4, 4), "hidden": (64, 64), "bins": 10},
+        "svi": {"epochs": 24, "batch_size": 1024, "lr": 2e-3, "lr_widths": 3e-2, "widths_after": 0.4},
+        "evaluation": {"draws": 50, "trainings": 2, "coarser": 1},
     },
 }
 
@@ -98,7 +98,8 @@ def main() -> None:
 
     clock = time.monotonic()
     wanted = args.generate or len(truth)
-    generated = pg.events.read(posterior.generate_to(out / "generated.h5", wanted, evaluation["draws"], seed=args.seed))
+    path = posterior.generate_to(out / "generated.h5", wanted, evaluation["draws"], seed=args.seed, log_weights=True)
+    generated = pg.events.read(path)
     summary = {
         "coordinates": args.coordinates,
         "transform": args.transform,
@@ -112,14 +113,14 @@ def main() -> None:
         "numbers": numbers(posterior, truth),
     }
     save_figure(plot_training(posterior.history), out / "training.png")
-    for jets in FIGURES:
+    panels = compare(path, truth, evaluation["coarser"])
+    for jets, its in panels.items():
         print(f"\n{'=' * 20} {jets} {'jet' if jets == 1 else 'jets'} {'=' * 20}")
-        panels, same = (compare(posterior, truth, jets, evaluation, how) for how in "ab")
         labels = {"truth_label": args.label, "rlabel": args.caption}
-        save_figure(plot_kinematics(list(panels.values()), **labels), out / f"kinematics_{jets}.png")
-        save_figure(plot_uncertainties(list(same.values()), **labels), out / f"uncertainties_{jets}.png")
-        summary[f"{jets} jets"] = judge(truth, learned, generated, jets, evaluation, args.seed) | {
-            "bins": covered(panels, same)
+        save_figure(plot_kinematics(list(its.values()), **labels), out / f"kinematics_{jets}.png")
+        save_figure(plot_uncertainties(list(its.values()), **labels), out / f"uncertainties_{jets}.png")
+        summary[f"{jets} jets"] = judge(truth, learned, generated, jets, evaluation["trainings"], args.seed) | {
+            "bins": covered(its)
         }
     summary["seconds_all"] = time.monotonic() - started
     write_bytes(out / "summary.json", json.dumps(summary, indent=1).encode())
@@ -198,49 +199,58 @@ def numbers(posterior: pg.Posterior, truth: pg.EventSample) -> dict[str, Any]:
     return {"mean": found.mean(0).tolist(), "sigma": found.std(0).tolist(), "truth": true.tolist()}
 
 
-def compare(
-    posterior: pg.Posterior, truth: pg.EventSample, jets: int, evaluation: dict[str, Any], procedure: str
-) -> dict[str, HistogramPanel]:
-    """Distributions of events with a number of jets: fractions of all events, so that P(n) is in them."""
-    layout, own = truth.multiplicity, z_jets_observables()
+def compare(path: Path, truth: pg.EventSample, coarser: int) -> dict[int, dict[str, HistogramPanel]]:
+    """Distributions for each number of jets, with the bands that the log-weights of the generated events give.
+
+    They are fractions of all events, so that P(n) and its uncertainty are in them.
+    """
+    own = z_jets_observables()
     books, wanted = {}, {}
-    for name in FIGURES[jets]:
-        observable = own[name]
-        edges = observable.edges[:: evaluation["coarser"] * (1 if jets == 1 else 2)]
-        label = observable.label + (f" [{observable.unit}]" if observable.unit else "")
-        books[name] = hist.Hist(hist.axis.Variable(edges, label=label), storage=hist.storage.Weight())
-        chosen = OfObjects(observable, layout, jets, jets)
-        values = chosen(truth.tensor(torch.float64)).numpy()
-        there = np.isfinite(values)
-        weights = None if truth.weights is None else truth.weights[there]
-        books[name].fill(values[there], weight=weights)
-        wanted[name] = (chosen, books[name])
-    bands = posterior.histograms(wanted, n=evaluation["histogram"], draws=evaluation["draws"], procedure=procedure)
+    for jets, names in FIGURES.items():
+        for name in names:
+            observable = own[name]
+            chosen = OfObjects(observable, truth.multiplicity, jets, jets)
+            label = observable.label + (f" [{observable.unit}]" if observable.unit else "")
+            axis = hist.axis.Variable(observable.edges[:: coarser * min(jets, 2)], label=label)
+            book = hist.Hist(axis, storage=hist.storage.Weight())
+            values = chosen(truth.tensor(torch.float64)).numpy()
+            there = np.isfinite(values)
+            book.fill(values[there], weight=None if truth.weights is None else truth.weights[there])
+            books[jets, name], wanted[f"{name} {jets}"] = book, (chosen, book)
+    bands = pg.sample_histograms(path, wanted)
     return {
-        name: HistogramPanel(bands[name], books[name], total=truth.total_weight, log=own[name].log) for name in wanted
+        jets: {
+            name: HistogramPanel(
+                bands[f"{name} {jets}"], books[jets, name], total=truth.total_weight, log=own[name].log
+            )
+            for name in names
+        }
+        for jets, names in FIGURES.items()
     }
 
 
-def covered(panels: dict[str, HistogramPanel], same_events: dict[str, HistogramPanel]) -> dict[str, dict[str, float]]:
-    """How many bins agree with the truth within one and two sigma of posterior and truth, and how far they are off.
+def covered(panels: dict[str, HistogramPanel]) -> dict[str, dict[str, float]]:
+    """How many bins agree with the truth within one and two sigma, and how far they are off in the bulk.
 
-    The mean is that of all generated events, sigma that of the same events for all draws, which has no noise of them.
+    Sigma is that of the posterior, of the true and of the generated events together.
     """
     print(f"\n{'bins of':18} {'within 1':>9} {'2 sigma':>8} {'largest pull':>13} {'at':>8} {'bulk: rms':>10} bins")
     table = {}
     for name, panel in panels.items():
         density, error = panel.truth()
-        sigma = np.hypot(same_events[name].band.sigma(subtract_noise=True) / panel.band.widths, error)
+        band = panel.band
+        noise = np.sqrt(band.mean * (1 - band.mean) / band.events)
+        sigma = np.hypot(np.hypot(band.sigma(subtract_noise=True), noise) / band.widths, error)
         filled = error > 0
-        off = panel.band.mean / panel.band.widths - density
+        off = band.mean / band.widths - density
         pull = off[filled] / sigma[filled]
         worst = int(np.abs(pull).argmax())
         bulk = np.asarray(panel.counts) >= BULK
         rms = float(np.sqrt(np.mean((off[bulk] / density[bulk]) ** 2))) if bulk.any() else float("nan")
-        place = float(panel.band.centres[filled][worst])
         row = {"one": float(np.mean(abs(pull) < 1)), "two": float(np.mean(abs(pull) < 2))}
-        table[name] = row | {"largest_pull": float(pull[worst]), "at": place, "bulk": rms, "bins": int(bulk.sum())}
-        shares = f"{row['one']:9.0%} {row['two']:8.0%} {pull[worst]:13.1f} {place:8.4g}"
+        row |= {"largest_pull": float(pull[worst]), "at": float(band.centres[filled][worst])}
+        table[name] = row | {"bulk": rms, "bins": int(bulk.sum())}
+        shares = f"{row['one']:9.0%} {row['two']:8.0%} {pull[worst]:13.1f} {row['at']:8.4g}"
         print(f"{name:18} {shares} {rms:10.2%} {bulk.sum():4d}")
     return table
 
@@ -250,7 +260,7 @@ def judge(
     learned: pg.EventSample,
     generated: pg.EventSample,
     jets: int,
-    evaluation: dict[str, Any],
+    trainings: int,
     seed: int,
 ) -> dict[str, Any]:
     """How far generated events with a number of jets are from held-out ones; printed, and for JSON."""
@@ -262,7 +272,7 @@ def judge(
     if min(map(len, samples)) < FEW:
         print(f"\nfewer than {FEW} events are too few for a classifier and for the Z peak")
         return summary
-    trainings, seen = evaluation["trainings"], features(observables, jets)
+    seen = features(observables, jets)
     test = classifier_test(*samples[:2], features=seen, trainings=trainings, seed=seed)
     print(f"\n{test.text()}")
     summary["auc"] = {"mean": test.mean, "error": test.statistical, "spread": test.spread}

@@ -119,7 +119,7 @@ def pair():
 
 
 @functools.cache
-def jets():
+def sample_of_jets():
     values = [[1.0, 3.0, 2.0], [1.0, 4.0, np.nan]]
     return pg.EventSample(values, ["met", "pt_j1", "pt_j2"], multiplicity=pg.events.Multiplicity(1, 1, 2))
 
@@ -174,7 +174,7 @@ SHORT = {"chains": 2, "warmup": 1, "draws": 2, "start_steps": 1, "progress": Fal
 RING_LINES = {"target": targets.GaussianRing(), "t": [3.0, 4.0], "positions": [1.0]}
 
 
-def call(function, **given):
+def call(function, /, **given):
     return lambda: (function, given)
 
 
@@ -323,15 +323,19 @@ def event_calls():
         "events.drell_yan": call(events.drell_yan, n=1, progress=False),
         "events.z_jets": call(events.z_jets, n=1, progress=False),
         "events.z_jets_to": call(events.z_jets_to, path="z.h5", n=1, progress=False),
-        "events.OfObjects": call(events.OfObjects, function=len, multiplicity=events.Multiplicity(1, 1, 2), least=1),
+        "events.OfObjects": lazily(
+            lambda: events.OfObjects, function=lambda: len, multiplicity=lambda: events.Multiplicity(1, 1, 2), least=1
+        ),
         "events.OfObjects.missing": lazily(
             lambda: events.OfObjects(len, events.Multiplicity(1, 1, 2), 1).missing, events=torch.zeros(3, 3)
         ),
         "events.z_jets_observables": call(events.z_jets_observables),
         "events.collision_energy": lazily(lambda: events.collision_energy, sample=sample),
         "events.four_vectors": lazily(lambda: events.four_vectors, sample=pair),
-        "events.from_awkward": lazily(lambda: events.from_awkward, array=lambda: events.to_awkward(jets()), most=2),
-        "events.to_awkward": lazily(lambda: events.to_awkward, sample=jets),
+        "events.from_awkward": lazily(
+            lambda: events.from_awkward, array=lambda: events.to_awkward(sample_of_jets()), most=2
+        ),
+        "events.to_awkward": lazily(lambda: events.to_awkward, sample=sample_of_jets),
         "events.lepton_balance": lazily(lambda: events.lepton_balance, sample=pair),
         "events.lepton_pair": lazily(lambda: events.lepton_pair, sample=pair),
         "events.lepton_pair_coordinates": call(events.lepton_pair_coordinates),
@@ -603,6 +607,7 @@ CALLS = {
     "MultiplicityFlow": call(pg.MultiplicityFlow, shared=1, each=1, most=2, blocks=1, hidden=(4,)),
     "MultiplicityFlow.log_prob": lazily(lambda: chain().model.flow.log_prob, x=torch.zeros(3, 3)),
     "MultiplicityFlow.sample": lazily(lambda: chain().model.flow.sample, n=2),
+    "MultiplicityFlow.centre_on": lazily(lambda: chain().model.flow.centre_on, x=torch.zeros(3, 3)),
     "MultiplicityFlow.probabilities": lazily(lambda: chain().model.flow.probabilities),
     "AutoNormal": call(pg.AutoNormal, model=model()),
     "LastLayers": call(pg.LastLayers, model=model()),
@@ -618,9 +623,9 @@ CALLS = {
 #: What functions of the package make and give back; users read them.
 RESULTS = {
     "DensityEstimate",
+    "HistogramBand",
     "events.JetCoordinates",
     "events.JetSeparation",
-    "HistogramBand",
     "events.NuisanceSample",
     "events.Observable",
     "events.Rate",

@@ -287,7 +287,11 @@ def test_writer_arguments(tmp_path):
     for name, arguments, message in (
         ("a.npy", {}, "part by part: .npy has its size at its beginning; write .h5"),
         ("a.root", {"append": True}, "a.root is no HDF5 file; leave out append=True"),
-        ("a.root", {"layout": "rows"}, "a.root is no HDF5 file; leave out layout='rows'; .* writing ROOT files: none"),
+        (
+            "a.root",
+            {"layout": "rows"},
+            "a.root is no HDF5 file; leave out layout='rows'; .* writing ROOT files: objects",
+        ),
         ("a.h5", {"layout": "flat"}, 'layout is \'flat\'; it must be "columns" or "rows"'),
         ("a.txt", {}, "unknown suffix '.txt'"),
     ):

@@ -233,6 +233,12 @@ def test_generated_samples_carry_layout_and_log_weights():
     assert np.exp(made.log_weights).mean(1) == pytest.approx(1.0, abs=1e-9)
 
 
+def test_generated_files_carry_the_layout(tmp_path):
+    posterior().generate_to(tmp_path / "e.h5", 120, draws=3, chunk=50)
+    read = pg.events.read(tmp_path / "e.h5")
+    assert read.multiplicity == LAYOUT and len(read) == 120
+
+
 def test_histograms_of_objects_that_may_be_missing():
     observables = {
         "column": (3, [-100.0, 20.0, 150.0]),
@@ -341,3 +347,27 @@ def test_files_that_ask_for_too_much_are_refused():
         config = description["flow_config"] | {name: value}
         with pytest.raises(ValueError, match="flow_config"):
             check_description(description | {"flow_config": config}, weights)
+
+
+def test_a_run_goes_on_from_a_posterior_of_the_same_flow():
+    x, model = events()[0], pg.BayesianFlow(flow())
+    first = pg.SVI(epochs=1, **QUIET).fit(model, x)
+    further = pg.SVI(epochs=1, **QUIET).fit(model, x[:60], start=first)
+    assert torch.equal(further.model.flow.number.centre, first.model.flow.number.centre)
+    assert further.info.started_from is not None
+
+
+def test_diagnostics_take_plain_rows_with_nan():
+    x = events()[0]
+    found = pg.SVI(epochs=1, **QUIET).fit(pg.BayesianFlow(flow()), x)
+    advice = pg.diagnostics.advise(found, x, generated=200, draws=3)
+    assert "overflow" not in advice.text()
+    assert math.isfinite(pg.diagnostics.effective_parameters(found, x, draws=4))
+    broken = x.clone()
+    broken[0, 0] = math.nan
+    for call in (pg.diagnostics.advise, pg.diagnostics.effective_parameters):
+        with pytest.raises(ValueError, match=r"1 of 120 rows do not fit .* row 0, column 0"):
+            call(found, broken)
+    plain = pg.SVI(epochs=1, **QUIET).fit(pg.BayesianFlow(pg.CouplingFlow(2, 1, (2,))), torch.randn(50, 2))
+    with pytest.raises(ValueError):
+        pg.diagnostics.advise(plain, torch.tensor([[1.0, math.nan]] * 9))

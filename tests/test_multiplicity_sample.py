@@ -208,3 +208,7 @@ def test_functions_of_plain_events_refuse_a_layout():
     check_events(torch.tensor(rows()), multiplicity=LAYOUT)
     with pytest.raises(ValueError, match="NaN or infinity"):
         check_events(torch.tensor(rows()))
+    with pytest.raises(ValueError, match="truth have a varying number"):
+        pg.diagnostics.agreement(sample(), sample())
+    with pytest.raises(ValueError, match="a_events have a varying number"):
+        pg.diagnostics.wasserstein(sample(), sample())

@@ -1,6 +1,7 @@
 """Events with nuisance parameters: what a conditional flow learns of them, the rate, and how many events they are."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -168,6 +169,13 @@ def test_huge_weights_are_named():
         UserWarning, match=r"the largest weight, of event 999 at a = .*effective size is .* of 1,000 rows"
     ):
         with_nuisances(x, Nuisance("a", lambda x, a: torch.exp(x[:, 0]), 0.0, 1.0))
+    few = np.append(np.zeros(970), np.full(30, 9.0))[:, None]  # none of them alone
+    with pytest.warns(UserWarning, match="effective size is 30 of 1,000 rows"):
+        with_nuisances(few, Nuisance("a", lambda x, a: torch.exp(x[:, 0]), 0.0, 1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        many = np.append(np.zeros(99_999), 6.0)[:, None]  # 400 times the mean, and no more than 0.4 % of the total
+        with_nuisances(many, Nuisance("a", lambda x, a: torch.exp(x[:, 0]), 0.0, 1.0))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ WHOLE = RunInfo(
     effective_size=412.5,
     exact=True,
     tempered=True,
+    reweighted=True,
     is_posterior=False,
     local_reparameterization=False,
     local_reparameterization_reason="switched off",

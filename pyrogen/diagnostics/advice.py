@@ -14,7 +14,7 @@ from pyrogen.checks import COUNT, SEED, door, optional, shown, whole
 from pyrogen.diagnostics import look_at_calibration, look_at_events, look_at_run
 from pyrogen.diagnostics.look import Look, NotCheckedError
 from pyrogen.events import EventSample, EventsLike
-from pyrogen.events.doors import EVENTS
+from pyrogen.events.doors import EVENTS, ROWS
 from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief
@@ -96,7 +96,7 @@ def _support(name: str, value: Any) -> Any:
 
 @door(
     posterior=POSTERIOR,
-    events=optional(EVENTS),
+    events=optional(ROWS),
     support=optional(_support),
     generated=whole(1),
     draws=COUNT,
@@ -135,7 +135,7 @@ def advise(
     sample = None
     if events is not None:
         table = posterior.predictor.checked(events)
-        extras: dict[str, Any] = {"weights": table.weights, "multiplicity": table.multiplicity}
+        extras: dict[str, Any] = {"weights": table.weights, "multiplicity": posterior.model.multiplicity}
         sample = EventSample(table.values, table.names or posterior.names, **extras)
     if context is not None:
         n, labels = (len(as_tensor(context, torch.float64)), None) if sample is None else (len(sample), table.labels)

@@ -18,7 +18,7 @@ from pyrogen.checks import COUNT, SEED, door, whole, whole_number
 from pyrogen.coverage.chains import diagnose, fewest_draws
 from pyrogen.diagnostics.stored_draws import Rows, blocks, spaced_rows
 from pyrogen.events.containers import table_of
-from pyrogen.events.doors import EVENTS
+from pyrogen.events.doors import EVENTS, ROWS
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief
 from pyrogen.seeds import seeded, stream
@@ -140,7 +140,7 @@ def probe_points(source: Any, n: int = 100, seed: int = 0) -> Tensor:
     with seeded(stream(seed, "probe points")):
         if hasattr(source, "sample") and not hasattr(source, "columns") and not isinstance(source, type):
             return source.sample((n,))  # a DataFrame has a sample() too
-        EVENTS("source", source)
+        ROWS("source", source)
         values = source if isinstance(source, Tensor) else table_of(source).values
         events = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values, dtype=np.float64))
         if events.ndim != 2 or n > len(events):

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pyrogen.bayes.inputs import check_rows
 from pyrogen.checks import COUNT, POSITIVE, SEED, array, check_memory, door, shown, whole
 from pyrogen.events import EventsLike
 from pyrogen.events.containers import check_same_order, table_of
@@ -148,6 +149,9 @@ def event_table(name: str, events: EventsLike, posterior: Posterior | None = Non
         table = table_of(posterior.predictor.in_order(table), name)
     features = None if posterior is None else posterior.model.features
     values = np.asarray(as_rows(table.values, features), dtype=np.float64)
-    if values.ndim != 2 or len(values) == 0 or not np.isfinite(values).all():
+    layout = None if posterior is None else posterior.model.multiplicity
+    if layout is not None:
+        check_rows(values, features, name, table.names, layout)
+    elif values.ndim != 2 or len(values) == 0 or not np.isfinite(values).all():
         raise ValueError(f"{name} has shape {list(values.shape)}; it must be finite numbers [N, d] with N > 0")
     return values

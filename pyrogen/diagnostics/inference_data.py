@@ -19,7 +19,7 @@ from pyrogen.diagnostics.convergence import log_prob_of_chains, probe_points
 from pyrogen.diagnostics.stored_draws import Rows, as_chains, blocks, spaced_rows
 from pyrogen.events import EventsLike
 from pyrogen.events.containers import table_of
-from pyrogen.events.doors import EVENTS
+from pyrogen.events.doors import ROWS
 from pyrogen.posterior.binning import Bins, bins_of
 from pyrogen.posterior.histograms import observable_values
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
@@ -37,12 +37,12 @@ NAMES = {"acceptance": "acceptance_rate", "steps": "n_steps", "cut": "reached_ma
 
 
 def _probe_points(name: str, value: Any) -> Any:
-    return dictionary(array())(name, value) if isinstance(value, Mapping) else EVENTS(name, value)
+    return dictionary(array())(name, value) if isinstance(value, Mapping) else ROWS(name, value)
 
 
 @door(
     posterior=POSTERIOR,
-    observed=optional(EVENTS),
+    observed=optional(ROWS),
     probes=optional(_probe_points),
     draws=COUNT,
     weights=BOOLEAN,

@@ -55,15 +55,19 @@ class Look:
 
     @cached_property
     def not_finite(self) -> Tensor:
-        """Which numbers of the generated events are NaN or infinite, ``[n, d]``."""
-        return ~self.own_events.isfinite()
+        """Which numbers of the generated events are NaN or infinite, but for objects that are not there, ``[n, d]``."""
+        layout, finite = self.posterior.model.multiplicity, self.own_events.isfinite()
+        return ~finite if layout is None else finite != layout.exists(self.own_events)
 
     def need_finite(self) -> None:
         """Check that the generated events can be looked at.
 
         Raises:
-            NotCheckedError: they hold NaN or infinity, which is a finding of its own.
+            NotCheckedError: they hold NaN or infinity, which is a finding of its own, or their number of columns
+                varies.
         """
+        if self.posterior.model.multiplicity is not None:
+            raise NotCheckedError("the events have a varying number of objects")
         if self.not_finite.any():
             raise NotCheckedError("generated events are NaN or infinite")
 

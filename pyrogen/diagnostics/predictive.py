@@ -14,7 +14,7 @@ from pyrogen.checks import BOOLEAN, COUNT, SEED, door, having, whole
 from pyrogen.diagnostics.arviz_io import pareto_smooth
 from pyrogen.diagnostics.distances import event_table
 from pyrogen.events import EventsLike
-from pyrogen.events.doors import EVENTS
+from pyrogen.events.doors import ROWS
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.posterior.weights import DRAWS
 from pyrogen.printing import Brief
@@ -80,7 +80,7 @@ class Elpd(Brief):
         return 0.0 if self.pareto_k is None else float(np.mean(self.pareto_k > GOOD_K))
 
 
-@door(posterior=POSTERIOR, events=EVENTS, trained=BOOLEAN, draws=COUNT, seed=SEED)
+@door(posterior=POSTERIOR, events=ROWS, trained=BOOLEAN, draws=COUNT, seed=SEED)
 @chosen_threads()
 def elpd(
     posterior: Posterior,
@@ -150,7 +150,7 @@ def _power_of_training_event(posterior: Posterior, events: int) -> float:
     return info.event_power
 
 
-@door(posterior=POSTERIOR, events=EVENTS, draws=whole(50), seed=SEED)
+@door(posterior=POSTERIOR, events=ROWS, draws=whole(50), seed=SEED)
 @chosen_threads()
 def guide_pareto_k(
     posterior: Posterior, events: EventsLike, *, draws: int = 400, context: Any = None, seed: int = 0
@@ -193,7 +193,7 @@ def guide_pareto_k(
     return float(pareto_smooth(total.numpy())[1][0])
 
 
-@door(posterior=POSTERIOR, events=EVENTS, draws=COUNT, seed=SEED)
+@door(posterior=POSTERIOR, events=ROWS, draws=COUNT, seed=SEED)
 @chosen_threads()
 def effective_parameters(
     posterior: Posterior, events: EventsLike, draws: int | None = None, *, context: Any = None, seed: int = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..checks import instance
 from .containers import table_of
 from .sample import EventSample
@@ -21,6 +23,14 @@ def _events(name: str, value: Any) -> Any:
     return value
 
 
+def _rows(name: str, value: Any) -> Any:
+    """Events for a posterior, which knows whether NaN may tell of objects that are not there."""
+    if not isinstance(value, EventSample):
+        numbers = table_of(value, name).values
+        _events(name, np.where(np.isnan(numbers), 0.0, numbers) if numbers.dtype.kind == "f" else value)
+    return value
+
+
 def _plain_events(name: str, value: Any) -> Any:
     """Events that all have the same columns; what was given is returned."""
     if isinstance(value, EventSample):
@@ -29,5 +39,6 @@ def _plain_events(name: str, value: Any) -> Any:
 
 
 EVENTS = _events
+ROWS = _rows
 PLAIN_EVENTS = _plain_events
 SAMPLE = instance(EventSample, "a pyrogen.EventSample")

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..checks import BOOLEAN, NATURAL, NOT_NEGATIVE, POSITIVE, SEED, door, one_of, optional, require
+from ..printing import Brief
 from .bijection import Bijection
 from .composites import Chain, PaddedColumns
 from .coordinates import RecoilingPair
@@ -278,8 +279,8 @@ def _joined(leptons: Tensor, jets: Sequence[Tensor]) -> Tensor:
     return torch.cat([leptons, torch.stack(list(jets), -1).flatten(-2)], -1)
 
 
-@dataclass(frozen=True)
-class JetCoordinates:
+@dataclass(frozen=True, repr=False)
+class JetCoordinates(Brief):
     """What :func:`jet_coordinates` gives.
 
     Attributes:
@@ -293,6 +294,9 @@ class JetCoordinates:
     layout: Multiplicity
     periodic: tuple[int, ...]
     uniform: tuple[int, ...]
+
+    def _summary(self) -> str:
+        return f"{self.layout}, periodic={self.periodic}, uniform={self.uniform}"
 
 
 @door(

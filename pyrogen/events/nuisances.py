@@ -35,8 +35,9 @@ from .validation import check_events
 Array = NDArray[np.float64]
 #: Rows that a weight function gets at once.
 ROWS = 1 << 18
-#: A mean weight exceeded this many times, or an effective size below this fraction of the events, is warned of.
-HUGE, FEW = 100.0, 0.1
+#: One weight with this part of the total that is this many times the mean, or an effective size below this part of the
+#: rows, is warned of.
+SHARE, HUGE, FEW = 0.01, 50.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,8 @@ def with_nuisances(
             that does not fit.
 
     Warns:
-        UserWarning: one weight exceeds 100 times the mean, or the effective size is below a tenth of the events.
+        UserWarning: one weight is more than 1 % of the total and 50 times the mean, or the effective size is below a
+            tenth of the rows.
     """
     sample, parameters = as_sample(events), NUISANCES("nuisances", nuisances)
     for nuisance in parameters:
@@ -335,7 +337,7 @@ def _tell_of_huge(sample: EventSample, drawn: Array, nuisances: Sequence[Nuisanc
     size = np.abs(sample.weights)  # type: ignore[arg-type]
     largest, effective = int(size.argmax()), sample.effective_size
     ratio = size[largest] / size.mean()
-    if ratio > HUGE or effective < FEW * len(sample):
+    if (ratio > HUGE and ratio > SHARE * len(sample)) or effective < FEW * len(sample):
         at = ", ".join(f"{n.name} = {value:.4g}" for n, value in zip(nuisances, drawn[largest], strict=True))
         warn(
             f"the largest weight, of event {largest // copies} at {at}, is {ratio:.3g} times the mean; the effective "

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import FUNCTION, door, optional, require, whole
+from ..checks import FUNCTION, TENSOR, door, optional, require, whole
 from .multiplicity import LAYOUT, Multiplicity
 
 
@@ -51,6 +51,7 @@ class OfObjects:
             if hasattr(function, name):
                 setattr(self, name, getattr(function, name))
 
+    @door(events=TENSOR)
     def missing(self, events: Tensor) -> Tensor:
         """Which events ``[m, d]`` do not count, ``[m]``."""
         counts = self.multiplicity.counts(events)

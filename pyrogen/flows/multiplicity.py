@@ -15,6 +15,7 @@ from pyrogen.checks import (
     NATURAL,
     POSITIVE,
     SEED,
+    TENSOR,
     TEXT,
     check_memory,
     door,
@@ -318,6 +319,7 @@ class MultiplicityFlow(nn.Module):
         like = like.new_empty(()) if context is None else like[..., 0]
         return self.number.log_probabilities(like, context).exp()
 
+    @door(x=TENSOR, weights=optional(TENSOR))
     def centre_on(self, x: Tensor, weights: Tensor | None = None) -> None:
         """Start P(n) at the fractions of events ``[N, features]`` with weights ``[N]``, unless that was done before.
 

@@ -15,7 +15,7 @@ from pyrogen.bayes.model import THETA, BayesianFlow
 from pyrogen.inference.problems import TrainingDivergedError
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.inference.vi.discflow_settings import DiscFlowSettings
-from pyrogen.inference.vi.discriminator import Discriminator
+from pyrogen.inference.vi.discriminator import SCALED_BY, Discriminator
 from pyrogen.inference.vi.guided import GuideObjective
 from pyrogen.inference.vi.objective import Step
 from pyrogen.seeds import seeded, stream
@@ -40,7 +40,7 @@ class DiscriminatedObjective(GuideObjective):
 
     def __init__(self, settings: DiscFlowSettings, model: BayesianFlow, data: TrainingData) -> None:
         super().__init__(settings, model, data)
-        rows = self.training.to(data.events.device)
+        rows = self.training[:SCALED_BY].to(data.events.device)
         self.discriminator = Discriminator(
             data.events[rows],
             None if data.context is None else data.context[rows],

@@ -12,7 +12,7 @@ from pyrogen.classifier import Classifier, Features
 from pyrogen.inference.vi.objective import load_moments, make_adam, moments_of
 from pyrogen.seeds import seeded
 
-SCALED_BY = 100_000  # events that centres and scales of the variables are taken from
+SCALED_BY = 100_000  # events do to take centres and scales of the variables from
 BETAS = (0.9, 0.999)
 
 
@@ -36,8 +36,7 @@ class Discriminator:
         self, events: Tensor, context: Tensor | None, observables: Features | None, hidden: Sequence[int], seed: int
     ) -> None:
         self.observables = observables
-        rows = slice(SCALED_BY)
-        seen = self._seen(events[rows], None if context is None else context[rows]).cpu()
+        seen = self._seen(events, context).cpu()
         check_seen(seen, events.shape[1])
         missing = seen.isnan().any(0).nonzero()[:, 0].tolist()
         with seeded(seed):
@@ -117,4 +116,4 @@ def check_seen(seen: Tensor, features: int) -> None:
         if values.isinf().any():
             raise ValueError(f"{name} is infinite in row {int(values.isinf().nonzero()[0])}; it must be finite, or NaN")
         if values.isnan().all():
-            raise ValueError(f"{name} is NaN in all of the first {len(seen)} events; leave it out")
+            raise ValueError(f"{name} is NaN in all of {len(seen)} events; leave it out")
