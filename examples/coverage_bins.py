@@ -15,7 +15,7 @@ import torch
 from coverage_toys import numbers, setting, settings_of
 
 import pyrogen as pg
-from pyrogen.diagnostics import Calibration, QuantileBinResult, calibration_of
+from pyrogen.diagnostics import Calibration, QuantileBinResult, advise, calibration_of
 from pyrogen.files import write_bytes
 from pyrogen.plotting import plot_calibration, save_figure
 from pyrogen.progress import bar
@@ -108,6 +108,8 @@ def run(study: Study, parser: argparse.ArgumentParser, argv: list[str] | None = 
     except (pg.CheckpointMismatchError, pg.FileFormatError) as error:
         parser.exit(1, f"{error}\nOr give another --out.\n")
 
+    look = advise(posteriors[0], train[:n], seed=args.seed)
+    print(f"\nthe first training:\n{look.text()}\n", flush=True)
     filled = out / f"{name}_bins_{generated}.json"
     counts = filled_bins(study, posteriors, generated, args.seed, filled)
     alone, found = calibrations(study, counts, generated, n, truth, args.seed)
@@ -126,6 +128,7 @@ def run(study: Study, parser: argparse.ArgumentParser, argv: list[str] | None = 
         "seed": args.seed,
         "weights": model.weights,
         "seconds": posteriors[0].info.seconds,
+        "converged": look.converged,
         "observables": {key: told[key] for key in study.edges if key in told},
         "groups": {key: told[key] for key in study.groups if key in told},
     } | told[ALL]
