@@ -114,7 +114,7 @@ def run(study: Study, parser: argparse.ArgumentParser, argv: list[str] | None = 
     counts = filled_bins(study, posteriors, generated, args.seed, filled)
     alone, found = calibrations(study, counts, generated, n, truth, args.seed)
     print(table(study, found, alone, len(truth)))
-    told = {key: numbers(one) | {"sigma_over_spread": alone[key].sigma_ratio()} for key, one in found.items()}
+    told = {key: numbers(one) | {"sigma_over_spread": sigma_ratio(alone[key])} for key, one in found.items()}
     label = ", ".join([NAMES[args.backend].__name__, *(f"{key} {value}" for key, value in chosen)])
     result = {
         "target": study.target,
@@ -209,6 +209,13 @@ def with_error(alone: Calibration, values: np.ndarray, truth: int, random: np.ra
     return replace(alone, ranks=scattered.ranks, sigmas=np.hypot(alone.sigmas, error))
 
 
+def sigma_ratio(alone: Calibration) -> tuple[float, float]:
+    """Sigma over the spread of the trainings, in the bins where the noise of the generated events leaves a sigma."""
+    kept = alone.sigma > 0
+    cut = {key: getattr(alone, key)[:, kept] for key in ("ranks", "means", "sigmas")}
+    return replace(alone, **cut, truth=alone.truth[kept], at=alone.at[kept]).sigma_ratio() if kept.any() else (0.0, 0.0)
+
+
 def table(study: Study, found: dict[str, Calibration], alone: dict[str, Calibration], truth: int) -> str:
     """Coverage of every observable and group, in words."""
     width = max(10, *map(len, found))
@@ -219,11 +226,13 @@ def table(study: Study, found: dict[str, Calibration], alone: dict[str, Calibrat
     ]
     for name, one in found.items():
         within = [f"{100 * f:.1f} +- {100 * e:.1f} %" for f, e in (one.fraction(), one.fraction(0.9545))]
-        pull, ratio = (f"{value:.2f} +- {error:.2f}" for value, error in (one.pull_width(), alone[name].sigma_ratio()))
+        pull, ratio = (f"{value:.2f} +- {error:.2f}" for value, error in (one.pull_width(), sigma_ratio(alone[name])))
         bins = one.ranks.shape[1]
         lines.append(f"{name:{width}} {bins:5} {within[0]:>16} {within[1]:>15} {pull:>12} {one.score:6.3f} {ratio:>14}")
-    told = "without the error of the truth: " if study.few else ""
-    return "\n".join([*lines, "", told + alone[ALL].text()])
+    silent = sum(int((one.sigma == 0).sum()) for name, one in alone.items() if name in study.edges)
+    if silent:
+        lines.append(f"{silent} bins have no sigma beside the noise of the generated events; --generate more")
+    return "\n".join([*lines, "", f"{ALL}: {found[ALL].verdict}" if study.few else alone[ALL].text()])
 
 
 def make_parser(doc: str | None, folder: str, sets: str, events: str) -> argparse.ArgumentParser:

@@ -25,7 +25,7 @@ def script():
 
 def test_every_number_of_jets_is_counted(tmp_path):
     printed = call("coverage_z_jets", "--quick", "--out", tmp_path)
-    assert "3 trainings" in printed and "whose own error is in the intervals" in printed
+    assert "3 samples of 1,000 Z + jets events" in printed and "whose own error is in the intervals" in printed
     result = json.loads((tmp_path / "bootstrap.json").read_text())
     assert result["target"] == "Z + jets" and list(result["groups"]) == ["1 jet", "2 jets", "3 jets"]
     assert {"number of jets", "1: M_pair", "2: delta_r_j1j2", "3: ht"} <= set(result["observables"])
@@ -108,3 +108,12 @@ def test_a_truth_of_many_events_has_no_error(script):
 )
 def test_bad_arguments(tmp_path, arguments, message):
     assert message in call("coverage_z_jets", "--quick", "--out", tmp_path, *arguments, code=2)
+
+
+def test_a_bin_of_noise_alone_does_not_hide_the_others(script):
+    """Sigma over spread of one bin in four without any sigma is that of the other three."""
+    random = np.random.default_rng(3)
+    values = random.standard_normal((200, 1, 4)) + 2 * random.standard_normal((200, 50, 4)) * [1, 1, 1, 0]
+    found = calibration_of(values, np.zeros(4))
+    assert found.sigma_ratio()[0] == 0
+    assert script.coverage_bins.sigma_ratio(found)[0] == pytest.approx(2 / math.sqrt(1 + 4 / 50), rel=4 / math.sqrt(2 * 200 * 3))
