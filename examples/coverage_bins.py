@@ -23,6 +23,7 @@ from pyrogen.seeds import seeded, stream
 
 NAMES: dict[str, Any] = {"bootstrap": pg.Bootstrap, "svi": pg.SVI}
 DRAWS = 32
+ROUNDING = 1e-9  # of a spread: a smaller sigma is none
 LEAST = 10  # training events that a bin has to expect; emptier ones are left out
 ALL = "all"
 
@@ -211,9 +212,14 @@ def with_error(alone: Calibration, values: np.ndarray, truth: int, random: np.ra
 
 def sigma_ratio(alone: Calibration) -> tuple[float, float]:
     """Sigma over the spread of the trainings, in the bins where the noise of the generated events leaves a sigma."""
-    kept = alone.sigma > 0
+    kept = has_sigma(alone)
     cut = {key: getattr(alone, key)[:, kept] for key in ("ranks", "means", "sigmas")}
     return replace(alone, **cut, truth=alone.truth[kept], at=alone.at[kept]).sigma_ratio() if kept.any() else (0.0, 0.0)
+
+
+def has_sigma(alone: Calibration) -> np.ndarray:
+    """In which bins something is left of sigma, but for rounding, ``[B]``."""
+    return alone.sigma > ROUNDING * alone.spread
 
 
 def table(study: Study, found: dict[str, Calibration], alone: dict[str, Calibration], truth: int) -> str:
@@ -229,7 +235,7 @@ def table(study: Study, found: dict[str, Calibration], alone: dict[str, Calibrat
         pull, ratio = (f"{value:.2f} +- {error:.2f}" for value, error in (one.pull_width(), sigma_ratio(alone[name])))
         bins = one.ranks.shape[1]
         lines.append(f"{name:{width}} {bins:5} {within[0]:>16} {within[1]:>15} {pull:>12} {one.score:6.3f} {ratio:>14}")
-    silent = sum(int((one.sigma == 0).sum()) for name, one in alone.items() if name in study.edges)
+    silent = sum(int((~has_sigma(one)).sum()) for name, one in alone.items() if name in study.edges)
     if silent:
         lines.append(f"{silent} bins have no sigma beside the noise of the generated events; --generate more")
     return "\n".join([*lines, "", f"{ALL}: {found[ALL].verdict}" if study.few else alone[ALL].text()])
