@@ -22,7 +22,7 @@ from pyrogen.coverage import Calibration
 from pyrogen.plotting import plot_coverage, save_figure
 
 EDGE = 0.1  # the ramps vanish at x = 0, where no flow of ours does
-TARGETS = ("wedge", "kicker", "ring", "gamma-ring", "Drell-Yan")
+TARGETS = ("wedge", "kicker", "ring", "gamma-ring", "Drell-Yan", "Z + jets")
 BACKENDS = ("bootstrap", "hmc", "svi", "sghmc", "sgld", "adam-mcmc", "nuts", "laplace", "ensemble")
 
 
@@ -89,7 +89,7 @@ def order(study: dict[str, Any]) -> tuple[Any, ...]:
 
 def flow(study: dict[str, Any]) -> str:
     """The flow of a study."""
-    if study["target"] in ("Drell-Yan", "gamma-ring") or "flow spline" in study["label"]:
+    if study["target"] in ("Drell-Yan", "Z + jets", "gamma-ring") or "flow spline" in study["label"]:
         return "spline"
     return "affine" if "flow affine" in study["label"] else "Bernstein"
 

@@ -292,9 +292,9 @@ def test_bins_of_drell_yan_hold_what_the_truth_has(monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     script = importlib.import_module("coverage_drell_yan")
     truth = pg.events.read(EXAMPLES / "data" / "drell_yan_5k.h5")
-    for name, content in script.fill(torch.tensor(truth.values)).items():
-        values = pg.events.lepton_pair_observables()[name](truth).numpy()
-        expected = np.histogram(values[values < script.edges_of(name)[-1]], script.edges_of(name))[0]
+    for name, content in script.STUDY.fill(torch.tensor(truth.values)).items():
+        values, edges = pg.events.lepton_pair_observables()[name](truth).numpy(), script.STUDY.edges[name]
+        expected = np.histogram(values[values < edges[-1]], edges)[0]
         assert content.tolist() == expected.tolist()
 
 
