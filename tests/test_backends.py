@@ -18,6 +18,7 @@ from pyrogen.posterior import Point, Posterior, RunInfo
 CHAINS = {"chains": 2, "warmup": 4, "draws": 4, "start_steps": 5}
 FEW = {
     pg.SVI: {"epochs": 2},
+    pg.DiscFlow: {"epochs": 2},
     pg.HMC: CHAINS,
     pg.NUTS: CHAINS | {"max_tree_depth": 3},
     pg.SGLD: CHAINS,
