@@ -81,6 +81,9 @@ def main() -> None:
     order = np.random.default_rng(args.seed).permutation(len(sample))
     held_out, training = np.split(order, [round(HELD_OUT * len(sample))])
     truth, learned = sample[held_out], sample[training]
+    for jets in FIGURES:
+        if min((part.counts == jets).sum() for part in (truth, learned)) == 0:
+            parser.error(f"{len(sample):,} events have too few with {jets} jets to learn from and to compare with")
     model = make_model(args, mode)
     print(f"\n{len(learned):,} training events, flows with {model.weights:,} weights, seed {args.seed}")
     checkpoint = out / "run_checkpoint.h5"
@@ -268,6 +271,9 @@ def judge(
     seed: int,
 ) -> dict[str, Any]:
     """How far generated events with a number of jets are from held-out ones; printed, and for JSON."""
+    if not (generated.counts == jets).any():
+        print(f"\nno generated event has {jets} jets: nothing to compare")
+        return {}
     samples = [sample.with_count(jets) for sample in (truth, generated, learned)]
     observables = z_jets_observables(jets)
     quality = sample_quality(*samples, {name: observables[name] for name in FIGURES[jets]}, seed=seed)

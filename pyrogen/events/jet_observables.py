@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..checks import door, require, whole
-from .containers import Table, check_same_order, table_of
-from .jets import z_jets_columns, z_jets_layout
+from .containers import table_of
+from .jets import check_z_jets_order, z_jets_columns, z_jets_layout
 from .kinematics import Observable, mass, pt, wrapped
 
 MUON_MASS = 0.1056584  # GeV
@@ -82,7 +82,7 @@ def _columns(events: Any, jets: int) -> _Columns:
         x = events.double()
     else:
         table = table_of(events)
-        check_same_order("the sample", table, "Z + jets", Table(table.values, names))
+        check_z_jets_order(table.names, jets)
         x = torch.as_tensor(np.array(table.values)).double()
     right = z_jets_layout(jets).features
     require(

@@ -24,6 +24,7 @@ from .composites import Chain, PaddedColumns
 from .coordinates import RecoilingPair
 from .elementwise import Probit, Squash
 from .holes import arcs_of, close_arcs, open_arcs, rapidity, separations, wrapped
+from .jets import check_z_jets_order
 from .multiplicity import Multiplicity
 from .padded import PaddedBijection
 from .power_law import PowerLaw
@@ -89,6 +90,10 @@ class LeptonsAndJets(PaddedBijection):
         self.check(as_sample(events, weights, self.layout))
         return self
 
+    def outside(self, x: Tensor, names: Sequence[str]) -> str | None:
+        check_z_jets_order(names, self.layout.most)
+        return super().outside(x, names)
+
     def renamed(self, names: Sequence[str]) -> Sequence[str]:
         leptons, jet = JET_COORDINATES[self.coordinates]
         return [*leptons, *(f"{name}_j{j + 1}" for j in range(self.layout.most) for name in jet)]
@@ -151,9 +156,9 @@ class LeptonsAndJets(PaddedBijection):
         good_pt, good_phi = pt > self.pt_min, phi.abs() <= turn
         if self.physical:
             good_pt = good_pt & torch.cat([torch.ones_like(good_pt[..., :1]), pt[..., 1:] <= pt[..., :-1]], -1)
-            nearest = torch.stack([delta.amin(-1) for delta in separations(pt, eta, phi, mass)], -1)
-            far = nearest >= self.radius * (1 - tolerance)
-            good_phi = torch.cat([good_phi[..., :1], good_phi[..., 1:] & far], -1)
+            alone = torch.full_like(pt[..., 0], torch.inf)  # no jet is before the first one
+            nearest = torch.stack([alone, *(delta.amin(-1) for delta in separations(pt, eta, phi, mass))], -1)
+            good_phi = good_phi & (nearest >= self.radius * (1 - tolerance))
         jets = [good_pt, torch.ones_like(good_pt), good_phi, mass > 0]
         good = torch.ones_like(x[..., :SHARED], dtype=torch.bool)
         leptons = torch.stack([x[..., 0] > 0, good[..., 1], x[..., 2].abs() <= turn], -1)
@@ -362,6 +367,7 @@ def jet_coordinates(
     physical = kind == "resonance"
     require(physical or radius in (None, 0), "radius", radius, "None for the coordinates of the paper")
     require(physical or mass_low is None, "mass_low", mass_low, "None for the coordinates of the paper")
+    require(physical or lepton_mass == 0, "lepton_mass", lepton_mass, "0 for the coordinates of the paper")
     hole = (0.4 if physical else 0.0) if radius is None else radius
     rows = LeptonsAndJets(kind, most, least, pt_min=pt_min, circle=circle, radius=hole, lepton_mass=lepton_mass)
     layout, (uniform,) = rows.layout, UNIFORM[kind]

@@ -6,11 +6,13 @@ Particles are an awkward array of Pythia's event records, ``N * var`` particles 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..signals import uninterrupted
+from .containers import Table, check_same_order
 from .multiplicity import Multiplicity
 
 MUON, Z = 13, 23
@@ -30,6 +32,13 @@ def z_jets_columns(most: int = 3) -> tuple[tuple[str, ...], tuple[str, ...]]:
     names += [f"{quantity}_j{j}" for j in range(1, most + 1) for quantity in ("pt", "eta", "phi", "m")]
     units = {"pt": "GeV", "eta": "", "phi": "rad", "m": "GeV"}
     return tuple(names), tuple(units[name.partition("_")[0]] for name in names)
+
+
+def check_z_jets_order(names: Sequence[str] | None, most: int) -> None:
+    """Raise a ValueError where columns have the names of :func:`z_jets_columns` in another order."""
+    nothing = np.empty((0, 0))
+    given = Table(nothing, None if names is None else tuple(names))
+    check_same_order("the sample", given, "Z + jets", Table(nothing, z_jets_columns(most)[0]))
 
 
 def z_jets_rows(

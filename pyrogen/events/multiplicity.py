@@ -175,7 +175,8 @@ def selected(multiplicity: Multiplicity, columns: Sequence[int], names: Sequence
     layout, always = multiplicity, multiplicity.width(multiplicity.least)
     shared = next((i for i, column in enumerate(columns) if column >= layout.shared), len(columns))
     most = min(-(-(len(columns) - shared) // layout.each), layout.most)
-    if most and list(columns[shared:]) == list(range(layout.shared, layout.width(most))):
+    whole_objects = list(columns[shared:]) == list(range(layout.shared, layout.width(most)))
+    if most and whole_objects and shared + layout.least > 0:  # every event has to keep some column
         return Multiplicity(shared, layout.each, most, min(layout.least, most))
     odd = next((column for column in columns if column >= always), None)
     if odd is None:

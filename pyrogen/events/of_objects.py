@@ -54,6 +54,9 @@ class OfObjects:
     @door(events=TENSOR)
     def missing(self, events: Tensor) -> Tensor:
         """Which events ``[m, d]`` do not count, ``[m]``."""
+        layout = self.multiplicity
+        right = f"[m, {layout.features}], rows of {layout}, the multiplicity of this observable"
+        require(events.ndim == 2 and events.shape[1] == layout.features, "events", list(events.shape), right)
         counts = self.multiplicity.counts(events)
         return (counts < self.least) | (counts > self.most)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from ..printing import Brief
 from .containers import table_of
 from .holes import separations
 from .jet_variables import EACH, SHARED
+from .jets import check_z_jets_order
 from .multiplicity import Multiplicity
 from .sample import EventsLike, as_sample
 from .validation import check_dimensions
@@ -25,7 +27,8 @@ class JetSeparation(Brief):
 
     Attributes:
         keep: ``[N]``: all jets are farther apart than the radius.
-        efficiency: by the number of jets: the (weighted) fraction of events that are kept.
+        efficiency: by the number of jets: the (weighted) fraction of events that are kept, NaN where the sum of their
+            weights is zero.
         total: the fraction of all events that are kept.
     """
 
@@ -52,7 +55,7 @@ def separated_jets(events: EventsLike, radius: float = 0.4) -> JetSeparation:
         radius: R of the jets.
 
     Raises:
-        ValueError: rows of another layout.
+        ValueError: rows of another layout, or the columns of :func:`z_jets` in another order.
     """
     deltas, counts, weights = _pairs(events)
     keep = np.ones(len(counts), dtype=bool)
@@ -94,6 +97,7 @@ def _pairs(events: EventsLike) -> tuple[list[NDArray[np.float64]], NDArray[np.in
     check_dimensions(table.values, None, "events")
     most = max((table.values.shape[1] - SHARED) // EACH, 1)
     layout = Multiplicity(SHARED, EACH, most, least=0)
+    check_z_jets_order(table.names, most)
     sample = as_sample(events, None, layout)
     pt, eta, phi, mass = torch.tensor(sample.values[:, SHARED:]).unflatten(-1, (most, EACH)).unbind(-1)
     deltas = [delta.numpy() for delta in separations(pt, eta, phi, mass)]
@@ -102,4 +106,5 @@ def _pairs(events: EventsLike) -> tuple[list[NDArray[np.float64]], NDArray[np.in
 
 
 def _fraction(keep: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
-    return float(weights[keep].sum() / weights.sum())
+    total = float(weights.sum())
+    return float(weights[keep].sum()) / total if total else math.nan

@@ -104,10 +104,11 @@ class WhitenPerMultiplicity(PaddedBijection):
         if events >= needed and total > 0:
             return
         count = f"{events} events" if weights is None else f"{events} events with weights of sum {total:.6g}"
+        whole = f", or alone=range({self.layout.features}), which needs 2" if needed > 2 else ""
         fewer = f"Multiplicity(most={n - 1})" if n > self.layout.least else f"Multiplicity(least={n + 1})"
         raise ValueError(
             f"{count} have {n} objects; their whitening needs at least {needed}, of positive weight together: take "
-            f"more events, {fewer}, or alone=range({self.layout.features}), which needs 2"
+            f"more events, or {fewer}{whole}"
         )
 
     def map(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
