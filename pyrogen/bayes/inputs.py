@@ -148,9 +148,7 @@ def checked_context(
     return values
 
 
-def warn_outside(
-    context: Tensor, trained: Sequence[tuple[float, float]] | None, names: Sequence[str] | None
-) -> None:
+def warn_outside(context: Tensor, trained: Sequence[tuple[float, float]] | None, names: Sequence[str] | None) -> None:
     """Warn of conditions ``[n, k]`` outside the range of the training, by more than :data:`EDGE` of its width.
 
     Args:
