@@ -78,8 +78,8 @@ def main() -> None:
     rates = {name: 1 / statistics.median(each) for name, each in times.items()}
     pythia = rates.get("Pythia and fastjet, events with a jet")
     for name, rate in rates.items():
-        ratio = "" if pythia is None else f"{rate / pythia:8.1f} x Pythia"
-        if generated:
+        ratio = "" if pythia is None or rate == pythia else f"{rate / pythia:8.1f} x Pythia"
+        if generated and ratio:
             ratio += f", {rate / pythia / generated:.1f} x its events with and without jets"  # type: ignore[operator]
         print(f"{name:40} {rate:10,.0f} events/s {ratio}")
     print(f"largest memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
