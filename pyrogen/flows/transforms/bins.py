@@ -18,8 +18,9 @@ from pyrogen.flows.transforms.base import Transform, TransformOptions
 class BinnedSpline(Transform):
     """A monotonic spline on ``[low, high]`` with bins of free widths and heights, the identity outside.
 
-    A new one sets ``parameters_per_feature``, the first ``2 * bins`` of them for the sizes of the bins, and implements
-    :meth:`_inverse` and :meth:`_forward`, which get rows of N numbers: what a CPU computes with fastest.
+    A new one says how many parameters it takes beyond the ``2 * bins`` for the sizes of the bins
+    (:meth:`_more_parameters`), and implements :meth:`_inverse` and :meth:`_forward`, which get rows of N numbers: what
+    a CPU computes with fastest.
 
     Args:
         bins: number of bins, at least 2.
@@ -32,7 +33,8 @@ class BinnedSpline(Transform):
     fits_unit_box = True
     can_be_periodic = True
     periodic: Tensor | None
-    smallest: ClassVar[tuple[float, float]]
+    # Edges with slope 1 need larger bins, since a flat bin may not lie beside them.
+    smallest: ClassVar[tuple[float, float]] = (0.05, 0.4)
     """Smallest bin as a part of a uniform one: where the edges are free, and where they are not."""
 
     def __init__(
@@ -50,6 +52,7 @@ class BinnedSpline(Transform):
         self.bins, self.low, self.high, self.free_edges = bins, low, high, free_edges
         self.register_buffer("periodic", torch.tensor(list(periodic)) if any(periodic) else None, persistent=False)
         self.min_bin = self.smallest[0 if free_edges else 1] / bins
+        self.parameters_per_feature = 2 * bins + self._more_parameters()
 
     @classmethod
     def from_options(cls, options: TransformOptions) -> Self:
@@ -96,11 +99,29 @@ class BinnedSpline(Transform):
         own = number * row + torch.arange(row, device=value.device).view(number.shape[-2:])
         return torch.stack([own, own + row], -3)
 
+    def _corners(self, value: Tensor, axis: int, raw: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """The bin that holds each value: sizes of all bins, :meth:`_places`, corner ``x0, z0`` and sizes ``w, h``.
+
+        Args:
+            value: inside the box, ``[..., k, N]``.
+            axis: the knots to search: 0 for x (events), 1 for z.
+            raw: raw parameters ``[..., P, k, N]``.
+        """
+        sizes = self._sizes(raw)
+        knots = self._knots(sizes)
+        both = self._places(value, knots[..., axis, :, :, :])
+        (x0, x1), (z0, z1) = (at(each, both).unbind(-3) for each in knots.unbind(-4))
+        return sizes, both, (x0, z0, x1 - x0, z1 - z0)
+
     def inverse(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         return _in_rows(self._inverse, x, parameters)
 
     def forward(self, z: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         return _in_rows(self._forward, z, parameters)
+
+    @abstractmethod
+    def _more_parameters(self) -> int:
+        """Parameters of each feature beyond those for the sizes of the bins."""
 
     @abstractmethod
     def _inverse(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -35,20 +34,11 @@ class CubicSpline(BinnedSpline, name="cubic"):
         periodic: which features are angles, one truth value for each; empty: none.
     """
 
-    smallest = (0.05, 0.4)
     edge_slopes = (0.1, 2.9)  # of a free edge; the cubic is monotonic up to 3
     newton_steps = 5  # to 2e-10 in the worst case; the last step of `_forward` squares that
 
-    def __init__(
-        self,
-        bins: int = 10,
-        low: float = -5.0,
-        high: float = 5.0,
-        free_edges: bool = False,
-        periodic: Sequence[bool] = (),
-    ) -> None:
-        super().__init__(bins, low, high, free_edges, periodic)
-        self.parameters_per_feature = 2 * bins + (2 if free_edges else 0)
+    def _more_parameters(self) -> int:
+        return 2 if self.free_edges else 0
 
     def _slopes(self, sizes: Tensor, raw: Tensor) -> Tensor:
         """Slopes ``[..., bins + 1, k, N]`` at the knots of bins of these sizes; ``raw`` are those of the free edges."""
@@ -72,17 +62,10 @@ class CubicSpline(BinnedSpline, name="cubic"):
     def _bin(self, value: Tensor, axis: int, raw: Tensor) -> tuple[Tensor, ...]:
         """Corner ``x0, z0``, sizes ``w, h`` of the bin of each value, slopes at its knots relative to its own ``h/w``.
 
-        Args:
-            value: inside the box, ``[..., k, N]``.
-            axis: the knots to search: 0 for x (events), 1 for z.
-            raw: raw parameters ``[..., P, k, N]``.
+        Arguments as of :meth:`_corners`.
         """
-        sizes = self._sizes(raw)
-        knots = self._knots(sizes)
-        both = self._places(value, knots[..., axis, :, :, :])
-        (x0, x1), (z0, z1) = (at(each, both).unbind(-3) for each in knots.unbind(-4))
+        sizes, both, (x0, z0, width, height) = self._corners(value, axis, raw)
         d0, d1 = at(self._slopes(sizes, raw[..., 2 * self.bins :, :, :]), both).unbind(-3)
-        width, height = x1 - x0, z1 - z0
         steep = height / width
         return x0, z0, width, height, d0 / steep, d1 / steep
 

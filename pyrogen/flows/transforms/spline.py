@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -37,21 +36,10 @@ class RationalQuadraticSpline(BinnedSpline, name="rqs"):
         periodic: which features are angles, one truth value for each; empty: none.
     """
 
-    # Edges with slope 1 need larger bins, since a flat bin may not lie beside them.
-    smallest = (0.05, 0.4)
     slope_factor = 5.0
 
-    def __init__(
-        self,
-        bins: int = 10,
-        low: float = -5.0,
-        high: float = 5.0,
-        free_edges: bool = False,
-        periodic: Sequence[bool] = (),
-    ) -> None:
-        super().__init__(bins, low, high, free_edges, periodic)
-        free_slopes = bins + 1 if free_edges else bins if any(periodic) else bins - 1
-        self.parameters_per_feature = 2 * bins + free_slopes
+    def _more_parameters(self) -> int:
+        return self.bins + 1 if self.free_edges else self.bins if self.periodic is not None else self.bins - 1
 
     def _references(self, sizes: Tensor) -> Tensor:
         """2 over the slope ``[..., bins + 1, k, N]`` of each knot whose free factor is 1, a harmonic mean."""
@@ -80,21 +68,15 @@ class RationalQuadraticSpline(BinnedSpline, name="rqs"):
     def _bin(self, value: Tensor, axis: int, raw: Tensor) -> tuple[Tensor, ...]:
         """Corners ``x0, z0``, sizes ``w, h`` and edge slopes ``d0, d1`` of the bin that holds each value.
 
-        Args:
-            value: inside the box, ``[..., k, N]``.
-            axis: the knots to search: 0 for x (events), 1 for z.
-            raw: raw parameters ``[..., P, k, N]``. Rows of N numbers are what a CPU computes with fastest.
+        Arguments as of :meth:`_corners`.
         """
-        sizes = self._sizes(raw)
-        knots = self._knots(sizes)
-        both = self._places(value, knots[..., axis, :, :, :])
-        (x0, x1), (z0, z1) = (at(each, both).unbind(-3) for each in knots.unbind(-4))
+        sizes, both, corners = self._corners(value, axis, raw)
         # Slopes of two knots are worked out, not those of all.
         limit, free = math.log(self.slope_factor), at(self._factors(raw[..., 2 * self.bins :, :, :]), both)
         # limit * tanh(free / limit), in a quarter of the time
         factor = (torch.sigmoid(free * (2 / limit)) * (2 * limit) - limit).exp()
         d0, d1 = (2 * factor / at(self._references(sizes), both)).unbind(-3)
-        return x0, z0, x1 - x0, z1 - z0, d0, d1
+        return *corners, d0, d1
 
     def _inverse(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         # Clipping before the spline's arithmetic keeps values and gradients finite for the rows that `where` drops.
