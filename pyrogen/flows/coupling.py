@@ -295,11 +295,7 @@ class CouplingFlow(nn.Module):
         )
 
     def _check(self, values: Tensor, context: Tensor | None) -> Tensor | None:
-        if not isinstance(values, Tensor):
-            raise TypeError(f"events are a {type(values).__name__}; this flow needs a tensor [..., {self.features}]")
-        if values.ndim < 1 or values.shape[-1] != self.features:
-            raise ValueError(f"events of shape {list(values.shape)}; this flow needs [..., {self.features}]")
-        return check_context(values, context, self.context)
+        return check_inputs(values, context, self.features, self.context)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Earlier versions kept the mixings of all blocks in one array; the modules of the mixings load after this one.
@@ -319,12 +315,17 @@ def _to_latent(mixing: Mixing, block: CouplingBlock, x: Tensor, context: Tensor 
     return mixing.inverse(x), log_det
 
 
-def check_context(values: Tensor, context: Tensor | None, count: int) -> Tensor | None:
-    """The conditions ``[..., count]`` of events ``values [..., d]``; None where there are none.
+def check_inputs(values: Tensor, context: Tensor | None, features: int, count: int) -> Tensor | None:
+    """The conditions ``[..., count]`` of events ``values [..., features]``, both checked; None where there are none.
 
     Raises:
-        ValueError: conditions of another shape, or where there should be none.
+        TypeError: events that are no tensor.
+        ValueError: events or conditions of another shape, or conditions where there should be none.
     """
+    if not isinstance(values, Tensor):
+        raise TypeError(f"events are a {type(values).__name__}; this flow needs a tensor [..., {features}]")
+    if values.ndim < 1 or values.shape[-1] != features:
+        raise ValueError(f"events of shape {list(values.shape)}; this flow needs [..., {features}]")
     if count == 0:
         if context is not None:
             raise ValueError("context was given to a flow without conditions; build it with context=k")

@@ -28,7 +28,7 @@ from pyrogen.checks import (
 from pyrogen.checks import (
     each as every,
 )
-from pyrogen.flows.coupling import CouplingFlow, check_context
+from pyrogen.flows.coupling import CouplingFlow, check_inputs
 from pyrogen.flows.numbers import NumberOfObjects, drawn
 from pyrogen.flows.rows import Rows
 from pyrogen.flows.spaces import in_box
@@ -342,11 +342,7 @@ class MultiplicityFlow(nn.Module):
 
     def _check(self, values: Tensor, context: Tensor | None) -> Tensor | None:
         """The conditions, checked to be those of events ``values [..., features]``."""
-        if not isinstance(values, Tensor):
-            raise TypeError(f"events are a {type(values).__name__}; this flow needs a tensor [..., {self.features}]")
-        if values.ndim < 1 or values.shape[-1] != self.features:
-            raise ValueError(f"events of shape {list(values.shape)}; this flow needs [..., {self.features}]")
-        return check_context(values, context, self.context)
+        return check_inputs(values, context, self.features, self.context)
 
 
 def _of_parts(blocks: int | Sequence[int], parts: int) -> list[int]:
