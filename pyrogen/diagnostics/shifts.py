@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pyrogen.checks import BOOLEAN, POSITIVE, TEXT, door, number, one_of, require
 from pyrogen.diagnostics.templates import Templates
 from pyrogen.events.nuisances import RateEstimate
-from pyrogen.posterior.bands import HistogramBand
+from pyrogen.posterior.bands import HistogramBand, correlation_of
 from pyrogen.posterior.variations import eigen_variations
 from pyrogen.printing import Brief
 
@@ -168,9 +168,7 @@ class Systematics(Brief):
     @door(part=PART, rate=BOOLEAN)
     def correlation(self, part: str = "total", rate: bool = False) -> Array:
         """Correlation of the bins, ``[B, B]``; NaN for bins without an uncertainty."""
-        covariance, sigma = self.covariance(part, rate), self.sigma(part, rate)
-        product = np.outer(sigma, sigma)
-        return np.divide(covariance, product, out=np.full_like(covariance, np.nan), where=product > 0)
+        return correlation_of(self.covariance(part, rate), self.sigma(part, rate))
 
     @door(
         total=POSITIVE,

@@ -140,17 +140,15 @@ class Columns(Composite):
         return self._each(u, lambda part, values: part.inverse(values))
 
     def renamed(self, names: Sequence[str]) -> Sequence[str]:
-        return [new for part, name in zip(self.parts, names, strict=True) for new in part.renamed([name])]
+        return _renamed(self.parts, names)
 
     def outside(self, x: Tensor, names: Sequence[str]) -> str | None:
         self._check(x)
-        problems = (part.outside(x[:, i : i + 1], names[i : i + 1]) for i, part in enumerate(self.parts))
-        return next((problem for problem in problems if problem is not None), None)
+        return _outside(self.parts, x, names)
 
     def dequantised(self, x: Tensor, names: Sequence[str], column: int = 0) -> Tensor:
         self._check(x)
-        new = [part.dequantised(x[:, i : i + 1], names[i : i + 1], column + i) for i, part in enumerate(self.parts)]
-        return torch.cat(new, -1)
+        return _dequantised(self.parts, x, names, column)
 
     def _each(self, values: Tensor, act: Callable[[Bijection, Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         self._check(values)
@@ -221,22 +219,14 @@ class PaddedColumns(PaddedBijection):
             return torch.cat([half if i < always else part.inverse(half)[0] for i, part in enumerate(self.parts)])
 
     def renamed(self, names: Sequence[str]) -> Sequence[str]:
-        return [new for part, name in zip(self.parts, names, strict=True) for new in part.renamed([name])]
+        return _renamed(self.parts, names)
 
     def outside(self, x: Tensor, names: Sequence[str]) -> str | None:
-        problem = self.misfit(x, names)
-        if problem is not None:
-            return problem
-        filled = self.filled(x)
-        problems = (part.outside(filled[:, i : i + 1], names[i : i + 1]) for i, part in enumerate(self.parts))
-        return next((problem for problem in problems if problem is not None), None)
+        return self.misfit(x, names) or _outside(self.parts, self.filled(x), names)
 
     def dequantised(self, x: Tensor, names: Sequence[str], column: int = 0) -> Tensor:
-        filled = self.filled(x)
-        new = [
-            part.dequantised(filled[:, i : i + 1], names[i : i + 1], column + i) for i, part in enumerate(self.parts)
-        ]
-        return torch.where(self.layout.exists(x), torch.cat(new, -1), torch.nan)
+        new = _dequantised(self.parts, self.filled(x), names, column)
+        return torch.where(self.layout.exists(x), new, torch.nan)
 
     def config(self) -> dict[str, Any]:
         layout, parts = self.layout.config(), [part.config() for part in self.parts]
@@ -249,6 +239,23 @@ class PaddedColumns(PaddedBijection):
     def _each(self, values: Tensor, act: Callable[[Bijection, Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         pairs = [act(part, values[..., i : i + 1]) for i, part in enumerate(self.parts)]
         return torch.cat([pair[0] for pair in pairs], -1), torch.stack([pair[1] for pair in pairs], -1)
+
+
+def _renamed(parts: Iterable[Bijection], names: Sequence[str]) -> list[str]:
+    """Names after one bijection for each column."""
+    return [new for part, name in zip(parts, names, strict=True) for new in part.renamed([name])]
+
+
+def _outside(parts: Iterable[Bijection], x: Tensor, names: Sequence[str]) -> str | None:
+    """What is wrong in the first column of ``x [N, d]`` with values outside of its bijection."""
+    problems = (part.outside(x[:, i : i + 1], names[i : i + 1]) for i, part in enumerate(parts))
+    return next((problem for problem in problems if problem is not None), None)
+
+
+def _dequantised(parts: Iterable[Bijection], x: Tensor, names: Sequence[str], column: int) -> Tensor:
+    """:meth:`Bijection.dequantised` of each column of ``x [N, d]``, of which the first is ``column`` of the sample."""
+    new = [part.dequantised(x[:, i : i + 1], names[i : i + 1], column + i) for i, part in enumerate(parts)]
+    return torch.cat(new, -1)
 
 
 def _rows_of(layout: Multiplicity | None) -> str:

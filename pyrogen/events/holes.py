@@ -13,13 +13,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from .kinematics import wrapped
+
 Arc = tuple[Tensor, Tensor]
 """Centre and half the width of an arc of azimuth that is closed."""
-
-
-def wrapped(angle: Tensor) -> Tensor:
-    """The same angle in [-pi, pi)."""
-    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
 
 
 def close_arcs(azimuth: Tensor, arcs: Iterable[Arc]) -> tuple[Tensor, Tensor]:

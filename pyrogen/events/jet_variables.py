@@ -23,8 +23,9 @@ from .bijection import Bijection
 from .composites import Chain, PaddedColumns
 from .coordinates import RecoilingPair
 from .elementwise import Probit, Squash
-from .holes import arcs_of, close_arcs, open_arcs, rapidity, separations, wrapped
+from .holes import arcs_of, close_arcs, open_arcs, rapidity, separations
 from .jets import check_z_jets_order
+from .kinematics import wrapped
 from .multiplicity import Multiplicity
 from .padded import PaddedBijection
 from .power_law import PowerLaw

@@ -210,12 +210,13 @@ def z_jets_to(
         with bar(n, f"Z + jets {target.name}", " events", show=progress, scaled=True) as shown:
             while left:
                 k = len(tallies)
-                if folder.part(k).exists():
-                    shown.update(len(folder.read(k)))
-                else:
+                finished = folder.part(k).exists()
+                if not finished:
                     rows, tally = _block(process, seed, k, left, shown)
                     _sample(rows, process, asdict(tally)).save(folder.part(k))
                 block = folder.read(k)
+                if finished:  # a new one shows its events as they come
+                    shown.update(len(block))
                 tallies.append(Tally(**block.provenance))
                 left -= len(block)
         provenance = _provenance(process, seed, tallies)

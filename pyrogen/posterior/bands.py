@@ -175,9 +175,7 @@ class HistogramBand(Brief):
 
         With the noise subtracted it is an estimate that may exceed one where the noise is most of the variance.
         """
-        covariance, sigma = self.covariance(subtract_noise), self.sigma(subtract_noise)
-        product = np.outer(sigma, sigma)
-        return np.divide(covariance, product, out=np.full_like(covariance, np.nan), where=product > 0)
+        return correlation_of(self.covariance(subtract_noise), self.sigma(subtract_noise))
 
     @door(n=whole(1), seed=SEED, subtract_noise=BOOLEAN)
     def toys(self, n: int, seed: int = 0, subtract_noise: bool = False) -> NDArray[np.float64]:
@@ -258,6 +256,12 @@ class HistogramBand(Brief):
         if self.noise is None:
             raise ValueError("this band does not know the noise of its events, so that it cannot be subtracted")
         return self.noise
+
+
+def correlation_of(covariance: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correlation ``[B, B]`` of bins with this covariance and sigma ``[B]``; NaN for bins without a sigma."""
+    product = np.outer(sigma, sigma)
+    return np.divide(covariance, product, out=np.full_like(covariance, np.nan), where=product > 0)
 
 
 def multinomial_noise(draws: NDArray[np.float64], events: int) -> NDArray[np.float64] | None:
