@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyrogen as pg
 from pyrogen.checks import DEVICE
 from pyrogen.threads import MOST
 
@@ -102,6 +103,26 @@ def make_folder(parser: argparse.ArgumentParser, folder: Path) -> Path:
     except OSError as error:
         parser.error(f"--out {folder}: {error.strerror}")
     return folder
+
+
+def fitted(
+    parser: argparse.ArgumentParser, backend: Any, model: pg.BayesianFlow, events: pg.EventSample, source: Path | None
+) -> pg.Posterior:
+    """The posterior of a generator's events; a checkpoint of another run, and wrong events, end the script with a line.
+
+    Args:
+        parser: the command line.
+        backend: what fits.
+        model: the model.
+        events: the training events.
+        source: the file they are from; None: Pythia.
+    """
+    try:
+        return backend.fit(model, events)
+    except (pg.CheckpointMismatchError, pg.FileFormatError) as error:
+        parser.exit(1, f"{error}\nOr give another --out.\n")
+    except ValueError as error:  # such as masses without spread, weights that cancel: nothing was trained yet
+        parser.exit(1, f"{source or 'Pythia'}: {error}\n")
 
 
 def tell_about(checkpoint: Path) -> None:

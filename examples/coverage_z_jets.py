@@ -19,10 +19,11 @@ from typing import Any
 import command_line
 import coverage_bins
 import torch
+import z_jets
 from z_jets import FIGURES, SAMPLE, apart
 
 import pyrogen as pg
-from pyrogen.events import Multiplicity, jet_coordinates, z_jets_observables
+from pyrogen.events import Multiplicity, z_jets_observables
 
 MODES: dict[str, dict[str, Any]] = {
     "default": {
@@ -83,15 +84,7 @@ def read(args: argparse.Namespace, count: int, truth: int) -> tuple[pg.EventSamp
 
 def make_model(flow: Mapping[str, Any], train: pg.EventSample) -> pg.BayesianFlow:
     """A chain of spline flows in coordinates that know the Z peak and the distances of jets."""
-    coordinates = jet_coordinates("resonance", most=LAYOUT.most)
-    chain = pg.MultiplicityFlow(
-        **coordinates.layout.config(),
-        **flow,
-        mixing="random",
-        periodic=coordinates.periodic,
-        uniform=coordinates.uniform,
-    )
-    return pg.BayesianFlow(chain, prior_scale="fan-in", preprocessing=coordinates.preprocessing)
+    return z_jets.make_model("resonance", flow, prior_scale="fan-in")
 
 
 def values(events: torch.Tensor) -> dict[str, torch.Tensor]:

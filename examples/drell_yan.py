@@ -20,7 +20,7 @@ from typing import Any
 import hist
 import numpy as np
 import torch
-from command_line import add_common, count, make_folder, several, stoppable, tell_about
+from command_line import add_common, count, fitted, make_folder, several, stoppable, tell_about
 
 import pyrogen as pg
 from pyrogen.diagnostics import classifier_test, peak_width, sample_quality
@@ -86,12 +86,7 @@ def main() -> None:
     tell_about(checkpoint)
     settings = mode["svi"] | ({"epochs": args.epochs} if args.epochs else {})
     svi = pg.SVI(**settings, seed=args.seed, checkpoint=checkpoint)
-    try:
-        posterior = svi.fit(model, learned)
-    except (pg.CheckpointMismatchError, pg.FileFormatError) as error:
-        parser.exit(1, f"{error}\nOr give another --out.\n")
-    except ValueError as error:  # masses without spread, weights that cancel: nothing was trained yet
-        parser.exit(1, f"{args.events or 'Pythia'}: {error}\n")
+    posterior = fitted(parser, svi, model, learned, args.events)
     posterior.save(out / "posterior.h5")
 
     wanted = args.generate or len(truth)

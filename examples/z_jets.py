@@ -16,14 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import hist
 import numpy as np
 import torch
-from command_line import add_common, count, make_folder, several, stoppable, tell_about
+from command_line import add_common, count, fitted, make_folder, several, stoppable, tell_about
 
 import pyrogen as pg
 from pyrogen.diagnostics import classifier_test, peak_width, sample_quality
@@ -84,7 +84,7 @@ def main() -> None:
     for jets in FIGURES:
         if min((part.counts == jets).sum() for part in (truth, learned)) == 0:
             parser.error(f"{len(sample):,} events have too few with {jets} jets to learn from and to compare with")
-    model = make_model(args, mode)
+    model = make_model(args.coordinates, mode["flow"], transform=args.transform, seed=args.seed)
     print(f"\n{len(learned):,} training events, flows with {model.weights:,} weights, seed {args.seed}")
     checkpoint = out / "run_checkpoint.h5"
     tell_about(checkpoint)
@@ -92,12 +92,7 @@ def main() -> None:
     backend = pg.SVI(**settings, checkpoint=checkpoint)
     if args.discflow:
         backend = pg.DiscFlow(**settings, checkpoint=checkpoint, observables=hidden_features)
-    try:
-        posterior = backend.fit(model, learned)
-    except (pg.CheckpointMismatchError, pg.FileFormatError) as error:
-        parser.exit(1, f"{error}\nOr give another --out.\n")
-    except ValueError as error:  # too few events with some number of jets: nothing was trained yet
-        parser.exit(1, f"{args.events or 'Pythia'}: {error}\n")
+    posterior = fitted(parser, backend, model, learned, args.events)
     posterior.save(out / "posterior.h5")
 
     clock = time.monotonic()
@@ -171,19 +166,21 @@ def apart(sample: pg.EventSample) -> pg.EventSample:
     return sample[keep]
 
 
-def make_model(args: argparse.Namespace, mode: dict[str, Any]) -> pg.BayesianFlow:
-    """The chain of flows, with the coordinates as its preprocessing."""
-    coordinates = jet_coordinates(args.coordinates, most=3)
-    flow = pg.MultiplicityFlow(
-        **coordinates.layout.config(),
-        **mode["flow"],
-        transform=args.transform,
-        mixing="random",
-        periodic=coordinates.periodic,
-        uniform=coordinates.uniform,
-        seed=args.seed,
-    )
-    return pg.BayesianFlow(flow, preprocessing=coordinates.preprocessing)
+def make_model(
+    coordinates: str, size: Mapping[str, Any], prior_scale: float | str = 1.0, **more: Any
+) -> pg.BayesianFlow:
+    """The chain of flows, with the coordinates as its preprocessing.
+
+    Args:
+        coordinates: of :func:`pyrogen.events.jet_coordinates`.
+        size: arguments of the flows: blocks, layers, bins.
+        prior_scale: of the weights.
+        **more: other arguments of the flows.
+    """
+    chosen = jet_coordinates(coordinates, most=3)
+    places = {"periodic": chosen.periodic, "uniform": chosen.uniform}
+    flow = pg.MultiplicityFlow(**chosen.layout.config(), **size, **more, **places, mixing="random")
+    return pg.BayesianFlow(flow, prior_scale=prior_scale, preprocessing=chosen.preprocessing)
 
 
 def hidden_features(events: torch.Tensor) -> torch.Tensor:
