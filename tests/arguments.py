@@ -142,7 +142,9 @@ def comparison():
 @functools.cache
 def weights():
     quick = diagnostics.Network(hidden=(4,), epochs=1)
-    return diagnostics.classifier_weights(**truth_and_generated(), method=quick, ensemble=1, control=False, progress=False)
+    return diagnostics.classifier_weights(
+        **truth_and_generated(), method=quick, ensemble=1, control=False, progress=False
+    )
 
 
 def reweighted():
