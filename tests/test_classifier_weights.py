@@ -13,6 +13,8 @@ from pyrogen import EventSample
 from pyrogen.diagnostics import ClassifierWeights, Network, Trees, classifier_weights, train_classifier
 from pyrogen.diagnostics.control.calibration import calibration_curve, straight_line, weighted_quantiles
 from pyrogen.events import Multiplicity
+from pyrogen.plotting import plot_classifier_weights
+from pyrogen.plotting.style import with_error
 
 SMALL = Network(hidden=(16, 16), epochs=8, lr=5e-3)
 TREES = Trees(iterations=40, leaves=4)
@@ -479,3 +481,18 @@ def test_dropout_and_plateau():
     ]
     # Nothing can be learned, so the learning rate has fallen by many powers of ten.
     assert late[0] < 1e-5 and late[1] > 1e-3
+
+
+def test_figure_of_the_weights(equal, shifted):
+    for found in (equal, shifted, dataclasses.replace(equal, control=None)):
+        figure = plot_classifier_weights(found, title="a title")
+        linear, _, tails, roc, calibration, losses = figure.axes
+        curve = found.calibration()
+        assert calibration.lines[1].get_xydata() == pytest.approx(np.stack([curve.w, curve.ratio], 1))
+        area, error = found.auc
+        labels = [text.get_text() for text in roc.get_legend().get_texts()]
+        assert labels[-1] == f"AUC {with_error(area, error)}" and len(labels) == 1 + (found.control is not None)
+        drawn = [text.get_text() for text in linear.get_legend().get_texts()]
+        assert ("truth vs truth" in drawn) == (found.control is not None)
+        assert losses.get_xlabel() == ("epoch" if found is shifted else "number of trees")
+        assert [text.get_text() for text in tails.get_xticklabels()][0] == "$w < 0.5$"

@@ -19,6 +19,7 @@ from pyrogen.diagnostics import (
     unweight,
     weight_pulls,
 )
+from pyrogen.plotting import plot_weight_pulls
 from pyrogen.posterior import MeanField, RunInfo, sample_histograms
 
 QUICK = {"progress": False, "ensemble": 1, "control": False, "method": Moments()}
@@ -85,6 +86,12 @@ def test_pulls_of_a_posterior_and_of_its_histograms(posterior):
     by_hand = (band.mean - counts) / np.sqrt(band.std**2 + counts / 2000)
     assert pulls.histograms["r"].pull == pytest.approx(by_hand)
     assert 0.2 < pulls.histograms["x"].width < 3  # the truth is the posterior's own
+    figure = plot_weight_pulls(pulls)
+    histogram, sigma, bins = figure.axes
+    assert f"truth: width {pulls.width:.2f}" in [text.get_text() for text in histogram.get_legend().get_texts()]
+    assert [text.get_text() for text in bins.get_yticklabels()] == ["x", "r"]
+    assert bins.lines[1].get_xdata() == pytest.approx(np.clip(by_hand, -4, 4))
+    assert len(plot_weight_pulls(replace(pulls, histograms={})).axes) == 2
     with pytest.raises(ValueError, match="posterior is None; it is needed for sigma of the generated events"):
         weight_pulls(found)
     with pytest.raises(ValueError, match="posterior is None; it is needed for the histograms"):
@@ -157,6 +164,7 @@ def test_unweighting_accepts_in_proportion_to_the_weight():
     assert many.overweight_share == pytest.approx(1.5 * n / weights.sum())
     cut = unweight(sample, maximum=1.0, overweights="cut", seed=3)
     assert (cut.events.column(0) == 2.5).sum() == n and cut.repeated == 0 and "which is cut off" in cut.text()
+    assert "events are copies" in unweight(sample, maximum=2.49, seed=3).text()
     assert np.array_equal(found.events.values, unweight(sample, seed=3).events.values)
     for wrong, message in (
         (EventSample(weights), "no weights"),

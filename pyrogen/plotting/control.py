@@ -132,6 +132,8 @@ def _calibration(axis: Axes, weights: ClassifierWeights) -> None:
     lower = np.minimum(error, 0.9 * ratio)
     axis.errorbar(w, ratio, [lower, error], fmt="o", color=PREDICTION, capsize=2, label=label)
     axis.set(xlabel="$w$ of the classifier", ylabel=r"$N_\mathrm{truth}/N_\mathrm{generated}$", xlim=ends, ylim=ends)
+    for which in (axis.xaxis, axis.yaxis):
+        which.set_major_locator(MaxNLocator(4))
     if ends[1] / ends[0] > 3:
         axis.set(xscale="log", yscale="log")
         for which in (axis.xaxis, axis.yaxis):
@@ -189,8 +191,8 @@ def plot_weight_pulls(pulls: WeightPulls, *, title: str = "") -> Figure:
 
 
 def _pull_histogram(axis: Axes, pulls: WeightPulls) -> None:
-    half = float(np.clip(4 * max(pulls.width, 0.25 * abs(pulls.centre)), 0.5, 8.0))
-    grid = np.linspace(-half, half, 61)
+    half = float(np.clip(4 * max(pulls.width, 0.5 * abs(pulls.centre)), 3.0, 8.0))
+    grid = np.linspace(-half, half, 81)
     size = pulls.weights / pulls.weights.sum()
     density, _ = np.histogram(np.clip(pulls.pull, -half, half), grid, weights=size / (grid[1] - grid[0]))
     axis.stairs(density, grid, color=PREDICTION, linewidth=2, label=f"{pulls.sample}: width {pulls.width:.2f}")
@@ -201,26 +203,25 @@ def _pull_histogram(axis: Axes, pulls: WeightPulls) -> None:
     for width, colour, label in gaussians:
         shape = np.exp(-0.5 * (x / width) ** 2) / (width * np.sqrt(2 * np.pi))
         axis.plot(x, shape, color=colour, linewidth=1.5, linestyle="--", label=label)
-    axis.set(xlabel=r"$t = \mu\,(1 - w)/\sigma$", ylabel="density", xlim=(-half, half))
-    axis.set_ylim(0, 1.15 * density.max())
+    axis.set(xlabel=r"$t = \mu\,(1 - w)/\sigma$", ylabel="density", xlim=(-half, half), yscale="log")
+    axis.set_ylim(0.5 * density[density > 0].min(), 1.5 * max(density.max(), 0.4))
     legend_above(axis, 1, fontsize="small")
 
 
 def _sigma_by_weight(axis: Axes, pulls: WeightPulls) -> None:
-    x = np.clip(pulls.w, *pulls.edges[[0, -1]])
-    top = float(np.quantile(pulls.relative, 0.98))
-    shown = axis.hexbin(
-        x, np.minimum(pulls.relative, top), gridsize=40, cmap="Greys", bins="log", mincnt=1, linewidths=0
-    )
-    shown.set_alpha(0.7)
-    middle = 0.5 * (pulls.edges[1:] + pulls.edges[:-1])
-    errors = [pulls.median - pulls.low, pulls.high - pulls.median]
-    widths = [middle - pulls.edges[:-1], pulls.edges[1:] - middle]
-    label = "median and 68 % in bins of $w$"
-    axis.errorbar(middle, pulls.median, errors, widths, fmt="o", color=VALIDATION, capsize=3, label=label)
     low, high = np.quantile(pulls.w, [0.005, 0.995])
+    if low == high:
+        low, high = 0.9 * low, 1.1 * high
+    top = float(max(np.quantile(pulls.relative, 0.98), pulls.high.max()))
+    inside = (pulls.w >= low) & (pulls.w <= high) & (pulls.relative <= top)
+    density: Any = {"gridsize": 40, "cmap": "Greys", "bins": "log", "mincnt": 1, "linewidths": 0, "alpha": 0.7}
+    axis.hexbin(pulls.w[inside], pulls.relative[inside], **density)
+    errors = [pulls.median - pulls.low, pulls.high - pulls.median]
+    widths = [pulls.at - pulls.edges[:-1], pulls.edges[1:] - pulls.at]
+    label = "median and 68 % in bins of $w$"
+    axis.errorbar(pulls.at, pulls.median, errors, widths, fmt="o", color=VALIDATION, capsize=3, label=label)
     axis.set(xlabel="$w$ of the classifier", ylabel=r"$\sigma/\mu$ of the generator", xlim=(low, high))
-    axis.set_ylim(0, 1.1 * max(top, float(pulls.high.max())))
+    axis.set_ylim(0, 1.1 * top)
     legend_above(axis, 1, fontsize="small")
 
 

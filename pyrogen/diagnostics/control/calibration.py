@@ -24,7 +24,8 @@ class CalibrationCurve(Brief):
     bin, however wide it is: ``chi2`` compares the fraction of true events in each bin with this sum over generated
     ones, with the statistical errors of both samples. It knows nothing of errors of the training, which do not get
     smaller with the samples: of very large samples every curve has a large chi2, and :attr:`worst` says whether it
-    matters.
+    matters. Weights that are nothing but noise have a chi2 of about 1.5 ndf, since each fold trains what scores the
+    others.
 
     Attributes:
         edges: of the bins in w, ``[B + 1]``: quantiles of both samples together, joined where one of the samples would

@@ -76,6 +76,7 @@ class WeightPulls(Brief):
         relative: ``[n]``, sigma / mu.
         weights: of the events, ``[n]``.
         edges: quantiles of w, ``[B + 1]``.
+        at: medians of w between them, ``[B]``.
         low, median, high: of sigma / mu in these bins of w, ``[B]``: median and central 68 % [C fig. 12].
         floor: width of t that the noise of the classifier alone gives: the width of log w without a difference over the
             median of sigma / mu. NaN without a control.
@@ -89,6 +90,7 @@ class WeightPulls(Brief):
     relative: Array
     weights: Array
     edges: Array
+    at: Array
     low: Array
     median: Array
     high: Array
@@ -213,13 +215,14 @@ def _against(band: Any, its: Any, values: Array, weights: ClassifierWeights) -> 
     return HistogramPulls(band.edges, band.mean, band.std, counts, np.sqrt(squares))
 
 
-def _binned(w: Array, relative: Array, size: Array, bins: int) -> tuple[Array, Array, Array, Array]:
-    """Quantiles of w, and central 68 % and median of sigma / mu between them."""
+def _binned(w: Array, relative: Array, size: Array, bins: int) -> tuple[Array, Array, Array, Array, Array]:
+    """Quantiles of w, and between them the median of w, and central 68 % and median of sigma / mu."""
     edges = np.unique(weighted_quantiles(w, np.linspace(0, 1, bins + 1), size))
     if len(edges) == 1:
         edges = np.repeat(edges, 2)
     where = np.clip(np.searchsorted(edges, w, "right") - 1, 0, len(edges) - 2)
     levels = np.array([CENTRAL[0], 0.5, CENTRAL[1]])
     rows = [weighted_quantiles(relative[where == b], levels, size[where == b]) for b in range(len(edges) - 1)]
+    at = [weighted_quantiles(w[where == b], levels[1:2], size[where == b])[0] for b in range(len(edges) - 1)]
     low, median, high = np.array(rows).T
-    return edges, low, median, high
+    return edges, np.array(at), low, median, high

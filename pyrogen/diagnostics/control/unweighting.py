@@ -28,6 +28,7 @@ class Unweighted(Brief):
         overweight: number of events with a larger weight.
         overweight_share: what their weights above the maximum carry of the sum of all weights: what repeated events
             carry, or what is lost.
+        overweights: what was done with them, ``"repeat"`` or ``"cut"``.
         repeated: number of events that are copies of another one.
     """
 
@@ -36,13 +37,14 @@ class Unweighted(Brief):
     maximum: float
     overweight: int
     overweight_share: float
+    overweights: str
     repeated: int
 
     def text(self) -> str:
         """One line."""
         told = "no weight is above the maximum"
         if self.overweight:
-            fate = f"{self.repeated:,} events are copies" if self.repeated else "which is cut off"
+            fate = "which is cut off" if self.overweights == "cut" else f"{self.repeated:,} events are copies"
             told = f"{self.overweight:,} weights above carry {self.overweight_share:.2%} more, {fate}"
         return (
             f"{len(self.events):,} events of unit weight, efficiency {self.efficiency:.2%} at a maximal weight of "
@@ -110,6 +112,7 @@ def unweight(
         top,
         overweight=int((weights > top).sum()),
         overweight_share=float(above.sum() / weights.sum()),
+        overweights=overweights,
         repeated=int((copies[copies > 1] - 1).sum()),
     )
 
