@@ -111,9 +111,9 @@ def filled(truth: pg.EventSample, wanted: tuple[OfObjects, np.ndarray], a: float
 def compare(name: str, found: Systematics, nominal: np.ndarray, up: np.ndarray) -> dict[str, float]:
     """The learned shift of one sigma beside that of the held-out events, of the bins that have a hundred of these."""
     kept = nominal >= 100
-    ratio = found.varied(A.name, rate=True)[1] / found.nominal
+    learned = found.varied(A.name, rate=True)[1][kept] / found.nominal[kept]
     true = up[kept] / nominal[kept]
-    off = ratio[kept] / true - 1
+    off = learned / true - 1
     print(f"\n{name}: events at one sigma over nominal, in bins with 100 held-out events or more")
     row = {"rms": float(np.sqrt(np.mean(off**2))), "largest": float(abs(off).max()), "bins": int(kept.sum())}
     print(
