@@ -78,6 +78,7 @@ def main() -> None:
     print(sample.summary())
 
     truth, learned = held_out(sample, args.seed)
+    truth.save(out / "held_out.h5")
     for jets in FIGURES:
         if min((part.counts == jets).sum() for part in (truth, learned)) == 0:
             parser.error(f"{len(sample):,} events have too few with {jets} jets to learn from and to compare with")
