@@ -225,6 +225,7 @@ class _Training:
             seen = [variables(name, sample, self.features) for name, sample in samples.items()]
             missing = torch.cat(seen).isnan().any(0).nonzero()[:, 0].tolist()
             classifier = Classifier(seen[0].shape[1], self.hidden, self.features, missing)
+            classifier.columns = truth.names
             classifier._fit_scales(torch.cat([x[rows] for x, (rows, _) in zip(seen, splits, strict=True)]))
             training, validation = (
                 _Labelled.join(classifier, samples, seen, [split[part] for split in splits]) for part in (0, 1)
