@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pyrogen.bayes.inputs import as_tensor
-from pyrogen.checks import FUNCTION, HIDDEN, door, each, optional, whole
+from pyrogen.checks import FUNCTION, HIDDEN, SHARE, door, each, optional, whole
 from pyrogen.events import EventsLike, check_events
 from pyrogen.events.containers import Table, check_same_order, table_of
 from pyrogen.memory import in_chunks, row_bytes, rows_at_once
@@ -39,6 +39,7 @@ class Classifier(nn.Module):
         features: makes them, ``[N, k]``, of events ``[N, d]`` (float64); None: the events themselves.
         missing: which of the variables some events do not have (NaN), such as the jets of events without any. The
             network sees the centre in their place, and a flag for each of these variables.
+        dropout: fraction of the outputs of each layer that a training sets to zero at random.
 
     Attributes:
         columns: names of the columns of the training events; None where they had none.
@@ -55,6 +56,7 @@ class Classifier(nn.Module):
         hidden=HIDDEN,
         features=optional(FUNCTION),
         missing=each(whole(0), "a sequence of numbers of variables, such as (4, 5)"),
+        dropout=SHARE,
     )
     def __init__(
         self,
@@ -62,6 +64,7 @@ class Classifier(nn.Module):
         hidden: Sequence[int] = (64, 64, 64),
         features: Features | None = None,
         missing: Sequence[int] = (),
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.missing = sorted(set(missing))
@@ -73,6 +76,8 @@ class Classifier(nn.Module):
         widths = (inputs + len(self.missing), *hidden)
         for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.LeakyReLU(0.1)]
+            if dropout:
+                layers.append(nn.Dropout(dropout))
         self.network = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
         self.features = features
         self.columns: tuple[str, ...] | None = None

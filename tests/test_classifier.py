@@ -285,21 +285,21 @@ def test_objects_that_are_not_there_are_seen_by_flags():
 
 def test_events_that_the_classifier_cannot_judge_are_told():
     x = torch.randn(60, 2)
-    sample = pg.EventSample(x, ["a", "b"])
+    sample = EventSample(x, ["a", "b"])
     quick = {"epochs": 1, "hidden": (4,), "progress": False}
     classifier = train_classifier(sample, x + 1, **quick)
     for events, message in (
-        (pg.EventSample(x, ["b", "a"]), "the training has the columns a, b, the events has them in another order"),
+        (EventSample(x, ["b", "a"]), "the training has the columns a, b, the events has them in another order"),
         (torch.randn(5, 3), r"the classifier sees 2 variables; these events give \[5, 3\]"),
     ):
         with pytest.raises(ValueError, match=message):
             classifier.log_ratio(events)
-    layout = pg.events.Multiplicity(1, 1, 1, least=0)
-    fewer = pg.EventSample([[1.0, 2.0], [1.0, math.nan]], multiplicity=layout)
+    layout = Multiplicity(1, 1, 1, least=0)
+    fewer = EventSample([[1.0, 2.0], [1.0, math.nan]], multiplicity=layout)
     with pytest.raises(ValueError, match="log-ratio of 1 of 2 events is nan, the first of them event 1: there is NaN"):
         train_classifier(x, x + 1, **quick).log_ratio(fewer)
     with pytest.raises(ValueError, match="variable 1 of what the classifier sees is NaN in all of"):
-        both = pg.EventSample(torch.cat([x, x]), multiplicity=layout)
+        both = EventSample(torch.cat([x, x]), multiplicity=layout)
         train_classifier(both, both, features=lambda x: torch.stack([x[:, 0], x[:, 1] * math.nan], 1), **quick)
 
 

@@ -51,7 +51,7 @@ def test_quick_run_on_the_committed_sample(tmp_path):
     done = run(tmp_path, "--quick", "--epochs", "6", "--draws", "4", "--log-weights")
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out" / "drell_yan_quick_mass_rqs"
-    assert {path.name for path in out.iterdir()} >= FIGURES | {"posterior.h5", "generated.h5", "summary.json"}
+    assert {path.name for path in out.iterdir()} >= FIGURES | {"posterior.h5", "held_out.h5", "generated.h5", "summary.json"}
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary["wasserstein"]) == {"E", "px", "pT", "pz", "E_pair", "M_pair"}
     assert all(entry["floor"] > 0 for entry in summary["wasserstein"].values())

@@ -30,8 +30,8 @@ def roc_auc(
 
     ``A = sum_ij w_i v_j [s_i > t_j] / (sum w sum v)``, ties counted half. Its variance is that of DeLong, DeLong and
     Clarke-Pearson (1988) with weights: ``sum_i w_i^2 (P_i - A)^2 / (sum w)^2``, P_i the fraction of generated events
-    below the true event i, times n / (n - 1) with n the effective size, plus the same for the generated events; infinite where
-    the effective size of either is not above 1.
+    below the true event i, times n / (n - 1) with n the effective size, plus the same for the generated events;
+    infinite where the effective size of either is not above 1.
 
     Args:
         truth_scores: ``[N]``, larger for truer events.

@@ -231,8 +231,8 @@ def with_nuisances(
 
     Raises:
         ValueError: a weight that is negative, NaN or infinite at a drawn value, at the nominal one or at an end of the
-            range (the parameter, its value and the event are named), weights without a positive sum there, parameters without a weight function, a context
-            that does not fit.
+            range (the parameter, its value and the event are named), weights without a positive sum there, parameters
+            without a weight function, a context that does not fit.
 
     Warns:
         UserWarning: one weight is more than 1 % of the total and 50 times the mean, or the effective size is below a
@@ -314,8 +314,8 @@ def _checked_weights(nuisance: Nuisance, events: Tensor, a: Tensor, sample: Even
             cure = "Columns of objects that are not there are NaN: give such events a weight too, with torch.where"
         raise ValueError(
             f"the weight of {nuisance.name} is {weights[row]:g} at {nuisance.name} = {float(a[row]):g} for event "
-            f"{first + row} ({event}), and {len(bad)} of {len(weights)} weights are negative, NaN or infinite: there is "
-            f"no density p(x|a) there. {cure}"
+            f"{first + row} ({event}), and {len(bad)} of {len(weights)} weights are negative, NaN or infinite: there "
+            f"is no density p(x|a) there. {cure}"
         )
     return weights
 
