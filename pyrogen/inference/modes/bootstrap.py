@@ -185,9 +185,9 @@ def check_no_copies(events: NDArray[np.float64]) -> None:
     _, counts = np.unique(np.nan_to_num(events, nan=np.inf), axis=0, return_counts=True)  # NaN are no equals
     if counts.min() > 1:
         raise ValueError(
-            f"the {n} events are copies of {len(counts)}, each at other conditions. Bootstrap resamples rows, and "
-            "would take copies for independent events: its sigma would be too small by about the root of their number. Give "
-            "each event once, as with_nuisances(copies=1) does, or take pg.SVI(kl_weight=...)"
+            f"the {n} events are copies of {len(counts)}, each at other conditions. Bootstrap resamples rows and takes "
+            "copies for independent events: its sigma would be too small by about the root of their number. Give each "
+            "event once, as with_nuisances(copies=1) does, or take pg.SVI(kl_weight=...)"
         )
 
 
