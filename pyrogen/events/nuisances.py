@@ -163,7 +163,7 @@ class Rate(Brief):
             )
             sums += [nominal.sum(), varied.sum(), nominal @ nominal, nominal @ varied, varied @ varied]
         below, above, square, product, squares = sums
-        require(below > 0, "the sum of the weights at the nominal values", below, "positive")
+        require(bool(below > 0), "the sum of the weights at the nominal values", below, "positive")
         ratio = above / below
         variance = squares - 2 * ratio * product + ratio**2 * square
         return RateEstimate(float(ratio), float(np.sqrt(max(variance, 0.0)) / abs(below)))
