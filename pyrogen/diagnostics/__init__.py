@@ -10,6 +10,7 @@ from .classifier import Classifier, ClassifierResult, classifier_test, train_cla
 from .classifier_training import Network
 from .comparison import Comparison, band_overlap, compare, coverage
 from .control.calibration import CalibrationCurve
+from .control.measures import SampleMeasures, sample_measures
 from .control.result import ClassifierWeights, Trainings
 from .control.tables import TailFractions, WeightHistograms
 from .control.trees import Trees
@@ -52,6 +53,7 @@ __all__ = [
     "Network",
     "PeakFit",
     "QualityTable",
+    "SampleMeasures",
     "QuantileBinResult",
     "Reweighted",
     "ShapeFit",
@@ -92,6 +94,7 @@ __all__ = [
     "read_inference_data",
     "reweight",
     "roc_auc",
+    "sample_measures",
     "sample_quality",
     "scan_training_size",
     "simulation_based_calibration",
