@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pyrogen.bayes.inputs import as_tensor
-from pyrogen.checks import FUNCTION, HIDDEN, door, each, optional, whole
+from pyrogen.checks import FUNCTION, HIDDEN, SHARE, door, each, optional, whole
 from pyrogen.events import EventsLike, check_events
 from pyrogen.memory import in_chunks, row_bytes, rows_at_once
 
@@ -38,6 +38,7 @@ class Classifier(nn.Module):
         features: makes them, ``[N, k]``, of events ``[N, d]`` (float64); None: the events themselves.
         missing: which of the variables some events do not have (NaN), such as the jets of events without any. The
             network sees the centre in their place, and a flag for each of these variables.
+        dropout: fraction of the outputs of each layer that a training sets to zero at random.
 
     Attributes:
         history: after the training, ``loss`` and ``validation_loss`` of each epoch, in nats per event of equally
@@ -53,6 +54,7 @@ class Classifier(nn.Module):
         hidden=HIDDEN,
         features=optional(FUNCTION),
         missing=each(whole(0), "a sequence of numbers of variables, such as (4, 5)"),
+        dropout=SHARE,
     )
     def __init__(
         self,
@@ -60,6 +62,7 @@ class Classifier(nn.Module):
         hidden: Sequence[int] = (64, 64, 64),
         features: Features | None = None,
         missing: Sequence[int] = (),
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.missing = sorted(set(missing))
@@ -71,6 +74,8 @@ class Classifier(nn.Module):
         widths = (inputs + len(self.missing), *hidden)
         for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.LeakyReLU(0.1)]
+            if dropout:
+                layers.append(nn.Dropout(dropout))
         self.network = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
         self.features = features
         self.history: dict[str, NDArray[np.float64]] = {}

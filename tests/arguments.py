@@ -364,6 +364,18 @@ def event_calls():
             lambda: events.OfObjects(len, events.Multiplicity(1, 1, 2), 1).missing, events=torch.zeros(3, 3)
         ),
         "events.z_jets_observables": call(events.z_jets_observables),
+        "events.distort": lazily(lambda: events.distort, sample=sample, distortions=lambda: [events.Shift("a", 1.0)]),
+        "events.Distorted.log_ratio": lazily(
+            lambda: events.distort(sample(), [events.TailCut("a", 0.0)]).log_ratio, events=sample
+        ),
+        "events.TailCut": call(events.TailCut, observable="a", cut=1.0),
+        "events.MissingMode": call(events.MissingMode, observable="a", low=0.0, high=1.0),
+        "events.Hole": call(events.Hole, first="j1", second="j2"),
+        "events.FilledHole": call(events.FilledHole, first="j1", second="j2"),
+        "events.Reweighting": lazily(lambda: events.Reweighting, observable="a", function=lambda: np.exp),
+        "events.Shift": call(events.Shift, column="a", by=1.0),
+        "events.Smear": call(events.Smear, column="a", absolute=1.0),
+        "events.SmearMass": call(events.SmearMass, first="e+", second="e-", absolute=1.0),
         "events.collision_energy": lazily(lambda: events.collision_energy, sample=sample),
         "events.four_vectors": lazily(lambda: events.four_vectors, sample=pair),
         "events.from_awkward": lazily(
@@ -658,6 +670,7 @@ CALLS = {
 RESULTS = {
     "DensityEstimate",
     "HistogramBand",
+    "events.Distorted",
     "events.JetCoordinates",
     "events.JetSeparation",
     "events.NuisanceSample",
@@ -698,6 +711,7 @@ BASES = (
     "targets.Target",
     "targets.LineTarget",
     "events.Bijection",
+    "events.Distortion",
     "events.Fixed",
     "events.PaddedBijection",
     "events.Format",
@@ -735,9 +749,27 @@ INNER = [
     "filler",
     "filled",
     "misfit",
+    "applied",
+    "factor",
+    "moved",
+    "nodes",
+    "undone",
+    "words",
 ]
 #: Kinds of values that look wrong and are right, by the call ("": of all) and the argument.
 RIGHT = {
+    **{(f"events.{name}", "observable"): ("a text", "minus one") for name in ("TailCut", "MissingMode", "Reweighting")},
+    **{(f"events.{name}", "column"): ("a text", "minus one") for name in ("Shift", "Smear")},
+    **{
+        (f"events.{name}", key): ("a text",)
+        for name in ("Hole", "FilledHole", "SmearMass")
+        for key in ("first", "second")
+    },
+    ("events.TailCut", "cut"): ("minus one",),
+    ("events.TailCut", "fraction"): ("True",),
+    ("events.MissingMode", "low"): ("minus one",),
+    ("events.Shift", "by"): ("minus one",),
+    ("events.Shift", "factor"): ("minus one",),
     ("", "label"): ("a text",),
     ("events.to_awkward", "objects"): ("a text",),
     ("", "unit"): ("a text",),

@@ -36,7 +36,9 @@ def test_every_number_of_jets_is_counted(tmp_path):
     again = call("coverage_z_jets", "--quick", "--out", tmp_path)  # the fits and the bins are kept
     assert "delete it to fill them afresh" in again
     overview = call("coverage_overview", tmp_path, "--figure", tmp_path / "all.png")
-    assert "| Z + jets | 1,000 | spline | Bootstrap |" in overview
+    ratio, error = result["sigma_over_spread"]  # of sigma alone, as in the table of the script
+    row = next(line for line in overview.splitlines() if line.startswith("| Z + jets | 1,000 | spline | Bootstrap |"))
+    assert f"| {ratio:.2f} \u00b1 {error:.2f} |" in row
 
 
 def test_bins_hold_the_events_with_each_number_of_jets(script):

@@ -168,6 +168,19 @@ def test_rates_go_into_yields():
         plain.covariance(rate=True)
 
 
+def test_the_rate_of_a_one_sided_parameter_falls_on_the_side_without_events():
+    """A fit that goes below the nominal value must find fewer events there, not as many as above it."""
+    posterior, _ = line(draws=10)
+    tilt = Nuisance("a", lambda x, a: 1 + a * x[:, 0] ** 2, 0.0, 1.0, sigma=0.5)
+    sample = with_nuisances(np.random.default_rng(1).normal(size=(2000, 1)), tilt)
+    options = {"context": [1.0], "n": 1000, "draws": 10, "rate": sample.rate}
+    templates = systematics(posterior, {"x": BINS}, tilt, **options)["x"].templates()
+    down, up = templates.rates["a"]
+    assert up == sample.rate(a=0.5).value > 1.4 and down == pytest.approx(1 / up)
+    norms = [each["data"] for each in templates.modifiers() if each["type"] == "normsys"]
+    assert norms == [{"hi": up, "lo": down}]
+
+
 def test_total_covers_the_truth():
     """Closed-form posteriors of 40 samples; the truth is at a value of a of its own, drawn from the prior."""
     pulls, rng = [], np.random.default_rng(5)

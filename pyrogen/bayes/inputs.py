@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,23 @@ def as_tensor(values: Any, dtype: torch.dtype, device: torch.device | str = "cpu
         # A copy that torch can share: it knows neither foreign byte orders nor negative strides nor read-only arrays.
         values = torch.as_tensor(np.array(array, dtype=array.dtype.newbyteorder("=")))
     return values.detach().to(dtype=dtype, device=device)
+
+
+def scaled_weights(weights: Any) -> Tensor:
+    """Checked event weights ``[N]`` in units of their mean absolute value: only their ratios matter in a training."""
+    found = as_tensor(weights, torch.float64)
+    # In these units their squares fit into a float32.
+    found = torch.ldexp(found, -torch.frexp(found.abs().max()).exponent.clamp(-1000, 1000))
+    return found / found.abs().mean()
+
+
+def data_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the ``events``, ``weights`` and ``context`` of a training, by which a run knows its data."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def checked_events(

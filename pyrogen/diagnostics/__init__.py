@@ -7,7 +7,13 @@ from .agreement import Agreement, agreement
 from .arviz_io import make_inference_data, read_inference_data, write_inference_data
 from .calibration import calibration_along_lines
 from .classifier import Classifier, ClassifierResult, classifier_test, train_classifier
+from .classifier_training import Network
 from .comparison import Comparison, band_overlap, compare, coverage
+from .control.calibration import CalibrationCurve
+from .control.result import ClassifierWeights, Trainings
+from .control.tables import TailFractions, WeightHistograms
+from .control.trees import Trees
+from .control.weights import classifier_weights
 from .convergence import Convergence, function_space, probe_points
 from .distances import predictive_distance, total_variation, wasserstein
 from .fit_shape import ShapeFit, fit_shape
@@ -32,8 +38,10 @@ __all__ = [
     "Agreement",
     "AmplificationFit",
     "Calibration",
+    "CalibrationCurve",
     "Classifier",
     "ClassifierResult",
+    "ClassifierWeights",
     "Comparison",
     "Convergence",
     "Elpd",
@@ -41,6 +49,7 @@ __all__ = [
     "LikelihoodFit",
     "LineResult",
     "MarginalResult",
+    "Network",
     "PeakFit",
     "QualityTable",
     "QuantileBinResult",
@@ -50,8 +59,12 @@ __all__ = [
     "Shift",
     "SizeScan",
     "Systematics",
+    "TailFractions",
     "Templates",
+    "Trainings",
+    "Trees",
     "UncertaintyMap",
+    "WeightHistograms",
     "advise",
     "agreement",
     "band_overlap",
@@ -59,6 +72,7 @@ __all__ = [
     "calibration_along_lines",
     "calibration_of",
     "classifier_test",
+    "classifier_weights",
     "compare",
     "coverage",
     "density_along_lines",

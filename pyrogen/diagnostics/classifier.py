@@ -11,25 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from pyrogen.checks import BOOLEAN, FRACTION, FUNCTION, HIDDEN, POSITIVE, SEED, check_settings, door, optional, whole
+from pyrogen.checks import BOOLEAN, FRACTION, FUNCTION, SEED, door, optional, whole
 from pyrogen.classifier import Classifier, Features
-from pyrogen.diagnostics.classifier_samples import checked_samples, part_size, random_split, variables
+from pyrogen.diagnostics.classifier_samples import checked_samples, random_split
+from pyrogen.diagnostics.classifier_training import VALIDATION, Network
 from pyrogen.diagnostics.roc import roc_auc
-from pyrogen.events import EventSample, EventsLike
-from pyrogen.inference.problems import TrainingDivergedError
+from pyrogen.events import EventsLike
 from pyrogen.printing import Brief
-from pyrogen.progress import bar
-from pyrogen.schedules import learning_rate_factor
-from pyrogen.seeds import seeded, stream
-from pyrogen.signals import load_optimizers
+from pyrogen.seeds import stream
 from pyrogen.threads import chosen_threads
 
 Array = NDArray[np.float64]
-
-MIN_EPOCHS, MIN_STEPS = 20, 3_000  # of a training, where the epochs are not given
-VALIDATION = 0.2  # fraction of the training events that choose the epoch
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,7 +84,7 @@ class ClassifierResult(Brief):
         )
 
 
-@door(trainings=whole(1), held_out=FRACTION, seed=SEED, progress=BOOLEAN)
+@door(features=optional(FUNCTION), trainings=whole(1), held_out=FRACTION, seed=SEED, progress=BOOLEAN)
 @chosen_threads()
 def classifier_test(
     truth: Any,
@@ -129,14 +122,13 @@ def classifier_test(
             positive sum, or settings out of range.
         TrainingDivergedError: a loss that is not finite.
     """
-    training = _Training(features, hidden, epochs, batch_size, lr)
+    network = Network(hidden=hidden, epochs=epochs, batch_size=batch_size, lr=lr)
     samples = checked_samples(truth, generated, features)
     splits = []  # all of them before the first training: what is wrong with one shows at once
     for r in range(trainings):
         generator = torch.Generator().manual_seed(stream(seed, "classifier", r, "split"))
         splits.append([random_split(name, sample, held_out, "held-out", generator) for name, sample in samples.items()])
-        for name, (rest, _) in zip(samples, splits[-1], strict=True):
-            part_size(name, len(rest), training.validation, "validation")
+        network.check({name: len(rest) for name, (rest, _) in zip(samples, splits[-1], strict=True)}, samples)
 
     aucs, errors, classifiers, sizes = [], [], [], (0, 0)
     for r, split in enumerate(splits):
@@ -144,7 +136,8 @@ def classifier_test(
             [sample[part.numpy()] for part in parts] for sample, parts in zip(samples.values(), split, strict=True)
         )
         label = f"classifier {r + 1}/{trainings}"
-        classifier = training.run(true, fake, stream(seed, "classifier", r, "training"), label if progress else None)
+        own = stream(seed, "classifier", r, "training")
+        classifier = network.train(true, fake, features, own, label if progress else None)
         true_scores, fake_scores = (classifier.log_ratio(sample).numpy() for sample in (true_test, fake_test))
         auc, error = roc_auc(true_scores, fake_scores, true_test.weights, fake_test.weights)
         aucs.append(auc)
@@ -154,7 +147,7 @@ def classifier_test(
     return ClassifierResult(np.array(aucs), np.array(errors), tuple(classifiers), sizes)
 
 
-@door(seed=SEED, progress=BOOLEAN)
+@door(features=optional(FUNCTION), seed=SEED, progress=BOOLEAN)
 @chosen_threads()
 def train_classifier(
     truth: Any,
@@ -165,6 +158,8 @@ def train_classifier(
     epochs: int | None = None,
     batch_size: int = 1024,
     lr: float = 1e-3,
+    dropout: float = 0.0,
+    schedule: str = "cosine",
     validation: float = VALIDATION,
     seed: int = 0,
     progress: bool = True,
@@ -172,17 +167,13 @@ def train_classifier(
     """Train a classifier between true and generated events, by binary cross-entropy and Adam.
 
     Weights are scaled so that both classes have the same total: the logit is log p_truth / p_generated for any sizes
-    of the samples. The learning rate falls to zero as a cosine, and of all epochs the one with the smallest
-    cross-entropy of the validation events is kept.
+    of the samples. Of all epochs the one with the smallest cross-entropy of the validation events is kept.
 
     Args:
         truth: events ``[N, d]``: a tensor, an array or an :class:`~pyrogen.EventSample`, whose weights count.
         generated: events ``[M, d]``.
         features: as in :class:`Classifier`.
-        hidden: widths of the layers.
-        epochs: passes over the training events; by default 20, or as many as make 3,000 steps.
-        batch_size: events of a step, of both classes.
-        lr: learning rate at the start.
+        hidden, epochs, batch_size, lr, dropout, schedule: as in :class:`Network`.
         validation: fraction of each sample that chooses the epoch.
         seed: seeds split, network and batches.
         progress: show a progress bar.
@@ -190,110 +181,15 @@ def train_classifier(
     Raises:
         ValueError, TrainingDivergedError: as in :func:`classifier_test`.
     """
-    training = _Training(features, hidden, epochs, batch_size, lr, validation)
+    network = Network(
+        hidden=hidden,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        dropout=dropout,
+        schedule=schedule,
+        validation=validation,
+    )
     samples = checked_samples(truth, generated, features)
-    return training.run(samples["truth"], samples["generated"], seed, "classifier" if progress else None)
-
-
-@dataclass(frozen=True)
-class _Training:
-    """Checked settings of a training, and the training."""
-
-    features: Features | None
-    hidden: Sequence[int]
-    epochs: int | None
-    batch_size: int
-    lr: float
-    validation: float = VALIDATION
-
-    def __post_init__(self) -> None:
-        check_settings(
-            self,
-            features=optional(FUNCTION),
-            hidden=HIDDEN,
-            epochs=optional(whole(1)),
-            batch_size=whole(1),
-            lr=POSITIVE,
-            validation=FRACTION,
-        )
-
-    def run(self, truth: EventSample, generated: EventSample, seed: int, label: str | None) -> Classifier:
-        """Train on checked events; ``label`` is that of the progress bar, None for none."""
-        with seeded(stream(seed, "classifier")):
-            samples = {"truth": truth, "generated": generated}
-            splits = [random_split(name, sample, self.validation, "validation") for name, sample in samples.items()]
-            seen = [variables(name, sample, self.features) for name, sample in samples.items()]
-            missing = torch.cat(seen).isnan().any(0).nonzero()[:, 0].tolist()
-            classifier = Classifier(seen[0].shape[1], self.hidden, self.features, missing)
-            classifier._fit_scales(torch.cat([x[rows] for x, (rows, _) in zip(seen, splits, strict=True)]))
-            training, validation = (
-                _Labelled.join(classifier, samples, seen, [split[part] for split in splits]) for part in (0, 1)
-            )
-            self._descend(classifier, training, validation, label)
-        return classifier.eval().requires_grad_(False)
-
-    def _descend(self, classifier: Classifier, training: _Labelled, validation: _Labelled, label: str | None) -> None:
-        size = len(training.signs)
-        steps = math.ceil(size / self.batch_size)
-        epochs = max(MIN_EPOCHS, math.ceil(MIN_STEPS / steps)) if self.epochs is None else self.epochs
-        total = epochs * steps
-        load_optimizers()
-        optimizer = torch.optim.Adam(classifier.network.parameters(), lr=self.lr)
-        history: dict[str, list[float]] = {"loss": [], "validation_loss": []}
-        best, best_loss = classifier.network.state_dict(), math.inf
-        with bar(total, label or "", "step", show=label is not None, brief=True) as shown:
-            for epoch in range(epochs):
-                loss_sum = 0.0
-                for i, rows in enumerate(torch.randperm(size).tensor_split(steps)):
-                    factor = learning_rate_factor("cosine", epoch * steps + i, total, 0)
-                    optimizer.param_groups[0]["lr"] = self.lr * factor
-                    loss = training.loss(classifier, rows)
-                    optimizer.zero_grad(set_to_none=True)
-                    loss.backward()
-                    optimizer.step()
-                    loss_sum += float(loss.detach())
-                    shown.update()
-                with torch.no_grad():
-                    latest = float(validation.loss(classifier))
-                if not math.isfinite(latest + loss_sum):
-                    raise TrainingDivergedError(
-                        f"the classifier's loss is {loss_sum / steps:.6g} in epoch {epoch + 1}, and that of its "
-                        f"validation events {latest:.6g}; try a smaller lr (now {self.lr})"
-                    )
-                history["loss"].append(loss_sum / steps)
-                history["validation_loss"].append(latest)
-                shown.set_postfix_str(f"epoch {epoch + 1}/{epochs}, validation loss {latest:.4f}", refresh=False)
-                if latest < best_loss:
-                    best_loss, classifier.kept_epoch = latest, epoch + 1
-                    best = {name: value.clone() for name, value in classifier.network.state_dict().items()}
-        classifier.network.load_state_dict(best)
-        classifier.history = {name: np.array(values) for name, values in history.items()}
-
-
-@dataclass(frozen=True)
-class _Labelled:
-    """Events of both classes as the network sees them ``[N, k]``, +1 for true and -1 for generated ones, weights."""
-
-    inputs: Tensor
-    signs: Tensor
-    weights: Tensor
-
-    @classmethod
-    def join(
-        cls, classifier: Classifier, samples: dict[str, EventSample], seen: list[Tensor], rows: list[Tensor]
-    ) -> _Labelled:
-        size = sum(map(len, rows))
-        inputs, signs, weights = [], [], []
-        for sign, sample, x, its in zip((1.0, -1.0), samples.values(), seen, rows, strict=True):
-            inputs.append(classifier._scaled(x[its]))
-            signs.append(torch.full((len(its),), sign))
-            w = torch.tensor(np.ones(len(sample)) if sample.weights is None else sample.weights)[its]
-            weights.append((w * (size / 2 / w.sum())).float())  # mean one, and the same total for both classes
-        return cls(torch.cat(inputs), torch.cat(signs), torch.cat(weights))
-
-    def loss(self, classifier: Classifier, rows: Tensor | None = None) -> Tensor:
-        """Weighted binary cross-entropy of some of the events, or all."""
-        inputs, signs, weights = self.inputs, self.signs, self.weights
-        if rows is not None:
-            inputs, signs, weights = inputs[rows], signs[rows], weights[rows]
-        return (weights * softplus(-signs * classifier.logit(inputs))).mean()
+    label = "classifier" if progress else None
+    return network.train(samples["truth"], samples["generated"], features, seed, label)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pyrogen.checks import SEED, dictionary, door, require, whole
+from pyrogen.checks import SEED, dictionary, door, whole
 from pyrogen.diagnostics.distances import positive_weights
 from pyrogen.events import EventSample, check_events
 from pyrogen.events.containers import check_same_order, table_of
 from pyrogen.events.doors import PLAIN_EVENTS
+from pyrogen.events.observing import OBSERVED, Observed, observed
 from pyrogen.printing import Brief
 from pyrogen.seeds import stream
 
@@ -85,16 +85,11 @@ class QualityTable(Brief):
         return "\n".join([*lines, f"{used}; floor of {self.partitions} re-partitions"])
 
 
-def _any_column(name: str, value: Any) -> Any:
-    require(callable(value) or isinstance(value, str | int | np.integer), name, value, "a function, a name or an index")
-    return value
-
-
 @door(
     truth=PLAIN_EVENTS,
     generated=PLAIN_EVENTS,
     reference=PLAIN_EVENTS,
-    observables=dictionary(_any_column),
+    observables=dictionary(OBSERVED),
     partitions=whole(2),
     seed=SEED,
 )
@@ -102,7 +97,7 @@ def sample_quality(
     truth: Any,
     generated: Any,
     reference: Any,
-    observables: Mapping[str, Callable[[Tensor], Tensor] | str | int],
+    observables: Mapping[str, Observed],
     *,
     partitions: int = 10,
     seed: int = 0,
@@ -197,18 +192,9 @@ def checked_samples(*, positive: bool = True, **given: Any) -> dict[str, EventSa
     return samples
 
 
-def _observable(name: str, what: Any, which: str, sample: EventSample) -> Array:
+def _observable(name: str, what: Observed, which: str, sample: EventSample) -> Array:
     """An observable ``[n]`` of a sample."""
-    if not callable(what):
-        return sample.column(what)
-    with torch.no_grad():
-        values = what(sample.tensor(torch.float64))
-    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
-    if array.shape != (len(sample),):
-        raise ValueError(
-            f"observable {name!r} of {which} has shape {list(array.shape)}; it must be one number per event, "
-            f"[{len(sample)}]"
-        )
+    array = observed(what, sample.tensor(torch.float64), sample.names, f"observable {name!r} of {which}")
     bad = np.flatnonzero(~np.isfinite(array))
     if len(bad):
         raise ValueError(

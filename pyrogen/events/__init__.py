@@ -15,12 +15,14 @@ from .coordinates import (
     RecoilingPair,
     lepton_pair_coordinates,
 )
+from .distortions import Distorted, Distortion, distort
 from .elementwise import Dequantise, Log, Positive, Probit, Squash
 from .format import Format, PartWriter
 from .jet_observables import z_jets_observables
 from .jet_variables import JET_COORDINATES, JetCoordinates, LeptonsAndJets, jet_coordinates
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
+from .moving import FilledHole, Shift, Smear, SmearMass
 from .multiplicity import Multiplicity
 from .nuisances import Nuisance, NuisanceSample, Rate, RateEstimate, with_nuisances
 from .of_objects import OfObjects
@@ -39,12 +41,25 @@ from .shower_geometry import ShowerGeometry, ShowerLayer
 from .shower_observables import shower_observables
 from .shower_sample import Showers
 from .shower_source import showers, showers_to
+from .thinning import Hole, MissingMode, Reweighting, TailCut
+from .threshold import ThresholdNoise
 from .validation import check_events, check_weights
 from .whitening import WhitenPerMultiplicity
 from .writing import EventWriter, append, write
 from .z_production import z_jets, z_jets_to
 
 __all__ = [
+    "Distorted",
+    "Distortion",
+    "FilledHole",
+    "Hole",
+    "MissingMode",
+    "Reweighting",
+    "Shift",
+    "Smear",
+    "SmearMass",
+    "TailCut",
+    "distort",
     "JETS",
     "JET_COORDINATES",
     "JetCoordinates",
@@ -55,6 +70,7 @@ __all__ = [
     "separated_jets",
     "separation_weights",
     "ShowerGeometry",
+    "ThresholdNoise",
     "ShowerLayer",
     "Showers",
     "read_showers",

@@ -175,6 +175,16 @@ class ShowerGeometry:
         return tuple(slice(end - size, end) for size, end in zip(self.sizes, ends, strict=True))
 
     @property
+    def outside_in(self) -> tuple[int, ...]:
+        """The columns of each layer from its outermost cell to the innermost one, as :class:`~pyrogen.ShowerFlow`
+        takes them best; where no place is known, as they are."""
+        found: list[int] = []
+        for layer, columns in zip(self.layers, self.columns, strict=True):
+            distance = np.nan_to_num(np.hypot(layer.eta, layer.phi))
+            found += (columns.start + np.argsort(-distance.round(9), kind="stable")).tolist()
+        return tuple(found)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the cells, ``E<layer>_<row>_<column>``."""
         return tuple(

@@ -37,7 +37,7 @@ class Showers:
 
     Attributes:
         events: the cells as an :class:`EventSample`, with a name for each (``E1_5_7``: layer 1, row 5, column 7).
-        context: the incident energies as an :class:`EventSample` of one column, ``E_inc``.
+        context: the incident energies as an :class:`EventSample` of one column, ``E_inc``, in GeV.
         energies, geometry, overflow: as given, in float64.
     """
 
@@ -80,7 +80,7 @@ class Showers:
         extras = {name: getattr(given, name) for name in ("weights", "uncertainties", "log_weights")}
         store = object.__setattr__
         store(self, "events", EventSample(given.values, names, units, provenance=told, part=given.part, **extras))
-        store(self, "context", EventSample(incident.reshape(n, 1), [ENERGY], ["GeV"]))
+        store(self, "context", EventSample(incident.reshape(n, 1), [ENERGY]))  # conditions have no units
         store(self, "geometry", geometry)
         store(self, "overflow", beside)
 

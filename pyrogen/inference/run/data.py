@@ -12,7 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor, checked_context, checked_events, named_columns
+from pyrogen.bayes.inputs import (
+    as_tensor,
+    checked_context,
+    checked_events,
+    data_digest,
+    named_columns,
+    scaled_weights,
+)
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.bayes.scales import input_dtype
 from pyrogen.events import EventsLike, check_weights
@@ -73,10 +80,7 @@ class TrainingData:
         weights = table.weights if weights is None else numbers_of(weights, "weights", table.labels)
         if weights is not None:
             check_weights(weights, n)
-            # Only ratios of weights matter; in these units their squares fit into a float32.
-            weights = as_tensor(weights, torch.float64)
-            weights = torch.ldexp(weights, -torch.frexp(weights.abs().max()).exponent.clamp(-1000, 1000))
-            weights = weights / weights.abs().mean()
+            weights = scaled_weights(weights)
             effective = float(weights.sum() ** 2 / weights.square().sum())
             if effective < 1:
                 raise ValueError(
@@ -94,17 +98,13 @@ class TrainingData:
         tensors = {
             name: value.to(dtype=dtype if name == "weights" else inputs, device=device) for name, value in exact.items()
         }
-        digest = hashlib.sha256()
-        for name, tensor in tensors.items():
-            digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return cls(
             tensors["events"],
             tensors.get("weights"),
             tensors.get("context"),
             names,
             units,
-            digest.hexdigest(),
+            data_digest(tensors),
             findings=findings,
             context_names=context_names,
         )

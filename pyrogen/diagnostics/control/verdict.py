@@ -1,0 +1,73 @@
+"""What weights p_data / p_model say, in plain words."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+SIGMA_AUC, SIGMA_TAIL = 3.0, 3.5  # several tails are looked at
+FEW_IN_TAIL = 10  # events
+BELIEVED = 0.01  # p-value of the calibration
+TOLERANCE = 0.05  # of w in a bin of the calibration
+
+
+def told(found: Any) -> str:
+    """The text of :meth:`ClassifierWeights.text`; ``found`` is one."""
+    auc, error = found.auc
+    tails, calibration = found.tails(), found.calibration()
+    control = found.control
+    floor = "" if control is None else f"; truth against truth {control.auc[0]:.4f} +- {control.auc[1]:.4f}"
+    lines = [
+        f"{len(found.truth):,} true and {len(found.generated):,} generated events, {_made(found)}",
+        f"AUC {auc:.4f} +- {error:.4f}{floor}",
+        f"width of log w {found.width:.3g}" + ("" if control is None else f", without a difference {found.floor:.3g}"),
+        tails.text(),
+        calibration.text() + f"; slope of log w {found.slope[0]:.2f} +- {found.slope[1]:.2f}",
+    ]
+    return "\n".join([*lines, *(f"-> {each}" for each in verdicts(found))])
+
+
+def verdicts(found: Any) -> list[str]:
+    """What to think of it, a sentence each."""
+    return [_difference(found), _belief(found)]
+
+
+def _made(found: Any) -> str:
+    its = found.settings
+    return f"{its.get('method', 'classifier')}, {its.get('folds', '?')} folds, ensembles of {its.get('ensemble', '?')}"
+
+
+def _difference(found: Any) -> str:
+    auc, error = found.auc
+    tails = found.tails()
+    low, high = ("generated events where there are too few true ones", "true events where too few are generated")
+    seen = [
+        f"w {'<' if cut < 1 else '>'} {cut:g} ({low if cut < 1 else high}, {sigma:.1f} sigma)"
+        for cut, sigma, n in zip(tails.cuts, tails.significance, tails.events, strict=True)
+        if sigma > SIGMA_TAIL and n >= FEW_IN_TAIL
+    ]
+    by_area = auc - 0.5 > SIGMA_AUC * error
+    if auc - 0.5 < -SIGMA_AUC * error:
+        return "The classifier orders the events the wrong way round: it learned noise. Train it on more events."
+    if not by_area and not seen:
+        return f"The classifier finds no difference in {len(found.generated):,} generated events."
+    if not by_area:
+        return f"The AUC shows nothing, but the tails do: {'; '.join(seen)}."
+    sigma = (auc - 0.5) / error if error > 0 else math.inf
+    return f"The samples differ (AUC {sigma:.0f} sigma above 0.5)" + (f"; tails: {'; '.join(seen)}." if seen else ".")
+
+
+def _belief(found: Any) -> str:
+    if found.overfitted:
+        return (
+            f"The classifier is overfitted: on other events log w should be {found.slope[0]:.2f} times as large. Give "
+            "more events, a smaller network or fewer epochs."
+        )
+    curve = found.calibration()
+    if curve.p_value < BELIEVED and curve.worst > TOLERANCE:
+        return f"The weights are not calibrated, by {curve.worst:.0%} in the worst bin."
+    if curve.p_value < BELIEVED:
+        return (
+            f"The weights are right within {max(curve.worst, 0.001):.1%} in every bin, though not within their errors."
+        )
+    return "The weights are calibrated: they can be believed where there are events."
