@@ -79,7 +79,7 @@ def _one_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
     _require(0 < count == len(blocks) == len(hidden), "flow_config.blocks", blocks, f"numbers of {count} parts")
     _require(all(type(n) is int for n in blocks), "flow_config.blocks", blocks, "whole numbers")
     largest = max(range(count), key=lambda i: (blocks[i], str(hidden[i])))
-    return {**config, "features": features, "blocks": blocks[largest], "hidden": hidden[largest]}
+    return {"context": 0, **config, "features": features, "blocks": blocks[largest], "hidden": hidden[largest]}
 
 
 def _check_flow(config: Mapping[str, Any], weights: int) -> None:
