@@ -145,6 +145,10 @@ def binning():
     return "binning.xml"
 
 
+def shower_flow():
+    return pg.ShowerFlow((2, 3), 0.1, blocks=1, hidden=(4,), bins=2)
+
+
 def classifier():
     return diagnostics.Classifier(2, (4,))
 
@@ -420,6 +424,8 @@ def event_calls():
         "events.UnitBox": call(events.UnitBox, low=0.0, high=1.0),
         "events.Dequantise": call(events.Dequantise),
         "events.Positive": call(events.Positive),
+        "events.ThresholdNoise": call(events.ThresholdNoise, threshold=0.1),
+        "events.ThresholdNoise.fit": fitted(lambda: events.ThresholdNoise(0.1), two.exp()),
         "events.Dequantise.fit": fitted(events.Dequantise, two.round()),
         "events.Log.fit": fitted(events.Log, two.exp()),
         "events.Positive.fit": fitted(events.Positive, two.exp()),
@@ -650,6 +656,13 @@ CALLS = {
     "CouplingFlow": call(pg.CouplingFlow, features=2, blocks=1, hidden=(4,)),
     "CouplingFlow.log_prob": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).log_prob, x=training()),
     "CouplingFlow.sample": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).sample, n=2),
+    "ChainFlow": call(pg.ChainFlow, sizes=(1, 2), blocks=1, hidden=(4,)),
+    "ChainFlow.log_prob": call(pg.ChainFlow((1, 2), blocks=1, hidden=(4,)).log_prob, x=torch.zeros(3, 3)),
+    "ChainFlow.sample": call(pg.ChainFlow((1, 2), blocks=1, hidden=(4,)).sample, n=2),
+    "ShowerFlow": call(pg.ShowerFlow, layers=(2, 3), threshold=0.1, blocks=1, hidden=(4,)),
+    "ShowerFlow.log_prob": lazily(lambda: shower_flow().log_prob, x=torch.ones(3, 5), context=torch.ones(3, 1)),
+    "ShowerFlow.sample": lazily(lambda: shower_flow().sample, n=2, context=torch.ones(2, 1)),
+    "ShowerFlow.centre_on": lazily(lambda: shower_flow().centre_on, x=torch.rand(3, 5) + 1, context=torch.ones(3, 1)),
     "MultiplicityFlow": call(pg.MultiplicityFlow, shared=1, each=1, most=2, blocks=1, hidden=(4,)),
     "MultiplicityFlow.log_prob": lazily(lambda: chain().model.flow.log_prob, x=torch.zeros(3, 3)),
     "MultiplicityFlow.sample": lazily(lambda: chain().model.flow.sample, n=2),
