@@ -124,6 +124,31 @@ def sample_of_jets():
     return pg.EventSample(values, ["met", "pt_j1", "pt_j2"], multiplicity=pg.events.Multiplicity(1, 1, 2))
 
 
+@functools.cache
+def showers():
+    values = np.random.default_rng(1).uniform(size=(6, 5))
+    return events.Showers(values, np.full(6, 5.0), geometry())
+
+
+def geometry():
+    return events.ShowerGeometry.flat([2, 3])
+
+
+def shower_file():
+    events.write_showers(showers(), "s.h5")
+    return "s.h5"
+
+
+def binning():
+    with open("binning.xml", "w") as file:
+        file.write('<Bins><Bin name="photon"><Layer id="0" r_edges="0,1" n_bin_alpha="2"/></Bin></Bins>')
+    return "binning.xml"
+
+
+def shower_flow():
+    return pg.ShowerFlow((2, 3), 0.1, blocks=1, hidden=(4,), bins=2)
+
+
 def classifier():
     return diagnostics.Classifier(2, (4,))
 
@@ -340,6 +365,19 @@ def event_calls():
         "events.drell_yan": call(events.drell_yan, n=1, progress=False),
         "events.z_jets": call(events.z_jets, n=1, progress=False),
         "events.z_jets_to": call(events.z_jets_to, path="z.h5", n=1, progress=False),
+        "events.Showers": lazily(
+            lambda: events.Showers, values=lambda: showers().values, energies=np.full(6, 5.0), geometry=geometry
+        ),
+        "events.Showers.suppressed": lazily(lambda: showers().suppressed, threshold=0.1),
+        "events.ShowerGeometry": lazily(lambda: events.ShowerGeometry, layers=lambda: geometry().layers),
+        "events.ShowerGeometry.flat": call(events.ShowerGeometry.flat, sizes=[2, 3]),
+        "events.ShowerGeometry.from_binning": lazily(lambda: events.ShowerGeometry.from_binning, path=binning),
+        "events.ShowerLayer": call(events.ShowerLayer, shape=(1, 2), rows=(0.0, 1.0), columns=(0.0, 1.0, 2.0)),
+        "events.read_showers": lazily(lambda: events.read_showers, path=shower_file, geometry=geometry),
+        "events.write_showers": lazily(lambda: events.write_showers, showers=showers, path="s.h5"),
+        "events.shower_observables": lazily(lambda: events.shower_observables, geometry=geometry),
+        "events.showers": call(events.showers, n=2, progress=False),
+        "events.showers_to": call(events.showers_to, path="s.h5", n=2, progress=False),
         "events.OfObjects": lazily(
             lambda: events.OfObjects, function=lambda: len, multiplicity=lambda: events.Multiplicity(1, 1, 2), least=1
         ),
@@ -403,6 +441,8 @@ def event_calls():
         "events.UnitBox": call(events.UnitBox, low=0.0, high=1.0),
         "events.Dequantise": call(events.Dequantise),
         "events.Positive": call(events.Positive),
+        "events.ThresholdNoise": call(events.ThresholdNoise, threshold=0.1),
+        "events.ThresholdNoise.fit": fitted(lambda: events.ThresholdNoise(0.1), two.exp()),
         "events.Dequantise.fit": fitted(events.Dequantise, two.round()),
         "events.Log.fit": fitted(events.Log, two.exp()),
         "events.Positive.fit": fitted(events.Positive, two.exp()),
@@ -688,6 +728,13 @@ CALLS = {
     "CouplingFlow": call(pg.CouplingFlow, features=2, blocks=1, hidden=(4,)),
     "CouplingFlow.log_prob": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).log_prob, x=training()),
     "CouplingFlow.sample": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).sample, n=2),
+    "ChainFlow": call(pg.ChainFlow, sizes=(1, 2), blocks=1, hidden=(4,)),
+    "ChainFlow.log_prob": call(pg.ChainFlow((1, 2), blocks=1, hidden=(4,)).log_prob, x=torch.zeros(3, 3)),
+    "ChainFlow.sample": call(pg.ChainFlow((1, 2), blocks=1, hidden=(4,)).sample, n=2),
+    "ShowerFlow": call(pg.ShowerFlow, layers=(2, 3), threshold=0.1, blocks=1, hidden=(4,)),
+    "ShowerFlow.log_prob": lazily(lambda: shower_flow().log_prob, x=torch.ones(3, 5), context=torch.ones(3, 1)),
+    "ShowerFlow.sample": lazily(lambda: shower_flow().sample, n=2, context=torch.ones(2, 1)),
+    "ShowerFlow.centre_on": lazily(lambda: shower_flow().centre_on, x=torch.rand(3, 5) + 1, context=torch.ones(3, 1)),
     "MultiplicityFlow": call(pg.MultiplicityFlow, shared=1, each=1, most=2, blocks=1, hidden=(4,)),
     "MultiplicityFlow.log_prob": lazily(lambda: chain().model.flow.log_prob, x=torch.zeros(3, 3)),
     "MultiplicityFlow.sample": lazily(lambda: chain().model.flow.sample, n=2),
@@ -859,6 +906,7 @@ RIGHT = {
     ("events.WhitenPerMultiplicity", "leave"): ("an empty list",),
     ("events.WhitenPerMultiplicity", "alone"): ("an empty list",),
     ("events.PowerLaw", "low"): ("minus one",),
+    ("events.ShowerGeometry", "name"): ("a text",),
     ("events.Squash", "location"): ("minus one",),
     ("events.Positive", "low"): ("minus one",),
     ("events.UnitBox", "low"): ("minus one", "a half", "a numpy number"),
@@ -905,6 +953,7 @@ NAMES_IN_MESSAGES = {
     ("to_inference_data", "probe_context"): ("context",),
     ("", "flow"): ("cannot lift",),
     ("events.lepton_pair_coordinates", "mass_low"): ("low",),
+    ("events.read_showers", "geometry"): ("no such file",),
     ("events.momenta", "particle"): ("x needs the columns",),
     ("events.lepton_pair", "plus"): ("x needs the columns",),
     ("events.lepton_pair", "minus"): ("x needs the columns",),

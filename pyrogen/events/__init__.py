@@ -36,7 +36,13 @@ from .records import from_awkward, to_awkward
 from .resonance import Resonance
 from .sample import EventSample, EventsLike
 from .separation import JetSeparation, separated_jets, separation_weights
+from .shower_files import read_showers, write_showers
+from .shower_geometry import ShowerGeometry, ShowerLayer
+from .shower_observables import shower_observables
+from .shower_sample import Showers
+from .shower_source import showers, showers_to
 from .thinning import Hole, MissingMode, Reweighting, TailCut
+from .threshold import ThresholdNoise
 from .validation import check_events, check_weights
 from .whitening import WhitenPerMultiplicity
 from .writing import EventWriter, append, write
@@ -63,6 +69,15 @@ __all__ = [
     "jet_coordinates",
     "separated_jets",
     "separation_weights",
+    "ShowerGeometry",
+    "ThresholdNoise",
+    "ShowerLayer",
+    "Showers",
+    "read_showers",
+    "shower_observables",
+    "showers",
+    "showers_to",
+    "write_showers",
     "EventWriter",
     "append",
     "stream",
