@@ -10,6 +10,9 @@ from .classifier import Classifier, ClassifierResult, classifier_test, train_cla
 from .classifier_training import Network
 from .comparison import Comparison, band_overlap, compare, coverage
 from .control.calibration import CalibrationCurve
+from .control.failure_results import Failures, ObservableFailure, TailHistogram
+from .control.failures import find_failures
+from .control.modes import FailureMode, Region
 from .control.result import ClassifierWeights, Trainings
 from .control.tables import TailFractions, WeightHistograms
 from .control.trees import Trees
@@ -45,14 +48,18 @@ __all__ = [
     "Comparison",
     "Convergence",
     "Elpd",
+    "FailureMode",
+    "Failures",
     "Finding",
     "LikelihoodFit",
     "LineResult",
     "MarginalResult",
     "Network",
+    "ObservableFailure",
     "PeakFit",
     "QualityTable",
     "QuantileBinResult",
+    "Region",
     "Reweighted",
     "ShapeFit",
     "PriorDraws",
@@ -60,6 +67,7 @@ __all__ = [
     "SizeScan",
     "Systematics",
     "TailFractions",
+    "TailHistogram",
     "Templates",
     "Trainings",
     "Trees",
@@ -78,6 +86,7 @@ __all__ = [
     "density_along_lines",
     "effective_parameters",
     "elpd",
+    "find_failures",
     "fit_amplification",
     "fit_shape",
     "function_space",
