@@ -69,5 +69,6 @@ def _words(found: Any) -> list[str]:
     lines += [f"-> and, after this is mended: {mode.text()}." for mode in found.modes[1:]]
     shadows = [row.name for row in found.rows if row.follows]
     if shadows:
-        lines.append(f"   What {_listed(shadows)} show follows from the first.")
+        verb = "shows" if len(shadows) == 1 else "show"
+        lines.append(f"   What {_listed(shadows)} {verb} follows from the first.")
     return lines

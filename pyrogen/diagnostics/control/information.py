@@ -14,6 +14,7 @@ Cells = NDArray[np.int16]
 
 IN_CELL = 25  # events of both samples and one fold
 MOST_CELLS = 200  # in the middle of the distribution; its tails have more
+ROUNDING = 1e-9  # of probabilities
 KNOWN = 2.0  # sigma of what there is to have a share of
 FEWEST = 5.0  # effective generated events of a cell whose ratio can be trusted
 
@@ -130,6 +131,8 @@ def information(cells: Cells | None, contrast: Contrast) -> Information:
     signed, part = contrast.within(there)
     c = probability if cells is None else _others_mean(cells, there, probability, np.abs(signed), contrast.fold)
     terms = np.zeros(len(c))
+    if not there.any() or np.ptp(c[there]) < ROUNDING:
+        return Information(0.0, terms)
     for which in (contrast.true, ~contrast.true):
         rows = which & there
         total = float(signed[rows].sum())  # 1 or -1

@@ -19,7 +19,7 @@ MISSING, BOUNDARY, SMEARED, OTHER, NONE = (
     "other shape",
     "none",
 )
-COST = 18.0  # of one more step of the ratio, in twice the log-likelihood: random steps of 100 cells are worth about 10
+COST = 12.0  # of one more step of the ratio, in twice the log-likelihood: random steps of 100 cells are worth about 10
 MOST_STEPS = 14
 SURE = 3.0  # standard errors
 EMPTY = 0.25  # truth / generated, below which the truth has next to nothing

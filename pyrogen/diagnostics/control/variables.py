@@ -211,25 +211,33 @@ def _momentum(p: list[Tensor], extra: Sequence[str], column: Callable[[str], Ten
 
 
 def _of_particles(particles: Mapping[str, _Particle]) -> Iterator[Variable]:
-    def variable(name: str, unit: str, function: Callable[[], Tensor]) -> Variable:
-        return Variable(name, "pair", name, unit, None, lambda: function().numpy())
+    def variable(name: str, label: str, unit: str, function: Callable[[], Tensor]) -> Variable:
+        return Variable(name, "pair", f"${label}$", unit, None, lambda: function().numpy())
 
     for which, a in particles.items():
         if not a.polar:  # what the columns of others say already
-            yield variable(f"pt_{which}", "GeV", lambda a=a: pt(a.momentum))  # type: ignore[misc]
-            yield variable(f"eta_{which}", "", lambda a=a: eta(a.momentum))  # type: ignore[misc]
-            yield variable(f"phi_{which}", "rad", lambda a=a: phi(a.momentum))  # type: ignore[misc]
+            of = f"({_roman(which)})"
+            yield variable(f"pt_{which}", f"p_T{of}", "GeV", lambda a=a: pt(a.momentum))  # type: ignore[misc]
+            yield variable(f"eta_{which}", rf"\eta{of}", "", lambda a=a: eta(a.momentum))  # type: ignore[misc]
+            yield variable(f"phi_{which}", rf"\phi{of}", "rad", lambda a=a: phi(a.momentum))  # type: ignore[misc]
     for (one, a), (other, b) in itertools.combinations(particles.items(), 2):
-        p, q, both = a.momentum, b.momentum, f"{one}{other}"
-        for name, unit, function in (
-            ("m", "GeV", lambda p, q: mass(p + q)),
-            ("pt", "GeV", lambda p, q: pt(p + q)),
-            ("delta_r", "", delta_r),
-            ("delta_phi", "rad", delta_phi),
-            ("delta_eta", "", lambda p, q: eta(p) - eta(q)),
-            ("pt_ratio", "", lambda p, q: pt(p) / pt(q)),
+        p, q, between = a.momentum, b.momentum, f"({_roman(one)}, {_roman(other)})"
+        for name, label, unit, function in (
+            ("m", "M", "GeV", lambda p, q: mass(p + q)),
+            ("pt", "p_T", "GeV", lambda p, q: pt(p + q)),
+            ("delta_r", r"\Delta R", "", delta_r),
+            ("delta_phi", r"\Delta\phi", "rad", delta_phi),
+            ("delta_eta", r"\Delta\eta", "", lambda p, q: eta(p) - eta(q)),
+            ("pt_ratio", r"p_T\ \mathrm{ratio}", "", lambda p, q: pt(p) / pt(q)),
         ):
-            yield variable(f"{name}_{both}", unit, lambda p=p, q=q, f=function: f(p, q))  # type: ignore[misc]
+            full = f"{name}_{one}{other}"
+            yield variable(full, label + between, unit, lambda p=p, q=q, f=function: f(p, q))  # type: ignore[misc]
+
+
+def _roman(name: str) -> str:
+    """The name of a particle in a formula."""
+    escaped = "".join("\\" + letter if letter in "_#%&$^{}" else letter for letter in name if letter != "\\")
+    return rf"\mathrm{{{escaped}}}"
 
 
 def _of_numbers(a: Variable, b: Variable) -> Iterator[Variable]:
