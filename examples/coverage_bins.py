@@ -116,7 +116,9 @@ def run(study: Study, parser: argparse.ArgumentParser, argv: list[str] | None = 
     alone, found = calibrations(study, counts, generated, n, truth, args.seed)
     print(table(study, found, alone, len(truth)))
     told = {key: numbers(one) | {"sigma_over_spread": sigma_ratio(alone[key])} for key, one in found.items()}
-    label = ", ".join([NAMES[args.backend].__name__, *(f"{SVI_OPTIONS.get(key, key)} {value}" for key, value in chosen)])
+    label = ", ".join(
+        [NAMES[args.backend].__name__, *(f"{SVI_OPTIONS.get(key, key)} {value}" for key, value in chosen)]
+    )
     result = {
         "target": study.target,
         "backend": args.backend,

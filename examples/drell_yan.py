@@ -77,6 +77,7 @@ def main() -> None:
     print(sample.summary())
 
     truth, learned = held_out(sample, args.seed)
+    truth.save(out / "held_out.h5")
     model = make_model(args, mode, sample)
     print(f"\n{len(learned):,} training events, {args.transform} flow with {model.weights:,} weights, seed {args.seed}")
     checkpoint = out / "run_checkpoint.h5"
@@ -123,7 +124,15 @@ def main() -> None:
         f"\n{wanted:,} generated events, median uncertainty {summary['median_uncertainty']:.1%}; training "
         f"{summary['seconds_training']:.0f} s of {summary['seconds_all']:.0f} s"
     )
-    files = ("posterior.h5", "generated.h5", "kinematics.png", "uncertainties.png", "training.png", "summary.json")
+    files = (
+        "posterior.h5",
+        "held_out.h5",
+        "generated.h5",
+        "kinematics.png",
+        "uncertainties.png",
+        "training.png",
+        "summary.json",
+    )
     print("wrote", *(f"  {out / file}" for file in files), sep="\n")
 
 

@@ -61,6 +61,7 @@ def main() -> None:
     print(sample.summary())
 
     truth, learned = held_out(sample, args.seed)
+    truth.save(out / "held_out.h5")
     settings = mode["svi"] | ({"epochs": args.epochs} if args.epochs else {})
     settings["batch_size"] = min(settings["batch_size"], len(learned) // 2)
     # Splines act within five standard deviations of the standardised events and leave alone what is further out.
@@ -94,7 +95,7 @@ def main() -> None:
     write_bytes(out / "summary.json", json.dumps(summary, indent=1).encode())
     median = float(np.median(generated.uncertainties))  # type: ignore[arg-type]
     print(f"\n{wanted:,} generated events, median uncertainty {median:.1%}, {summary['seconds']:.0f} s")
-    files = ("posterior.h5", "generated.h5", "histograms.png", "training.png", "summary.json")
+    files = ("posterior.h5", "held_out.h5", "generated.h5", "histograms.png", "training.png", "summary.json")
     print("wrote", *(f"  {out / file}" for file in files), sep="\n")
 
 

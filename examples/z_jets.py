@@ -78,6 +78,7 @@ def main() -> None:
     print(sample.summary())
 
     truth, learned = held_out(sample, args.seed)
+    truth.save(out / "held_out.h5")
     for jets in FIGURES:
         if min((part.counts == jets).sum() for part in (truth, learned)) == 0:
             parser.error(f"{len(sample):,} events have too few with {jets} jets to learn from and to compare with")
@@ -132,7 +133,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--coordinates", choices=("resonance", "paper"), default="resonance")
     parser.add_argument("--transform", choices=("rqs", "cubic"), default="rqs", help="coupling (rqs)")
     parser.add_argument("--discflow", action="store_true", help="train together with a discriminator")
-    parser.add_argument("--epochs", type=count, metavar="E", help="passes over the events (16; quick: 40)")
+    parser.add_argument("--epochs", type=count, metavar="E", help="passes over the events (24; quick: 40)")
     parser.add_argument("--draws", type=several, metavar="K", help="weight draws of a prediction (50; quick: 20)")
     parser.add_argument(
         "--generate", type=count, metavar="N", help="events to generate (as many as are held out, 5,000 at least)"

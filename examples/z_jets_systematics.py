@@ -32,7 +32,7 @@ TRUE = 0.35  # what the fit has to find
 COPIES = 2  # values of a for each event
 MODES: dict[str, dict[str, Any]] = {
     "quick": z_jets.MODES["quick"] | {"n": 2_000, "draws": 10, "coarser": 5},
-    "default": z_jets.MODES["default"] | {"n": 100_000, "draws": 50, "coarser": 1},
+    "default": z_jets.MODES["default"] | {"n": 50_000, "draws": 30, "coarser": 1},
 }
 #: The observables, and how many jets they need.
 SHOWN = {"pt_j1": 1, "pt_pair": 1, "pt_j2": 2, "jets": 1}

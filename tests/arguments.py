@@ -507,6 +507,22 @@ def diagnostic_calls():
             events=5,
             **some,
         ),
+        "diagnostics.sample_measures": lazily(
+            lambda: diagnostics.sample_measures,
+            truth=lambda: both["truth"],
+            generated=lambda: both["generated"],
+            reference=lambda: both["truth"],
+            which=["kpd"],
+            splits=5,
+            progress=False,
+        ),
+        "diagnostics.SampleMeasures.found": lazily(
+            lambda: (
+                diagnostics.sample_measures(
+                    both["truth"], both["generated"], reference=both["truth"], which=["kpd"], splits=5, progress=False
+                ).found
+            )
+        ),
         "diagnostics.roc_auc": call(diagnostics.roc_auc, truth_scores=[0.1, 0.9], generated_scores=[0.2, 0.3]),
         "diagnostics.sample_quality": call(
             diagnostics.sample_quality, **both, reference=both["truth"], observables={"x": 0}, partitions=2
@@ -662,6 +678,7 @@ RESULTS = {
         "PeakFit",
         "PriorDraws",
         "QualityTable",
+        "SampleMeasures",
         "QuantileBinResult",
         "Reweighted",
         "ShapeFit",

@@ -135,6 +135,26 @@ def test_the_ratio_of_gaussians_is_that_of_the_closed_form(plane):
     np.testing.assert_allclose(cut.log_ratio([[1.0, 0.0], [3.0, 0.0]]), [math.log(total), np.inf])
 
 
+@pytest.mark.parametrize(
+    "distortion",
+    [
+        Shift("pt_a", 3.0, -1.2),
+        Smear("eta_b", absolute=0.3),
+        Smear("pt_b", relative=0.2),
+        SmearMass("a", "b", absolute=9.0),
+        SmearMass("a", "b", relative=0.2),
+    ],
+)
+def test_the_jacobian_of_what_is_undone_is_that_of_differences(distortion, pairs):
+    names, z, step = pairs.names, 0.7, 1e-5
+    for row in pairs.tensor(torch.float64)[:5]:
+        moved = row + step * torch.cat([torch.eye(6), -torch.eye(6)])
+        earlier = distortion.undone(moved, names, z)[0]
+        jacobian = (earlier[:6] - earlier[6:]) / (2 * step)
+        _, log_jacobian = distortion.undone(row[None], names, z)
+        assert log_jacobian[0] == pytest.approx(float(torch.linalg.slogdet(jacobian)[1]), abs=1e-6)
+
+
 def test_the_density_after_a_relative_smear_has_norm_one(plane):
     done = distort(plane, [Smear("m", relative=0.1), Shift("m", by=1)], log_density=log_truth)
     m = torch.linspace(-3, 9, 4001, dtype=torch.float64)

@@ -340,6 +340,19 @@ def test_rates_are_a_normsys_of_the_same_parameter(small, low):
         made.modifiers()
 
 
+def test_parameters_of_one_name_are_refused(small, templates):
+    """A fit would take them for one parameter."""
+    observed = np.ones(len(templates.nominal))
+    parameter, variation = next(iter(templates.up)), templates.variations.modifiers(templates.name)[0]["name"]
+    for poi in (parameter, variation):
+        with pytest.raises(ValueError, match=f"poi is '{poi}'; it must be none of the other parameters"):
+            templates.workspace(observed, poi=poi)
+    up, down = ({f"{templates.name}_0": its[parameter]} for its in (templates.up, templates.down))
+    renamed = replace(templates, up=up, down=down, rates={})
+    with pytest.raises(ValueError, match=f"{templates.name}_0 would be a variation and a nuisance parameter"):
+        renamed.modifiers()
+
+
 def test_templates_as_histograms(templates):
     pytest.importorskip("hist", reason='needs pip install "pyrogen[lhc]"')
     found = templates.to_hist()

@@ -13,6 +13,7 @@ from .control.calibration import CalibrationCurve
 from .control.failure_results import Failures, ObservableFailure, TailHistogram
 from .control.failures import find_failures
 from .control.modes import FailureMode, Region
+from .control.measures import SampleMeasures, sample_measures
 from .control.result import ClassifierWeights, Trainings
 from .control.tables import TailFractions, WeightHistograms
 from .control.trees import Trees
@@ -58,6 +59,7 @@ __all__ = [
     "ObservableFailure",
     "PeakFit",
     "QualityTable",
+    "SampleMeasures",
     "QuantileBinResult",
     "Region",
     "Reweighted",
@@ -101,6 +103,7 @@ __all__ = [
     "read_inference_data",
     "reweight",
     "roc_auc",
+    "sample_measures",
     "sample_quality",
     "scan_training_size",
     "simulation_based_calibration",

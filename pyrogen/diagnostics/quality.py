@@ -130,7 +130,7 @@ def sample_quality(
     total = len(samples["truth"])
     weights = {name: _mean_one(sample) for name, sample in samples.items()}
     values = {
-        name: {which: _observable(name, what, which, sample) for which, sample in samples.items()}
+        name: {which: finite_observable(name, what, which, sample) for which, sample in samples.items()}
         for name, what in observables.items()
     }
     pooled = np.concatenate([weights["truth"], weights["reference"]])
@@ -146,11 +146,11 @@ def sample_quality(
         first = np.arange(total + n) < total
         signed = np.concatenate([weights["truth"], weights["generated"]])
         order = np.argsort(both)
-        distance.append(_distance(both[order], signed[order], first[order]))
+        distance.append(sorted_distance(both[order], signed[order], first[order]))
         both = np.concatenate([table["truth"], table["reference"]])
         order = np.argsort(both)
         both, sorted_weights = both[order], pooled[order]
-        floors.append([_distance(both, sorted_weights, row[order]) for row in in_truth])
+        floors.append([sorted_distance(both, sorted_weights, row[order]) for row in in_truth])
     floor = np.array(floors)
     return QualityTable(
         tuple(observables),
@@ -192,16 +192,22 @@ def checked_samples(*, positive: bool = True, **given: Any) -> dict[str, EventSa
     return samples
 
 
-def _observable(name: str, what: Observed, which: str, sample: EventSample) -> Array:
+def finite_observable(name: str, what: Observed, which: str, sample: EventSample) -> Array:
     """An observable ``[n]`` of a sample."""
     array = observed(what, sample.tensor(torch.float64), sample.names, f"observable {name!r} of {which}")
     bad = np.flatnonzero(~np.isfinite(array))
     if len(bad):
         raise ValueError(
             f"observable {name!r} of {which} is NaN or infinite for {len(bad)} of {len(sample)} events; the first is "
-            f"{array[bad[0]]} at event {bad[0]}: {sample.values[bad[0]].tolist()}"
+            f"{array[bad[0]]} at event {bad[0]}: {sample.values[bad[0]].tolist()}{_how_to_choose(sample)}"
         )
     return array
+
+
+def _how_to_choose(sample: EventSample) -> str:
+    if sample.multiplicity is None:
+        return ""
+    return ". Take observables that every event has, or the events with n objects, sample.with_count(n)"
 
 
 def _unit(what: Any, truth: EventSample) -> str:
@@ -214,7 +220,7 @@ def _mean_one(sample: EventSample) -> Array:
     return np.ones(len(sample)) if sample.weights is None else sample.weights * (len(sample) / sample.total_weight)
 
 
-def _distance(values: Array, weights: Array, first: NDArray[np.bool_]) -> float:
+def sorted_distance(values: Array, weights: Array, first: NDArray[np.bool_]) -> float:
     """Wasserstein-1 distance of two samples in one sorted array: integral of |difference of their CDFs|."""
     ours, theirs = np.where(first, weights, 0.0), np.where(first, 0.0, weights)
     difference = np.cumsum(ours / ours.sum() - theirs / theirs.sum())

@@ -30,7 +30,7 @@ from ..seeds import stream
 from ..warn import warn
 from .containers import table_of
 from .sample import EventSample, EventsLike, as_sample
-from .validation import check_events
+from .validation import check_events, made_per_event
 
 Array = NDArray[np.float64]
 #: Rows that a weight function gets at once.
@@ -163,6 +163,7 @@ class Rate(Brief):
             )
             sums += [nominal.sum(), varied.sum(), nominal @ nominal, nominal @ varied, varied @ varied]
         below, above, square, product, squares = sums
+        require(bool(below > 0), "the sum of the weights at the nominal values", below, "positive")
         ratio = above / below
         variance = squares - 2 * ratio * product + ratio**2 * square
         return RateEstimate(float(ratio), float(np.sqrt(max(variance, 0.0)) / abs(below)))
@@ -230,8 +231,8 @@ def with_nuisances(
 
     Raises:
         ValueError: a weight that is negative, NaN or infinite at a drawn value, at the nominal one or at an end of the
-            range (the parameter, its value and the event are named), parameters without a weight function, a context
-            that does not fit.
+            range (the parameter, its value and the event are named), weights without a positive sum there, parameters
+            without a weight function, a context that does not fit.
 
     Warns:
         UserWarning: one weight is more than 1 % of the total and 50 times the mean, or the effective size is below a
@@ -286,9 +287,9 @@ def _chunks(n: int) -> Iterator[slice]:
 
 def _weights_of(sample: EventSample, rows: slice, values: Array, nuisances: Sequence[Nuisance]) -> Array:
     """The product ``[m]`` of the weights of some rows at values ``[m, k]``."""
-    events = torch.tensor(sample.values[rows])
-    product = np.ones(len(events))
+    product = np.ones(rows.stop - rows.start)
     for nuisance, column in zip(nuisances, values.T, strict=True):
+        events = torch.tensor(sample.values[rows])  # a copy for each: a weight function may compute in place
         product *= _checked_weights(nuisance, events, torch.tensor(column), sample, rows.start)
     return product
 
@@ -300,28 +301,21 @@ def _checked_weights(nuisance: Nuisance, events: Tensor, a: Tensor, sample: Even
         ValueError: negative, NaN or infinite weights, or another shape.
         TypeError: no numbers.
     """
-    found = nuisance.weight(events, a)  # type: ignore[misc]
-    try:
-        weights = torch.as_tensor(found).detach().double().cpu().numpy()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
-            f"the weight of {nuisance.name} gave a {type(found).__name__}; it must be numbers, one for each event"
-        ) from error
-    if weights.shape != (len(events),):
-        raise ValueError(
-            f"the weight of {nuisance.name} gave shape {list(weights.shape)} for {len(events)} events; it must be "
-            "[events]"
-        )
+    found = nuisance.weight(events, a.clone())  # type: ignore[misc]
+    weights = made_per_event(found, len(events), f"the weight of {nuisance.name}")
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if len(bad):
         row = bad[0]
         event = ", ".join(
             f"{name}={value:g}" for name, value in zip(sample.names, sample.values[first + row], strict=True)
         )
+        cure = "Choose a smaller range, or another weight function"
+        if np.isnan(weights[row]) and not np.isfinite(sample.values[first + row]).all():
+            cure = "Columns of objects that are not there are NaN: give such events a weight too, with torch.where"
         raise ValueError(
             f"the weight of {nuisance.name} is {weights[row]:g} at {nuisance.name} = {float(a[row]):g} for event "
-            f"{first + row} ({event}), and {len(bad)} of {len(weights)} weights are negative or infinite: there is no "
-            "density p(x|a) there. Choose a smaller range, or another weight function"
+            f"{first + row} ({event}), and {len(bad)} of {len(weights)} weights are negative, NaN or infinite: there "
+            f"is no density p(x|a) there. {cure}"
         )
     return weights
 
@@ -329,8 +323,15 @@ def _checked_weights(nuisance: Nuisance, events: Tensor, a: Tensor, sample: Even
 def _check_at_ends(sample: EventSample, nuisances: Sequence[Nuisance]) -> None:
     for nuisance in nuisances:
         for value in (nuisance.low, nuisance.nominal, nuisance.high):
+            total = 0.0
             for rows in _chunks(len(sample)):
-                _weights_of(sample, rows, np.full((rows.stop - rows.start, 1), value), [nuisance])
+                found = _weights_of(sample, rows, np.full((rows.stop - rows.start, 1), value), [nuisance])
+                total += found.sum() if sample.weights is None else found @ sample.weights[rows]
+            if not total > 0:
+                raise ValueError(
+                    f"the weights at {nuisance.name} = {value:g} have the sum {total:g} over all events; it must be "
+                    "positive: there is no density p(x|a) there. Choose another range, or another weight function"
+                )
 
 
 def _tell_of_huge(sample: EventSample, drawn: Array, nuisances: Sequence[Nuisance], copies: int) -> None:
