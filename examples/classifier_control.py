@@ -30,6 +30,7 @@ from pyrogen.plotting import plot_classifier_weights, plot_failures, plot_weight
 Observables = Mapping[str, Callable[[torch.Tensor], torch.Tensor]]
 Z_JETS = pg.events.Multiplicity(6, 4, 3)
 PEAK, WIDTH = 91.2, 2.5  # GeV
+DRAWS = 20  # of the posterior
 FAULTS = {
     "none": [],
     "tail": [TailCut("pt", missing=0.01)],
@@ -75,7 +76,9 @@ def main() -> None:
     mended.events.save(out / "reweighted.h5")
     unweighted = diagnostics.unweight(mended.events, maximum=float(np.quantile(mended.events.weights, 0.999)))
     print(unweighted.text())
-    shown = {row.name: observables.get(row.name, row.name) for row in failures.rows if row.name in known(truth, observables)}
+    shown = {
+        row.name: observables.get(row.name, row.name) for row in failures.rows if row.name in known(truth, observables)
+    }
     closed = diagnostics.closure(judging, generated, mended, dict(list(shown.items())[:12]), seed=args.seed)
     print(f"\n{closed.text()}")
 
@@ -106,9 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def samples(
-    args: argparse.Namespace, most: int
-) -> tuple[pg.EventSample, pg.EventSample, pg.Posterior | None, str]:
+def samples(args: argparse.Namespace, most: int) -> tuple[pg.EventSample, pg.EventSample, pg.Posterior | None, str]:
     """True and generated events, the posterior where there is one, and what to call them."""
     if (args.truth is None) != (args.generated is None):
         raise ValueError("give --truth and --generated together")
@@ -119,8 +120,9 @@ def samples(
         return first, distort(second, FAULTS[args.fault], seed=args.seed).sample, None, f"toy_{args.fault}"
     if args.truth is not None:
         return pg.events.read(args.truth)[: 2 * most], pg.events.read(args.generated)[:most], None, args.generated.stem
-    truth, generated = (pg.events.read(args.folder / name) for name in ("held_out.h5", "generated.h5"))
-    return truth[: 2 * most], generated[:most], pg.load(args.folder / "posterior.h5"), args.folder.name
+    truth, posterior = pg.events.read(args.folder / "held_out.h5")[: 2 * most], pg.load(args.folder / "posterior.h5")
+    made = posterior.generate(min(most, len(truth)), draws=DRAWS, seed=args.seed, log_weights=True)
+    return truth, made, posterior, args.folder.name
 
 
 def toy(n: int, seed: int) -> pg.EventSample:
@@ -154,9 +156,7 @@ def histograms(truth: pg.EventSample, observables: Observables, posterior: pg.Po
     if posterior is None or truth.multiplicity is not None:
         return None
     wanted = observables or {name: name for name in truth.names}
-    return {
-        name: (of, np.quantile(values_of(truth, of), np.linspace(0.01, 0.99, 21))) for name, of in wanted.items()
-    }
+    return {name: (of, np.quantile(values_of(truth, of), np.linspace(0.01, 0.99, 21))) for name, of in wanted.items()}
 
 
 def values_of(truth: pg.EventSample, of: Callable[[torch.Tensor], torch.Tensor] | str) -> np.ndarray:
