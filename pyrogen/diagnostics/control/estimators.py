@@ -134,12 +134,13 @@ def _moments_of_parts(x: Array, w: Array, shares: Array, rng: np.random.Generato
     order = np.arange(len(x)) if rng is None else rng.permutation(len(x))
     ends = np.round(shares * len(x)).astype(int)
     found = []
-    first, second, total, squares = np.zeros(x.shape[1]), np.zeros((x.shape[1],) * 2), 0.0, 0.0
+    first, second = np.zeros(x.shape[1]), np.zeros((x.shape[1],) * 2)
+    total = squares = 0.0
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         its, weights = x[order[start:end]], w[order[start:end]]
         weighted = weights[:, None] * its
         first, second = first + weighted.sum(0), second + weighted.T @ its
-        total, squares = total + weights.sum(), squares + weights @ weights
+        total, squares = total + float(weights.sum()), squares + float(weights @ weights)
         mean = first / total
         found.append((mean, (second / total - np.outer(mean, mean)) / (1 - squares / total**2)))
     return found
