@@ -140,6 +140,29 @@ def comparison():
 
 
 @functools.cache
+def weights():
+    quick = diagnostics.Network(hidden=(4,), epochs=1)
+    return diagnostics.classifier_weights(
+        **truth_and_generated(), method=quick, ensemble=1, control=False, progress=False
+    )
+
+
+def failure_mode():
+    return diagnostics.FailureMode(
+        "wrong boundary", "x", "GeV", (diagnostics.Region(0.0, 1.0, 0.1, 0.2, 0.01, 0.5),), 5.0
+    )
+
+
+def reweighted():
+    return diagnostics.reweight(weights())
+
+
+def saved_weights():
+    weights().save("weights.h5")
+    return "weights.h5"
+
+
+@functools.cache
 def inference_data():
     return pg.to_inference_data(chains(), generated=0)
 
@@ -550,6 +573,44 @@ def diagnostic_calls():
         "diagnostics.Classifier.log_ratio": lazily(lambda: classifier().log_ratio, events=training),
         "diagnostics.ClassifierResult.log_ratio": lazily(lambda: comparison().log_ratio, events=training),
         "diagnostics.ClassifierResult.weights": lazily(lambda: comparison().weights, events=training),
+        "diagnostics.classifier_weights": call(
+            diagnostics.classifier_weights,
+            **both,
+            method=diagnostics.Network(hidden=(4,), epochs=1),
+            ensemble=1,
+            control=False,
+            progress=False,
+        ),
+        "diagnostics.find_failures": lazily(lambda: diagnostics.find_failures, weights=weights),
+        "diagnostics.Failures.text": lazily(lambda: diagnostics.find_failures(weights()).text),
+        "diagnostics.FailureMode.text": lazily(lambda: failure_mode().text),
+        "diagnostics.Region.words": lazily(lambda: failure_mode().regions[0].words, unit="GeV"),
+        "diagnostics.two_sample_test": call(
+            diagnostics.two_sample_test,
+            **both,
+            method=diagnostics.Network(hidden=(4,), epochs=1),
+            toys=2,
+            progress=False,
+        ),
+        "diagnostics.weight_pulls": lazily(
+            lambda: diagnostics.weight_pulls, weights=weights, posterior=posterior, draws=3, n=50
+        ),
+        "diagnostics.unweight": lazily(lambda: diagnostics.unweight, sample=lambda: reweighted().events),
+        "diagnostics.closure": call(
+            diagnostics.closure,
+            **{"truth": both["truth"], "before": both["generated"], "after": both["generated"]},
+            observables={"x": 0},
+            partitions=2,
+        ),
+        "diagnostics.Network": call(diagnostics.Network),
+        "diagnostics.Trees": call(diagnostics.Trees),
+        "diagnostics.ClassifierWeights.calibration": lazily(lambda: weights().calibration),
+        "diagnostics.ClassifierWeights.tails": lazily(lambda: weights().tails),
+        "diagnostics.ClassifierWeights.histograms": lazily(lambda: weights().histograms),
+        "diagnostics.ClassifierWeights.recalibrated": lazily(lambda: weights().recalibrated),
+        "diagnostics.ClassifierWeights.log_ratio": lazily(lambda: weights().log_ratio, events=training),
+        "diagnostics.ClassifierWeights.save": lazily(lambda: weights().save, path="weights.h5"),
+        "diagnostics.ClassifierWeights.load": lazily(lambda: diagnostics.ClassifierWeights.load, path=saved_weights),
         "diagnostics.Elpd.minus": lazily(
             lambda: diagnostics.Elpd(np.zeros(3)).minus, other=lambda: diagnostics.Elpd(np.ones(3))
         ),
@@ -609,9 +670,17 @@ def plotting_calls():
         "plotting.plot_calibration": lazily(
             lambda: plotting.plot_calibration, calibrations=lambda: {"a": calibration()}
         ),
+        "plotting.plot_classifier_weights": lazily(lambda: plotting.plot_classifier_weights, weights=weights),
+        "plotting.plot_weight_pulls": lazily(
+            lambda: plotting.plot_weight_pulls,
+            pulls=lambda: diagnostics.weight_pulls(weights(), posterior(), draws=3),
+        ),
         "plotting.plot_coverage": lazily(lambda: plotting.plot_coverage, calibrations=lambda: {"a": calibration()}),
         "plotting.plot_chains": call(plotting.plot_chains, history={"potential": np.zeros((2, 5))}),
         "plotting.plot_correlation": lazily(lambda: plotting.plot_correlation, band=band),
+        "plotting.plot_failures": lazily(
+            lambda: plotting.plot_failures, failures=lambda: diagnostics.find_failures(weights())
+        ),
         "plotting.plot_histogram": lazily(lambda: plotting.plot_histogram, band=band, counts=np.array([10, 10])),
         "plotting.plot_histograms": lazily(lambda: plotting.plot_histograms, panels=lambda: [panel()]),
         "plotting.plot_kinematics": lazily(lambda: plotting.plot_kinematics, panels=lambda: [panel()]),
@@ -667,26 +736,41 @@ RESULTS = {
         "Agreement",
         "AmplificationFit",
         "Calibration",
+        "CalibrationCurve",
+        "Closure",
         "ClassifierResult",
+        "ClassifierWeights",
         "Comparison",
         "Convergence",
         "Elpd",
+        "FailureMode",
+        "Failures",
         "Finding",
+        "HistogramPulls",
         "LikelihoodFit",
         "LineResult",
         "MarginalResult",
+        "ObservableFailure",
         "PeakFit",
         "PriorDraws",
         "QualityTable",
         "SampleMeasures",
         "QuantileBinResult",
+        "Region",
         "Reweighted",
         "ShapeFit",
         "Shift",
         "SizeScan",
         "Systematics",
+        "TailFractions",
+        "TailHistogram",
         "Templates",
+        "Trainings",
+        "TwoSampleTest",
         "UncertaintyMap",
+        "Unweighted",
+        "WeightHistograms",
+        "WeightPulls",
     ]
 }
 #: Where classes of users begin: the package calls their methods, with arguments that it checked before.
@@ -780,6 +864,8 @@ RIGHT = {
     ("events.Nuisance", "name"): ("a text",),
     ("events.Nuisance", "low"): ("minus one",),
     ("events.Nuisance", "nominal"): ("minus one",),
+    ("plotting.plot_classifier_weights", "title"): ("a text",),
+    ("plotting.plot_weight_pulls", "title"): ("a text",),
     ("EventSample.column", "which"): ("minus one",),
     ("diagnostics.LineResult.line", "index"): ("minus one",),
     ("Posterior.histogram", "observable"): ("minus one",),

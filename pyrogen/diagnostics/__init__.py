@@ -12,11 +12,14 @@ from .comparison import Comparison, band_overlap, compare, coverage
 from .control.calibration import CalibrationCurve
 from .control.failure_results import Failures, ObservableFailure, TailHistogram
 from .control.failures import find_failures
-from .control.modes import FailureMode, Region
 from .control.measures import SampleMeasures, sample_measures
+from .control.modes import FailureMode, Region
+from .control.pulls import HistogramPulls, WeightPulls, weight_pulls
 from .control.result import ClassifierWeights, Trainings
 from .control.tables import TailFractions, WeightHistograms
 from .control.trees import Trees
+from .control.two_samples import TwoSampleTest, two_sample_test
+from .control.unweighting import Closure, Unweighted, closure, unweight
 from .control.weights import classifier_weights
 from .convergence import Convergence, function_space, probe_points
 from .distances import predictive_distance, total_variation, wasserstein
@@ -46,12 +49,14 @@ __all__ = [
     "Classifier",
     "ClassifierResult",
     "ClassifierWeights",
+    "Closure",
     "Comparison",
     "Convergence",
     "Elpd",
     "FailureMode",
     "Failures",
     "Finding",
+    "HistogramPulls",
     "LikelihoodFit",
     "LineResult",
     "MarginalResult",
@@ -73,8 +78,11 @@ __all__ = [
     "Templates",
     "Trainings",
     "Trees",
+    "TwoSampleTest",
     "UncertaintyMap",
+    "Unweighted",
     "WeightHistograms",
+    "WeightPulls",
     "advise",
     "agreement",
     "band_overlap",
@@ -83,6 +91,7 @@ __all__ = [
     "calibration_of",
     "classifier_test",
     "classifier_weights",
+    "closure",
     "compare",
     "coverage",
     "density_along_lines",
@@ -111,7 +120,10 @@ __all__ = [
     "to_inference_data",
     "total_variation",
     "train_classifier",
+    "two_sample_test",
     "uncertainty_map",
+    "unweight",
     "wasserstein",
+    "weight_pulls",
     "write_inference_data",
 ]

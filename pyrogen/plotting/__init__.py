@@ -6,6 +6,7 @@ The figures belong to the caller alone: pyplot, with its list of open figures, i
 
 from .backends import plot_backends
 from .calibration import plot_amplification, plot_calibration, plot_coverage
+from .control import plot_classifier_weights, plot_weight_pulls
 from .failures import plot_failures
 from .histograms import HistogramPanel, plot_histogram, plot_histograms
 from .kinematics import plot_kinematics, plot_uncertainties
@@ -22,6 +23,7 @@ __all__ = [
     "plot_amplification",
     "plot_backends",
     "plot_calibration",
+    "plot_classifier_weights",
     "plot_coverage",
     "plot_chains",
     "plot_correlation",
@@ -36,5 +38,6 @@ __all__ = [
     "plot_training",
     "plot_training_size",
     "plot_uncertainties",
+    "plot_weight_pulls",
     "save_figure",
 ]

@@ -119,16 +119,16 @@ def weighted_quantiles(values: Array, levels: Array, weights: Array) -> Array:
     return values[order][np.minimum(rows, len(values) - 1)]
 
 
-def slope(log_w: tuple[Array, Array], weights: tuple[Array, Array]) -> tuple[float, float]:
-    """The factor s on log w, and its error, with which ``s log w + a`` tells both samples apart best.
+def straight_line(log_w: tuple[Array, Array], weights: tuple[Array, Array]) -> tuple[float, float, float]:
+    """Factor s and offset a with which ``s log w + a`` is the best log-ratio of both samples, and the error of s.
 
-    One: the weights are as large as they should be. Less: they say more than the classifier knows, as they do after it
-    learned its events by heart; 0: they are noise. It is the calibration slope of Cox (1958), a logistic regression
-    with both classes equally frequent, and the sandwich error of weighted events.
+    s = 1: the weights are as large as they should be. Less: they say more than the classifier knows, as they do after
+    it learned its events by heart; 0: they are noise. It is the calibration slope of Cox (1958), a logistic regression
+    of equally frequent classes, with the sandwich error of weighted events.
     """
     x = np.concatenate(log_w)
     if np.ptp(x) == 0:
-        return np.nan, np.inf
+        return np.nan, 0.0, np.inf
     size = sum(map(len, weights))
     w = np.concatenate([its * (size / 2 / its.sum()) for its in weights])
     label = np.repeat([1.0, 0.0], [len(its) for its in log_w])
@@ -136,11 +136,11 @@ def slope(log_w: tuple[Array, Array], weights: tuple[Array, Array]) -> tuple[flo
     found = np.array([1.0, 0.0])
     for _ in range(NEWTON_STEPS):
         p = 1 / (1 + np.exp(-np.clip(design @ found, -700, 700)))
-        hessian = (design * (w * p * (1 - p))[:, None]).T @ design
-        step = np.linalg.lstsq(hessian, design.T @ (w * (label - p)), rcond=None)[0]
+        scores = design * (w * (label - p))[:, None]
+        inverse = np.linalg.pinv((design * (w * p * (1 - p))[:, None]).T @ design)
+        step = inverse @ scores.sum(0)
         found = found + step / max(1.0, np.abs(step).max())
         if np.abs(step).max() < 1e-9:
             break
-    scores = design * (w * (label - p))[:, None]
-    inverse = np.linalg.pinv(hessian)
-    return float(found[0]), float(np.sqrt((inverse @ (scores.T @ scores) @ inverse)[0, 0]))
+    error = np.sqrt((inverse @ (scores.T @ scores) @ inverse)[0, 0])
+    return float(found[0]), float(found[1]), float(error)

@@ -140,7 +140,7 @@ def check_not_trained_on(truth: EventSample, generated: EventSample, trained_on:
         return
     table = table_of(trained_on, "trained_on")
     check_events(np.nan_to_num(table.values), truth.features, what="trained_on")
-    rows = _same_rows(truth.values, np.asarray(table.values))
+    rows = same_rows(truth.values, np.asarray(table.values))
     if len(rows):
         raise ValueError(
             f"truth shares {len(rows):,} of its {len(truth):,} events with trained_on, the first is event {rows[0]}; "
@@ -161,7 +161,7 @@ def _digests(truth: EventSample) -> Iterator[str]:
         yield data_digest(tensors)
 
 
-def _same_rows(ours: NDArray[np.float64], others: NDArray[Any]) -> NDArray[np.int64]:
+def same_rows(ours: NDArray[np.float64], others: NDArray[Any]) -> NDArray[np.int64]:
     """Numbers of our rows that are among the others, exactly; rows that we have several times do not count."""
     dtype = others.dtype if others.dtype == np.float32 and others.shape[1] > 1 else np.float64
     a, b = (_as_items(np.ascontiguousarray(table, dtype=dtype)) for table in (ours, others))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.checks import BOOLEAN, LIMITS, POSITIVE, door, each, optional, require, whole
-from pyrogen.diagnostics.control.calibration import CalibrationCurve, calibration_curve, slope, weighted_quantiles
+from pyrogen.checks import BOOLEAN, LIMITS, PATH, POSITIVE, door, each, one_of, optional, require, whole
+from pyrogen.diagnostics.control import files
+from pyrogen.diagnostics.control.calibration import (
+    CalibrationCurve,
+    calibration_curve,
+    straight_line,
+    weighted_quantiles,
+)
+from pyrogen.diagnostics.control.recalibration import recalibrated
 from pyrogen.diagnostics.control.tables import (
+    TWICE,
     TailFractions,
     WeightHistograms,
     tail_fractions,
@@ -65,7 +74,7 @@ class ClassifierWeights(Brief):
         trainings: losses, and AUC of single trainings.
         settings: what was asked for, in JSON types.
         control: the same for true events against true events; None without.
-        classifiers: the trained classifiers, those of the first fold first; empty after loading.
+        classifiers: the trained classifiers, those of the first fold first; empty after loading and recalibrating.
     """
 
     truth: EventSample
@@ -119,11 +128,17 @@ class ClassifierWeights(Brief):
         """Area under the ROC curve by [C eq. 6], and its error.
 
         The error is that of :func:`~pyrogen.diagnostics.roc_auc`: how much the area would change with other events
-        and the same classifiers. Other trainings are not in it; ``trainings.auc`` has those of the single ones. The
-        folds are scored by different classifiers, and each event is a training event of the others. Without any
-        difference, the area is therefore on average a little below 0.5, by less than its error.
+        and the same classifiers. Other trainings are not in it; ``trainings.auc`` has those of the single ones. Where
+        the samples do not differ, the area scatters by up to sqrt(2) times this error (1.25 to 1.4 in toys), because
+        every pair of folds counts twice: each trains what scores the other. :attr:`auc_significance` heeds that.
         """
         return roc_auc(*self.log_w, self.truth.weights, self.generated.weights)
+
+    @property
+    def auc_significance(self) -> float:
+        """(AUC - 0.5) over sqrt(2) times its error: at most a standard Gaussian where the samples do not differ."""
+        auc, error = self.auc
+        return (auc - 0.5) / (TWICE * error) if error > 0 else math.copysign(math.inf, auc - 0.5)
 
     @property
     def fold_auc(self) -> tuple[Array, Array]:
@@ -182,7 +197,8 @@ class ClassifierWeights(Brief):
     @property
     def slope(self) -> tuple[float, float]:
         """The factor on log w that fits best, and its error: one where weights are right, 0 where they are noise."""
-        return slope(self.log_w, self.weights)
+        factor, _, error = straight_line(self.log_w, self.weights)
+        return factor, error
 
     @property
     def overfitted(self) -> bool:
@@ -195,6 +211,27 @@ class ClassifierWeights(Brief):
         x, size = together(self.log_w, self.weights)
         spread = math.sqrt(np.average((x - np.average(x, weights=size)) ** 2, weights=np.abs(size)))
         return bool(factor + 3 * error < 1 and (1 - factor) * spread > OVERCONFIDENT)
+
+    @door(method=one_of("isotonic", "slope"))
+    def recalibrated(self, method: str = "isotonic") -> ClassifierWeights:
+        """The same with weights put right by their own calibration curve, that of the events of all other folds.
+
+        The order of the events stays about the same, and so do the AUC and the spread; what the classifier does not
+        see, no calibration brings back. The control is treated likewise.
+
+        Args:
+            method: ``"isotonic"``: the measured ratio in up to 20 bins of w, made monotonous, with lines between and
+                constant beyond them. ``"slope"``: ``s log w + a`` with the best s and a, for few events, or negative
+                weights.
+
+        Raises:
+            ValueError: negative weights for the isotonic curve.
+        """
+        true, made = recalibrated(self.log_w, self.weights, (self.fold_truth, self.fold_generated), method)
+        control = None if self.control is None else self.control.recalibrated(method)
+        settings = self.settings | {"recalibrated": method}
+        # Networks know nothing of it.
+        return replace(self, log_w_truth=true, log_w_generated=made, control=control, settings=settings, classifiers=())
 
     @door(cuts=each(POSITIVE, "a sequence of cuts on w, such as (0.5, 2.0)", 1))
     def tails(self, cuts: Sequence[float] = CUTS) -> TailFractions:
@@ -209,11 +246,32 @@ class ClassifierWeights(Brief):
 
         Args:
             bins: their number.
-            range: in w; by default 0 to 3, in logarithmic bins all weights. Weights outside are in the outermost bins.
+            range: in w; by default around one, with at least 96 % of each sample, in logarithmic bins all weights.
+                Weights outside are in the outermost bins.
             log: bins of equal width in log w.
         """
         require(not log or range is None or range[0] > 0, "range", range, "positive for logarithmic bins")
         return weight_histograms(self.log_w, self.weights, self._control_together(), bins, range, log)
+
+    @door(path=PATH)
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write both samples and all numbers to an HDF5 file, in one piece; the classifiers are not kept.
+
+        Raises:
+            OSError: the file cannot be written; an old file at ``path`` is left as it was.
+        """
+        files.write(path, self)
+
+    @classmethod
+    @door(path=PATH)
+    def load(cls, path: str | os.PathLike[str]) -> ClassifierWeights:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            FileFormatError: another file, or a damaged one.
+        """
+        return _made_of(files.read(path))
 
     def _control_together(self) -> tuple[Array, Array] | None:
         return None if self.control is None else together(self.control.log_w, self.control.weights)
@@ -222,16 +280,22 @@ class ClassifierWeights(Brief):
         """log w of other events, ``[n]``: mean over all classifiers. The events must not be those of the samples.
 
         Raises:
-            ValueError: these weights were loaded from a file, which has no classifiers.
+            ValueError: these weights were loaded from a file, which has no classifiers, or recalibrated.
         """
         if not self.classifiers:
             raise ValueError(
-                "these weights come from a file, which has no classifiers; make them anew for other events"
+                "these weights have no classifiers: they were loaded from a file, which has none, or recalibrated; "
+                "make them anew for other events"
             )
         sample = (
             events if isinstance(events, EventSample) else EventSample(events, multiplicity=self.truth.multiplicity)
         )
-        return torch.stack([each.log_ratio(sample) for each in self.classifiers]).mean(0)
+        return torch.stack([torch.as_tensor(each.log_ratio(sample)) for each in self.classifiers]).mean(0)
+
+
+def _made_of(parts: dict[str, Any]) -> ClassifierWeights:
+    control = _made_of(parts.pop(files.CONTROL)) if files.CONTROL in parts else None
+    return ClassifierWeights(**parts | {"trainings": Trainings(**parts["trainings"]), "control": control})
 
 
 def event_weights(sample: EventSample) -> Array:

@@ -12,7 +12,8 @@ from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
 Pair = tuple[Array, Array]  # log w of true and generated events, or the weights of these events
-LINEAR = (0.0, 3.0)  # of w in histograms
+TWICE = 2**0.5  # on errors of sums over events of all folds, where the samples do not differ
+SHOWN = (0.02, 0.98)  # quantiles of w between which linear histograms lie
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,8 +41,7 @@ class TailFractions(Brief):
     """Fractions of the events in the tails of w: below cuts smaller than one, above all others.
 
     A cut is fixed, and no classifier has seen the event that it scored. So the difference of both samples in a tail is
-    evidence by itself: without any difference between the samples, :attr:`significance` is a standard Gaussian,
-    whatever the classifier has learned.
+    evidence by itself, whatever the classifier has learned: see :attr:`significance`.
 
     Attributes:
         cuts: on w, ``[C]``.
@@ -63,9 +63,13 @@ class TailFractions(Brief):
 
     @property
     def significance(self) -> Array:
-        """Excess of generated events below cuts smaller than one, of true events above all others, in its errors."""
+        """Excess of generated events below cuts smaller than one, of true events above all others, ``[C]``.
+
+        It is in units of sqrt(2) times the statistical errors, since every pair of folds counts twice, each training
+        what scores the other: at most a standard Gaussian where the samples do not differ.
+        """
         excess = np.where(self.cuts < 1, self.generated - self.truth, self.truth - self.generated)
-        return excess / np.hypot(self.truth_error, self.generated_error)
+        return excess / (TWICE * np.hypot(self.truth_error, self.generated_error))
 
     def text(self) -> str:
         """The table as plain text."""
@@ -108,11 +112,18 @@ def weight_histograms(
         low, high = (every.min(), every.max()) if limits is None else np.log(limits)
         edges = np.exp(np.linspace(low - 1e-9, high + 1e-9, bins + 1))
     else:
-        edges = np.linspace(*(limits or LINEAR), bins + 1)
+        edges = np.linspace(*(limits or _middle([*log_w, *(() if control is None else control[:1])])), bins + 1)
     parts = [_histogram(x, w, edges) for x, w in zip(log_w, weights, strict=True)]
     if control is not None:
         parts.append(_histogram(*control, edges))
     return WeightHistograms(edges, *(each for part in parts for each in part))
+
+
+def _middle(log_w: Sequence[Array]) -> tuple[float, float]:
+    """Where most of each sample is in w, and one: symmetric around it, but for what would be below zero."""
+    ends = np.exp([np.quantile(each, SHOWN) for each in log_w])
+    half = float(max(np.abs(ends - 1).max(), 1e-3))
+    return max(0.0, 1 - half), 1 + half
 
 
 def together(log_w: Pair, weights: Pair) -> Pair:

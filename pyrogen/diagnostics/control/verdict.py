@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 SIGMA_AUC, SIGMA_TAIL = 3.0, 3.5  # several tails are looked at
@@ -38,23 +37,21 @@ def _made(found: Any) -> str:
 
 
 def _difference(found: Any) -> str:
-    auc, error = found.auc
-    tails = found.tails()
+    sigma_auc, tails = found.auc_significance, found.tails()
     low, high = ("generated events where there are too few true ones", "true events where too few are generated")
     seen = [
         f"w {'<' if cut < 1 else '>'} {cut:g} ({low if cut < 1 else high}, {sigma:.1f} sigma)"
         for cut, sigma, n in zip(tails.cuts, tails.significance, tails.events, strict=True)
         if sigma > SIGMA_TAIL and n >= FEW_IN_TAIL
     ]
-    by_area = auc - 0.5 > SIGMA_AUC * error
-    if auc - 0.5 < -SIGMA_AUC * error:
+    if sigma_auc < -SIGMA_AUC:
         return "The classifier orders the events the wrong way round: it learned noise. Train it on more events."
-    if not by_area and not seen:
+    if sigma_auc < SIGMA_AUC and not seen:
         return f"The classifier finds no difference in {len(found.generated):,} generated events."
-    if not by_area:
+    if sigma_auc < SIGMA_AUC:
         return f"The AUC shows nothing, but the tails do: {'; '.join(seen)}."
-    sigma = (auc - 0.5) / error if error > 0 else math.inf
-    return f"The samples differ (AUC {sigma:.0f} sigma above 0.5)" + (f"; tails: {'; '.join(seen)}." if seen else ".")
+    tell = f"; tails: {'; '.join(seen)}." if seen else "."
+    return f"The samples differ (AUC {sigma_auc:.0f} sigma above 0.5)" + tell
 
 
 def _belief(found: Any) -> str:
@@ -65,7 +62,7 @@ def _belief(found: Any) -> str:
         )
     curve = found.calibration()
     if curve.p_value < BELIEVED and curve.worst > TOLERANCE:
-        return f"The weights are not calibrated, by {curve.worst:.0%} in the worst bin."
+        return f"The weights are not calibrated, by {curve.worst:.0%} in the worst bin: use recalibrated()."
     if curve.p_value < BELIEVED:
         return (
             f"The weights are right within {max(curve.worst, 0.001):.1%} in every bin, though not within their errors."

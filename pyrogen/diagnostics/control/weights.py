@@ -18,7 +18,7 @@ from pyrogen.diagnostics.control.inputs import Inputs, assign_folds, check_not_t
 from pyrogen.diagnostics.control.result import ClassifierWeights, Trainings
 from pyrogen.diagnostics.control.trees import Trees
 from pyrogen.diagnostics.roc import roc_auc
-from pyrogen.events import EventSample
+from pyrogen.events import EventSample, EventsLike
 from pyrogen.seeds import stream
 from pyrogen.threads import chosen_threads
 
@@ -46,7 +46,7 @@ class Learner(Protocol):
         """A classifier with ``log_ratio(events) -> [n]``, ``history`` and ``kept_epoch``, see :class:`Network`."""
 
 
-def _method(name: str, value: Any) -> Learner:
+def METHOD(name: str, value: Any) -> Learner:
     if isinstance(value, str):
         require(value in ("network", "trees"), name, value, '"network", "trees", or settings: Network(...), Trees(...)')
         return Network() if value == "network" else Trees()
@@ -60,7 +60,7 @@ def _method(name: str, value: Any) -> Learner:
 @door(
     observables=optional(dictionary(FUNCTION, 'functions of events by name, such as {"M": f}')),
     features=optional(FUNCTION),
-    method=_method,
+    method=METHOD,
     folds=whole(2),
     ensemble=whole(1),
     tail=optional(FRACTION),
@@ -77,7 +77,7 @@ def classifier_weights(
     method: str | Learner = "network",
     folds: int = 2,
     ensemble: int = 2,
-    control: Any = True,
+    control: bool | EventsLike = True,
     trained_on: Any = None,
     tail: float | None = None,
     seed: int = 0,
@@ -120,7 +120,8 @@ def classifier_weights(
         ImportError: scikit-learn is missing.
         TrainingDivergedError: a loss that is not finite.
     """
-    plan = _Plan(Inputs(features, observables or {}), method, folds, ensemble, progress)  # type: ignore[arg-type]
+    learner = METHOD("method", method)  # a default does not pass the door
+    plan = Plan(Inputs(features, observables or {}), learner, folds, ensemble, progress)
     samples = checked_samples(truth, generated, features)
     check_not_trained_on(samples["truth"], samples["generated"], trained_on)
     check_tail(samples, tail)
@@ -128,7 +129,10 @@ def classifier_weights(
     others = None
     if _wanted(control):
         pair = _control_samples(samples["truth"], control, stream(seed, "weights", "control"))
-        others = plan.prepare(pair, stream(seed, "weights", "control", "folds"), "control")
+        try:
+            others = plan.prepare(pair, stream(seed, "weights", "control", "folds"), "control")
+        except ValueError as error:
+            raise ValueError(f"of true against true events, for the control: {error}; or control=False") from error
     found = prepared()
     return found if others is None else replace(found, control=others())
 
@@ -148,7 +152,7 @@ def _control_samples(truth: EventSample, control: Any, seed: int) -> dict[str, E
     return {"truth": truth[half == 0], "generated": truth[half == 1]}
 
 
-class _Plan:
+class Plan:
     """What is done with two samples; all checks come before the first training."""
 
     def __init__(self, inputs: Inputs, method: Learner, folds: int, ensemble: int, progress: bool) -> None:

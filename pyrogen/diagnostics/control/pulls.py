@@ -1,0 +1,225 @@
+"""Did the error bar know? How far a generator is off, in units of its Bayesian sigma (arXiv:2305.16774)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pyrogen.checks import COUNT, MAPPING, SEED, door, instance, one_of, optional, whole
+from pyrogen.diagnostics.control.calibration import weighted_quantiles
+from pyrogen.diagnostics.control.result import CENTRAL, ClassifierWeights, event_weights
+from pyrogen.events import EventSample
+from pyrogen.posterior.binning import bins_of
+from pyrogen.posterior.histograms import observable_values
+from pyrogen.posterior.posterior import POSTERIOR, Posterior
+from pyrogen.printing import Brief
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HistogramPulls(Brief):
+    """A histogram of the posterior against that of the true events.
+
+    Attributes:
+        edges: ``[B + 1]``.
+        predicted, predicted_error: probability per bin and its standard deviation over the weight draws, ``[B]``, the
+            noise of the generated events among it.
+        truth, truth_error: fraction of the true events and its statistical error, ``[B]``.
+    """
+
+    edges: Array
+    predicted: Array
+    predicted_error: Array
+    truth: Array
+    truth_error: Array
+
+    @property
+    def pull(self) -> Array:
+        """(predicted - truth) over both errors in quadrature, ``[B]``; NaN where both are zero."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (self.predicted - self.truth) / np.hypot(self.predicted_error, self.truth_error)
+
+    @property
+    def width(self) -> float:
+        """Root mean square of the pulls: about one where sigma is right."""
+        pull = self.pull[np.isfinite(self.pull)]
+        return float(np.sqrt(np.mean(pull**2))) if len(pull) else math.nan
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WeightPulls(Brief):
+    """Pulls t(x) = mu(x) [1 - w(x)] / sigma(x) of the density at every event [C eq. 9].
+
+    mu and sigma are mean and standard deviation of the density over the posterior, and w mu stands for the true
+    density: t is how far the generator is off at x, in units of its own sigma.
+
+    **What the width means.** If the deviations at different points were independent, and sigma right, t would be a
+    standard Gaussian. They are not independent: a posterior knows the density in a few directions, along which it
+    moves at all points together. So one posterior gives, in effect, a few pulls and not n of them, and the width is
+    that of a few numbers: of a calibrated posterior it is often well below one, and may be above. Besides, w is
+    smoother than the density, since a classifier does not follow what it cannot see. On the other side stands the
+    noise of the classifier: :attr:`floor` is the width that it alone would give. A width below it says nothing; a width
+    far above one says that sigma is too small somewhere. What a few bins say together is far less correlated:
+    :attr:`histograms` beside it are the numbers to judge sigma by.
+
+    Attributes:
+        sample: ``"generated"`` or ``"truth"``.
+        pull: ``[n]``.
+        w: ``[n]``, p_data / p_model.
+        relative: ``[n]``, sigma / mu.
+        weights: of the events, ``[n]``.
+        edges: quantiles of w, ``[B + 1]``.
+        low, median, high: of sigma / mu in these bins of w, ``[B]``: median and central 68 % [C fig. 12].
+        floor: width of t that the noise of the classifier alone gives: the width of log w without a difference over the
+            median of sigma / mu. NaN without a control.
+        left_out: number of events without a finite pull: sigma is zero, or infinite.
+        histograms: by the name of the observable.
+    """
+
+    sample: str
+    pull: Array
+    w: Array
+    relative: Array
+    weights: Array
+    edges: Array
+    low: Array
+    median: Array
+    high: Array
+    floor: float
+    left_out: int = 0
+    histograms: dict[str, HistogramPulls] = field(default_factory=dict)
+
+    @property
+    def centre(self) -> float:
+        """Median of the pulls."""
+        return float(weighted_quantiles(self.pull, np.array([0.5]), np.abs(self.weights))[0])
+
+    @property
+    def width(self) -> float:
+        """Half the width of the central 68 % of the pulls."""
+        low, high = weighted_quantiles(self.pull, np.array(CENTRAL), np.abs(self.weights))
+        return float(high - low) / 2
+
+    def _summary(self) -> str:
+        return f"{len(self.pull):,} {self.sample} events, median {self.centre:.3g}, width {self.width:.3g}"
+
+    def text(self) -> str:
+        """A few lines."""
+        lines = [
+            f"pulls of the density at {len(self.pull):,} {self.sample} events: median {self.centre:.2f}, width "
+            f"{self.width:.2f}; the noise of the classifier alone {self.floor:.2f}"
+        ]
+        if self.left_out:
+            lines.append(f"{self.left_out:,} events have no finite pull")
+        lines += [f"pulls of the histogram of {name}: width {its.width:.2f}" for name, its in self.histograms.items()]
+        return "\n".join(lines)
+
+
+WEIGHTS = instance(ClassifierWeights, "a ClassifierWeights, from classifier_weights")
+
+
+@door(
+    weights=WEIGHTS,
+    posterior=optional(POSTERIOR),
+    sample=one_of("generated", "truth"),
+    observables=optional(MAPPING),
+    bins=whole(1),
+    n=whole(2),
+    draws=COUNT,
+    seed=SEED,
+)
+def weight_pulls(
+    weights: ClassifierWeights,
+    posterior: Posterior | None = None,
+    *,
+    sample: str = "generated",
+    observables: Mapping[str, tuple[Any, ...]] | None = None,
+    bins: int = 10,
+    n: int = 100_000,
+    draws: int | None = None,
+    context: Any = None,
+    seed: int = 0,
+) -> WeightPulls:
+    """Deviations of the generator from the data in units of its sigma, event by event and in histograms.
+
+    Args:
+        weights: of a classifier between true and generated events.
+        posterior: of the generator. It is not needed for generated events that carry their relative uncertainty (of
+            ``posterior.generate``), where no observables are given.
+        sample: at which events.
+        observables: by name ``(observable, bins)`` or ``(observable, number of bins, (low, high))`` as in
+            :meth:`~pyrogen.Posterior.histograms`: the posterior's histograms are held against the true events.
+        bins: quantiles of w in which sigma / mu is summarised.
+        n: generated events per draw of the histograms.
+        draws: number of weight draws; None: 50, or all where fewer are stored.
+        context: conditions of a conditional flow, ``[events, k]`` without observables.
+        seed: seeds weight draws and events.
+
+    Raises:
+        ValueError: no posterior where one is needed; events that do not fit it; no event with a finite pull.
+    """
+    events: EventSample = getattr(weights, sample)
+    carried = sample == "generated" and events.uncertainties is not None
+    if posterior is None and (observables or not carried):
+        what = "the histograms" if observables else f"sigma of the {sample} events, which do not carry it"
+        raise ValueError(f"posterior is None; it is needed for {what}")
+    functions = {} if posterior is None or not observables else bins_of(observables)
+    if carried:
+        relative: Array = np.asarray(events.uncertainties)
+    else:
+        relative = posterior.density(events, draws, context=context, seed=seed).relative.cpu().numpy()  # type: ignore[union-attr]
+    log_w = weights.log_w_generated if sample == "generated" else weights.log_w_truth
+    there = (relative > 0) & np.isfinite(relative)
+    if not there.any():
+        raise ValueError(f"sigma is zero or infinite at all {len(events):,} {sample} events; there is no pull")
+    relative, w, size = relative[there], np.exp(log_w[there]), event_weights(events)[there]
+    found = {}
+    if posterior is not None and observables:
+        bands = posterior.histograms(observables, n=n, draws=draws, seed=seed, context=context)
+        for name, its in functions.items():
+            function = posterior.predictor.observable(observables[name][0])
+            found[name] = _against(
+                bands[name], its, observable_values(function, _rows(posterior, weights.truth)), weights
+            )
+    middle = weighted_quantiles(relative, np.array([0.5]), np.abs(size))[0]
+    return WeightPulls(
+        sample,
+        (1 - w) / relative,
+        w,
+        relative,
+        size,
+        *_binned(w, relative, np.abs(size), bins),
+        floor=weights.floor / float(middle),
+        left_out=int((~there).sum()),
+        histograms=found,
+    )
+
+
+def _rows(posterior: Posterior, truth: EventSample) -> torch.Tensor:
+    """The true events with the columns in the order of the posterior."""
+    return torch.as_tensor(np.array(posterior.predictor.checked(truth, "truth").values), dtype=torch.float64)
+
+
+def _against(band: Any, its: Any, values: Array, weights: ClassifierWeights) -> HistogramPulls:
+    share = weights.weights[0] / weights.weights[0].sum()
+    counts, squares = its.fill(values, share), its.fill(values, share**2)
+    return HistogramPulls(band.edges, band.mean, band.std, counts, np.sqrt(squares))
+
+
+def _binned(w: Array, relative: Array, size: Array, bins: int) -> tuple[Array, Array, Array, Array]:
+    """Quantiles of w, and central 68 % and median of sigma / mu between them."""
+    edges = np.unique(weighted_quantiles(w, np.linspace(0, 1, bins + 1), size))
+    if len(edges) == 1:
+        edges = np.repeat(edges, 2)
+    where = np.clip(np.searchsorted(edges, w, "right") - 1, 0, len(edges) - 2)
+    levels = np.array([CENTRAL[0], 0.5, CENTRAL[1]])
+    rows = [weighted_quantiles(relative[where == b], levels, size[where == b]) for b in range(len(edges) - 1)]
+    low, median, high = np.array(rows).T
+    return edges, low, median, high
