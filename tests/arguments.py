@@ -172,6 +172,12 @@ def weights():
     )
 
 
+def failure_mode():
+    return diagnostics.FailureMode(
+        "wrong boundary", "x", "GeV", (diagnostics.Region(0.0, 1.0, 0.1, 0.2, 0.01, 0.5),), 5.0
+    )
+
+
 def reweighted():
     return diagnostics.reweight(weights())
 
@@ -615,6 +621,10 @@ def diagnostic_calls():
             control=False,
             progress=False,
         ),
+        "diagnostics.find_failures": lazily(lambda: diagnostics.find_failures, weights=weights),
+        "diagnostics.Failures.text": lazily(lambda: diagnostics.find_failures(weights()).text),
+        "diagnostics.FailureMode.text": lazily(lambda: failure_mode().text),
+        "diagnostics.Region.words": lazily(lambda: failure_mode().regions[0].words, unit="GeV"),
         "diagnostics.two_sample_test": call(
             diagnostics.two_sample_test,
             **both,
@@ -708,6 +718,9 @@ def plotting_calls():
         "plotting.plot_coverage": lazily(lambda: plotting.plot_coverage, calibrations=lambda: {"a": calibration()}),
         "plotting.plot_chains": call(plotting.plot_chains, history={"potential": np.zeros((2, 5))}),
         "plotting.plot_correlation": lazily(lambda: plotting.plot_correlation, band=band),
+        "plotting.plot_failures": lazily(
+            lambda: plotting.plot_failures, failures=lambda: diagnostics.find_failures(weights())
+        ),
         "plotting.plot_histogram": lazily(lambda: plotting.plot_histogram, band=band, counts=np.array([10, 10])),
         "plotting.plot_histograms": lazily(lambda: plotting.plot_histograms, panels=lambda: [panel()]),
         "plotting.plot_kinematics": lazily(lambda: plotting.plot_kinematics, panels=lambda: [panel()]),
@@ -777,22 +790,27 @@ RESULTS = {
         "Comparison",
         "Convergence",
         "Elpd",
+        "FailureMode",
+        "Failures",
         "Finding",
         "HistogramPulls",
         "LikelihoodFit",
         "LineResult",
         "MarginalResult",
+        "ObservableFailure",
         "PeakFit",
         "PriorDraws",
         "QualityTable",
         "SampleMeasures",
         "QuantileBinResult",
+        "Region",
         "Reweighted",
         "ShapeFit",
         "Shift",
         "SizeScan",
         "Systematics",
         "TailFractions",
+        "TailHistogram",
         "Templates",
         "Trainings",
         "TwoSampleTest",

@@ -12,8 +12,8 @@ from .comparison import Comparison, band_overlap, compare, coverage
 from .control.calibration import CalibrationCurve
 from .control.failure_results import Failures, ObservableFailure, TailHistogram
 from .control.failures import find_failures
-from .control.modes import FailureMode, Region
 from .control.measures import SampleMeasures, sample_measures
+from .control.modes import FailureMode, Region
 from .control.pulls import HistogramPulls, WeightPulls, weight_pulls
 from .control.result import ClassifierWeights, Trainings
 from .control.tables import TailFractions, WeightHistograms

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrogen.diagnostics.control.tables import TWICE
 from pyrogen.signals import uninterrupted
 
 Array = NDArray[np.float64]
@@ -76,15 +77,18 @@ class Information:
         value: twice this is the triangular discrimination of the distributions of the observable, if the classifier is
             right: 0 of equal, 1 of separate ones.
         terms: of the single events, ``[N + M]``, without their means: the variance is the sum of their squares.
+        factor: on the error where the samples do not differ: sqrt(2) for several folds, because every pair of folds
+            counts twice: each trains what scores the other.
     """
 
     value: float
     terms: Array
+    factor: float = 1.0
 
     @property
     def sigma(self) -> float:
-        """``value`` in units of its statistical error; 0 where the observable knows nothing."""
-        error = float(np.sqrt(np.sum(self.terms**2)))
+        """``value`` in units of its error without a difference; 0 where the observable knows nothing."""
+        error = self.factor * float(np.sqrt(np.sum(self.terms**2)))
         return self.value / error if error > 0 else 0.0
 
     def share_of(self, whole: Information) -> tuple[float, float]:
@@ -137,7 +141,7 @@ def information(cells: Cells | None, contrast: Contrast) -> Information:
         rows = which & there
         total = float(signed[rows].sum())  # 1 or -1
         terms[rows] = part * signed[rows] * (c[rows] - float(signed[rows] @ c[rows]) / (total or 1.0))
-    return Information(part * float(signed @ c), terms)
+    return Information(part * float(signed @ c), terms, TWICE if contrast.fold.max() > 0 else 1.0)
 
 
 def _others_mean(cells: Cells, there: NDArray[np.bool_], values: Array, sizes: Array, fold: NDArray[np.int64]) -> Array:
