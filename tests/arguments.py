@@ -623,7 +623,6 @@ def diagnostic_calls():
         ),
         "diagnostics.find_failures": lazily(lambda: diagnostics.find_failures, weights=weights),
         "diagnostics.Failures.text": lazily(lambda: diagnostics.find_failures(weights()).text),
-        "diagnostics.FailureMode.text": lazily(lambda: failure_mode().text),
         "diagnostics.Region.words": lazily(lambda: failure_mode().regions[0].words, unit="GeV"),
         "diagnostics.two_sample_test": call(
             diagnostics.two_sample_test,
