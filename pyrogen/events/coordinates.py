@@ -149,7 +149,7 @@ class RecoilingPair(Fixed):
         energy, pz = mt[0] * torch.cosh(rapidities[0] - y), mt[0] * torch.sinh(rapidities[0] - y)
         across, along = (p[1] * qx - p[0] * qy) / qt, (p[0] * qx + p[1] * qy) / qt
         along = (pair_mt * along - qt * energy) / mass
-        # A lepton along the beam in this frame, where rounding takes events to: it has a density, but no pseudorapidity.
+        # Rounding takes leptons onto the beam axis of this frame, where there is a density, but no pseudorapidity.
         pt = torch.hypot(along, across).maximum(ON_THE_AXIS * mass)
         log_jacobian = -_log_recoil(mt, rapidities, qt, torch.hypot(pt, pz), pt)
         columns = [mass, y, qt.log(), torch.atan2(qy, qx), torch.asinh(pz / pt), torch.atan2(across, along)]
