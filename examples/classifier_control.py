@@ -1,7 +1,7 @@
 """Where is a generator wrong, does its sigma know, and what mends it? A classifier tells (arXiv:2305.16774).
 
     python examples/classifier_control.py --fault tail               # a toy: tail, hole, smear, or none
-    python examples/classifier_control.py out/z_jets_resonance_rqs   # what z_jets.py, drell_yan.py or own_events.py made
+    python examples/classifier_control.py out/z_jets_resonance_rqs   # of z_jets.py, drell_yan.py, own_events.py
     python examples/classifier_control.py --truth true.h5 --generated generated.h5
     python examples/classifier_control.py --quick
 

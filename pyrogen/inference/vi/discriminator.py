@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,7 +115,7 @@ class Discriminator:
         return torch.cat(parts if context is None else [*parts, context.double()], 1)
 
 
-def _table(found: object, n: int, columns: int | None) -> Tensor:
+def _table(found: Any, n: int, columns: int | None) -> Tensor:
     """Checked observables of n events, with as many columns as before (None: any number)."""
     table = isinstance(found, Tensor) and found.ndim == 2 and len(found) == n
     if not table or found.is_complex() or columns not in (None, found.shape[1]):
