@@ -29,7 +29,7 @@ from pyrogen.plotting import plot_systematics, save_figure
 LEADING = 6  # column of the leading jet's pT
 A = Nuisance("a", lambda x, a: 1 + a * ((x[:, LEADING] - 15) / 100) ** 2, low=0, high=1, nominal=0, sigma=0.5)
 TRUE = 0.35  # what the fit has to find
-COPIES = 2  # values of a for each event
+COPIES = {"copies": 1, "at_nominal": 1}  # of each event: the nominal value is an end of the range
 MODES: dict[str, dict[str, Any]] = {
     "quick": z_jets.MODES["quick"] | {"n": 2_000, "draws": 10, "coarser": 5},
     "default": z_jets.MODES["default"] | {"n": 50_000, "draws": 30, "coarser": 1},
@@ -53,7 +53,7 @@ def main() -> None:
     out = make_folder(parser, args.out or Path("out") / name)
     truth, learned = held_out(sample, args.seed)
 
-    training = with_nuisances(learned, A, copies=COPIES, seed=args.seed)
+    training = with_nuisances(learned, A, **COPIES, seed=args.seed)
     print(training)
     model = z_jets.make_model("resonance", mode["flow"], context=1)
     checkpoint = out / "run_checkpoint.h5"

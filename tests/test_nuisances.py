@@ -53,6 +53,24 @@ def test_a_flow_learns_the_conditional_density_whatever_its_normalisation():
     assert (np.abs(found.std(0) - 1) < 4 / math.sqrt(2 * len(found))).all()
 
 
+def test_further_copies_are_at_the_nominal_values():
+    """They change how often each a occurs, and leave the copies that are spread over the range as they are."""
+    events, rising = normal(1), Nuisance("b", lambda x, b: 1 + b * x[:, 0] ** 2, 0.0, 1.0, nominal=0.0, sigma=0.5)
+    spread = with_nuisances(events, [TILT, rising], copies=2, seed=3)
+    found = with_nuisances(events, [TILT, rising], copies=2, at_nominal=1, seed=3)
+    values, weights = found.context.values.reshape(-1, 3, 2), found.sample.weights.reshape(-1, 3)
+    assert np.array_equal(values[:, :2].reshape(-1, 2), spread.context.values)
+    assert np.array_equal(weights[:, :2].ravel(), spread.sample.weights)
+    assert (values[:, 2] == [TILT.nominal, 0.0]).all() and np.allclose(weights[:, 2], 1)
+    assert np.array_equal(found.sample.values.reshape(len(events), 3, -1)[:, 2], np.asarray(events))
+    together = weights.sum(1)
+    assert found.copies == 3 and found.effective_size == pytest.approx(together.sum() ** 2 / (together**2).sum())
+    made = found.sample.provenance["with_nuisances"]
+    assert (made["copies"], made["at_nominal"]) == (2, 1) and "at_nominal" not in spread.sample.provenance[
+        "with_nuisances"
+    ]
+
+
 def test_copies_are_no_new_events():
     """Counted as such, the errors of the mean at the nominal value are too small by the root of their number."""
     assert pulls(copies=4, tempered=False)[:, 1].std() > 1.4

@@ -185,7 +185,7 @@ class NuisanceSample(Brief):
         context: the conditions ``[N M, k]``: those that were given, then one column for each nuisance parameter.
         nuisances: the parameters.
         rate: the total cross section as a function of them.
-        copies: values of a for each event, M.
+        copies: values of a for each event, M, those at the nominal values among them.
         effective_size: number of unweighted events with the same statistical power. The copies of an event count as
             one: they say no more of p(x) than the event itself.
         kl_weight: what ``pg.SVI(kl_weight=...)``, or the temperature of a sampler, has to be so that the likelihood
@@ -205,13 +205,14 @@ class NuisanceSample(Brief):
         return f"{len(self.sample):,} rows, {names}, effective size {self.effective_size:,.0f}"
 
 
-@door(nuisances=NUISANCES, copies=whole(1), seed=SEED)
+@door(nuisances=NUISANCES, copies=whole(1), at_nominal=whole(0), seed=SEED)
 def with_nuisances(
     events: EventsLike,
     nuisances: Nuisance | Sequence[Nuisance],
     *,
     context: EventsLike | None = None,
     copies: int = 1,
+    at_nominal: int = 0,
     seed: int = 0,
 ) -> NuisanceSample:
     """Events with values of nuisance parameters and the weights that belong to them, to train a conditional flow on.
@@ -221,12 +222,17 @@ def with_nuisances(
     conditional density is ``w(x, a) p(x) / Z(a)``. So a conditional flow learns p(x|a) normalised at each a, whatever
     Z(a) is; Z(a) decides only how many events there are near each a, and is kept in ``rate``.
 
+    A network is worst at the ends of what it has seen, and of a one-sided parameter the nominal value is an end:
+    ``at_nominal=1`` adds every event once more at the nominal values of all parameters. The conditional density does
+    not depend on how often each a occurs.
+
     Args:
         events: N events; weights of theirs are multiplied by w.
         nuisances: one parameter or several.
         context: further conditions ``[N, k]``, which become the first columns.
         copies: values of a for every event. The values of one event are spread over the range. More copies lower the
             noise of the drawn values; they are no new events: train with ``kl_weight=found.kl_weight``.
+        at_nominal: further copies of every event at the nominal values.
         seed: seeds the values.
 
     Raises:
@@ -243,12 +249,14 @@ def with_nuisances(
         if nuisance.weight is None:
             raise ValueError(f"nuisances has {nuisance.name} without a weight function; give Nuisance(weight=...)")
     _check_at_ends(sample, parameters)
+    drawn = _draw(len(sample), parameters, copies, at_nominal, seed)
+    made = {"nuisances": [nuisance.config() for nuisance in parameters], "copies": copies, "seed": seed}
+    made |= {"at_nominal": at_nominal} if at_nominal else {}
+    copies += at_nominal
     repeated = sample[np.repeat(np.arange(len(sample)), copies)] if copies > 1 else sample
-    drawn = _draw(len(sample), parameters, copies, seed)
     conditions = _conditions(context, len(sample), copies, drawn, parameters)
     factors = [_weights_of(repeated, rows, drawn[rows], parameters) for rows in _chunks(len(repeated))]
     weights = np.concatenate(factors) * (1.0 if repeated.weights is None else repeated.weights)
-    made = {"nuisances": [nuisance.config() for nuisance in parameters], "copies": copies, "seed": seed}
     weighted = EventSample(repeated, weights=weights, provenance=sample.provenance | {"with_nuisances": made})
     _tell_of_huge(weighted, drawn, parameters, copies)
     together = weights.reshape(-1, copies).sum(1)
@@ -270,14 +278,15 @@ def check_inside(nuisance: Nuisance, value: float, what: str = "the range of the
         )
 
 
-def _draw(n: int, nuisances: Sequence[Nuisance], copies: int, seed: int) -> Array:
-    """Values ``[n copies, k]``: the copies of an event are in different of ``copies`` equal parts of each range."""
+def _draw(n: int, nuisances: Sequence[Nuisance], copies: int, at_nominal: int, seed: int) -> Array:
+    """Values ``[n (copies + at_nominal), k]``: the copies of an event are in different of ``copies`` equal parts."""
     rng = np.random.default_rng(stream(seed, "nuisances"))
     columns = []
     for nuisance in nuisances:
         part = rng.permuted(np.broadcast_to(np.arange(copies), (n, copies)), axis=1)
         unit = (part + rng.random((n, copies))) / copies
-        columns.append((nuisance.low + (nuisance.high - nuisance.low) * unit).ravel())
+        spread = nuisance.low + (nuisance.high - nuisance.low) * unit
+        columns.append(np.column_stack([spread, np.full((n, at_nominal), nuisance.nominal)]).ravel())
     return np.stack(columns, 1)
 
 
