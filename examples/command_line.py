@@ -10,9 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import pyrogen as pg
 from pyrogen.checks import DEVICE
 from pyrogen.threads import MOST
+
+HELD_OUT = 0.2  # fraction of the events that are not learned
 
 
 def stoppable(script: Callable[..., None]) -> Callable[..., None]:
@@ -105,8 +109,20 @@ def make_folder(parser: argparse.ArgumentParser, folder: Path) -> Path:
     return folder
 
 
+def held_out(sample: pg.EventSample, seed: int) -> tuple[pg.EventSample, pg.EventSample]:
+    """A fifth of the events at random, to compare with, and the others, to learn from."""
+    order = np.random.default_rng(seed).permutation(len(sample))
+    truth, learned = np.split(order, [round(HELD_OUT * len(sample))])
+    return sample[truth], sample[learned]
+
+
 def fitted(
-    parser: argparse.ArgumentParser, backend: Any, model: pg.BayesianFlow, events: pg.EventSample, source: Path | None
+    parser: argparse.ArgumentParser,
+    backend: Any,
+    model: pg.BayesianFlow,
+    events: pg.EventSample,
+    source: Path | None,
+    context: pg.EventSample | None = None,
 ) -> pg.Posterior:
     """The posterior of a generator's events; a checkpoint of another run, and wrong events, end the script with a line.
 
@@ -116,9 +132,10 @@ def fitted(
         model: the model.
         events: the training events.
         source: the file they are from; None: Pythia.
+        context: conditions of the events.
     """
     try:
-        return backend.fit(model, events)
+        return backend.fit(model, events, context=context)
     except (pg.CheckpointMismatchError, pg.FileFormatError) as error:
         parser.exit(1, f"{error}\nOr give another --out.\n")
     except ValueError as error:  # such as masses without spread, weights that cancel: nothing was trained yet

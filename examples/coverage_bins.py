@@ -12,7 +12,7 @@ from typing import Any
 import command_line
 import numpy as np
 import torch
-from coverage_toys import numbers, setting, settings_of
+from coverage_toys import SVI_OPTIONS, numbers, setting, settings_of
 
 import pyrogen as pg
 from pyrogen.diagnostics import Calibration, QuantileBinResult, advise, calibration_of
@@ -116,7 +116,9 @@ def run(study: Study, parser: argparse.ArgumentParser, argv: list[str] | None = 
     alone, found = calibrations(study, counts, generated, n, truth, args.seed)
     print(table(study, found, alone, len(truth)))
     told = {key: numbers(one) | {"sigma_over_spread": sigma_ratio(alone[key])} for key, one in found.items()}
-    label = ", ".join([NAMES[args.backend].__name__, *(f"{key} {value}" for key, value in chosen)])
+    label = ", ".join(
+        [NAMES[args.backend].__name__, *(f"{SVI_OPTIONS.get(key, key)} {value}" for key, value in chosen)]
+    )
     result = {
         "target": study.target,
         "backend": args.backend,

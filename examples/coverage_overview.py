@@ -140,7 +140,8 @@ def row(study: dict[str, Any]) -> str:
         backend(study),
         f"{whole.trainings} \u00d7 {whole.draws}",
         *columns(whole)[:3],
-        with_error(*whole.sigma_ratio()),
+        # Where the truth has few events its own error is in the intervals; the ratio is that of sigma alone.
+        with_error(*study.get("sigma_over_spread", whole.sigma_ratio())),
         columns(whole)[3],
         *(columns(inner) if differs else ("", "", "", "")),
     ]

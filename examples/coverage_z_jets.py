@@ -111,6 +111,16 @@ def edges() -> dict[str, Any]:
     return found
 
 
+def groups() -> dict[str, list[str]]:
+    """Observables of each number of jets; and those of the angle between two jets, where anti-kT has an edge."""
+    found = {
+        f"{jets} {'jet' if jets == 1 else 'jets'}": [key(name, jets) for name in FIGURES[jets]] for jets in FIGURES
+    }
+    every = [NUMBERS, *(name for names in found.values() for name in names)]
+    between = [name for name in every if "delta_r_j" in name or "delta_phi_j" in name]
+    return found | {"angles of two jets": between, "all others": [name for name in every if name not in between]}
+
+
 STUDY = coverage_bins.Study(
     name="coverage_z_jets",
     target="Z + jets",
@@ -119,9 +129,7 @@ STUDY = coverage_bins.Study(
     make_model=make_model,
     edges=edges(),
     values=values,
-    groups={
-        f"{jets} {'jet' if jets == 1 else 'jets'}": [key(name, jets) for name in FIGURES[jets]] for jets in FIGURES
-    },
+    groups=groups(),
     few=True,
     filled_at_once=1 << 15,
 )

@@ -20,7 +20,7 @@ from typing import Any
 import hist
 import numpy as np
 import torch
-from command_line import add_common, count, fitted, make_folder, several, stoppable, tell_about
+from command_line import HELD_OUT, add_common, count, fitted, held_out, make_folder, several, stoppable, tell_about
 
 import pyrogen as pg
 from pyrogen.diagnostics import classifier_test, peak_width, sample_quality
@@ -38,7 +38,6 @@ from pyrogen.files import write_bytes
 from pyrogen.plotting import HistogramPanel, plot_kinematics, plot_training, plot_uncertainties, save_figure
 
 SAMPLE = Path(__file__).parent / "data" / "drell_yan_5k.h5"
-HELD_OUT = 0.2
 FIGURES = ("E", "px", "pT", "pz", "E_pair", "M_pair")  # [A] fig. 9
 
 # The affine flow of [A] table 2 is much deeper than splines need to be where coordinates fit.
@@ -77,9 +76,8 @@ def main() -> None:
     out = make_folder(parser, args.out or Path("out") / "_".join(parts))
     print(sample.summary())
 
-    order = np.random.default_rng(args.seed).permutation(len(sample))
-    held_out, training = np.split(order, [round(HELD_OUT * len(sample))])
-    truth, learned = sample[held_out], sample[training]
+    truth, learned = held_out(sample, args.seed)
+    truth.save(out / "held_out.h5")
     model = make_model(args, mode, sample)
     print(f"\n{len(learned):,} training events, {args.transform} flow with {model.weights:,} weights, seed {args.seed}")
     checkpoint = out / "run_checkpoint.h5"
@@ -126,7 +124,15 @@ def main() -> None:
         f"\n{wanted:,} generated events, median uncertainty {summary['median_uncertainty']:.1%}; training "
         f"{summary['seconds_training']:.0f} s of {summary['seconds_all']:.0f} s"
     )
-    files = ("posterior.h5", "generated.h5", "kinematics.png", "uncertainties.png", "training.png", "summary.json")
+    files = (
+        "posterior.h5",
+        "held_out.h5",
+        "generated.h5",
+        "kinematics.png",
+        "uncertainties.png",
+        "training.png",
+        "summary.json",
+    )
     print("wrote", *(f"  {out / file}" for file in files), sep="\n")
 
 

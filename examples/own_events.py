@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from command_line import add_common, count, make_folder, several, stoppable, tell_about
+from command_line import add_common, count, held_out, make_folder, several, stoppable, tell_about
 
 import pyrogen as pg
 from pyrogen.diagnostics import advise
@@ -23,7 +23,6 @@ from pyrogen.files import write_bytes
 from pyrogen.plotting import HistogramPanel, plot_histograms, plot_training, save_figure
 
 DRELL_YAN = Path(__file__).parent / "data" / "drell_yan_5k.h5"
-HELD_OUT = 0.2
 
 # Small networks for small samples: more weights than the events can determine only widen the uncertainty.
 MODES: dict[str, dict[str, Any]] = {
@@ -61,23 +60,20 @@ def main() -> None:
     pg.set_threads(args.threads)
     print(sample.summary())
 
-    order = np.random.default_rng(args.seed).permutation(len(sample))
-    held_out, training = np.split(order, [round(HELD_OUT * len(sample))])
-    truth = sample[held_out]
+    truth, learned = held_out(sample, args.seed)
+    truth.save(out / "held_out.h5")
     settings = mode["svi"] | ({"epochs": args.epochs} if args.epochs else {})
-    settings["batch_size"] = min(settings["batch_size"], len(training) // 2)
+    settings["batch_size"] = min(settings["batch_size"], len(learned) // 2)
     # Splines act within five standard deviations of the standardised events and leave alone what is further out.
     size = {name: value for name in ("blocks", "hidden") if (value := getattr(args, name))}
     flow = pg.CouplingFlow(sample.features, transform=args.transform, **mode[args.transform] | size)
     model = pg.BayesianFlow(flow)
-    print(
-        f"\n{len(training):,} training events, {args.transform} flow with {model.weights:,} weights, seed {args.seed}"
-    )
+    print(f"\n{len(learned):,} training events, {args.transform} flow with {model.weights:,} weights, seed {args.seed}")
     checkpoint = out / "run_checkpoint.h5"
     tell_about(checkpoint)
     svi = pg.SVI(**settings, validation=0.1, seed=args.seed, checkpoint=checkpoint)
     try:
-        posterior = svi.fit(model, sample[training])
+        posterior = svi.fit(model, learned)
     except pg.CheckpointMismatchError as error:
         parser.exit(1, f"{error}\nOr give another --out.\n")
     except ValueError as error:  # a constant column, weights that cancel: nothing was trained yet
@@ -92,14 +88,14 @@ def main() -> None:
 
     rows = [summarise(panel, truth, generated) for panel in panels]
     print_table(rows)
-    advice = advise(posterior, sample[training], draws=draws, seed=args.seed)
+    advice = advise(posterior, learned, draws=draws, seed=args.seed)
     print(f"\n{advice.text()}")
     summary = {"columns": rows, "seconds": time.monotonic() - started, "settings": posterior.info.settings}
     summary["advice"] = [vars(finding) for finding in advice.findings]
     write_bytes(out / "summary.json", json.dumps(summary, indent=1).encode())
     median = float(np.median(generated.uncertainties))  # type: ignore[arg-type]
     print(f"\n{wanted:,} generated events, median uncertainty {median:.1%}, {summary['seconds']:.0f} s")
-    files = ("posterior.h5", "generated.h5", "histograms.png", "training.png", "summary.json")
+    files = ("posterior.h5", "held_out.h5", "generated.h5", "histograms.png", "training.png", "summary.json")
     print("wrote", *(f"  {out / file}" for file in files), sep="\n")
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import hist
 import numpy as np
 import torch
-from command_line import add_common, count, fitted, make_folder, several, stoppable, tell_about
+from command_line import HELD_OUT, add_common, count, fitted, held_out, make_folder, several, stoppable, tell_about
 
 import pyrogen as pg
 from pyrogen.diagnostics import classifier_test, peak_width, sample_quality
@@ -32,7 +32,6 @@ from pyrogen.files import write_bytes
 from pyrogen.plotting import HistogramPanel, plot_kinematics, plot_training, plot_uncertainties, save_figure
 
 SAMPLE = Path(__file__).parent / "data" / "z_jets_5k.h5"
-HELD_OUT = 0.2
 CLOSEST = 0.4  # no two jets are closer in rapidity and azimuth
 LEAST = 5_000  # events to generate
 FEW = 500  # events that a classifier and the fit of a peak need
@@ -78,9 +77,8 @@ def main() -> None:
     out = make_folder(parser, args.out or Path("out") / "_".join(["z_jets", *kinds, *(["disc"] * args.discflow)]))
     print(sample.summary())
 
-    order = np.random.default_rng(args.seed).permutation(len(sample))
-    held_out, training = np.split(order, [round(HELD_OUT * len(sample))])
-    truth, learned = sample[held_out], sample[training]
+    truth, learned = held_out(sample, args.seed)
+    truth.save(out / "held_out.h5")
     for jets in FIGURES:
         if min((part.counts == jets).sum() for part in (truth, learned)) == 0:
             parser.error(f"{len(sample):,} events have too few with {jets} jets to learn from and to compare with")
@@ -135,7 +133,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--coordinates", choices=("resonance", "paper"), default="resonance")
     parser.add_argument("--transform", choices=("rqs", "cubic"), default="rqs", help="coupling (rqs)")
     parser.add_argument("--discflow", action="store_true", help="train together with a discriminator")
-    parser.add_argument("--epochs", type=count, metavar="E", help="passes over the events (16; quick: 40)")
+    parser.add_argument("--epochs", type=count, metavar="E", help="passes over the events (24; quick: 40)")
     parser.add_argument("--draws", type=several, metavar="K", help="weight draws of a prediction (50; quick: 20)")
     parser.add_argument(
         "--generate", type=count, metavar="N", help="events to generate (as many as are held out, 5,000 at least)"

@@ -17,7 +17,7 @@ from pyrogen import events, targets
 from pyrogen.bayes import ELBO, AutoNormal, BayesianFlow, LastLayers
 from pyrogen.events import EventSample
 from pyrogen.files import FileFormatError
-from pyrogen.flows import CouplingFlow, MultiplicityFlow
+from pyrogen.flows import ChainFlow, CouplingFlow, MultiplicityFlow, ShowerFlow
 from pyrogen.inference import (
     HMC,
     NUTS,
@@ -68,7 +68,9 @@ __all__ = [
     "HistogramBand",
     "Laplace",
     "LastLayers",
+    "ChainFlow",
     "MultiplicityFlow",
+    "ShowerFlow",
     "PathInUseError",
     "Posterior",
     "SamplingError",

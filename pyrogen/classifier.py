@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import FUNCTION, HIDDEN, SHARE, door, each, optional, whole
 from pyrogen.events import EventsLike, check_events
+from pyrogen.events.containers import Table, check_same_order, table_of
 from pyrogen.memory import in_chunks, row_bytes, rows_at_once
 
 Features = Callable[[Tensor], Tensor]
@@ -41,6 +42,7 @@ class Classifier(nn.Module):
         dropout: fraction of the outputs of each layer that a training sets to zero at random.
 
     Attributes:
+        columns: names of the columns of the training events; None where they had none.
         history: after the training, ``loss`` and ``validation_loss`` of each epoch, in nats per event of equally
             frequent classes: log 2 = 0.693 is that of a guess.
         kept_epoch: the epoch whose network it is, counted from 1.
@@ -78,6 +80,7 @@ class Classifier(nn.Module):
                 layers.append(nn.Dropout(dropout))
         self.network = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
         self.features = features
+        self.columns: tuple[str, ...] | None = None
         self.history: dict[str, NDArray[np.float64]] = {}
         self.kept_epoch = 0
 
@@ -101,14 +104,29 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def log_ratio(self, events: EventsLike) -> Tensor:
-        """log p_truth(x) / p_generated(x), ``[N]`` in float64, at events ``[N, d]`` of any kind."""
+        """log p_truth(x) / p_generated(x), ``[N]`` in float64, at events ``[N, d]`` of any kind.
+
+        Raises:
+            ValueError: another number of variables than that of the training, its columns in another order, or NaN in
+                a variable that all of its events had.
+        """
+        check_same_order("the events", table_of(events), "the training", Table(np.empty((0, 0)), self.columns))
         check_events(events, multiplicity=getattr(events, "multiplicity", None))
         x = as_tensor(events, torch.float64, self.centre.device)
         needed = row_bytes([weights.shape for weights in self.network.parameters()], x.dtype)
         step = rows_at_once(x.device, needed, cpu=SCORED_AT_ONCE)
-        return torch.cat([scores for _, scores in in_chunks(lambda rows: self(x[rows]).double(), len(x), step)])
+        found = torch.cat([scores for _, scores in in_chunks(lambda rows: self(x[rows]).double(), len(x), step)])
+        if not found.isfinite().all():
+            bad = (~found.isfinite()).nonzero()[:, 0]
+            raise ValueError(
+                f"the log-ratio of {len(bad)} of {len(x)} events is {found[bad[0]]}, the first of them event {bad[0]}: "
+                "there is NaN or infinity in a variable that all events of the training had"
+            )
+        return found
 
     def _scaled(self, seen: Tensor) -> Tensor:
+        if seen.ndim != 2 or seen.shape[1] != len(self.centre):
+            raise ValueError(f"the classifier sees {len(self.centre)} variables; these events give {list(seen.shape)}")
         scaled = torch.asinh((seen - self.centre) / self.scale).to(next(self.network.parameters()).dtype)
         if not self.missing:
             return scaled
@@ -118,6 +136,11 @@ class Classifier(nn.Module):
 
     def _fit_scales(self, seen: Tensor) -> None:
         columns = [column[~np.isnan(column)] for column in seen.numpy().T] if self.missing else seen.numpy().T
+        nobody = [i for i, column in enumerate(columns) if len(column) == 0]
+        if nobody:
+            raise ValueError(
+                f"variable {nobody[0]} of what the classifier sees is NaN in all of {len(seen)} events; leave it out"
+            )
         low, centre, high = np.array([np.quantile(column, [0.158655, 0.5, 0.841345]) for column in columns]).T
         scale = (high - low) / 2
         with np.errstate(over="ignore"):

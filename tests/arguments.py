@@ -124,6 +124,31 @@ def sample_of_jets():
     return pg.EventSample(values, ["met", "pt_j1", "pt_j2"], multiplicity=pg.events.Multiplicity(1, 1, 2))
 
 
+@functools.cache
+def showers():
+    values = np.random.default_rng(1).uniform(size=(6, 5))
+    return events.Showers(values, np.full(6, 5.0), geometry())
+
+
+def geometry():
+    return events.ShowerGeometry.flat([2, 3])
+
+
+def shower_file():
+    events.write_showers(showers(), "s.h5")
+    return "s.h5"
+
+
+def binning():
+    with open("binning.xml", "w") as file:
+        file.write('<Bins><Bin name="photon"><Layer id="0" r_edges="0,1" n_bin_alpha="2"/></Bin></Bins>')
+    return "binning.xml"
+
+
+def shower_flow():
+    return pg.ShowerFlow((2, 3), 0.1, blocks=1, hidden=(4,), bins=2)
+
+
 def classifier():
     return diagnostics.Classifier(2, (4,))
 
@@ -144,6 +169,12 @@ def weights():
     quick = diagnostics.Network(hidden=(4,), epochs=1)
     return diagnostics.classifier_weights(
         **truth_and_generated(), method=quick, ensemble=1, control=False, progress=False
+    )
+
+
+def failure_mode():
+    return diagnostics.FailureMode(
+        "wrong boundary", "x", "GeV", (diagnostics.Region(0.0, 1.0, 0.1, 0.2, 0.01, 0.5),), 5.0
     )
 
 
@@ -340,6 +371,19 @@ def event_calls():
         "events.drell_yan": call(events.drell_yan, n=1, progress=False),
         "events.z_jets": call(events.z_jets, n=1, progress=False),
         "events.z_jets_to": call(events.z_jets_to, path="z.h5", n=1, progress=False),
+        "events.Showers": lazily(
+            lambda: events.Showers, values=lambda: showers().values, energies=np.full(6, 5.0), geometry=geometry
+        ),
+        "events.Showers.suppressed": lazily(lambda: showers().suppressed, threshold=0.1),
+        "events.ShowerGeometry": lazily(lambda: events.ShowerGeometry, layers=lambda: geometry().layers),
+        "events.ShowerGeometry.flat": call(events.ShowerGeometry.flat, sizes=[2, 3]),
+        "events.ShowerGeometry.from_binning": lazily(lambda: events.ShowerGeometry.from_binning, path=binning),
+        "events.ShowerLayer": call(events.ShowerLayer, shape=(1, 2), rows=(0.0, 1.0), columns=(0.0, 1.0, 2.0)),
+        "events.read_showers": lazily(lambda: events.read_showers, path=shower_file, geometry=geometry),
+        "events.write_showers": lazily(lambda: events.write_showers, showers=showers, path="s.h5"),
+        "events.shower_observables": lazily(lambda: events.shower_observables, geometry=geometry),
+        "events.showers": call(events.showers, n=2, progress=False),
+        "events.showers_to": call(events.showers_to, path="s.h5", n=2, progress=False),
         "events.OfObjects": lazily(
             lambda: events.OfObjects, function=lambda: len, multiplicity=lambda: events.Multiplicity(1, 1, 2), least=1
         ),
@@ -347,6 +391,18 @@ def event_calls():
             lambda: events.OfObjects(len, events.Multiplicity(1, 1, 2), 1).missing, events=torch.zeros(3, 3)
         ),
         "events.z_jets_observables": call(events.z_jets_observables),
+        "events.distort": lazily(lambda: events.distort, sample=sample, distortions=lambda: [events.Shift("a", 1.0)]),
+        "events.Distorted.log_ratio": lazily(
+            lambda: events.distort(sample(), [events.TailCut("a", 0.0)]).log_ratio, events=sample
+        ),
+        "events.TailCut": call(events.TailCut, observable="a", cut=1.0),
+        "events.MissingMode": call(events.MissingMode, observable="a", low=0.0, high=1.0),
+        "events.Hole": call(events.Hole, first="j1", second="j2"),
+        "events.FilledHole": call(events.FilledHole, first="j1", second="j2"),
+        "events.Reweighting": lazily(lambda: events.Reweighting, observable="a", function=lambda: np.exp),
+        "events.Shift": call(events.Shift, column="a", by=1.0),
+        "events.Smear": call(events.Smear, column="a", absolute=1.0),
+        "events.SmearMass": call(events.SmearMass, first="e+", second="e-", absolute=1.0),
         "events.collision_energy": lazily(lambda: events.collision_energy, sample=sample),
         "events.four_vectors": lazily(lambda: events.four_vectors, sample=pair),
         "events.from_awkward": lazily(
@@ -391,6 +447,8 @@ def event_calls():
         "events.UnitBox": call(events.UnitBox, low=0.0, high=1.0),
         "events.Dequantise": call(events.Dequantise),
         "events.Positive": call(events.Positive),
+        "events.ThresholdNoise": call(events.ThresholdNoise, threshold=0.1),
+        "events.ThresholdNoise.fit": fitted(lambda: events.ThresholdNoise(0.1), two.exp()),
         "events.Dequantise.fit": fitted(events.Dequantise, two.round()),
         "events.Log.fit": fitted(events.Log, two.exp()),
         "events.Positive.fit": fitted(events.Positive, two.exp()),
@@ -512,6 +570,22 @@ def diagnostic_calls():
             events=5,
             **some,
         ),
+        "diagnostics.sample_measures": lazily(
+            lambda: diagnostics.sample_measures,
+            truth=lambda: both["truth"],
+            generated=lambda: both["generated"],
+            reference=lambda: both["truth"],
+            which=["kpd"],
+            splits=5,
+            progress=False,
+        ),
+        "diagnostics.SampleMeasures.found": lazily(
+            lambda: (
+                diagnostics.sample_measures(
+                    both["truth"], both["generated"], reference=both["truth"], which=["kpd"], splits=5, progress=False
+                ).found
+            )
+        ),
         "diagnostics.roc_auc": call(diagnostics.roc_auc, truth_scores=[0.1, 0.9], generated_scores=[0.2, 0.3]),
         "diagnostics.sample_quality": call(
             diagnostics.sample_quality, **both, reference=both["truth"], observables={"x": 0}, partitions=2
@@ -547,6 +621,9 @@ def diagnostic_calls():
             control=False,
             progress=False,
         ),
+        "diagnostics.find_failures": lazily(lambda: diagnostics.find_failures, weights=weights),
+        "diagnostics.Failures.text": lazily(lambda: diagnostics.find_failures(weights()).text),
+        "diagnostics.Region.words": lazily(lambda: failure_mode().regions[0].words, unit="GeV"),
         "diagnostics.two_sample_test": call(
             diagnostics.two_sample_test,
             **both,
@@ -640,6 +717,9 @@ def plotting_calls():
         "plotting.plot_coverage": lazily(lambda: plotting.plot_coverage, calibrations=lambda: {"a": calibration()}),
         "plotting.plot_chains": call(plotting.plot_chains, history={"potential": np.zeros((2, 5))}),
         "plotting.plot_correlation": lazily(lambda: plotting.plot_correlation, band=band),
+        "plotting.plot_failures": lazily(
+            lambda: plotting.plot_failures, failures=lambda: diagnostics.find_failures(weights())
+        ),
         "plotting.plot_histogram": lazily(lambda: plotting.plot_histogram, band=band, counts=np.array([10, 10])),
         "plotting.plot_histograms": lazily(lambda: plotting.plot_histograms, panels=lambda: [panel()]),
         "plotting.plot_kinematics": lazily(lambda: plotting.plot_kinematics, panels=lambda: [panel()]),
@@ -660,6 +740,13 @@ CALLS = {
     "CouplingFlow": call(pg.CouplingFlow, features=2, blocks=1, hidden=(4,)),
     "CouplingFlow.log_prob": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).log_prob, x=training()),
     "CouplingFlow.sample": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).sample, n=2),
+    "ChainFlow": call(pg.ChainFlow, sizes=(1, 2), blocks=1, hidden=(4,)),
+    "ChainFlow.log_prob": call(pg.ChainFlow((1, 2), blocks=1, hidden=(4,)).log_prob, x=torch.zeros(3, 3)),
+    "ChainFlow.sample": call(pg.ChainFlow((1, 2), blocks=1, hidden=(4,)).sample, n=2),
+    "ShowerFlow": call(pg.ShowerFlow, layers=(2, 3), threshold=0.1, blocks=1, hidden=(4,)),
+    "ShowerFlow.log_prob": lazily(lambda: shower_flow().log_prob, x=torch.ones(3, 5), context=torch.ones(3, 1)),
+    "ShowerFlow.sample": lazily(lambda: shower_flow().sample, n=2, context=torch.ones(2, 1)),
+    "ShowerFlow.centre_on": lazily(lambda: shower_flow().centre_on, x=torch.rand(3, 5) + 1, context=torch.ones(3, 1)),
     "MultiplicityFlow": call(pg.MultiplicityFlow, shared=1, each=1, most=2, blocks=1, hidden=(4,)),
     "MultiplicityFlow.log_prob": lazily(lambda: chain().model.flow.log_prob, x=torch.zeros(3, 3)),
     "MultiplicityFlow.sample": lazily(lambda: chain().model.flow.sample, n=2),
@@ -680,6 +767,7 @@ CALLS = {
 RESULTS = {
     "DensityEstimate",
     "HistogramBand",
+    "events.Distorted",
     "events.JetCoordinates",
     "events.JetSeparation",
     "events.NuisanceSample",
@@ -701,21 +789,27 @@ RESULTS = {
         "Comparison",
         "Convergence",
         "Elpd",
+        "FailureMode",
+        "Failures",
         "Finding",
         "HistogramPulls",
         "LikelihoodFit",
         "LineResult",
         "MarginalResult",
+        "ObservableFailure",
         "PeakFit",
         "PriorDraws",
         "QualityTable",
+        "SampleMeasures",
         "QuantileBinResult",
+        "Region",
         "Reweighted",
         "ShapeFit",
         "Shift",
         "SizeScan",
         "Systematics",
         "TailFractions",
+        "TailHistogram",
         "Templates",
         "Trainings",
         "TwoSampleTest",
@@ -730,6 +824,7 @@ BASES = (
     "targets.Target",
     "targets.LineTarget",
     "events.Bijection",
+    "events.Distortion",
     "events.Fixed",
     "events.PaddedBijection",
     "events.Format",
@@ -767,9 +862,27 @@ INNER = [
     "filler",
     "filled",
     "misfit",
+    "applied",
+    "factor",
+    "moved",
+    "nodes",
+    "undone",
+    "words",
 ]
 #: Kinds of values that look wrong and are right, by the call ("": of all) and the argument.
 RIGHT = {
+    **{(f"events.{name}", "observable"): ("a text", "minus one") for name in ("TailCut", "MissingMode", "Reweighting")},
+    **{(f"events.{name}", "column"): ("a text", "minus one") for name in ("Shift", "Smear")},
+    **{
+        (f"events.{name}", key): ("a text",)
+        for name in ("Hole", "FilledHole", "SmearMass")
+        for key in ("first", "second")
+    },
+    ("events.TailCut", "cut"): ("minus one",),
+    ("events.TailCut", "fraction"): ("True",),
+    ("events.MissingMode", "low"): ("minus one",),
+    ("events.Shift", "by"): ("minus one",),
+    ("events.Shift", "factor"): ("minus one",),
     ("", "label"): ("a text",),
     ("events.to_awkward", "objects"): ("a text",),
     ("", "unit"): ("a text",),
@@ -810,6 +923,7 @@ RIGHT = {
     ("events.WhitenPerMultiplicity", "leave"): ("an empty list",),
     ("events.WhitenPerMultiplicity", "alone"): ("an empty list",),
     ("events.PowerLaw", "low"): ("minus one",),
+    ("events.ShowerGeometry", "name"): ("a text",),
     ("events.Squash", "location"): ("minus one",),
     ("events.Positive", "low"): ("minus one",),
     ("events.UnitBox", "low"): ("minus one", "a half", "a numpy number"),
@@ -856,6 +970,7 @@ NAMES_IN_MESSAGES = {
     ("to_inference_data", "probe_context"): ("context",),
     ("", "flow"): ("cannot lift",),
     ("events.lepton_pair_coordinates", "mass_low"): ("low",),
+    ("events.read_showers", "geometry"): ("no such file",),
     ("events.momenta", "particle"): ("x needs the columns",),
     ("events.lepton_pair", "plus"): ("x needs the columns",),
     ("events.lepton_pair", "minus"): ("x needs the columns",),

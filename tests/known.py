@@ -41,7 +41,8 @@ class Location(nn.Module):
         self.location = nn.Parameter(torch.zeros(features))
 
     def log_prob(self, x):
-        return torch.distributions.Normal(self.location, 1.0).log_prob(x).sum(-1)
+        # Written out: torch's own takes most of the time of tests with a thousand posteriors to check its arguments.
+        return (-0.5 * (x - self.location).square() - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def sample(self, n):
         return self.location + torch.randn(n, self.features).to(self.location)

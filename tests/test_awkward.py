@@ -144,3 +144,16 @@ def test_names_that_are_no_objects_are_refused():
     clash = pg.EventSample(rows()[:, :3][:1], ["l", "pt_l", "pt_j1"], multiplicity=Multiplicity(2, 1, 1))
     with pytest.raises(ValueError, match="such that l is one field alone"):
         to_awkward(clash)
+
+
+def test_events_without_a_list_and_lists_of_lists_are_named():
+    """None was taken for an empty list."""
+    jets = ak.Array([[{"pt": 2.0}], None])
+    with pytest.raises(ValueError, match="1 of 2 events have no list of objects but None; the first is event 1"):
+        from_awkward(ak.Array({"met": [1.0, 2.0], "jets": jets}), 2, least=0)
+    with pytest.raises(ValueError, match="'met' .* it is None in 1 events, the first of them event 0"):
+        from_awkward(ak.Array({"met": [None, 2.0], "jets": jets[[0, 0]]}), 2)
+    with pytest.raises(TypeError, match="the field 'pt' of objects must be one real number for each; got"):
+        from_awkward(ak.Array({"met": [1.0], "jets": [[{"pt": [2.0, 1.0]}]]}), 2)
+    with pytest.raises(ValueError, match="there is no event in it"):
+        from_awkward(ak.Array({"met": [1.0], "jets": jets[:1]})[:0], 2)

@@ -187,5 +187,5 @@ def test_a_column_is_a_name_or_a_whole_number(posterior, observable):
 
 @pytest.mark.parametrize("result", ["a", None, {"x": 1}])
 def test_an_observable_gives_numbers(posterior, result):
-    with pytest.raises(TypeError, match="the observable gave a .*; it must be numbers, one for each event"):
+    with pytest.raises(TypeError, match="the observable gave a .*; it must be real numbers, one for each event"):
         posterior.histogram(lambda events: result, [0, 1], n=10, draws=2)

@@ -1,5 +1,6 @@
 """The bootstrap of the posterior: minima in closed form, a Gaussian posterior, resumed runs, replicas that failed."""
 
+import math
 import warnings
 
 import numpy as np
@@ -285,6 +286,25 @@ def test_what_is_refused_before_the_training(monkeypatch):
     assert pg.Bootstrap(replicas=50).memory(location(), samples=20) == 10 * 20 * 50 * 3 * 4
     with pytest.raises(MemoryError, match="replicas is 100,000,000,000"):
         fit(location(), EVENTS, replicas=10**11)
+
+
+@pytest.mark.parametrize("layout", [None, pg.events.Multiplicity(1, 1, 2)])
+def test_copies_at_several_conditions_are_refused(layout):
+    x = torch.randn(60, 3)
+    if layout:
+        x[:20, 2] = math.nan
+    one = pg.events.Nuisance("a", lambda x, a: (a * x[:, 0]).exp(), -1, 1, sigma=0.5)
+    flow = pg.CouplingFlow(3, 1, (4,), context=1)
+    if layout:
+        flow = pg.MultiplicityFlow(**layout.config(), blocks=1, hidden=(4,), context=1)
+    backend = pg.Bootstrap(replicas=4, steps=2, batch_size=20, progress=False)
+    for copies in (1, 2):
+        made = pg.events.with_nuisances(pg.EventSample(x, multiplicity=layout), one, copies=copies)
+        if copies == 1:
+            backend.fit(pg.BayesianFlow(flow), made.sample, context=made.context)
+            continue
+        with pytest.raises(ValueError, match="the 120 events are copies of 60, each at other conditions"):
+            backend.fit(pg.BayesianFlow(flow), made.sample, context=made.context)
 
 
 def test_goes_on_from_as_many_networks(wedge):

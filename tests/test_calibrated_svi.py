@@ -12,7 +12,7 @@ from pyrogen.inference.vi import training
 pytestmark = pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")  # few trainings, and short ones
 EVENTS = torch.randn(2000, 2, generator=torch.Generator().manual_seed(3)) + 0.3
 FLOW = {"blocks": 1, "hidden": (4,), "transform": "rqs", "bins": 3}
-SVI = {"epochs": 20, "batch_size": 50, "lr": 2e-2, "lr_widths": 1e-1, "progress": False}
+SVI = {"epochs": 8, "batch_size": 50, "lr": 2e-2, "lr_widths": 1e-1, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_svi_calibrates_itself_to_the_same_bits(small, tmp_path):
 
 
 def test_svi_killed_in_a_round_goes_on_to_the_same_bits(small, tmp_path, monkeypatch):
-    settings = pg.SVI(**SVI, checkpoint=tmp_path / "run.h5", checkpoint_every=5)
+    settings = pg.SVI(**SVI, checkpoint=tmp_path / "run.h5", checkpoint_every=2)
     whole = pg.calibrate(replace(settings, checkpoint=None), small, EVENTS[:100])
     saves, save = [], training.save_checkpoint
 

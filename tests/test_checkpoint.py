@@ -1,7 +1,9 @@
 """A killed run goes on to the same bits; a checkpoint of anything else is refused; no file is ever half written."""
 
+import itertools
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -13,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from killing import kill_again_and_again
+from killing import forked, kill_again_and_again
 
 import pyrogen as pg
 from pyrogen import files
@@ -27,19 +29,14 @@ events = pg.targets.Wedge().sample((3000,))
 model = pg.BayesianFlow(pg.CouplingFlow(2, blocks=3, hidden=(16,)))
 settings = dict(epochs=12, batch_size=100, lr=5e-3, validation=0.1, patience=100, seed=5, progress=False)
 svi = pg.SVI(**settings, checkpoint=sys.argv[1])
-print("training", flush=True)
 svi.fit(model, events).save(sys.argv[2])
 """
 
 
 def train(checkpoint, posterior):
-    return subprocess.Popen([sys.executable, "-c", TRAIN, checkpoint, posterior], stdout=subprocess.PIPE, text=True)
-
-
-def train_to_the_end(checkpoint, posterior):
-    with train(checkpoint, posterior) as process:
-        process.communicate()
-    assert process.returncode == 0
+    """In a process that has been forked for it."""
+    sys.argv = ["train", checkpoint, posterior]
+    exec(TRAIN, {})
 
 
 def content(path):
@@ -55,9 +52,9 @@ def content(path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """What an uninterrupted run finds."""
+    """What an uninterrupted run finds, in a process that shares nothing with the others."""
     folder = tmp_path_factory.mktemp("whole")
-    train_to_the_end(folder / "checkpoint.h5", folder / "posterior.h5")
+    subprocess.run([sys.executable, "-c", TRAIN, folder / "checkpoint.h5", folder / "posterior.h5"], check=True)
     return content(folder / "posterior.h5")
 
 
@@ -65,9 +62,9 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path, whole):
     """SIGKILL at several moments of one run, resumed each time, against an uninterrupted run."""
     checkpoint = tmp_path / "checkpoint.h5"
     again = partial(train, checkpoint, tmp_path / "killed.h5")
-    kills = kill_again_and_again(again, checkpoint, "training\n", (0.0, 0.05, 0.11, 0.19, 0.3, 0.0, 0.08))
+    kills = kill_again_and_again(again, checkpoint, (0.0, 0.05, 0.11, 0.19, 0.3, 0.0, 0.08))
     assert kills >= 3, "the run ended before it could be killed several times"
-    train_to_the_end(checkpoint, tmp_path / "killed.h5")
+    assert forked(again) == 0
     killed = content(tmp_path / "killed.h5")
     assert whole.keys() == killed.keys()
     for name, value in whole.items():
@@ -85,23 +82,23 @@ def model(**kwargs):
 
 def test_killed_inside_a_write_it_ends_with_the_same_bits(tmp_path, whole):
     """Killed just before a rename, and before the first checkpoint: temporary files are left behind and cleaned up."""
-    code = """
-import os, signal, sys
-from pyrogen import files
-writes = []
-def kill(*_):
-    writes.append(1)
-    if len(writes) == int(sys.argv[3]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return replace(*_)
-replace, files.os.replace = os.replace, kill
-"""
-    for moment in ("1", "2", "5"):
-        arguments = [tmp_path / "checkpoint.h5", tmp_path / "killed.h5", moment]
-        killed = subprocess.run([sys.executable, "-c", code + TRAIN, *arguments], stdout=subprocess.DEVNULL)
-        assert killed.returncode == -signal.SIGKILL
+
+    def train_until(moment, *paths):
+        replace, writes = os.replace, itertools.count(1)
+
+        def kill(*names):
+            if next(writes) == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return replace(*names)
+
+        files.os.replace = kill
+        train(*paths)
+
+    paths = (tmp_path / "checkpoint.h5", tmp_path / "killed.h5")
+    for moment in (1, 2, 5):
+        assert forked(train_until, moment, *paths) == -signal.SIGKILL
         assert list(tmp_path.glob(".checkpoint.h5.*.tmp"))
-    train_to_the_end(tmp_path / "checkpoint.h5", tmp_path / "killed.h5")
+    assert forked(train, *paths) == 0
     killed = content(tmp_path / "killed.h5")
     for name, value in whole.items():
         assert np.array_equal(value, killed[name], equal_nan=value.dtype.kind == "f"), name
@@ -239,18 +236,15 @@ def test_files_say_what_wrote_them(saved):
 def test_full_disk_leaves_the_old_file(saved):
     """A real failed write: the system refuses files beyond a size limit, as a full disk does."""
     old = saved.read_bytes()
-    code = f"""
-import resource, signal, pyrogen as pg
-posterior = pg.load({str(saved)!r})
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-try:
-    posterior.save({str(saved)!r})
-except OSError as error:
-    print(error)
-"""
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert f"cannot write {saved}: File too large; the file that was there is unchanged" in output
+
+    def save():
+        posterior = pg.load(saved)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        with pytest.raises(OSError, match="cannot write .*posterior.h5: File too large; the file .* is unchanged"):
+            posterior.save(saved)
+
+    assert forked(save) == 0
     assert saved.read_bytes() == old
     assert [p.name for p in saved.parent.iterdir() if p.name.startswith(".")] == []
 

@@ -281,3 +281,28 @@ def test_objects_that_are_not_there_are_seen_by_flags():
         assert ratio[truth.counts == 2].mean() > 0.3 and ratio[truth.counts == 1].mean() < -0.3  # log 7/3 at best
     with pytest.raises(ValueError, match="truth has the layout .* and generated has None"):
         classifier_test(truth, torch.zeros(50, 3), trainings=1)
+
+
+def test_events_that_the_classifier_cannot_judge_are_told():
+    x = torch.randn(60, 2)
+    sample = EventSample(x, ["a", "b"])
+    quick = {"epochs": 1, "hidden": (4,), "progress": False}
+    classifier = train_classifier(sample, x + 1, **quick)
+    for events, message in (
+        (EventSample(x, ["b", "a"]), "the training has the columns a, b, the events has them in another order"),
+        (torch.randn(5, 3), r"the classifier sees 2 variables; these events give \[5, 3\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            classifier.log_ratio(events)
+    layout = Multiplicity(1, 1, 1, least=0)
+    fewer = EventSample([[1.0, 2.0], [1.0, math.nan]], multiplicity=layout)
+    with pytest.raises(ValueError, match="log-ratio of 1 of 2 events is nan, the first of them event 1: there is NaN"):
+        train_classifier(x, x + 1, **quick).log_ratio(fewer)
+    with pytest.raises(ValueError, match="variable 1 of what the classifier sees is NaN in all of"):
+        both = EventSample(torch.cat([x, x]), multiplicity=layout)
+        train_classifier(both, both, features=lambda x: torch.stack([x[:, 0], x[:, 1] * math.nan], 1), **quick)
+
+
+def test_the_error_of_the_area_of_one_event_is_not_known():
+    assert roc_auc([1.0], [0.0, 2.0]) == (0.5, math.inf)
+    assert roc_auc(torch.tensor([1.0, 2.0], requires_grad=True), [0.0, 1.5])[0] == 0.75

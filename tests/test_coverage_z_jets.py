@@ -27,7 +27,8 @@ def test_every_number_of_jets_is_counted(tmp_path):
     printed = call("coverage_z_jets", "--quick", "--out", tmp_path)
     assert "3 samples of 1,000 Z + jets events" in printed and "whose own error is in the intervals" in printed
     result = json.loads((tmp_path / "bootstrap.json").read_text())
-    assert result["target"] == "Z + jets" and list(result["groups"]) == ["1 jet", "2 jets", "3 jets"]
+    assert result["target"] == "Z + jets" and list(result["groups"])[:3] == ["1 jet", "2 jets", "3 jets"]
+    assert {"angles of two jets", "all others"} <= set(result["groups"])
     assert {"number of jets", "1: M_pair", "2: delta_r_j1j2", "3: ht"} <= set(result["observables"])
     assert result["truth"] == 5_000 - 3 * 1_000
     one, two = result["coverage_1"][0], result["coverage_2"][0]
@@ -36,7 +37,9 @@ def test_every_number_of_jets_is_counted(tmp_path):
     again = call("coverage_z_jets", "--quick", "--out", tmp_path)  # the fits and the bins are kept
     assert "delete it to fill them afresh" in again
     overview = call("coverage_overview", tmp_path, "--figure", tmp_path / "all.png")
-    assert "| Z + jets | 1,000 | spline | Bootstrap |" in overview
+    ratio, error = result["sigma_over_spread"]  # of sigma alone, as in the table of the script
+    row = next(line for line in overview.splitlines() if line.startswith("| Z + jets | 1,000 | spline | Bootstrap |"))
+    assert f"| {ratio:.2f} \u00b1 {error:.2f} |" in row
 
 
 def test_bins_hold_the_events_with_each_number_of_jets(script):

@@ -164,9 +164,41 @@ def test_interrupted_it_goes_on_to_the_same_bits(tmp_path, monkeypatch):
         pg.DiscFlow(**settings, alpha=0.5, checkpoint=tmp_path / "run.h5").fit(model(), events())
 
 
+def test_other_observables_do_not_take_up_the_checkpoint(tmp_path):
+    """Their name is the same, <lambda>."""
+    short = QUICK | {"epochs": 2, "checkpoint": tmp_path / "run.h5"}
+    product, difference, both = (lambda x: x[:, :1] * x[:, 1:]), (lambda x: x[:, :1] - x[:, 1:]), (lambda x: x)
+    pg.DiscFlow(**short, observables=product).fit(model(), events())
+    for other in (difference, both):  # other values, another number
+        with pytest.raises(pg.CheckpointMismatchError, match="a run with other observables: of 3 variables"):
+            pg.DiscFlow(**short, observables=other).fit(model(), events())
+
+
+def test_observables_that_compute_in_place_change_no_events():
+    found = [
+        pg.DiscFlow(**QUICK, observables=f).fit(model(), events().double())
+        for f in (lambda x: x**2, lambda x: x.pow_(2))
+    ]
+    assert same(*found)
+
+
+def test_a_discriminator_that_does_not_learn_is_told():
+    with pytest.raises(pg.TrainingDivergedError, match="the discriminator's loss is nan, .* smaller discriminator_lr"):
+        pg.DiscFlow(**QUICK, discriminator_lr=1e30).fit(model(), events())
+    with pytest.warns(pg.SamplingWarning, match="discriminator learned nothing: its loss is"):
+        pg.DiscFlow(**QUICK, discriminator_lr=1e3).fit(model(), events())
+
+
+def test_weights_that_never_counted_make_no_reweighted_result():
+    """A ramp at the end of the training, or an epoch kept from before it."""
+    assert not pg.DiscFlow(**QUICK, ramp=(1.0, 1.0)).fit(model(), events()).info.reweighted
+    found = pg.DiscFlow(**QUICK, ramp=(0.5, 1.0), validation=0.3, patience=20).fit(model(), events())
+    assert found.info.reweighted == (found.history["alpha"][found.info.kept_epoch - 1] > 0)
+
+
 def test_degenerate_weights_stop_the_training(monkeypatch):
     monkeypatch.setattr(Discriminator, "log_ratio", lambda self, standardised: 5 * standardised[:, 0])
-    with pytest.raises(pg.TrainingDivergedError, match=r"worth .* % of its events at alpha = 1.00, less than"):
+    with pytest.raises(pg.TrainingDivergedError, match=r"worth .* % of its events at alpha = 1, less than"):
         pg.DiscFlow(**QUICK, ramp=(0.3, 0.3)).fit(model(), events())
     kept = pg.DiscFlow(**QUICK, ramp=(0.3, 0.3), least_effective=0.0).fit(model(), events())
     assert kept.history["effective_share"][-1] < 0.1
@@ -222,7 +254,9 @@ def test_a_flow_of_a_varying_number_of_objects():
         ({"least_effective": 1.5}, "least_effective is 1.5"),
         ({"discriminator_hidden": (0,)}, "discriminator_hidden"),
         ({"kl_weight": "calibrated"}, "DiscFlow cannot find"),
-        ({"observables": lambda x: x[:, 0]}, r"observables\(events\) is \[300\]; it must be a tensor \[300, m\]"),
+        ({"observables": lambda x: x[:, 0]}, r"observables\(events\) is \[300\] of .*64; .* \[300, m\]"),
+        ({"observables": lambda x: torch.complex(x, x)}, r"is \[300, 2\] of torch.complex128; .* real numbers"),
+        ({"observables": lambda x: x[:, : 1 + (len(x) > 50)]}, r"is \[50, 1\] of .*; .* real numbers \[50, 2\]"),
         ({"observables": lambda x: x / 0}, "observable 0 is infinite in row"),
         ({"observables": lambda x: x * math.nan}, "observable 0 is NaN in all"),
     ],

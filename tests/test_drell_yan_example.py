@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_examples import call
 
 import pyrogen as pg
+from pyrogen.diagnostics import classifier
 
-ROOT = Path(__file__).parents[1]
 FIGURES = {"kinematics.png", "uncertainties.png", "training.png"}
+run = partial(call, "drell_yan")
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "examples" / "drell_yan.py"), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+@pytest.fixture(autouse=True)
+def _short_classifiers(monkeypatch):
+    """3,000 steps of a classifier take longer than all the rest; how well it learns is seen in test_classifier.py."""
+    monkeypatch.setattr(classifier, "MIN_STEPS", 100)
 
 
 def lhe_with_jets(path: Path, n: int = 700, jets: int = 100) -> Path:
@@ -48,10 +50,14 @@ def lhe_with_jets(path: Path, n: int = 700, jets: int = 100) -> Path:
 
 
 def test_quick_run_on_the_committed_sample(tmp_path):
-    done = run(tmp_path, "--quick", "--epochs", "6", "--draws", "4", "--log-weights")
-    assert done.returncode == 0, done.stderr
+    printed = run("--quick", "--epochs", "6", "--draws", "4", "--log-weights", cwd=tmp_path)
     out = tmp_path / "out" / "drell_yan_quick_mass_rqs"
-    assert {path.name for path in out.iterdir()} >= FIGURES | {"posterior.h5", "generated.h5", "summary.json"}
+    assert {path.name for path in out.iterdir()} >= FIGURES | {
+        "posterior.h5",
+        "held_out.h5",
+        "generated.h5",
+        "summary.json",
+    }
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary["wasserstein"]) == {"E", "px", "pT", "pz", "E_pair", "M_pair"}
     assert all(entry["floor"] > 0 for entry in summary["wasserstein"].values())
@@ -61,23 +67,20 @@ def test_quick_run_on_the_committed_sample(tmp_path):
     assert pg.events.lepton_balance(generated).all() and generated.uncertainties.min() > 0
     band = pg.sample_histograms(out / "generated.h5", {"E": ("E_e+", 10, (0, 1000))})["E"]
     assert 0.8 < band.mean.sum() <= 1
-    assert "AUC" in done.stdout and "W1/floor" in done.stdout
+    assert "AUC" in printed and "W1/floor" in printed
 
 
 @pytest.mark.parametrize("arguments", [("--transform", "affine"), ("--coordinates", "cartesian")], ids=" ".join)
 def test_other_flows(tmp_path, arguments):
-    done = run(tmp_path, "--quick", "--epochs", "2", "--draws", "3", "--generate", "600", *arguments)
-    assert done.returncode == 0, done.stderr
+    run("--quick", "--epochs", "2", "--draws", "3", "--generate", "600", *arguments, cwd=tmp_path, layout=False)
 
 
 def test_a_file_with_jets_says_what_fits(tmp_path):
     path = lhe_with_jets(tmp_path / "z.lhe")
-    refused = run(tmp_path, "--quick", "--events", str(path))
-    assert refused.returncode == 2 and "100 of 700 events" in refused.stderr
-    assert "30 GeV" in refused.stderr and "--select balanced" in refused.stderr
-    done = run(tmp_path, "--quick", "--events", str(path), "--select", "balanced", "--epochs", "2", "--draws", "3")
-    assert done.returncode == 0, done.stderr
-    assert "600 events" in done.stdout
+    refused = run("--quick", "--events", path, cwd=tmp_path, code=2)
+    assert "100 of 700 events" in refused and "30 GeV" in refused and "--select balanced" in refused
+    few = ("--select", "balanced", "--epochs", "2", "--draws", "3")
+    assert "600 events" in run("--quick", "--events", path, *few, cwd=tmp_path, layout=False)
     out = tmp_path / "out" / "drell_yan_quick_mass_rqs"
     assert pg.events.read(out / "generated.h5").names[0] == "px_l+"
     limits = pg.load(out / "posterior.h5").model.describe()["preprocessing"]["parts"][1]
@@ -90,6 +93,5 @@ def test_bad_input_is_told_before_any_work(tmp_path):
         (("--events", "events.txt"), "unknown suffix"),
         (("--quick", "--coordinates", "recoil"), "px_e-"),
     ]:
-        done = run(tmp_path, *arguments)
-        assert done.returncode == 2 and message in done.stderr, done.stderr
+        assert message in run(*arguments, cwd=tmp_path, code=2)
     assert not (tmp_path / "out").exists()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
-import subprocess
-import sys
+import signal
 
 import h5py
 import numpy as np
 import pandas
 import pytest
+from killing import forked
 from test_events import COMMITTED, make_sample
 
 from pyrogen import events
@@ -227,35 +228,22 @@ def fail(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-FULL_DISK = """
-import resource, signal, sys
-import numpy as np
-from pyrogen import events
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails then, as on a full disk
-path = sys.argv[1]
-events.write(events.EventSample(np.zeros((2, 3))), path)
-resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
-sample = events.EventSample(np.random.default_rng(0).normal(size=(20_000, 3)))
-for append in ((True, False) if path.endswith("h5") else (False,)):
-    try:
-        with events.EventWriter(path, append=append) as writer:
-            for _ in range(10):
-                writer.write(sample)
-    except OSError as error:
-        print(error)
-print(len(events.read(path)))
-"""
-
-
 @pytest.mark.parametrize("name", ["a.h5", "a.root"])
 def test_full_disk(tmp_path, name):
-    path = tmp_path / name
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, path], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    *errors, events_left = done.stdout.splitlines()
-    assert len(errors) == (2 if name == "a.h5" else 1) and events_left == "2"
-    assert all("File too large; the file that was there is unchanged" in error for error in errors)
-    assert os.listdir(tmp_path) == [name]
+    path, sample = tmp_path / name, EventSample(np.random.default_rng(0).normal(size=(20_000, 3)))
+
+    def fill(append):
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails then, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+        told = pytest.raises(OSError, match="File too large; the file that was there is unchanged")
+        with told, EventWriter(path, append=append) as writer:
+            for _ in range(10):
+                writer.write(sample)
+
+    events.write(EventSample(np.zeros((2, 3))), path)
+    for append in (True, False) if name == "a.h5" else (False,):
+        assert forked(fill, append) == 0
+    assert os.listdir(tmp_path) == [name] and len(events.read(path)) == 2
 
 
 @pytest.mark.parametrize("append", [True, False])
@@ -263,10 +251,13 @@ def test_killed_writer_leaves_the_old_file(tmp_path, append):
     path = tmp_path / "a.h5"
     make_sample().save(path)
     before = path.read_bytes()
-    code = "import os, signal, sys; from pyrogen import events\n"
-    code += f"with events.EventWriter(sys.argv[1], append={append}) as writer:\n"
-    code += "    writer.write(events.read(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
-    assert subprocess.run([sys.executable, "-c", code, path]).returncode == -9
+
+    def write():
+        with EventWriter(path, append=append) as writer:
+            writer.write(events.read(path))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert forked(write) == -signal.SIGKILL
     assert path.read_bytes() == before and len(os.listdir(tmp_path)) == 3  # with the lock
     make_sample().save(path)  # the next writer tidies up
     assert os.listdir(tmp_path) == ["a.h5"]

@@ -200,20 +200,23 @@ found = fingerprint(f)
 """
 
 
-def test_a_function_is_the_same_in_the_next_process():
+@pytest.fixture(scope="module")
+def there():
+    """Fingerprints of the next process: of a function of its own, and of one of the package."""
+    code = f"{SOURCE}\nfrom pyrogen import events\nprint(found)\nprint(fingerprint(events.four_vectors))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_a_function_is_the_same_in_the_next_process(there):
     here = {"__name__": "__main__"}
     exec(SOURCE, here)
-    code = f"{SOURCE}\nprint(found)"
-    there = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
-    assert there.stdout.strip() == here["found"]
+    assert there[0] == here["found"]
 
 
-def test_functions_of_the_package_are_known_with_their_doors():
+def test_functions_of_the_package_are_known_with_their_doors(there):
     """What checks the arguments encloses a signature, which is that of the function itself."""
-    imports = "from pyrogen import events\nfrom pyrogen.posterior.fingerprint import fingerprint"
-    code = f"{imports}\nprint(fingerprint(events.four_vectors))"
-    there = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
-    assert there.stdout.strip() == fingerprint(pg.events.four_vectors)
+    assert there[1] == fingerprint(pg.events.four_vectors)
     assert fingerprint(pg.events.four_vectors) != fingerprint(pg.events.lepton_pair)
 
 

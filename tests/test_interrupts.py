@@ -149,32 +149,43 @@ def test_signals_wait_only_in_the_block_and_only_in_the_main_thread():
 
 
 SCRIPT = """
-import sys
+import os, sys
 import numpy as np
 from pyrogen.events import EventSample, EventWriter
 values = np.random.default_rng(1).normal(size=(60_000, 6))
-print("ready", flush=True)
-with EventWriter(sys.argv[1]) as writer:
+for path in sys.argv[1:]:  # a process for each, which begins here, where all is imported, and ends as the script does
+    child = os.fork()
+    if child == 0:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+os.dup2(os.open(path + ".told", os.O_CREAT | os.O_WRONLY), 2)
+print(os.getpid(), flush=True)
+with EventWriter(path) as writer:
     for _ in range(40):
         writer.write(EventSample(values, log_weights=values))
 print("whole", flush=True)
 """
 
 
-@pytest.mark.parametrize("delay", [0.02, 0.1, 0.25, 0.5])
-def test_ctrl_c_ends_a_script_and_leaves_the_old_file(tmp_path, delay):
-    path = tmp_path / "a.h5"
-    sample(100).save(path)
+def test_ctrl_c_ends_a_script_and_leaves_the_old_file(tmp_path):
+    paths = {delay: tmp_path / f"{delay}" / "a.h5" for delay in (0.02, 0.1, 0.25, 0.5)}
+    for path in paths.values():
+        path.parent.mkdir()
+        sample(100).save(path)
     old = path.read_bytes()
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with process:
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(delay)
-        process.send_signal(signal.SIGINT)
-        told, error = process.communicate(timeout=60)
-    assert process.returncode in (-signal.SIGINT, 1)
-    assert told == "" and "Exception ignored" not in error and error.rstrip().endswith("KeyboardInterrupt"), error
-    assert path.read_bytes() == old and os.listdir(tmp_path) == ["a.h5"]
-    assert len(events.read(path)) == 100
+    command = [sys.executable, "-c", SCRIPT, *map(str, paths.values())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for delay, path in paths.items():
+            child = int(process.stdout.readline())
+            time.sleep(delay)
+            os.kill(child, signal.SIGINT)
+            ended, told = process.stdout.readline(), path.with_name("a.h5.told")
+            assert ended in (f"{-signal.SIGINT}\n", "1\n"), ended  # and not that the file is whole
+            error = told.read_text()
+            told.unlink()
+            assert "Exception ignored" not in error and error.rstrip().endswith("KeyboardInterrupt"), error
+            assert path.read_bytes() == old and os.listdir(path.parent) == ["a.h5"]
+            assert len(events.read(path)) == 100
+    assert process.returncode == 0

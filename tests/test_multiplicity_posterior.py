@@ -12,7 +12,7 @@ from baselines import kill_at_save
 import pyrogen as pg
 from pyrogen.bayes.side_by_side import log_prob_side_by_side, stands_side_by_side
 from pyrogen.events import Multiplicity, Observable, OfObjects, WhitenPerMultiplicity
-from pyrogen.flows.chain_networks import ChainNetworks
+from pyrogen.flows.chain_networks import MultiplicityNetworks
 from pyrogen.inference.mcmc import chains as chains_module
 from pyrogen.inference.modes import descent
 from pyrogen.inference.run.existence import obstacles_of_objects
@@ -174,7 +174,7 @@ def test_networks_stand_side_by_side_and_predict_together(context):
     x, given = events(context=context)
     model = pg.BayesianFlow(flow(context=context)).prepare(x, context=given)
     assert stands_side_by_side(model, x[:5], None if given is None else given[:5])
-    assert ChainNetworks.fits(model.flow, model.packing.names)
+    assert MultiplicityNetworks.fits(model.flow, model.packing.names)
     thetas = model.initial_theta + 0.1 * torch.randn(3, model.weights)
     expected = torch.stack([model.log_prob(theta, x, given) for theta in thetas])
     assert torch.allclose(log_prob_side_by_side(model, thetas, x, given), expected, atol=1e-4)
@@ -182,7 +182,7 @@ def test_networks_stand_side_by_side_and_predict_together(context):
     apart = torch.stack([model.log_prob(thetas[r], own[0][r], given if given is None else own[1][r]) for r in range(3)])
     assert torch.allclose(log_prob_side_by_side(model, thetas, *own), apart, atol=1e-4)
     inner, jacobian = model._inner(x)
-    networks = ChainNetworks(model.flow, model.packing.split(thetas))
+    networks = MultiplicityNetworks(model.flow, model.packing.split(thetas))
     conditions = model._conditions(given)
     assert torch.allclose(networks.log_prob(inner, *conditions) + jacobian, expected, atol=1e-4)
     latent = networks.latent(len(x), thetas)
@@ -193,11 +193,11 @@ def test_networks_stand_side_by_side_and_predict_together(context):
 def test_a_changed_flow_is_not_evaluated_together():
     changed = flow()
     changed.parts[1].flow.blocks[0].conditioner.register_forward_hook(lambda *_: None)
-    assert not ChainNetworks.fits(changed)
+    assert not MultiplicityNetworks.fits(changed)
     changed = flow()
     changed.number.register_forward_hook(lambda *_: None)
-    assert not ChainNetworks.fits(changed)
-    assert ChainNetworks.fits(flow())
+    assert not MultiplicityNetworks.fits(changed)
+    assert MultiplicityNetworks.fits(flow())
 
 
 def test_many_samples_train_in_one_batch():

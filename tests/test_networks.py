@@ -1,13 +1,10 @@
-"""Many networks evaluated together give what each gives by itself; the spline is the textbook's."""
-
-import math
+"""Many networks evaluated together give what each gives by itself."""
 
 import pytest
 import torch
 
 import pyrogen as pg
 from pyrogen.bayes.networks import DrawnNetworks
-from pyrogen.flows import RationalQuadraticSpline
 from pyrogen.flows.mixings import Alternate, Mixing
 from pyrogen.flows.networks import Networks
 from pyrogen.flows.transforms import Transform
@@ -178,55 +175,6 @@ def test_flows_of_others_are_evaluated_by_their_own_methods():
     x, theta = torch.rand(9, 2), torch.randn(2, model.weights)
     expected = torch.stack([model.log_prob(one, x) for one in theta])
     assert torch.equal(DrawnNetworks(model, theta).log_prob(x), expected)
-
-
-def textbook(spline, x, raw, periodic):
-    """z and log dz/dx of one value, written as in arXiv:1906.04032, in Python's numbers."""
-    bins, box = spline.bins, spline.high - spline.low
-    if not spline.low <= x <= spline.high:
-        return x, 0.0
-
-    def knots(numbers):
-        powers = [math.exp(number) for number in numbers]
-        sizes = [box * (spline.min_bin + (1 - spline.min_bin * bins) * p / sum(powers)) for p in powers]
-        return [spline.low + sum(sizes[:k]) for k in range(bins + 1)], sizes
-
-    (xs, w), (zs, h) = knots(raw[:bins]), knots(raw[bins : 2 * bins])
-    s, free = [b / a for a, b in zip(w, h, strict=True)], list(raw[2 * bins :])
-    if not (spline.free_edges or spline.periodic is not None):
-        free = [0.0, *free]  # the first knot has no free slope
-
-    def slope(k):
-        left, right = max(k - 1, 0), min(k, bins - 1)
-        if periodic and k in (0, bins):
-            k, left, right = 0, bins - 1, 0
-        elif k in (0, bins) and not spline.free_edges:
-            return 1.0
-        limit = math.log(spline.slope_factor)
-        return 2 * s[left] * s[right] / (s[left] + s[right]) * math.exp(limit * math.tanh(free[k] / limit))
-
-    k = max(i for i in range(bins) if x >= xs[i])
-    theta, d0, d1 = (x - xs[k]) / w[k], slope(k), slope(k + 1)
-    below = s[k] + (d0 + d1 - 2 * s[k]) * theta * (1 - theta)
-    above = s[k] ** 2 * (d1 * theta**2 + 2 * s[k] * theta * (1 - theta) + d0 * (1 - theta) ** 2)
-    z = zs[k] + h[k] * (s[k] * theta**2 + d0 * theta * (1 - theta)) / below
-    return z, math.log(above / below**2)
-
-
-@pytest.mark.parametrize("edges", [False, True], ids=["slopes 1 at the edges", "free edges"])
-@pytest.mark.parametrize("periodic", [(), (True, False)], ids=["lines", "a circle and a line"])
-def test_the_spline_is_the_textbooks(edges, periodic):
-    low, high = (0.0, 1.0) if edges else (-5.0, 5.0)
-    spline = RationalQuadraticSpline(4, low, high, free_edges=edges, periodic=periodic)
-    generator = torch.Generator().manual_seed(3)
-    raw = 2 * torch.randn(150, 2, spline.parameters_per_feature, generator=generator, dtype=torch.float64)
-    x = low + (high - low) * (1.2 * torch.rand(150, 2, generator=generator, dtype=torch.float64) - 0.1)
-    z, log_derivative = spline.inverse(x, raw)
-    for n in range(len(x)):
-        for k in range(2):
-            circle = bool(periodic) and periodic[k]
-            expected = textbook(spline, float(x[n, k]), raw[n, k].tolist(), circle)
-            assert (float(z[n, k]), float(log_derivative[n, k])) == pytest.approx(expected, abs=1e-10)
 
 
 class Stretch(pg.flows.transforms.Affine):

@@ -53,6 +53,24 @@ def test_a_flow_learns_the_conditional_density_whatever_its_normalisation():
     assert (np.abs(found.std(0) - 1) < 4 / math.sqrt(2 * len(found))).all()
 
 
+def test_further_copies_are_at_the_nominal_values():
+    """They change how often each a occurs, and leave the copies that are spread over the range as they are."""
+    events, rising = normal(1), Nuisance("b", lambda x, b: 1 + b * x[:, 0] ** 2, 0.0, 1.0, nominal=0.0, sigma=0.5)
+    spread = with_nuisances(events, [TILT, rising], copies=2, seed=3)
+    found = with_nuisances(events, [TILT, rising], copies=2, at_nominal=1, seed=3)
+    values, weights = found.context.values.reshape(-1, 3, 2), found.sample.weights.reshape(-1, 3)
+    assert np.array_equal(values[:, :2].reshape(-1, 2), spread.context.values)
+    assert np.array_equal(weights[:, :2].ravel(), spread.sample.weights)
+    assert (values[:, 2] == [TILT.nominal, 0.0]).all() and np.allclose(weights[:, 2], 1)
+    assert np.array_equal(found.sample.values.reshape(len(events), 3, -1)[:, 2], np.asarray(events))
+    together = weights.sum(1)
+    assert found.copies == 3 and found.effective_size == pytest.approx(together.sum() ** 2 / (together**2).sum())
+    made = found.sample.provenance["with_nuisances"]
+    assert (made["copies"], made["at_nominal"]) == (2, 1) and "at_nominal" not in spread.sample.provenance[
+        "with_nuisances"
+    ]
+
+
 def test_copies_are_no_new_events():
     """Counted as such, the errors of the mean at the nominal value are too small by the root of their number."""
     assert pulls(copies=4, tempered=False)[:, 1].std() > 1.4
@@ -155,7 +173,7 @@ def test_weights_that_are_no_density_are_named():
         (lambda x, a: x[:, 0] / 0, ValueError, "the weight of a is nan at a = 0 for event 0"),
         (lambda x, a: a, ValueError, "the weight of a is -1 at a = -1"),
         (lambda x, a: x, ValueError, r"gave shape \[31, 1\] for 31 events"),
-        (lambda x, a: "no", TypeError, "gave a str; it must be numbers"),
+        (lambda x, a: "no", TypeError, "gave a str; it must be real numbers"),
     ):
         with pytest.raises(error, match=message):
             with_nuisances(x, Nuisance("a", weight, 0.0 if "nan" in message else -1.0, 1.0))
@@ -221,3 +239,29 @@ def test_copies_at_several_values_are_trained_on(layout):
     assert posterior.info.effective_size / found.kl_weight == pytest.approx(found.effective_size)
     with pytest.raises(ValueError, match="only 300 of 2400 events are different"):
         backend.fit(pg.BayesianFlow(flow), found.sample, context=np.zeros((2400, 1)))
+
+
+def test_weights_that_vanish_at_the_nominal_value_or_an_end_are_refused():
+    """There the rate had no denominator, or p(x|a) does not exist."""
+    for weight, at in ((lambda x, a: a**2, "a = 0 "), (lambda x, a: 1 - a, "a = 1 ")):
+        with pytest.raises(ValueError, match=f"the weights at {at}have the sum 0 over all events"):
+            with_nuisances(torch.randn(50, 2), Nuisance("a", weight, -1, 1))
+
+
+def test_a_weight_function_that_computes_in_place_changes_nothing_for_others():
+    x = torch.randn(50, 2)
+    pair = [
+        Nuisance("a", lambda x, a: x.mul_(0)[:, 0] + a.mul_(0) + 1, -1, 1),
+        Nuisance("b", lambda x, b: x[:, 0] ** 2, -1, 1),
+    ]
+    found = with_nuisances(x, pair)
+    assert found.sample.weights == pytest.approx(x[:, 0].double().numpy() ** 2) and found.context.values.std() > 0.1
+
+
+def test_weights_of_missing_objects_and_complex_ones_are_told():
+    layout = Multiplicity(1, 1, 2)
+    sample = pg.EventSample([[1.0, 2.0, math.nan], [1.0, 2.0, 3.0]], multiplicity=layout)
+    with pytest.raises(ValueError, match="is nan at a = -1 for event 0 .* NaN: give such events a weight too"):
+        with_nuisances(sample, Nuisance("a", lambda x, a: 1 + x[:, 2], -1, 1))
+    with pytest.raises(TypeError, match="the weight of a gave a Tensor; it must be real numbers"):
+        with_nuisances(sample, Nuisance("a", lambda x, a: torch.complex(a, a), -1, 1))

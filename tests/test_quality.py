@@ -9,7 +9,7 @@ from scipy.stats import wasserstein_distance
 
 from pyrogen import EventSample
 from pyrogen.diagnostics import peak_width, sample_quality, wasserstein
-from pyrogen.diagnostics.quality import _distance
+from pyrogen.diagnostics.quality import sorted_distance
 
 
 def normal(n, seed, mean=0.0, columns=2):
@@ -30,7 +30,7 @@ def test_the_distance_is_that_of_scipy():
             (weights, wasserstein_distance(a, b, v, w)),
             (np.ones(120), wasserstein_distance(a, b)),
         ):
-            assert _distance(both[order], its[order], first[order]) == pytest.approx(expected, rel=1e-10)
+            assert sorted_distance(both[order], its[order], first[order]) == pytest.approx(expected, rel=1e-10)
 
 
 def test_a_shift_is_its_distance_and_sizes_are_fair():

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from killing import kill_again_and_again
+from killing import forked, kill_again_and_again
 from known import Line
 
 import pyrogen as pg
@@ -158,26 +158,25 @@ warnings.simplefilter("ignore")
 events = pg.targets.Wedge().sample((100,))
 flow = pg.CouplingFlow(2, blocks=2, hidden=(4,), transform="bernstein", base="uniform", bins=4, activation="tanh")
 model = pg.BayesianFlow(flow, prior_scale="fan-in")
-sampler = pg.SGHMC(chains=3, warmup=50, draws=300, thinning=2, start_steps=20, seed=5, progress=False,
+sampler = pg.SGHMC(chains=3, warmup=50, draws=150, thinning=2, start_steps=20, seed=5, progress=False,
                    checkpoint=sys.argv[1], checkpoint_seconds=1e-9)
-print("sampling", flush=True)
 sampler.fit(model, events).save(sys.argv[2])
 """
 
 
-def start_run(*paths):
-    return subprocess.Popen([sys.executable, "-c", RUN, *map(str, paths)], stdout=subprocess.PIPE, text=True)
+def run(*paths):
+    """In a process that has been forked for it."""
+    sys.argv = ["run", *paths]
+    exec(RUN, {})
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
-    with start_run(tmp_path / "whole.h5", tmp_path / "whole_posterior.h5") as process:
-        process.communicate()
+    whole = [sys.executable, "-c", RUN, tmp_path / "whole.h5", tmp_path / "whole_posterior.h5"]
+    subprocess.run(whole, check=True)  # in a process that shares nothing with the others
     checkpoint = tmp_path / "run.h5"
-    again = partial(start_run, checkpoint, tmp_path / "posterior.h5")
-    kills = kill_again_and_again(again, checkpoint, "sampling\n", (0.0, 0.1, 0.3))
-    assert kills >= 2
-    with start_run(checkpoint, tmp_path / "posterior.h5") as process:
-        process.communicate()
+    again = partial(run, checkpoint, tmp_path / "posterior.h5")
+    assert kill_again_and_again(again, checkpoint, (0.0, 0.1, 0.3)) >= 2
+    assert forked(again) == 0
     one, two = (pg.load(tmp_path / name) for name in ("whole_posterior.h5", "posterior.h5"))
     assert torch.equal(one.weights.arrays["draws"], two.weights.arrays["draws"])
     for name, values in one.history.items():

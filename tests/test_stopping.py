@@ -41,7 +41,7 @@ def make(name, settings, checkpoint=None):
 ENDED = """
 import json, os, signal, sys, warnings
 import torch
-from test_stopping import EVENTS, BayesianFlow, make, model
+from test_stopping import BACKENDS, EVENTS, BayesianFlow, make, model
 torch.set_num_threads(1)
 warnings.simplefilter("ignore")
 
@@ -65,30 +65,30 @@ def ended(backend, how, at):
         said = told.read()
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
 
-name, path, *moments = sys.argv[1:]
-backend = make(name, json.loads(moments.pop()), path)
 hows = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
-print(json.dumps([ended(backend, how, int(at)) for how, at in zip(hows, moments, strict=True)]))
+for name, path, moments in json.loads(sys.argv[1]):
+    backend = make(name, BACKENDS[name], path)
+    print(json.dumps([ended(backend, how, at) for how, at in zip(hows, moments, strict=True)]))
 """
 
 SAVED = "the run is saved in {}. Repeat it, and it goes on from there to the same bits"
 
 
-@pytest.mark.parametrize(("name", "moments"), [("SVI", (18, 10, 10)), ("HMC", (30, 20, 20))])
-def test_signals_end_the_process_after_the_state_was_saved(tmp_path, name, moments):
+def test_signals_end_the_process_after_the_state_was_saved(tmp_path):
     """As they would have ended it without us: exit status 130 and 143 in a shell, and a line that says how to go on."""
-    path, settings = tmp_path / "run.h5", BACKENDS[name]
+    runs = [("SVI", str(tmp_path / "svi.h5"), (18, 10, 10)), ("HMC", str(tmp_path / "hmc.h5"), (30, 20, 20))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    arguments = [name, str(path), *map(str, moments), json.dumps(settings)]
-    done = subprocess.run(
-        [sys.executable, "-c", ENDED, *arguments], capture_output=True, text=True, timeout=300, env=environment
-    )
+    command = [sys.executable, "-c", ENDED, json.dumps(runs)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
-    for how, (code, said) in zip((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), json.loads(done.stdout), strict=True):
-        assert code == -how and len(said.splitlines()) < 18, said
-        by = "Ctrl-C" if how == signal.SIGINT else how.name
-        assert said.splitlines()[-1].endswith(f"{name} was stopped by {by}; {SAVED.format(path)}"), said
-    same_bits(make(name, settings).fit(model(), EVENTS), make(name, settings, path).fit(model(), EVENTS))
+    hows = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for (name, path, _), line in zip(runs, done.stdout.splitlines(), strict=True):
+        for how, (code, said) in zip(hows, json.loads(line), strict=True):
+            assert code == -how and len(said.splitlines()) < 18, said
+            by = "Ctrl-C" if how == signal.SIGINT else how.name
+            assert said.splitlines()[-1].endswith(f"{name} was stopped by {by}; {SAVED.format(path)}"), said
+        settings = BACKENDS[name]
+        same_bits(make(name, settings).fit(model(), EVENTS), make(name, settings, path).fit(model(), EVENTS))
 
 
 IMPORTING = """

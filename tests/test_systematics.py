@@ -168,6 +168,19 @@ def test_rates_go_into_yields():
         plain.covariance(rate=True)
 
 
+def test_the_rate_of_a_one_sided_parameter_falls_on_the_side_without_events():
+    """A fit that goes below the nominal value must find fewer events there, not as many as above it."""
+    posterior, _ = line(draws=10)
+    tilt = Nuisance("a", lambda x, a: 1 + a * x[:, 0] ** 2, 0.0, 1.0, sigma=0.5)
+    sample = with_nuisances(np.random.default_rng(1).normal(size=(2000, 1)), tilt)
+    options = {"context": [1.0], "n": 1000, "draws": 10, "rate": sample.rate}
+    templates = systematics(posterior, {"x": BINS}, tilt, **options)["x"].templates()
+    down, up = templates.rates["a"]
+    assert up == sample.rate(a=0.5).value > 1.4 and down == pytest.approx(1 / up)
+    norms = [each["data"] for each in templates.modifiers() if each["type"] == "normsys"]
+    assert norms == [{"hi": up, "lo": down}]
+
+
 def test_total_covers_the_truth():
     """Closed-form posteriors of 40 samples; the truth is at a value of a of its own, drawn from the prior."""
     pulls, rng = [], np.random.default_rng(5)
@@ -325,6 +338,19 @@ def test_rates_are_a_normsys_of_the_same_parameter(small, low):
         return
     with pytest.raises(ValueError, match="the rate of a is .*two positive numbers"):
         made.modifiers()
+
+
+def test_parameters_of_one_name_are_refused(small, templates):
+    """A fit would take them for one parameter."""
+    observed = np.ones(len(templates.nominal))
+    parameter, variation = next(iter(templates.up)), templates.variations.modifiers(templates.name)[0]["name"]
+    for poi in (parameter, variation):
+        with pytest.raises(ValueError, match=f"poi is '{poi}'; it must be none of the other parameters"):
+            templates.workspace(observed, poi=poi)
+    up, down = ({f"{templates.name}_0": its[parameter]} for its in (templates.up, templates.down))
+    renamed = replace(templates, up=up, down=down, rates={})
+    with pytest.raises(ValueError, match=f"{templates.name}_0 would be a variation and a nuisance parameter"):
+        renamed.modifiers()
 
 
 def test_templates_as_histograms(templates):

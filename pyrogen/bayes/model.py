@@ -17,7 +17,7 @@ from pyrogen.bayes.buffers import flow_buffers, load_flow_buffers
 from pyrogen.bayes.contract import check_output, given, told
 from pyrogen.bayes.distribution import EventWeights, FlowDistribution
 from pyrogen.bayes.evaluation import in_evaluation_mode
-from pyrogen.bayes.inputs import check_rows
+from pyrogen.bayes.inputs import as_tensor, check_rows
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
 from pyrogen.bayes.scales import default_bijection, input_dtype, own_bijection
@@ -29,7 +29,7 @@ from pyrogen.events.doors import EVENTS as EVENTS_LIKE
 from pyrogen.events.multiplicity import Multiplicity
 from pyrogen.events.preprocessing import Identity
 from pyrogen.events.sample import EventSample
-from pyrogen.flows import MultiplicityFlow, is_own, rebuilt
+from pyrogen.flows import MultiplicityFlow, ShowerFlow, is_own, rebuilt
 from pyrogen.flows.own import DTYPES, OWN
 from pyrogen.seeds import untouched
 
@@ -95,7 +95,7 @@ class BayesianFlow(PyroModule):
         self.preprocessing = own_bijection(  # type: ignore[misc]
             preprocessing, default_bijection(self.flow, self.multiplicity), "preprocessing"
         )
-        plain = self.context == 0 or preprocessing is None
+        plain = self.context == 0 or preprocessing is None or isinstance(flow, ShowerFlow)
         default = Identity() if plain else StandardiseContext()
         self.context_preprocessing = own_bijection(  # type: ignore[misc]
             context_preprocessing, default, "context_preprocessing"
@@ -235,6 +235,9 @@ class BayesianFlow(PyroModule):
             prepared.preprocessing.fit(EventSample(events, names, weights=weights, multiplicity=self.multiplicity))
         if context is not None and not prepared.context_preprocessing.fitted:
             prepared.context_preprocessing.fit(context, weights)
+        if isinstance(prepared.flow, ShowerFlow) and context is not None:
+            incident = as_tensor(context, torch.float64, events.device)
+            prepared.flow.centre_on(prepared.preprocessing(events)[0], incident, weights)
         for bijection in (prepared.preprocessing, prepared.context_preprocessing):
             bijection.to(device=device)  # its constants stay in float64
         prepared.wide = self.wide or input_dtype(dtype or self.dtype, events, context) != (dtype or self.dtype)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from pyrogen.events.bijection import Bijection
 from pyrogen.events.multiplicity import Multiplicity
 from pyrogen.events.preprocessing import Identity, Standardise
+from pyrogen.events.threshold import ThresholdNoise
 from pyrogen.events.whitening import WhitenPerMultiplicity
+from pyrogen.flows import ShowerFlow
 
 LOST = 1e-4  # a rounding by more than this part of a standard deviation moves what a network sees
 SHARE = 0.01  # of the events may be rounded by more
@@ -36,6 +38,8 @@ def own_bijection(given: Bijection | str | None, default: Bijection, name: str) 
 
 def default_bijection(flow: nn.Module, multiplicity: Multiplicity | None) -> Bijection:
     """What ``preprocessing="auto"`` means for a flow of plain events, or of a varying number of objects."""
+    if isinstance(flow, ShowerFlow):  # which has scales of its own
+        return ThresholdNoise(flow.threshold) if flow.threshold else Identity()
     if getattr(flow, "on_unit_box", False):
         return Identity()
     if multiplicity is None:

@@ -10,6 +10,10 @@ from .classifier import Classifier, ClassifierResult, classifier_test, train_cla
 from .classifier_training import Network
 from .comparison import Comparison, band_overlap, compare, coverage
 from .control.calibration import CalibrationCurve
+from .control.failure_results import Failures, ObservableFailure, TailHistogram
+from .control.failures import find_failures
+from .control.measures import SampleMeasures, sample_measures
+from .control.modes import FailureMode, Region
 from .control.pulls import HistogramPulls, WeightPulls, weight_pulls
 from .control.result import ClassifierWeights, Trainings
 from .control.tables import TailFractions, WeightHistograms
@@ -49,15 +53,20 @@ __all__ = [
     "Comparison",
     "Convergence",
     "Elpd",
+    "FailureMode",
+    "Failures",
     "Finding",
     "HistogramPulls",
     "LikelihoodFit",
     "LineResult",
     "MarginalResult",
     "Network",
+    "ObservableFailure",
     "PeakFit",
     "QualityTable",
+    "SampleMeasures",
     "QuantileBinResult",
+    "Region",
     "Reweighted",
     "ShapeFit",
     "PriorDraws",
@@ -65,6 +74,7 @@ __all__ = [
     "SizeScan",
     "Systematics",
     "TailFractions",
+    "TailHistogram",
     "Templates",
     "Trainings",
     "Trees",
@@ -87,6 +97,7 @@ __all__ = [
     "density_along_lines",
     "effective_parameters",
     "elpd",
+    "find_failures",
     "fit_amplification",
     "fit_shape",
     "function_space",
@@ -101,6 +112,7 @@ __all__ = [
     "read_inference_data",
     "reweight",
     "roc_auc",
+    "sample_measures",
     "sample_quality",
     "scan_training_size",
     "simulation_based_calibration",

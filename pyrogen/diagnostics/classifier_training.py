@@ -116,6 +116,7 @@ class Network(Brief):
             seen = [variables(name, sample, features) for name, sample in samples.items()]
             holes = {*missing, *torch.cat(seen).isnan().any(0).nonzero()[:, 0].tolist()}
             classifier = Classifier(seen[0].shape[1], self.hidden, features, sorted(holes), self.dropout)
+            classifier.columns = truth.names
             classifier._fit_scales(torch.cat([x[rows] for x, (rows, _) in zip(seen, splits, strict=True)]))
             training, validation = (
                 _Labelled.join(classifier, samples, seen, [split[part] for split in splits]) for part in (0, 1)

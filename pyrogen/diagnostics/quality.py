@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pyrogen.checks import SEED, dictionary, door, require, whole
+from pyrogen.checks import SEED, dictionary, door, whole
 from pyrogen.diagnostics.distances import positive_weights
 from pyrogen.events import EventSample, check_events
 from pyrogen.events.containers import check_same_order, table_of
 from pyrogen.events.doors import PLAIN_EVENTS
+from pyrogen.events.observing import OBSERVED, Observed, observed
 from pyrogen.printing import Brief
 from pyrogen.seeds import stream
 
@@ -85,16 +85,11 @@ class QualityTable(Brief):
         return "\n".join([*lines, f"{used}; floor of {self.partitions} re-partitions"])
 
 
-def _any_column(name: str, value: Any) -> Any:
-    require(callable(value) or isinstance(value, str | int | np.integer), name, value, "a function, a name or an index")
-    return value
-
-
 @door(
     truth=PLAIN_EVENTS,
     generated=PLAIN_EVENTS,
     reference=PLAIN_EVENTS,
-    observables=dictionary(_any_column),
+    observables=dictionary(OBSERVED),
     partitions=whole(2),
     seed=SEED,
 )
@@ -102,7 +97,7 @@ def sample_quality(
     truth: Any,
     generated: Any,
     reference: Any,
-    observables: Mapping[str, Callable[[Tensor], Tensor] | str | int],
+    observables: Mapping[str, Observed],
     *,
     partitions: int = 10,
     seed: int = 0,
@@ -135,7 +130,7 @@ def sample_quality(
     total = len(samples["truth"])
     weights = {name: _mean_one(sample) for name, sample in samples.items()}
     values = {
-        name: {which: _observable(name, what, which, sample) for which, sample in samples.items()}
+        name: {which: finite_observable(name, what, which, sample) for which, sample in samples.items()}
         for name, what in observables.items()
     }
     pooled = np.concatenate([weights["truth"], weights["reference"]])
@@ -151,11 +146,11 @@ def sample_quality(
         first = np.arange(total + n) < total
         signed = np.concatenate([weights["truth"], weights["generated"]])
         order = np.argsort(both)
-        distance.append(_distance(both[order], signed[order], first[order]))
+        distance.append(sorted_distance(both[order], signed[order], first[order]))
         both = np.concatenate([table["truth"], table["reference"]])
         order = np.argsort(both)
         both, sorted_weights = both[order], pooled[order]
-        floors.append([_distance(both, sorted_weights, row[order]) for row in in_truth])
+        floors.append([sorted_distance(both, sorted_weights, row[order]) for row in in_truth])
     floor = np.array(floors)
     return QualityTable(
         tuple(observables),
@@ -197,25 +192,22 @@ def checked_samples(*, positive: bool = True, **given: Any) -> dict[str, EventSa
     return samples
 
 
-def _observable(name: str, what: Any, which: str, sample: EventSample) -> Array:
+def finite_observable(name: str, what: Observed, which: str, sample: EventSample) -> Array:
     """An observable ``[n]`` of a sample."""
-    if not callable(what):
-        return sample.column(what)
-    with torch.no_grad():
-        values = what(sample.tensor(torch.float64))
-    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
-    if array.shape != (len(sample),):
-        raise ValueError(
-            f"observable {name!r} of {which} has shape {list(array.shape)}; it must be one number per event, "
-            f"[{len(sample)}]"
-        )
+    array = observed(what, sample.tensor(torch.float64), sample.names, f"observable {name!r} of {which}")
     bad = np.flatnonzero(~np.isfinite(array))
     if len(bad):
         raise ValueError(
             f"observable {name!r} of {which} is NaN or infinite for {len(bad)} of {len(sample)} events; the first is "
-            f"{array[bad[0]]} at event {bad[0]}: {sample.values[bad[0]].tolist()}"
+            f"{array[bad[0]]} at event {bad[0]}: {sample.values[bad[0]].tolist()}{_how_to_choose(sample)}"
         )
     return array
+
+
+def _how_to_choose(sample: EventSample) -> str:
+    if sample.multiplicity is None:
+        return ""
+    return ". Take observables that every event has, or the events with n objects, sample.with_count(n)"
 
 
 def _unit(what: Any, truth: EventSample) -> str:
@@ -228,7 +220,7 @@ def _mean_one(sample: EventSample) -> Array:
     return np.ones(len(sample)) if sample.weights is None else sample.weights * (len(sample) / sample.total_weight)
 
 
-def _distance(values: Array, weights: Array, first: NDArray[np.bool_]) -> float:
+def sorted_distance(values: Array, weights: Array, first: NDArray[np.bool_]) -> float:
     """Wasserstein-1 distance of two samples in one sorted array: integral of |difference of their CDFs|."""
     ours, theirs = np.where(first, weights, 0.0), np.where(first, 0.0, weights)
     difference = np.cumsum(ours / ours.sum() - theirs / theirs.sum())

@@ -31,7 +31,8 @@ class Shift(Brief):
         up: probability of each bin at ``nominal + sigma`` minus that at ``nominal``, ``[K, B]``.
         down: the same at ``nominal - sigma``.
         noise: covariance ``[B, B]`` that the finite number of events gives the rows of ``(up - down) / 2``.
-        rates: total cross section down and up over the nominal one, with errors; None where it is not known.
+        rates: total cross section down and up over the nominal one, with errors; None where it is not known. Where down
+            is up mirrored, its rate is one over that of up.
     """
 
     name: str

@@ -25,7 +25,7 @@ from pyrogen.checks import (
     whole,
 )
 from pyrogen.diagnostics.shifts import PriorDraws, Shift, Systematics
-from pyrogen.events.nuisances import NUISANCES, Nuisance, Rate
+from pyrogen.events.nuisances import NUISANCES, Nuisance, Rate, RateEstimate
 from pyrogen.posterior.bands import PROCEDURE
 from pyrogen.posterior.binning import bins_of
 from pyrogen.posterior.histograms import labelled, observable_values
@@ -224,7 +224,8 @@ def _shifts(filled: Filled, nuisances: Sequence[Nuisance], rate: Rate | None) ->
         rates = None
         if rate is not None:
             up = rate(**{nuisance.name: nuisance.up})
-            rates = (up if nuisance.down is None else rate(**{nuisance.name: nuisance.down}), up)
+            down = _mirrored(up) if nuisance.down is None else rate(**{nuisance.name: nuisance.down})
+            rates = (down, up)
         if nuisance.down is None:
             up_draws = filled.probabilities(point) - nominal
             down_draws, noise, used = -up_draws, filled.noise(0, point), 1
@@ -235,6 +236,11 @@ def _shifts(filled: Filled, nuisances: Sequence[Nuisance], rate: Rate | None) ->
         found[nuisance.name] = Shift(nuisance.name, values, up_draws, down_draws, noise, rates)
         point += used
     return found
+
+
+def _mirrored(rate: RateEstimate) -> RateEstimate:
+    """The rate of the side of a one-sided parameter that has no events: r to the power of minus one sigma."""
+    return RateEstimate(1 / rate.value, rate.error / rate.value**2)
 
 
 def _prior_draws(filled: Filled, values: Array) -> PriorDraws:

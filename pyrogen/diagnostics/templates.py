@@ -67,7 +67,8 @@ class Templates(Brief):
         is one parameter; a ``histosys`` for each variation; and :attr:`rest` as ``staterror``.
 
         Raises:
-            ValueError: a rate that is not positive.
+            ValueError: a rate that is not positive, or a variation with the name of a nuisance parameter, which a fit
+                would take for one parameter.
         """
         found: list[dict[str, Any]] = []
         for name, up in self.up.items():
@@ -77,10 +78,13 @@ class Templates(Brief):
                 low, high = self.rates[name]
                 require(low > 0 and high > 0, f"the rate of {name}", (low, high), "two positive numbers")
                 found.append({"name": name, "type": "normsys", "data": {"hi": high, "lo": low}})
-        found += self.variations.modifiers(self.name)
+        own = self.variations.modifiers(self.name)
         if (self.rest > 0).any():
-            found.append({"name": f"{self.name}_rest", "type": "staterror", "data": self.rest.tolist()})
-        return found
+            own.append({"name": f"{self.name}_rest", "type": "staterror", "data": self.rest.tolist()})
+        twice = [each["name"] for each in own if each["name"] in self.up]
+        right = f"another one: {', '.join(twice)} would be a variation and a nuisance parameter"
+        require(not twice, "name", self.name, right)
+        return found + own
 
     @door(sample=TEXT)
     def sample(self, sample: str = "generated") -> dict[str, Any]:
@@ -100,13 +104,15 @@ class Templates(Brief):
             poi: name of the normalisation.
 
         Raises:
-            ValueError: observed numbers that do not fit the bins.
+            ValueError: observed numbers that do not fit the bins, or a ``poi`` with the name of another parameter.
         """
         data = np.asarray(observed, dtype=np.float64)
         right = f"{len(self.nominal)} numbers, one for each bin, finite and not negative"
         good = data.shape == self.nominal.shape and np.isfinite(data).all() and (data >= 0).all()
         require(bool(good), "observed", observed, right)
         mine = self.sample(sample)
+        taken = {each["name"] for each in mine["modifiers"]}
+        require(poi not in taken, "poi", poi, f"none of the other parameters, {', '.join(sorted(taken))}")
         mine["modifiers"] = [{"name": poi, "type": "normfactor", "data": None}, *mine["modifiers"]]
         return {
             "channels": [{"name": channel, "samples": [mine]}],

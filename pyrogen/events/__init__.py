@@ -15,12 +15,14 @@ from .coordinates import (
     RecoilingPair,
     lepton_pair_coordinates,
 )
+from .distortions import Distorted, Distortion, distort
 from .elementwise import Dequantise, Log, Positive, Probit, Squash
 from .format import Format, PartWriter
 from .jet_observables import z_jets_observables
 from .jet_variables import JET_COORDINATES, JetCoordinates, LeptonsAndJets, jet_coordinates
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
+from .moving import FilledHole, Shift, Smear, SmearMass
 from .multiplicity import Multiplicity
 from .nuisances import Nuisance, NuisanceSample, Rate, RateEstimate, with_nuisances
 from .of_objects import OfObjects
@@ -34,12 +36,30 @@ from .records import from_awkward, to_awkward
 from .resonance import Resonance
 from .sample import EventSample, EventsLike
 from .separation import JetSeparation, separated_jets, separation_weights
+from .shower_files import read_showers, write_showers
+from .shower_geometry import ShowerGeometry, ShowerLayer
+from .shower_observables import shower_observables
+from .shower_sample import Showers
+from .shower_source import showers, showers_to
+from .thinning import Hole, MissingMode, Reweighting, TailCut
+from .threshold import ThresholdNoise
 from .validation import check_events, check_weights
 from .whitening import WhitenPerMultiplicity
 from .writing import EventWriter, append, write
 from .z_production import z_jets, z_jets_to
 
 __all__ = [
+    "Distorted",
+    "Distortion",
+    "FilledHole",
+    "Hole",
+    "MissingMode",
+    "Reweighting",
+    "Shift",
+    "Smear",
+    "SmearMass",
+    "TailCut",
+    "distort",
     "JETS",
     "JET_COORDINATES",
     "JetCoordinates",
@@ -49,6 +69,15 @@ __all__ = [
     "jet_coordinates",
     "separated_jets",
     "separation_weights",
+    "ShowerGeometry",
+    "ThresholdNoise",
+    "ShowerLayer",
+    "Showers",
+    "read_showers",
+    "shower_observables",
+    "showers",
+    "showers_to",
+    "write_showers",
     "EventWriter",
     "append",
     "stream",

@@ -15,7 +15,9 @@ from .elementwise import Dequantise
 from .multiplicity import Multiplicity
 from .padded import PaddedBijection
 from .sample import EventSample, EventsLike, as_sample
+from .threshold import ThresholdNoise
 
+_FIRST = (Dequantise, ThresholdNoise)
 PARTS = each(instance(Bijection, "a bijection of pyrogen.events"), "a sequence of bijections", 1)
 
 
@@ -50,16 +52,18 @@ class Chain(Composite):
     Events with a varying number of objects need parts that know their layout, such as :class:`PaddedColumns`.
 
     Raises:
-        ValueError: a ``Dequantise`` that is not the first; parts of different layouts, or of one and of none.
+        ValueError: a ``Dequantise`` or ``ThresholdNoise`` that is not the first; parts of different layouts, or of one
+            and of none.
     """
 
     kind = "chain"
 
     def __init__(self, parts: Iterable[Bijection]) -> None:
         super().__init__(parts)
-        if any(isinstance(module, Dequantise) for part in self.parts[1:] for module in part.modules()):
+        late = [module for part in self.parts[1:] for module in part.modules() if isinstance(module, _FIRST)]
+        if late:
             raise ValueError(
-                "Dequantise must be first in a Chain: another bijection before it changes the whole numbers"
+                f"{type(late[0]).__name__} must be first in a Chain: another bijection before it changes its numbers"
             )
         for part in self.parts:
             if part.layout != self.layout:

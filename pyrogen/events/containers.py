@@ -355,7 +355,8 @@ def _refuse_missing(rows: np.ndarray, n: int, what: str, column: Any) -> None:
         where = "" if column is None else f", column {column}"
         raise ValueError(
             f"{what}: {len(rows)} of {n} rows have masked or missing entries; the first is row {rows[0]}{where}. "
-            "Leave such rows out, or fill them"
+            "Leave such rows out, or fill them. Columns of objects that an event does not have, such as jets, are NaN, "
+            "with multiplicity=pg.events.Multiplicity(...): of pandas frame.to_numpy(float, na_value=np.nan)"
         )
 
 

@@ -37,6 +37,7 @@ COORDINATES = {
 pseudorapidity of l+ in the pair's rest frame (``tanh(eta*) = cos(theta*)``); of ``"log-pt"`` the logarithm of the
 transverse momentum (GeV) and the rapidities of the leptons; of both the azimuth of l+ in (-pi, pi]. ``"recoil"``:
 :class:`RecoilingPair`."""
+ON_THE_AXIS = 1e-8  # smallest pT over mass in the rest frame: less is rounding, also in float32
 PERIODIC = {"mass": (3,), "log-pt": (3,), "recoil": (3, 5)}
 """Which of them are angles: what to give ``CouplingFlow(periodic=...)``."""
 
@@ -148,7 +149,8 @@ class RecoilingPair(Fixed):
         energy, pz = mt[0] * torch.cosh(rapidities[0] - y), mt[0] * torch.sinh(rapidities[0] - y)
         across, along = (p[1] * qx - p[0] * qy) / qt, (p[0] * qx + p[1] * qy) / qt
         along = (pair_mt * along - qt * energy) / mass
-        pt = torch.hypot(along, across)
+        # Rounding takes leptons onto the beam axis of this frame, where there is a density, but no pseudorapidity.
+        pt = torch.hypot(along, across).maximum(ON_THE_AXIS * mass)
         log_jacobian = -_log_recoil(mt, rapidities, qt, torch.hypot(pt, pz), pt)
         columns = [mass, y, qt.log(), torch.atan2(qy, qx), torch.asinh(pz / pt), torch.atan2(across, along)]
         return torch.stack(columns, -1), log_jacobian

@@ -30,7 +30,7 @@ from ..seeds import stream
 from ..warn import warn
 from .containers import table_of
 from .sample import EventSample, EventsLike, as_sample
-from .validation import check_events
+from .validation import check_events, made_per_event
 
 Array = NDArray[np.float64]
 #: Rows that a weight function gets at once.
@@ -163,6 +163,7 @@ class Rate(Brief):
             )
             sums += [nominal.sum(), varied.sum(), nominal @ nominal, nominal @ varied, varied @ varied]
         below, above, square, product, squares = sums
+        require(bool(below > 0), "the sum of the weights at the nominal values", below, "positive")
         ratio = above / below
         variance = squares - 2 * ratio * product + ratio**2 * square
         return RateEstimate(float(ratio), float(np.sqrt(max(variance, 0.0)) / abs(below)))
@@ -184,7 +185,7 @@ class NuisanceSample(Brief):
         context: the conditions ``[N M, k]``: those that were given, then one column for each nuisance parameter.
         nuisances: the parameters.
         rate: the total cross section as a function of them.
-        copies: values of a for each event, M.
+        copies: values of a for each event, M, those at the nominal values among them.
         effective_size: number of unweighted events with the same statistical power. The copies of an event count as
             one: they say no more of p(x) than the event itself.
         kl_weight: what ``pg.SVI(kl_weight=...)``, or the temperature of a sampler, has to be so that the likelihood
@@ -204,13 +205,14 @@ class NuisanceSample(Brief):
         return f"{len(self.sample):,} rows, {names}, effective size {self.effective_size:,.0f}"
 
 
-@door(nuisances=NUISANCES, copies=whole(1), seed=SEED)
+@door(nuisances=NUISANCES, copies=whole(1), at_nominal=whole(0), seed=SEED)
 def with_nuisances(
     events: EventsLike,
     nuisances: Nuisance | Sequence[Nuisance],
     *,
     context: EventsLike | None = None,
     copies: int = 1,
+    at_nominal: int = 0,
     seed: int = 0,
 ) -> NuisanceSample:
     """Events with values of nuisance parameters and the weights that belong to them, to train a conditional flow on.
@@ -220,18 +222,23 @@ def with_nuisances(
     conditional density is ``w(x, a) p(x) / Z(a)``. So a conditional flow learns p(x|a) normalised at each a, whatever
     Z(a) is; Z(a) decides only how many events there are near each a, and is kept in ``rate``.
 
+    A network is worst at the ends of what it has seen, and of a one-sided parameter the nominal value is an end:
+    ``at_nominal=1`` adds every event once more at the nominal values of all parameters. The conditional density does
+    not depend on how often each a occurs.
+
     Args:
         events: N events; weights of theirs are multiplied by w.
         nuisances: one parameter or several.
         context: further conditions ``[N, k]``, which become the first columns.
         copies: values of a for every event. The values of one event are spread over the range. More copies lower the
             noise of the drawn values; they are no new events: train with ``kl_weight=found.kl_weight``.
+        at_nominal: further copies of every event at the nominal values.
         seed: seeds the values.
 
     Raises:
         ValueError: a weight that is negative, NaN or infinite at a drawn value, at the nominal one or at an end of the
-            range (the parameter, its value and the event are named), parameters without a weight function, a context
-            that does not fit.
+            range (the parameter, its value and the event are named), weights without a positive sum there, parameters
+            without a weight function, a context that does not fit.
 
     Warns:
         UserWarning: one weight is more than 1 % of the total and 50 times the mean, or the effective size is below a
@@ -242,12 +249,14 @@ def with_nuisances(
         if nuisance.weight is None:
             raise ValueError(f"nuisances has {nuisance.name} without a weight function; give Nuisance(weight=...)")
     _check_at_ends(sample, parameters)
+    drawn = _draw(len(sample), parameters, copies, at_nominal, seed)
+    made = {"nuisances": [nuisance.config() for nuisance in parameters], "copies": copies, "seed": seed}
+    made |= {"at_nominal": at_nominal} if at_nominal else {}
+    copies += at_nominal
     repeated = sample[np.repeat(np.arange(len(sample)), copies)] if copies > 1 else sample
-    drawn = _draw(len(sample), parameters, copies, seed)
     conditions = _conditions(context, len(sample), copies, drawn, parameters)
     factors = [_weights_of(repeated, rows, drawn[rows], parameters) for rows in _chunks(len(repeated))]
     weights = np.concatenate(factors) * (1.0 if repeated.weights is None else repeated.weights)
-    made = {"nuisances": [nuisance.config() for nuisance in parameters], "copies": copies, "seed": seed}
     weighted = EventSample(repeated, weights=weights, provenance=sample.provenance | {"with_nuisances": made})
     _tell_of_huge(weighted, drawn, parameters, copies)
     together = weights.reshape(-1, copies).sum(1)
@@ -269,14 +278,15 @@ def check_inside(nuisance: Nuisance, value: float, what: str = "the range of the
         )
 
 
-def _draw(n: int, nuisances: Sequence[Nuisance], copies: int, seed: int) -> Array:
-    """Values ``[n copies, k]``: the copies of an event are in different of ``copies`` equal parts of each range."""
+def _draw(n: int, nuisances: Sequence[Nuisance], copies: int, at_nominal: int, seed: int) -> Array:
+    """Values ``[n (copies + at_nominal), k]``: the copies of an event are in different of ``copies`` equal parts."""
     rng = np.random.default_rng(stream(seed, "nuisances"))
     columns = []
     for nuisance in nuisances:
         part = rng.permuted(np.broadcast_to(np.arange(copies), (n, copies)), axis=1)
         unit = (part + rng.random((n, copies))) / copies
-        columns.append((nuisance.low + (nuisance.high - nuisance.low) * unit).ravel())
+        spread = nuisance.low + (nuisance.high - nuisance.low) * unit
+        columns.append(np.column_stack([spread, np.full((n, at_nominal), nuisance.nominal)]).ravel())
     return np.stack(columns, 1)
 
 
@@ -286,9 +296,9 @@ def _chunks(n: int) -> Iterator[slice]:
 
 def _weights_of(sample: EventSample, rows: slice, values: Array, nuisances: Sequence[Nuisance]) -> Array:
     """The product ``[m]`` of the weights of some rows at values ``[m, k]``."""
-    events = torch.tensor(sample.values[rows])
-    product = np.ones(len(events))
+    product = np.ones(rows.stop - rows.start)
     for nuisance, column in zip(nuisances, values.T, strict=True):
+        events = torch.tensor(sample.values[rows])  # a copy for each: a weight function may compute in place
         product *= _checked_weights(nuisance, events, torch.tensor(column), sample, rows.start)
     return product
 
@@ -300,28 +310,21 @@ def _checked_weights(nuisance: Nuisance, events: Tensor, a: Tensor, sample: Even
         ValueError: negative, NaN or infinite weights, or another shape.
         TypeError: no numbers.
     """
-    found = nuisance.weight(events, a)  # type: ignore[misc]
-    try:
-        weights = torch.as_tensor(found).detach().double().cpu().numpy()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
-            f"the weight of {nuisance.name} gave a {type(found).__name__}; it must be numbers, one for each event"
-        ) from error
-    if weights.shape != (len(events),):
-        raise ValueError(
-            f"the weight of {nuisance.name} gave shape {list(weights.shape)} for {len(events)} events; it must be "
-            "[events]"
-        )
+    found = nuisance.weight(events, a.clone())  # type: ignore[misc]
+    weights = made_per_event(found, len(events), f"the weight of {nuisance.name}")
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if len(bad):
         row = bad[0]
         event = ", ".join(
             f"{name}={value:g}" for name, value in zip(sample.names, sample.values[first + row], strict=True)
         )
+        cure = "Choose a smaller range, or another weight function"
+        if np.isnan(weights[row]) and not np.isfinite(sample.values[first + row]).all():
+            cure = "Columns of objects that are not there are NaN: give such events a weight too, with torch.where"
         raise ValueError(
             f"the weight of {nuisance.name} is {weights[row]:g} at {nuisance.name} = {float(a[row]):g} for event "
-            f"{first + row} ({event}), and {len(bad)} of {len(weights)} weights are negative or infinite: there is no "
-            "density p(x|a) there. Choose a smaller range, or another weight function"
+            f"{first + row} ({event}), and {len(bad)} of {len(weights)} weights are negative, NaN or infinite: there "
+            f"is no density p(x|a) there. {cure}"
         )
     return weights
 
@@ -329,8 +332,15 @@ def _checked_weights(nuisance: Nuisance, events: Tensor, a: Tensor, sample: Even
 def _check_at_ends(sample: EventSample, nuisances: Sequence[Nuisance]) -> None:
     for nuisance in nuisances:
         for value in (nuisance.low, nuisance.nominal, nuisance.high):
+            total = 0.0
             for rows in _chunks(len(sample)):
-                _weights_of(sample, rows, np.full((rows.stop - rows.start, 1), value), [nuisance])
+                found = _weights_of(sample, rows, np.full((rows.stop - rows.start, 1), value), [nuisance])
+                total += found.sum() if sample.weights is None else found @ sample.weights[rows]
+            if not total > 0:
+                raise ValueError(
+                    f"the weights at {nuisance.name} = {value:g} have the sum {total:g} over all events; it must be "
+                    "positive: there is no density p(x|a) there. Choose another range, or another weight function"
+                )
 
 
 def _tell_of_huge(sample: EventSample, drawn: Array, nuisances: Sequence[Nuisance], copies: int) -> None:

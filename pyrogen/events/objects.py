@@ -80,7 +80,7 @@ def padded_objects(fields: Mapping[str, Any], limits: Limits, first: int = 0) ->
     return np.stack(
         [ak.to_numpy(ak.fill_none(ak.pad_none(lists, limits.most, clip=True), np.nan)) for lists in fields.values()],
         axis=-1,
-    ).reshape(len(counts), -1)
+    ).reshape(len(counts), limits.most * len(fields))
 
 
 def with_objects(
@@ -134,6 +134,15 @@ def _counts(fields: Mapping[str, Any], first: int) -> np.ndarray:
     """Number of objects of each event, the same in all fields."""
     ak = awkward()
 
+    for name, lists in fields.items():
+        if lists.ndim != 2:
+            raise TypeError(f"the field {name!r} of objects must be one real number for each; got {lists.type}")
+        nothing = np.flatnonzero(ak.to_numpy(ak.is_none(lists, axis=0)))
+        if len(nothing):
+            raise ValueError(
+                f"{len(nothing)} of {len(lists)} events have no list of objects but None; the first is event "
+                f"{first + nothing[0]}. Leave such events out beforehand, or give them an empty list"
+            )
     numbers = {name: ak.to_numpy(ak.num(lists, axis=1)) for name, lists in fields.items()}
     (name, counts), *others = numbers.items()
     for other, found in others:

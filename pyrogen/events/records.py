@@ -163,6 +163,9 @@ def _columns(name: str, column: Any) -> Any:
             yield from _columns(f"{field}_{name}", column[field])
         return
     told = f"array: the field {name!r} ({column.type}) must be one real number for each event"
+    nothing = np.flatnonzero(ak.to_numpy(ak.is_none(column)))
+    if len(nothing):
+        raise ValueError(f"{told}; it is None in {len(nothing)} events, the first of them event {nothing[0]}")
     try:
         numbers = ak.to_numpy(column, allow_missing=False)
     except ValueError as error:

@@ -159,12 +159,31 @@ def _hint(rows: np.ndarray) -> str:
     """What to do where rows that are not finite look like objects that are not there: NaN from a column on."""
     missing = np.isnan(rows)
     behind = np.maximum.accumulate(missing, axis=1)
-    if (missing == behind).all() and missing[:, -2:].all() and np.isfinite(rows[~missing]).all():
+    if rows.shape[1] > 1 and (missing == behind).all() and missing[:, -2:].all() and np.isfinite(rows[~missing]).all():
         return (
             ". If the NaN stand for objects that are not there, such as jets, say so with "
             "multiplicity=pg.events.Multiplicity(shared, each, most), an argument of EventSample and of pg.events.read"
         )
     return ""
+
+
+def made_per_event(found: Any, n: int, what: str) -> np.ndarray:
+    """What a function of ``n`` events gave, ``[n]`` in float64; ``what`` is how errors call the function.
+
+    Raises:
+        ValueError: another shape.
+        TypeError: no real numbers.
+    """
+    try:
+        values = torch.as_tensor(found)
+        if values.is_complex():
+            raise TypeError
+        array = values.detach().double().cpu().numpy()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{what} gave a {type(found).__name__}; it must be real numbers, one for each event") from error
+    if array.shape != (n,):
+        raise ValueError(f"{what} gave shape {list(array.shape)} for {n} events; it must be [events]")
+    return array
 
 
 def _per_event(values: ArrayLike | torch.Tensor, n: int, what: str, first: int) -> np.ndarray:

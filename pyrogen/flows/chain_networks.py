@@ -4,57 +4,130 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from pyrogen.flows.chain import ChainFlow
 from pyrogen.flows.conditioner import Conditioner
-from pyrogen.flows.multiplicity import MultiplicityFlow, Part
+from pyrogen.flows.coupling import check_inputs
+from pyrogen.flows.multiplicity import MultiplicityFlow
 from pyrogen.flows.networks import Networks, is_altered, plain_layers, without_gradients
 from pyrogen.flows.numbers import NumberOfObjects, drawn, log_probabilities
+from pyrogen.flows.parts import Part
+from pyrogen.flows.shower import ShowerFlow
 
 
-class ChainNetworks:
-    """K networks of the architecture of a :class:`~pyrogen.MultiplicityFlow`, part by part.
+class PartNetworks:
+    """K networks of a flow with parts, each of which is a :class:`~pyrogen.CouplingFlow`.
 
     Args:
-        flow: a flow for which :meth:`fits` is true; of its own weights none is used.
+        flow: a flow of ``kind`` for which :meth:`fits` is true; of its own weights none is used.
         weights: by the names of the flow's parameters, ``[K, *shape]``.
     """
 
-    def __init__(self, flow: MultiplicityFlow, weights: Mapping[str, Tensor]) -> None:
+    kind: ClassVar[type[ChainFlow] | type[MultiplicityFlow]]
+
+    def __init__(self, flow: Any, weights: Mapping[str, Tensor]) -> None:
+        self.flow: Any
         self.flow, self.weights = flow, weights
         self.count = len(next(iter(weights.values())))
         self._parts: dict[nn.Module, Networks] = {}
         for i, part in enumerate(flow.parts):
             start = f"parts.{i}.flow."
             own = {name.removeprefix(start): value for name, value in weights.items() if name.startswith(start)}
-            self._parts[part] = Networks(part.flow, own)  # type: ignore[arg-type]
+            self._parts[part] = Networks(part.flow, own)
 
-    @staticmethod
-    def fits(flow: nn.Module, names: Iterable[str] | None = None) -> bool:
+    @classmethod
+    def fits(cls, flow: Any, names: Iterable[str] | None = None) -> bool:
         """Whether a flow is made of pyrogen's own parts, as :meth:`Networks.fits` says."""
-        if type(flow) is not MultiplicityFlow or type(flow.number) is not NumberOfObjects:
+        if type(flow) is not cls.kind:
             return False
-        odds = flow.number.odds
-        if type(odds) is Conditioner and not plain_layers(odds.layers):
-            return False
-        own = [flow, flow.number, *flow.number.modules(), *flow.parts]
-        if any(map(is_altered, own)) or any(type(part) is not Part for part in flow.parts):
-            return False
+        parts: Iterable[Any] = flow.parts
         found = [name for name, _ in flow.named_parameters()] if names is None else list(names)
-        known = {f"number.{name}" for name, _ in flow.number.named_parameters()}
-        for i, part in enumerate(flow.parts):
+        known = cls.beside(flow)
+        if known is None or any(map(is_altered, [flow, *parts])) or any(type(x) is not Part for x in parts):
+            return False
+        for i, part in enumerate(parts):
             start = f"parts.{i}.flow."
             its = [name.removeprefix(start) for name in found if name.startswith(start)]
-            if not Networks.fits(part.flow, its):  # type: ignore[arg-type]
+            if not Networks.fits(part.flow, its):
                 return False
             known |= {start + name for name in its}
         return known == set(found)
 
+    @classmethod
+    def beside(cls, flow: Any) -> set[str] | None:
+        """Parameters of a flow that are not in its parts; None where they are not as this class knows them."""
+        return set()
+
     def latent(self, n: int, like: Tensor) -> Tensor:
-        """As :meth:`MultiplicityFlow._latent`."""
+        """As ``_latent`` of the flow."""
         return self.flow._latent(n, like)
+
+
+class ChainNetworks(PartNetworks):
+    """K networks of the architecture of a :class:`~pyrogen.ChainFlow`, part by part."""
+
+    kind = ChainFlow
+
+    @without_gradients
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log densities ``[K, N]`` of events ``x [N, d]`` with conditions ``context [N, k]``."""
+        given = self.flow._given(x, check_inputs(x, context, self.flow.features, self.flow.context))
+        return torch.stack([self._parts[part].log_prob(own, conditions) for part, own, conditions in given]).sum(0)
+
+    @without_gradients
+    def events(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Events ``[1, N, d]`` of latent values ``z [N, d]``, of the first network."""
+        made = self.flow._filled(z, context, lambda part, values, given: self._parts[part].events(values, given)[0])
+        return made.unsqueeze(0)
+
+
+class ShowerNetworks:
+    """K networks of the architecture of a :class:`~pyrogen.ShowerFlow`; arguments as :class:`PartNetworks`."""
+
+    def __init__(self, flow: ShowerFlow, weights: Mapping[str, Tensor]) -> None:
+        self.flow = flow
+        self._chain = ChainNetworks(flow.chain, {name.removeprefix("chain."): w for name, w in weights.items()})
+        self.latent = self._chain.latent
+
+    @staticmethod
+    def fits(flow: nn.Module, names: Iterable[str]) -> bool:
+        """As :meth:`PartNetworks.fits`."""
+        if type(flow) is not ShowerFlow or is_altered(flow):
+            return False
+        return ChainNetworks.fits(flow.chain, [name.removeprefix("chain.") for name in names])
+
+    @without_gradients
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log densities ``[K, N]`` of showers ``x [N, d]`` of incident energies ``context [N, 1]``."""
+        u, log_jacobian, fits = self.flow._inner(x, context)
+        return torch.where(fits, self._chain.log_prob(u, self.flow._seen(context)) + log_jacobian, -math.inf)
+
+    @without_gradients
+    def events(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Showers ``[1, N, d]`` of latent values ``z [N, d]``, of the first network."""
+        context = check_inputs(z, context, self.flow.features, 1)
+        return self.flow._outer(self._chain.events(z, self.flow._seen(context))[0], context).unsqueeze(0)
+
+
+class MultiplicityNetworks(PartNetworks):
+    """K networks of the architecture of a :class:`~pyrogen.MultiplicityFlow`, part by part."""
+
+    kind = MultiplicityFlow
+
+    @classmethod
+    def beside(cls, flow: MultiplicityFlow) -> set[str] | None:
+        if type(flow.number) is not NumberOfObjects:
+            return None
+        odds = flow.number.odds
+        if type(odds) is Conditioner and not plain_layers(odds.layers):
+            return None
+        if any(map(is_altered, [flow.number, *flow.number.modules()])):
+            return None
+        return {f"number.{name}" for name, _ in flow.number.named_parameters()}
 
     @without_gradients
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -94,9 +167,10 @@ class ChainNetworks:
         return log_probabilities(values + number.centre)
 
 
-def together(flow: nn.Module, names: Iterable[str], weights: Mapping[str, Tensor]) -> Networks | ChainNetworks | None:
+def together(flow: nn.Module, names: Iterable[str], weights: Mapping[str, Tensor]) -> Any:
     """K networks of a flow, with weights ``[K, *shape]``; None where they cannot be evaluated together."""
     names = list(names)
-    if Networks.fits(flow, names):
-        return Networks(flow, weights)  # type: ignore[arg-type]
-    return ChainNetworks(flow, weights) if ChainNetworks.fits(flow, names) else None  # type: ignore[arg-type]
+    for kind in (Networks, ChainNetworks, ShowerNetworks, MultiplicityNetworks):
+        if kind.fits(flow, names):  # type: ignore[attr-defined]
+            return kind(flow, weights)  # type: ignore[abstract, arg-type]
+    return None

@@ -319,7 +319,7 @@ def check_inputs(values: Tensor, context: Tensor | None, features: int, count: i
     """The conditions ``[..., count]`` of events ``values [..., features]``, both checked; None where there are none.
 
     Raises:
-        TypeError: events that are no tensor.
+        TypeError: events or conditions that are no tensor.
         ValueError: events or conditions of another shape, or conditions where there should be none.
     """
     if not isinstance(values, Tensor):
@@ -331,6 +331,8 @@ def check_inputs(values: Tensor, context: Tensor | None, features: int, count: i
             raise ValueError("context was given to a flow without conditions; build it with context=k")
         return None
     expected = [*values.shape[:-1], count]
+    if not isinstance(context, Tensor | None):
+        raise TypeError(f"context is a {type(context).__name__}; this flow needs a tensor {expected}")
     if context is None or list(context.shape) != expected:
         got = None if context is None else list(context.shape)
         raise ValueError(f"context of shape {got}; this flow needs {expected} for events {list(values.shape)}")

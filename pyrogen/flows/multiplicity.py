@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from pyrogen.checks import (
     DTYPE,
-    HIDDEN,
-    NATURAL,
     POSITIVE,
     SEED,
     TENSOR,
@@ -23,77 +21,18 @@ from pyrogen.checks import (
     require,
     whole,
     whole_number,
-    whole_or_none,
 )
 from pyrogen.checks import (
     each as every,
 )
-from pyrogen.flows.coupling import CouplingFlow, check_inputs
+from pyrogen.flows.coupling import check_inputs
 from pyrogen.flows.numbers import NumberOfObjects, drawn
+from pyrogen.flows.parts import Made, Part, blocks_of_parts, widths_of_parts
 from pyrogen.flows.rows import Rows
 from pyrogen.flows.spaces import in_box
 from pyrogen.seeds import seeded, stream
 
 COLUMNS = every(whole(0), "a sequence of columns, such as (2, 5)")
-
-#: What gives the values ``[..., c]`` of the columns of a part, from latent ones and from what the part sees.
-Made = Callable[["Part", Tensor, Tensor | None], Tensor]
-
-
-class Part(nn.Module):
-    """A flow of some columns of a row, conditional on columns before them, on the number of objects and on conditions.
-
-    Args:
-        columns: that it describes.
-        before: columns that it is conditional on.
-        angles: which of those are angles from 0 to 1; it sees their cosine and sine.
-        numbers: the numbers of objects that its events may have, from the smallest to the largest.
-        context: number of conditions.
-        options: of its :class:`~pyrogen.CouplingFlow`.
-    """
-
-    columns: Tensor
-    lines: Tensor
-    circles: Tensor
-
-    def __init__(
-        self,
-        columns: Sequence[int],
-        before: Sequence[int],
-        angles: Sequence[int],
-        numbers: range,
-        context: int,
-        options: dict[str, Any],
-    ) -> None:
-        super().__init__()
-        circles = [column for column in before if column in angles]
-        lines = [column for column in before if column not in angles]
-        for name, indices in (("columns", columns), ("lines", lines), ("circles", circles)):
-            self.register_buffer(name, torch.tensor(list(indices), dtype=torch.long), persistent=False)
-        self.least = numbers[0]
-        #: Inputs that tell the number of objects: none where there is one number only.
-        self.choices = len(numbers) if len(numbers) > 1 else 0
-        seen = len(lines) + 2 * len(circles) + self.choices + context
-        periodic = [i for i, column in enumerate(columns) if column in angles]
-        self.flow = CouplingFlow(len(columns), context=seen, periodic=periodic, **options)
-
-    def conditions(self, rows: Rows, values: Tensor, number: Tensor, context: Tensor | None) -> Tensor | None:
-        """What the flow sees of some rows of ``values [..., d]`` with ``number [...]`` objects, ``[..., k]``."""
-        values, number, parts = rows.take(values), rows.take(number.unsqueeze(-1)), []
-        if len(self.lines):
-            parts.append(values[..., self.lines])
-        if len(self.circles):
-            angle = 2 * math.pi * values[..., self.circles]
-            parts += [torch.cos(angle), torch.sin(angle)]
-        if self.choices:
-            numbers = torch.arange(self.least, self.least + self.choices, device=number.device)
-            parts.append((number == numbers).to(values.dtype))
-        if context is not None:
-            parts.append(rows.take(context))
-        return torch.cat(parts, -1) if parts else None
-
-    def extra_repr(self) -> str:
-        return f"columns {self.columns[0]} to {self.columns[-1]}"
 
 
 class MultiplicityFlow(nn.Module):
@@ -183,7 +122,7 @@ class MultiplicityFlow(nn.Module):
             what = "columns of the row" if name == "periodic" else "shared columns"
             require(not columns or columns[-1] < below, name, tuple(columns), f"{what}, below {below}")
         parts = 1 + most - least
-        depths, widths = _of_parts(blocks, parts), _widths_of_parts(hidden, parts)
+        depths, widths = blocks_of_parts(blocks, parts), widths_of_parts(hidden, parts)
         options: dict[str, Any] = {
             "transform": transform,
             "base": base,
@@ -319,6 +258,16 @@ class MultiplicityFlow(nn.Module):
         like = like.new_empty(()) if context is None else like[..., 0]
         return self.number.log_probabilities(like, context).exp()
 
+    @property
+    def is_centred(self) -> bool:
+        """Whether P(n) starts at fractions of events already."""
+        return bool(self.number.centre.any())
+
+    @torch.no_grad()
+    def _centre_like(self, other: MultiplicityFlow) -> None:
+        """Start P(n) where that of another flow of this architecture starts."""
+        self.number.centre.copy_(other.number.centre)
+
     @door(x=TENSOR, weights=optional(TENSOR))
     def centre_on(self, x: Tensor, weights: Tensor | None = None) -> None:
         """Start P(n) at the fractions of events ``[N, features]`` with weights ``[N]``, unless that was done before.
@@ -326,7 +275,7 @@ class MultiplicityFlow(nn.Module):
         The log-odds of P(n) count from there. So the prior of P(n) has its centre at these fractions, with a width of
         1 in the log-odds for a ``prior_scale`` of 1, which a hundred events of each number overrule.
         """
-        if bool(self.number.centre.any()):
+        if self.is_centred:
             return
         each = torch.ones(len(x), dtype=torch.float64, device=x.device) if weights is None else weights.double()
         which = (self._opened(x)[1] - self.least).clamp(min=0)
@@ -343,23 +292,3 @@ class MultiplicityFlow(nn.Module):
     def _check(self, values: Tensor, context: Tensor | None) -> Tensor | None:
         """The conditions, checked to be those of events ``values [..., features]``."""
         return check_inputs(values, context, self.features, self.context)
-
-
-def _of_parts(blocks: int | Sequence[int], parts: int) -> list[int]:
-    """Blocks of every part."""
-    if whole_or_none(blocks) is not None:
-        return [whole_number("blocks", blocks, 1)] * parts
-    right = f"a whole number, or one for each of the {parts} parts"
-    found = list(every(NATURAL, right)("blocks", blocks))
-    require(len(found) == parts, "blocks", blocks, right)
-    return found
-
-
-def _widths_of_parts(hidden: Sequence[Any], parts: int) -> list[list[int]]:
-    """Hidden layers of every part."""
-    right = f"the widths of the hidden layers, such as (64, 64), or such a sequence for each of the {parts} parts"
-    own = isinstance(hidden, Sequence) and any(isinstance(entry, Sequence) for entry in hidden)
-    if not own:
-        return [list(HIDDEN("hidden", hidden))] * parts
-    require(len(hidden) == parts, "hidden", hidden, right)
-    return [list(HIDDEN("every entry of hidden", entry)) for entry in hidden]

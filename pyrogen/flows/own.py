@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from pyrogen.flows.chain import ChainFlow
 from pyrogen.flows.compiled import ONLY_OURS
 from pyrogen.flows.coupling import CouplingFlow
 from pyrogen.flows.multiplicity import MultiplicityFlow
+from pyrogen.flows.shower import ShowerFlow
 
-OWN: dict[str, type[CouplingFlow] | type[MultiplicityFlow]] = {
-    flow.__name__: flow for flow in (CouplingFlow, MultiplicityFlow)
+OWN: dict[str, type[nn.Module]] = {
+    flow.__name__: flow for flow in (CouplingFlow, ChainFlow, ShowerFlow, MultiplicityFlow)
 }
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

@@ -7,6 +7,7 @@ The figures belong to the caller alone: pyplot, with its list of open figures, i
 from .backends import plot_backends
 from .calibration import plot_amplification, plot_calibration, plot_coverage
 from .control import plot_classifier_weights, plot_weight_pulls
+from .failures import plot_failures
 from .histograms import HistogramPanel, plot_histogram, plot_histograms
 from .kinematics import plot_kinematics, plot_uncertainties
 from .lines import plot_lines
@@ -26,6 +27,7 @@ __all__ = [
     "plot_coverage",
     "plot_chains",
     "plot_correlation",
+    "plot_failures",
     "plot_histogram",
     "plot_histograms",
     "plot_kinematics",

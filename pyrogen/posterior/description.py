@@ -56,22 +56,30 @@ def _size(parameter: Any) -> int:
 
 
 def _one_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What :func:`_check_flow` asks of a flow; of a chain of flows for objects, of its largest part.
+    """What :func:`_check_flow` asks of a flow; of a chain of flows, of its largest part.
 
-    Every further part has at least a weight for every block and every feature of an object.
+    Every further part has at least a weight for every block and every feature of its own.
     """
-    if "most" not in config:
+    if "most" in config:
+        parts: dict[str, Any] = {name: config.get(name) for name in ("shared", "each", "most", "least")}
+        for name, value in parts.items():
+            _require(type(value) is int and 0 <= value < 2**31, f"flow_config.{name}", value, "a whole number")
+        count = parts["most"] - parts["least"] + 1
+        features = parts["shared"] + parts["each"] * parts["most"]
+    elif "sizes" in config or "layers" in config:
+        name = "sizes" if "sizes" in config else "layers"
+        sizes = _list(config[name], f"flow_config.{name}")
+        fine = len(sizes) > 0 and all(type(n) is int and 0 < n < 2**31 for n in sizes)
+        _require(fine, f"flow_config.{name}", sizes, "a list of whole numbers")
+        features = sum(sizes)
+        count = len(sizes) if name == "sizes" else 1 + sum(size > 1 for size in sizes)
+    else:
         return config
-    parts: dict[str, Any] = {name: config.get(name) for name in ("shared", "each", "most", "least")}
-    for name, value in parts.items():
-        _require(type(value) is int and 0 <= value < 2**31, f"flow_config.{name}", value, "a whole number")
     blocks, hidden = (_list(config.get(name), f"flow_config.{name}") for name in ("blocks", "hidden"))
-    count = parts["most"] - parts["least"] + 1
     _require(0 < count == len(blocks) == len(hidden), "flow_config.blocks", blocks, f"numbers of {count} parts")
     _require(all(type(n) is int for n in blocks), "flow_config.blocks", blocks, "whole numbers")
     largest = max(range(count), key=lambda i: (blocks[i], str(hidden[i])))
-    features = parts["shared"] + parts["each"] * parts["most"]
-    return {**config, "features": features, "blocks": blocks[largest], "hidden": hidden[largest]}
+    return {"context": 0, **config, "features": features, "blocks": blocks[largest], "hidden": hidden[largest]}
 
 
 def _check_flow(config: Mapping[str, Any], weights: int) -> None:

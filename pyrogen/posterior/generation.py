@@ -22,6 +22,7 @@ from pyrogen.files import target_of
 from pyrogen.posterior.fingerprint import UnknownStateError, fingerprint
 from pyrogen.posterior.info import RunInfo
 from pyrogen.posterior.predictor import Predictor, check_generated
+from pyrogen.posterior.rounding import tell_without_density
 from pyrogen.progress import bar
 
 VERSION = 2  # of what a run's seed and numbers mean; 1 had shares of networks that were equal in each part only
@@ -71,12 +72,17 @@ def generate_sample(
     events = predictor.sample(n, draws, context, seed, part, first)
     check_generated(events, predictor.names, predictor.model.multiplicity)
     uncertainties, kept = np.empty(n), np.empty((n, draws)) if log_weights else None
+    lost = 0
     for rows, block in predictor.log_prob_blocks(events, context, draws, seed, "density"):
+        rounded = block.isneginf().all(0)
+        lost += int(rounded.sum())
+        block = torch.where(rounded, 0.0, block)
         # The predictive density is the mean over the draws: their weights p(x|theta_k) / p(x) have the mean one.
         relative = torch.log_softmax(block.double(), 0) + np.log(draws)
         uncertainties[rows] = relative.exp().std(0).cpu().numpy()
         if kept is not None:
             kept[rows] = relative.T.cpu().numpy()
+    tell_without_density(lost, n, "their uncertainty is given as 0")
     return EventSample(
         events.double().cpu().numpy(),
         names=info.names,

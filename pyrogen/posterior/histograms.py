@@ -15,6 +15,7 @@ from torch import Tensor
 from pyrogen.checks import column_index, door, instance
 from pyrogen.events import EventSample, stream
 from pyrogen.events.of_objects import observable_of
+from pyrogen.events.validation import made_per_event
 from pyrogen.posterior.bands import HistogramBand, multinomial_noise, weighted_noise
 from pyrogen.posterior.binning import Bins, bins_of, label_for
 from pyrogen.posterior.predictor import Predictor, check_generated
@@ -149,17 +150,7 @@ def observable_values(function: Callable[[Tensor], Tensor], events: Tensor) -> N
         ValueError: values of another shape, NaN or infinite.
         TypeError: something that is no numbers.
     """
-    found = function(events)
-    try:
-        values = torch.as_tensor(found).detach().double().cpu().numpy()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
-            f"the observable gave a {type(found).__name__}; it must be numbers, one for each event"
-        ) from error
-    if values.shape != (len(events),):
-        raise ValueError(
-            f"the observable gave shape {list(values.shape)} for {len(events)} events; it must be [events]"
-        )
+    values = made_per_event(function(events), len(events), "the observable")
     missing = getattr(function, "missing", None)
     out = np.zeros(len(values), dtype=bool) if missing is None else missing(events).cpu().numpy()
     bad = ~(np.isfinite(values) | out)

@@ -313,8 +313,10 @@ class Posterior:
         """:meth:`generate` to a file, in memory for one chunk only. A killed run goes on when it is repeated.
 
         Finished chunks are kept in the folder ``<path>.parts`` until the file is whole; the file of a resumed run has
-        the same bits as that of an uninterrupted one (``.root`` the same numbers: uproot writes the time into it). How
-        long it takes, ``benchmarks/generate.py`` prints.
+        the same bits as that of an uninterrupted one (``.root`` the same numbers: uproot writes the time into it).
+        Every chunk has random numbers of its own: with one seed the events are others than those of :meth:`generate`,
+        and than those of another ``chunk``. The weight draws are the same. How long it takes,
+        ``benchmarks/generate.py`` prints.
 
         Args:
             path: the file, as :class:`pyrogen.events.EventWriter` writes it.

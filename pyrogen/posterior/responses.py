@@ -12,6 +12,7 @@ from torch import Tensor
 from pyrogen.posterior.bands import HistogramBand, multinomial_noise
 from pyrogen.posterior.binning import Bins
 from pyrogen.posterior.predictor import Predictor
+from pyrogen.posterior.rounding import tell_without_density
 from pyrogen.warn import warn
 
 Array = NDArray[np.float64]
@@ -31,22 +32,20 @@ def weighted_events(predictor: Predictor, n: int, draws: int, contexts: Contexts
     """Some events of a draw at the first of P points, and their weights ``[P, m]``.
 
     Raises:
-        ValueError: events that have no density by the network that made them.
+        ValueError: many events that have no density by the network that made them.
 
     Warns:
-        UserWarning: weights that do not do as a substitute for events of their own.
+        UserWarning: weights that do not do as a substitute for events of their own, or single events without a density.
     """
-    sums, squares, total = np.zeros(1), np.zeros(1), 0
+    sums, squares, total, lost = np.zeros(1), np.zeros(1), 0, 0
     for k, events, logs in predictor.weighted_replicates(n, draws, contexts, seed, "systematics"):
         weights = (logs - logs[0]).double().exp().cpu().numpy()
-        bad = int((~np.isfinite(weights)).any(0).sum())
-        if bad:
-            raise ValueError(
-                f"{bad} of {len(events)} generated events have no density by the network that made them, so that they "
-                "cannot be weighted; take procedure='a'"
-            )
+        rounded = ~np.isfinite(weights).all(0)
+        weights[:, rounded] = 1.0
+        lost += int(rounded.sum())
         sums, squares, total = sums + weights.sum(1), squares + np.square(weights).sum(1), total + len(events)
         yield k, [events], weights
+    tell_without_density(lost, total, "they count alike under all conditions")
     mean, effective = sums / total, sums**2 / squares / total
     worst = int(effective.argmin())
     off = np.abs(mean - 1) > MEAN + 5 * np.sqrt(np.maximum(squares / total - 1, 0) / total)

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow, normalise_weights
@@ -106,6 +108,8 @@ class Bootstrap(Optimised):
 
     def _run(self, model: BayesianFlow, data: TrainingData, samples: int) -> list[Posterior]:
         self._check_memory(model, samples)
+        if data.context is not None:
+            check_no_copies(data.events.cpu().numpy())
         early = tuple(wide_anchors(model))
         report(early)
         networks = samples * self.replicas
@@ -167,6 +171,24 @@ class Bootstrap(Optimised):
         rows = probed(len(events), data.weights).to(events.device)
         context = None if data.context is None else data.context[rows]
         return torch.stack([model.log_prob(network, events[rows], context).double() for network in theta])
+
+
+def check_no_copies(events: NDArray[np.float64]) -> None:
+    """Refuse events ``[N, d]`` that are all there several times, at different conditions.
+
+    Raises:
+        ValueError: no event is there once only. Where some are by chance, as of rounded numbers, others are not.
+    """
+    n = len(events)
+    if any(len(np.unique(column)) > n / 2 for column in events.T):  # fast, and enough for nearly all events
+        return
+    _, counts = np.unique(np.nan_to_num(events, nan=np.inf), axis=0, return_counts=True)  # NaN are no equals
+    if counts.min() > 1:
+        raise ValueError(
+            f"the {n} events are copies of {len(counts)}, each at other conditions. Bootstrap resamples rows and takes "
+            "copies for independent events: its sigma would be too small by about the root of their number. Give each "
+            "event once, as with_nuisances(copies=1) does, or take pg.SVI(kl_weight=...)"
+        )
 
 
 def probed(size: int, weights: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from pyrogen.bayes.evaluation import first_difference
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import require
 from pyrogen.events import EventsLike
-from pyrogen.flows import MultiplicityFlow
+from pyrogen.flows import MultiplicityFlow, ShowerFlow
 from pyrogen.inference.run.checkpoint import digest
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.posterior.posterior import Posterior
@@ -40,9 +40,9 @@ def model_of(start: Posterior, model: BayesianFlow, dtype: torch.dtype | None, n
             _same(name, key, theirs.get(key), ours.get(key), advice)
     for entry in ("preprocessing", "context_preprocessing"):
         _check_preprocessing(name, entry, getattr(start.model, entry, None), getattr(model, entry, None))
-    if isinstance(model.flow, MultiplicityFlow) and not model.flow.number.centre.any():  # not yet set
+    if isinstance(model.flow, MultiplicityFlow | ShowerFlow) and not model.flow.is_centred:
         model = model.packing.copied(model)
-        model.flow.number.centre.copy_(start.model.flow.number.centre)  # type: ignore[union-attr, arg-type, operator]
+        model.flow._centre_like(start.model.flow)  # type: ignore[operator]
     for entry, buffer in start.model.flow_buffers().items():
         other = dict(model.flow_buffers()).get(entry)
         if other is None or other.shape != buffer.shape or not torch.equal(buffer.cpu(), other.cpu()):

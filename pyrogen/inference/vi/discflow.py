@@ -17,7 +17,9 @@ from pyrogen.inference.vi.training import Training
 from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import Posterior
 
-SATURATED = 0.1  # cross-entropy in nats below which a discriminator tells nearly all events; log 2 is a guess
+#: Cross-entropy in nats below which a discriminator tells nearly all events, and above which it is worse than a guess
+#: (log 2) by more than what its start and the noise of a batch give.
+SATURATED, WORSE = 0.1, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +69,16 @@ class DiscFlow(DiscFlowSettings, SVI):
         r: int = 0,
         **entries: Any,
     ) -> Posterior:
-        if self.alpha == 0:
+        kept = int(training.kept_epoch[r]) - 1
+        last = {name: float(training.history[name][kept][r]) for name in objective.own_curves}
+        if last["alpha"] == 0:  # no event was weighted by then
             return super()._result(model, data, objective, training, r, **entries)
-        last = {name: float(training.history[name][-1][r]) for name in objective.own_curves}
         findings = [
             Finding(
                 "reweighted by a discriminator",
-                f"at the end every event counted (D/(1-D))^{last['alpha']:.2g} times, and the events of a batch were "
-                f"worth {100 * last['effective_share']:.0f} % of their number: no posterior of these events",
+                f"in epoch {kept + 1}, which was kept, every event counted (D/(1-D))^{last['alpha']:.2g} times, and "
+                f"the events of a batch were worth {100 * last['effective_share']:.0f} % of their number: no posterior "
+                "of these events",
                 "Its sigma is to be labelled as reweighted wherever shown, and to be compared with the spread of other "
                 "trainings",
                 serious=False,
@@ -89,7 +93,16 @@ class DiscFlow(DiscFlowSettings, SVI):
                     "Use a better flow or preprocessing, or fewer and smaller discriminator_hidden",
                 )
             )
-            report(findings[1:])
+        if last["discriminator_loss"] > WORSE:
+            findings.append(
+                Finding(
+                    "discriminator learned nothing",
+                    f"its loss is {last['discriminator_loss']:.3f} at the end, that of a guess 0.693: its weights are "
+                    "not the ratio of the densities",
+                    "Lower discriminator_lr",
+                )
+            )
+        report(findings[1:])
         return super()._result(
             model, data, objective, training, r, findings=tuple(findings), reweighted=True, details=last, **entries
         )

@@ -111,10 +111,16 @@ class DiscriminatedObjective(GuideObjective):
         means = np.mean(figures, 0).tolist() if figures else nothing
         row = dict(zip(self.own_curves, ([value] for value in means), strict=True))
         share, least = row["effective_share"][0], self.settings.least_effective
+        if figures and not math.isfinite(row["discriminator_loss"][0]):
+            raise TrainingDivergedError(
+                f"the discriminator's loss is {row['discriminator_loss'][0]}, so that no event is weighted; try a "
+                f"smaller discriminator_lr (now {self.settings.discriminator_lr:g}), with another checkpoint file if "
+                "there is one"
+            )
         if figures and self.alpha > 0 and not share >= least:
             raise TrainingDivergedError(
                 f"the weights (D/(1-D))^alpha of a batch are worth {100 * share:.2g} % of its events at alpha = "
-                f"{row['alpha'][0]:.2f}, less than least_effective = {100 * least:.2g} %: few events decide each step "
+                f"{row['alpha'][0]:.3g}, less than least_effective = {100 * least:.2g} %: few events decide each step "
                 f"(the discriminator's loss is {row['discriminator_loss'][0]:.3f}, that of a guess 0.693). The flow is "
                 "too far from the events to be corrected so. Use a better flow or preprocessing, a longer training "
                 "before the ramp, or a smaller alpha, with another checkpoint file if there is one"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from pyrogen.classifier import Classifier, Features
+from pyrogen.inference.run.checkpoint import CheckpointMismatchError
 from pyrogen.inference.vi.objective import load_moments, make_adam, moments_of
 from pyrogen.seeds import seeded
 
@@ -36,6 +38,7 @@ class Discriminator:
         self, events: Tensor, context: Tensor | None, observables: Features | None, hidden: Sequence[int], seed: int
     ) -> None:
         self.observables = observables
+        self.columns: int | None = None  # of the observables
         seen = self._seen(events, context).cpu()
         check_seen(seen, events.shape[1])
         missing = seen.isnan().any(0).nonzero()[:, 0].tolist()
@@ -82,25 +85,45 @@ class Discriminator:
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up what :meth:`tensors` gave."""
+        """Take up what :meth:`tensors` gave.
+
+        Raises:
+            CheckpointMismatchError: it was of other observables, as their centres and scales tell. Their name does
+                not: all functions that are written as ``lambda`` have the same one.
+        """
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "adam": {}}
         for name, value in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = value
+        for name in ("centre", "scale"):
+            saved, own = parts["network"][name], getattr(self.classifier, name).cpu()
+            if saved.shape != own.shape or not torch.allclose(saved, own, rtol=1e-6, atol=0.0):
+                raise CheckpointMismatchError(
+                    f"the checkpoint belongs to a run with other observables: of {len(saved)} variables that the "
+                    f"discriminator sees the {name} is {saved.tolist()} in the file and {own.tolist()} in this run"
+                )
         self.classifier.load_state_dict(parts["network"])
         load_moments(self.optimizer, parts["adam"])
 
     def _seen(self, events: Tensor, context: Tensor | None) -> Tensor:
         parts = [events.double()]
         if self.observables is not None:
-            parts.append(_table(self.observables(events.double()), len(events)).to(parts[0]))
+            # A copy of their own: observables may compute in place.
+            found = _table(self.observables(events.to(torch.float64, copy=True)), len(events), self.columns)
+            self.columns = found.shape[1]
+            parts.append(found.to(parts[0]))
         return torch.cat(parts if context is None else [*parts, context.double()], 1)
 
 
-def _table(found: object, n: int) -> Tensor:
-    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != n:
-        shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"observables(events) is {shape}; it must be a tensor [{n}, m], one row per event")
+def _table(found: Any, n: int, columns: int | None) -> Tensor:
+    """Checked observables of n events, with as many columns as before (None: any number)."""
+    table = isinstance(found, Tensor) and found.ndim == 2 and len(found) == n
+    if not table or found.is_complex() or columns not in (None, found.shape[1]):
+        shape = f"{list(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+        width = "m" if columns is None else columns
+        raise ValueError(
+            f"observables(events) is {shape}; it must be a tensor of real numbers [{n}, {width}], one row per event"
+        )
     return found.detach()
 
 
