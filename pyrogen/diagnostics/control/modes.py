@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrogen.checks import TEXT, door
 from pyrogen.diagnostics.control.information import Cells, Contrast
 from pyrogen.printing import Brief
 
@@ -52,6 +53,7 @@ class Region(Brief):
         """Fraction of the events that the generator lacks there; negative: has too many of."""
         return self.truth - self.generated
 
+    @door(unit=TEXT)
     def words(self, unit: str) -> str:
         """``below 0.4 GeV``, and how many events are missing or too many."""
         unit = f" {unit}" if unit else ""
