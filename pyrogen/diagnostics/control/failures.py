@@ -61,11 +61,11 @@ def find_failures(
     ``E_truth[c] - E_generated[c]`` is how much of the difference shows in this observable. Divided by the same of C
     itself it is the ``share``: 1 where w depends on the observable alone, and less where it is only correlated with
     it. No classifier saw the label of an event that it scored, so without a difference the value is zero within
-    its error, whatever the classifiers learned: ``sigma`` is Gaussian then, or closer to zero. (The error has a factor of
-    sqrt(2) for the folds of the cross-fitting, see :attr:`ClassifierWeights.auc`.) The look elsewhere is that of Bonferroni:
-    the p-value times the number of observables. It is safe, and too safe where these are correlated. Where several
-    observables share the lead within one standard error of their difference, columns come before ``observables``, and
-    these before pairs.
+    its error, whatever the classifiers learned: ``sigma`` is Gaussian then, or closer to zero. (The error has a factor
+    of sqrt(2) for the folds of the cross-fitting, see :attr:`ClassifierWeights.auc`.) The look elsewhere is that of
+    Bonferroni: the p-value times the number of observables. It is safe, and too safe where these are correlated. Where
+    several observables share the lead within one standard error of their difference, columns come before
+    ``observables``, and these before pairs.
 
     **Names**: see :class:`FailureMode`. After the first failure is mended by reweighting in its observable, what is
     left in all others is looked at again, so that a second failure is found, and those that only followed from the
