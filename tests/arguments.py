@@ -172,10 +172,8 @@ def weights():
     )
 
 
-def failure_mode():
-    return diagnostics.FailureMode(
-        "wrong boundary", "x", "GeV", (diagnostics.Region(0.0, 1.0, 0.1, 0.2, 0.01, 0.5),), 5.0
-    )
+def region():
+    return diagnostics.Region(0.0, 1.0, 0.1, 0.2, 0.01, 0.5)
 
 
 def reweighted():
@@ -623,7 +621,7 @@ def diagnostic_calls():
         ),
         "diagnostics.find_failures": lazily(lambda: diagnostics.find_failures, weights=weights),
         "diagnostics.Failures.text": lazily(lambda: diagnostics.find_failures(weights()).text),
-        "diagnostics.Region.words": lazily(lambda: failure_mode().regions[0].words, unit="GeV"),
+        "diagnostics.Region.words": lazily(lambda: region().words, unit="GeV"),
         "diagnostics.two_sample_test": call(
             diagnostics.two_sample_test,
             **both,

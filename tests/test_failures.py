@@ -200,7 +200,7 @@ def test_sigma_is_gaussian_without_a_difference():
 
 
 def test_sigma_of_cross_fitting():
-    """Each of two folds is scored by the histograms of the other one: one sigma at most, though they are related."""
+    """Each of two folds is scored by the histograms of the other one: about one sigma, though they are related."""
     sigmas = []
     for seed in range(300):
         rng = np.random.default_rng(seed)

@@ -63,8 +63,8 @@ def find_failures(
     it. No classifier saw the label of an event that it scored, so without a difference the value is zero within
     its error, whatever the classifiers learned: ``sigma`` is Gaussian then, or closer to zero. (The error has a factor
     of sqrt(2) for the folds of the cross-fitting, see :attr:`ClassifierWeights.auc`.) The look elsewhere is that of
-    Bonferroni: the p-value times the number of observables. It is safe, and too safe where these are correlated.
-    Where several observables share the lead within one standard error of their difference, columns come before
+    Bonferroni: the p-value times the number of observables. It is safe, and too safe where these are correlated. Where
+    several observables share the lead within one standard error of their difference, columns come before
     ``observables``, and these before pairs.
 
     **Names**: see :class:`FailureMode`. After the first failure is mended by reweighting in its observable, what is

@@ -78,6 +78,18 @@ class Region(Brief):
 class FailureMode(Brief):
     """What is wrong in one observable.
 
+    The ratio truth / generated as a function of the observable is described by steps, and the sequence of these is
+    named:
+
+    * *smeared peak*: highest where the density of the truth is, and below one on both sides of it, where there still
+      are true events (at least a quarter of the generated ones);
+    * *wrong boundary*: generated events, but next to no true ones (less than a quarter), at an end of the distribution
+      or in a hole;
+    * *missing feature or tail*: at least 1.5 times as much truth as generated events at an end, or in a spot;
+    * *other shape*: none of these holds half of the divergence of the two distributions: a shift, say, or a wrong slope.
+
+    Where two fit, that which holds more of the divergence gives the name.
+
     Attributes:
         kind: ``"missing feature or tail"``, ``"wrong boundary"``, ``"smeared peak"``, or ``"other shape"``.
         observable: its name.
@@ -135,16 +147,7 @@ def failure_mode(
 ) -> FailureMode:
     """Name what is wrong in an observable in which the samples are known to differ.
 
-    The ratio truth / generated in the cells of the observable is described by steps; their number is that which
-    explains the most for its cost. The sequence of the steps is named:
-
-    * *smeared peak*: highest where the density of the truth is, falling on both sides of it, where the truth still has
-      events;
-    * *wrong boundary*: next to no truth at an end of the distribution, or in a hole, but generated events;
-    * *missing feature or tail*: clearly more truth at an end, or in a spot, with (nearly) nothing wrong elsewhere.
-
-    What holds most of the divergence of the two distributions gives the name; if nothing holds half of it, the shape is
-    another one: a shift, say, or a wrong slope.
+    See :class:`FailureMode`. The number of steps is that which explains the most for its cost.
 
     Args:
         name: of the observable.
