@@ -15,6 +15,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,13 +30,15 @@ from pyrogen.plotting import plot_classifier_weights, plot_failures, plot_weight
 
 Observables = Mapping[str, Callable[[torch.Tensor], torch.Tensor]]
 Z_JETS = pg.events.Multiplicity(6, 4, 3)
+TOY = ["pt_a", "eta_a", "phi_a", "pt_b", "eta_b", "phi_b", "mass"]
 PEAK, WIDTH = 91.2, 2.5  # GeV
-DRAWS = 20  # of the posterior
+DRAWS, MOST = 20, 12  # of the posterior; observables that judge the mending
+LEAST = 500  # events that other measures need
 FAULTS = {
     "none": [],
-    "tail": [TailCut("pt", missing=0.01)],
+    "tail": [TailCut("pt_a", missing=0.01)],
     "hole": [FilledHole("a", "b", 0.4, fraction=0.5)],
-    "smear": [Smear("m", absolute=WIDTH * math.sqrt(1.2**2 - 1))],
+    "smear": [Smear("mass", absolute=WIDTH * math.sqrt(1.2**2 - 1))],
 }
 MODES = {"quick": {"events": 10_000, "splits": 5, "toys": 10}, "default": {"events": 100_000, "splits": 20, "toys": 30}}
 
@@ -76,15 +79,19 @@ def main() -> None:
     mended.events.save(out / "reweighted.h5")
     unweighted = diagnostics.unweight(mended.events, maximum=float(np.quantile(mended.events.weights, 0.999)))
     print(unweighted.text())
-    shown = {
-        row.name: observables.get(row.name, row.name) for row in failures.rows if row.name in known(truth, observables)
-    }
-    closed = diagnostics.closure(judging, generated, mended, dict(list(shown.items())[:12]), seed=args.seed)
-    print(f"\n{closed.text()}")
+    failed = [row.name for row in failures.rows]
+    for what, parts, own in alike(observables, judging, generated, mended.events):
+        shown = {name: own[name] for name in failed if name in own}
+        print(f"\n{what}\n{diagnostics.closure(*parts, dict(list(shown.items())[:MOST]), seed=args.seed).text()}")
+    if "M_pair" in observables:
+        print(f"\n{peaks(observables['M_pair'], judging, generated, mended.events)}")
 
     summary = {"auc": weights.auc, "width": weights.width, "floor": weights.floor, "effective": mended.effective_size}
     if truth.multiplicity is None:
         for what, sample in (("generated", generated), ("unweighted", unweighted.events)):
+            if len(sample) < LEAST:
+                print(f"\n{len(sample)} {what} events are too few for other measures")
+                continue
             measured = diagnostics.sample_measures(judging, sample, splits=mode["splits"], seed=args.seed)
             tested = diagnostics.two_sample_test(
                 *(plain(each)[: mode["events"] // 10] for each in (judging, sample)), toys=mode["toys"], seed=args.seed
@@ -126,29 +133,64 @@ def samples(args: argparse.Namespace, most: int) -> tuple[pg.EventSample, pg.Eve
 
 
 def toy(n: int, seed: int) -> pg.EventSample:
-    """pT of a falling spectrum, a mass peak, and two jets that are farther apart than 0.4."""
-    random = np.random.default_rng(seed)
-    pt, mass = 20 + random.exponential(30, 2 * n), random.normal(PEAK, WIDTH, 2 * n)
-    eta, phi = random.normal(size=(2, 2 * n)), random.uniform(-math.pi, math.pi, (2, 2 * n))
-    values = np.stack([pt, eta[0], phi[0], eta[1], phi[1], mass], 1)
-    distance = np.hypot(eta[0] - eta[1], np.angle(np.exp(1j * (phi[0] - phi[1]))))
-    names, units = ["pt", "eta_a", "phi_a", "eta_b", "phi_b", "m"], ["GeV", "", "rad", "", "rad", "GeV"]
-    return pg.EventSample(values[distance > 0.4][:n], names, units)
+    """Two jets with falling pT that are farther apart than 0.4, and a mass with a peak."""
+    random, m = np.random.default_rng(seed), 2 * n + 100
+    pt_a, eta_a, phi_a = 20 + random.exponential(30, m), random.normal(0, 1.3, m), random.uniform(-math.pi, math.pi, m)
+    pt_b, eta_b = 20 + (pt_a - 20) * random.beta(3, 1.5, m), eta_a + random.normal(0, 1.2, m)
+    opposite = np.where(random.random(m) < 0.4, 0.0, math.pi)
+    between = opposite + random.normal(0, 0.9, m)
+    mass = np.where(random.random(m) < 0.7, random.normal(PEAK, WIDTH, m), random.uniform(60, 120, m))
+    phi_b = np.angle(np.exp(1j * (phi_a + between)))
+    apart = np.hypot(eta_a - eta_b, np.angle(np.exp(1j * between))) > 0.4
+    values = np.stack([pt_a, eta_a, phi_a, pt_b, eta_b, phi_b, mass], 1)[apart][:n]
+    return pg.EventSample(values, TOY, ["GeV", "", "rad", "GeV", "", "rad", "GeV"])
 
 
 def observables_of(truth: pg.EventSample) -> Observables:
     """What the classifier sees besides the columns: masses and distances, where sharp features hide."""
+    if truth.multiplicity not in (None, Z_JETS):
+        raise ValueError(
+            f"the events have the layout {truth.multiplicity}; this script knows two leptons and 1 to 3 jets"
+        )
     if truth.multiplicity == Z_JETS:
         names = ("M_pair", "pt_pair", "delta_r_j1j2", "delta_r_j1j3", "delta_r_j2j3")
         return {name: z_jets_observables()[name] for name in names}
     if [name[:2] for name in truth.names] in (["px", "py", "pz", "pz"], ["px", "py", "pz"] * 2):
         return {name: lepton_pair_observables()[name] for name in ("M_pair", "E_pair")}
-    return {}
+    return {"delta_r_ab": distance} if list(truth.names) == TOY else {}
 
 
-def known(truth: pg.EventSample, observables: Observables) -> set[str]:
-    """Names of columns and observables; automatic pairs have names of their own."""
-    return {*truth.names, *observables}
+def distance(x: torch.Tensor) -> torch.Tensor:
+    """Delta R of the two jets of the toy."""
+    angle = torch.remainder(x[:, 2] - x[:, 5] + math.pi, 2 * math.pi) - math.pi
+    return torch.hypot(x[:, 1] - x[:, 4], angle)
+
+
+def alike(
+    observables: Observables, *samples: pg.EventSample
+) -> list[tuple[str, list[pg.EventSample], Mapping[str, Any]]]:
+    """The samples, or those of each number of jets, with columns and observables that all of their events have."""
+    columns = {name: name for name in samples[0].names}
+    if samples[0].multiplicity is None:
+        return [("all events", list(samples), columns | dict(observables))]
+    found = []
+    for n in (1, 2, 3):
+        parts, own = [each.with_count(n) for each in samples], z_jets_observables(n)
+        found.append((f"{n} jets", parts, {name: name for name in parts[0].names} | dict(own)))
+    return found
+
+
+def peaks(mass: Callable[[torch.Tensor], torch.Tensor], *samples: pg.EventSample) -> str:
+    """Widths of the mass peak before and after mending, over that of true events."""
+    try:
+        true, *others = (diagnostics.peak_width(values_of(each, mass), each.weights) for each in samples)
+    except ValueError as error:
+        return f"no mass peak to compare: {error}"
+    ratios = [
+        f"{each.width / true.width:.3f} +- {math.hypot(each.width_error, true.width_error) / true.width:.3f}"
+        for each in others
+    ]
+    return f"width of the mass peak over that of true events: {ratios[0]} before, {ratios[1]} after"
 
 
 def histograms(truth: pg.EventSample, observables: Observables, posterior: pg.Posterior | None) -> dict | None:
