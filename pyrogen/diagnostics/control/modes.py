@@ -86,7 +86,7 @@ class FailureMode(Brief):
     * *wrong boundary*: generated events, but next to no true ones (less than a quarter), at an end of the distribution
       or in a hole;
     * *missing feature or tail*: at least 1.5 times as much truth as generated events at an end, or in a spot;
-    * *other shape*: none of these holds half of the divergence of the two distributions, as of a shift or a slope.
+    * *other shape*: none of these holds half of the divergence of both distributions: a shift, say, or a wrong slope.
 
     Where two fit, that which holds more of the divergence gives the name.
 
