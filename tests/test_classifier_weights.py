@@ -12,6 +12,7 @@ import pyrogen as pg
 from pyrogen import EventSample
 from pyrogen.diagnostics import ClassifierWeights, Network, Trees, classifier_weights, train_classifier
 from pyrogen.diagnostics.control.calibration import calibration_curve, straight_line, weighted_quantiles
+from pyrogen.diagnostics.control.recalibration import recalibrated
 from pyrogen.events import Multiplicity
 from pyrogen.plotting import plot_classifier_weights
 from pyrogen.plotting.style import with_error
@@ -496,3 +497,17 @@ def test_figure_of_the_weights(equal, shifted):
         assert ("truth vs truth" in drawn) == (found.control is not None)
         assert losses.get_xlabel() == ("epoch" if found is shifted else "number of trees")
         assert [text.get_text() for text in tails.get_xticklabels()][0] == "$w < 0.5$"
+
+
+def test_recalibration_is_by_the_events_of_the_other_folds():
+    rng = np.random.default_rng(2)
+    fold = np.arange(20_000) % 2
+    exact = [SHIFT * rng.normal(mean, 1, 20_000) - SHIFT**2 / 2 for mean in (SHIFT, 0)]
+    pair = tuple(np.where(fold == 0, 2.0, 1.0) * x for x in exact)  # those of fold 0 are too extreme
+    for method in ("slope", "isotonic"):
+        found = recalibrated(pair, (np.ones(20_000),) * 2, (fold, fold), method)
+        for its, x in zip(found, exact, strict=True):
+            middle = np.abs(x) < 0.7
+            for k, factor in ((0, 2.0), (1, 0.5)):  # each has got the curve of the other
+                rows = (fold == k) & middle & (np.abs(2 * x) < 0.9)
+                assert np.polyfit(x[rows], its[rows], 1)[0] == pytest.approx(factor, rel=0.25)  # its own curve: 1
