@@ -11,7 +11,7 @@ import pytest
 from test_examples import call
 
 import pyrogen as pg
-from pyrogen.diagnostics import classifier
+from pyrogen.diagnostics import classifier_training
 
 FIGURES = {"kinematics.png", "uncertainties.png", "training.png"}
 run = partial(call, "drell_yan")
@@ -20,7 +20,7 @@ run = partial(call, "drell_yan")
 @pytest.fixture(autouse=True)
 def _short_classifiers(monkeypatch):
     """3,000 steps of a classifier take longer than all the rest; how well it learns is seen in test_classifier.py."""
-    monkeypatch.setattr(classifier, "MIN_STEPS", 100)
+    monkeypatch.setattr(classifier_training, "MIN_STEPS", 100)
 
 
 def lhe_with_jets(path: Path, n: int = 700, jets: int = 100) -> Path:
