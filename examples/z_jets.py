@@ -2,6 +2,7 @@
 
     python examples/z_jets.py                          # 500,000 events from Pythia 8 and fastjet
     python examples/z_jets.py --events z_jets.h5       # your own, with the columns of pg.events.z_jets
+    python examples/z_jets.py --coordinates polar      # the second jet by distance and direction from the first
     python examples/z_jets.py --coordinates paper      # variables that know neither the Z peak nor distances of jets
     python examples/z_jets.py --coordinates paper --discflow    # with a discriminator that sees both
     python examples/z_jets.py --quick                  # the 5,000 events of the repository, in two minutes
@@ -130,7 +131,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--events", type=Path, metavar="FILE", help="events to learn: .h5 with numbers of jets")
     parser.add_argument("--train", type=count, default=400_000, metavar="N", help="training events, at most (400,000)")
     parser.add_argument("--quick", action="store_true", help="a small network and the 5,000 events of the repository")
-    parser.add_argument("--coordinates", choices=("resonance", "paper"), default="resonance")
+    parser.add_argument("--coordinates", choices=("resonance", "polar", "paper"), default="resonance")
     parser.add_argument("--transform", choices=("rqs", "cubic"), default="rqs", help="coupling (rqs)")
     parser.add_argument("--discflow", action="store_true", help="train together with a discriminator")
     parser.add_argument("--epochs", type=count, metavar="E", help="passes over the events (24; quick: 40)")
@@ -170,12 +171,13 @@ def make_model(
     """The chain of flows, with the coordinates as its preprocessing.
 
     Args:
-        coordinates: of :func:`pyrogen.events.jet_coordinates`.
+        coordinates: of :func:`pyrogen.events.jet_coordinates`; ``"polar"``: ``"resonance"`` with ``polar=1``.
         size: arguments of the flows: blocks, layers, bins.
         prior_scale: of the weights.
         **more: other arguments of the flows.
     """
-    chosen = jet_coordinates(coordinates, most=3)
+    polar = coordinates == "polar"
+    chosen = jet_coordinates("resonance" if polar else coordinates, most=3, polar=int(polar))
     places = {"periodic": chosen.periodic, "uniform": chosen.uniform}
     flow = pg.MultiplicityFlow(**chosen.layout.config(), **size, **more, **places, mixing="random")
     return pg.BayesianFlow(flow, prior_scale=prior_scale, preprocessing=chosen.preprocessing)

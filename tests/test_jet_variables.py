@@ -76,7 +76,9 @@ def test_contract(kind, circle):
         assert (u[:, column].nan_to_num(0.5) - 0.5).abs().max() <= 0.5
 
 
-@pytest.mark.parametrize("options", [{"kind": "paper", "radius": 0.0}, {}, {"radius": 0.0}, {"lepton_mass": 0.1}])
+@pytest.mark.parametrize(
+    "options", [{"kind": "paper", "radius": 0.0}, {}, {"radius": 0.0}, {"lepton_mass": 0.1}, {"polar": 2}]
+)
 def test_the_physical_map_on_the_edges(options):
     rows = LeptonsAndJets(**options)
     x = on_the_edges()
@@ -325,8 +327,8 @@ def test_weights_that_soften_the_edge():
 
 def test_a_model_learns_and_generates_in_these_coordinates():
     x = make_events(300)
-    for kind in ("paper", "resonance"):
-        coordinates = jet_coordinates(kind)
+    for kind, polar in (("paper", 0), ("resonance", 0), ("resonance", 1)):
+        coordinates = jet_coordinates(kind, polar=polar)
         flow = pg.MultiplicityFlow(
             **coordinates.layout.config(),
             blocks=2,

@@ -19,7 +19,8 @@ from .distortions import Distorted, Distortion, distort
 from .elementwise import Dequantise, Log, Positive, Probit, Squash
 from .format import Format, PartWriter
 from .jet_observables import z_jets_observables
-from .jet_variables import JET_COORDINATES, JetCoordinates, LeptonsAndJets, jet_coordinates
+from .jet_preprocessing import JetCoordinates, jet_coordinates
+from .jet_variables import JET_COORDINATES, LeptonsAndJets
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
 from .moving import FilledHole, Shift, Smear, SmearMass

@@ -2,37 +2,28 @@
 
 An event is a row of ``Multiplicity(shared=6, each=4, most)``: transverse momentum (GeV), pseudorapidity and azimuth of
 l+ and of l-, then transverse momentum, pseudorapidity, azimuth and mass of each jet, sorted by falling pT, NaN where no
-jet is. :class:`LeptonsAndJets` turns it into physical coordinates, :func:`jet_coordinates` chains this with elementwise
-maps and :class:`WhitenPerMultiplicity`. Densities stay those of the row, per GeV and so on.
+jet is. :class:`LeptonsAndJets` turns it into physical coordinates. Densities stay those of the row, per GeV and so on.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..checks import BOOLEAN, NATURAL, NOT_NEGATIVE, POSITIVE, SEED, door, one_of, optional, require
-from ..printing import Brief
-from .bijection import Bijection
-from .composites import Chain, PaddedColumns
+from ..checks import BOOLEAN, NOT_NEGATIVE, SEED, door, one_of, require
 from .coordinates import RecoilingPair
-from .elementwise import Probit, Squash
-from .holes import arcs_of, close_arcs, open_arcs, rapidity, separations
+from .holes import rapidity, separations
 from .jets import check_z_jets_order
 from .kinematics import wrapped
 from .multiplicity import Multiplicity
 from .padded import PaddedBijection
-from .power_law import PowerLaw
-from .preprocessing import Identity
-from .resonance import Resonance
+from .polar import close_holes, open_holes
 from .sample import EventsLike, as_sample
-from .whitening import WhitenPerMultiplicity
 
 SHARED, EACH = 6, 4
 LOG_TURN = math.log(2 * math.pi)
@@ -41,6 +32,8 @@ JET_COORDINATES = {
     "resonance": (("M", "y", "log qT", "phi_q", "eta*", "phi*"), ("pT", "y", "dphi", "m")),
 }
 """Names of the coordinates of the leptons and of each jet, by kind."""
+POLAR = ("pT", "dR", "theta", "m")
+"""Those of a jet that is told by its distance and direction from the leading one."""
 UNIFORM = {"paper": (2,), "resonance": (3,)}
 """The column that is an azimuth, uniform by symmetry: all other azimuths are relative to it."""
 MASS_SCALE = 0.05  # of sqrt(m / pT), which is 0.40 +- 0.08: linear there, logarithmic towards m = 0
@@ -59,12 +52,14 @@ class LeptonsAndJets(PaddedBijection):
             0 to 1.)
         radius: ``"resonance"`` alone: jets are farther apart than this in rapidity and azimuth; 0: no such hole.
         lepton_mass: in GeV; ``"paper"`` does not need it.
+        polar: ``"resonance"`` alone: so many jets from the second on are told by their distance and direction from the
+            leading one.
     """
 
     kind = "leptons_and_jets"
     fitted = True
 
-    @door(kind=KIND, pt_min=NOT_NEGATIVE, circle=BOOLEAN, radius=NOT_NEGATIVE)
+    @door(kind=KIND, pt_min=NOT_NEGATIVE, circle=BOOLEAN, radius=NOT_NEGATIVE, polar=SEED)
     def __init__(
         self,
         kind: str = "resonance",
@@ -75,11 +70,13 @@ class LeptonsAndJets(PaddedBijection):
         circle: bool = True,
         radius: float = 0.4,
         lepton_mass: float = 0.0,
+        polar: int = 0,
     ) -> None:
         super().__init__(Multiplicity(SHARED, EACH, most, least))
-        self.coordinates, self.pt_min, self.circle, self.radius = kind, pt_min, circle, radius
+        self.coordinates, self.pt_min, self.circle, self.radius, self.polar = kind, pt_min, circle, radius, polar
         require(radius < 1.5, "radius", radius, "less than 1.5, so that azimuths are left")
         require(self.physical or radius == 0, "radius", radius, "0 for the coordinates of the paper")
+        require(self.physical or not polar, "polar", polar, "0 for the coordinates of the paper")
         self.pair = RecoilingPair(lepton_mass)
 
     @property
@@ -97,11 +94,14 @@ class LeptonsAndJets(PaddedBijection):
 
     def renamed(self, names: Sequence[str]) -> Sequence[str]:
         leptons, jet = JET_COORDINATES[self.coordinates]
-        return [*leptons, *(f"{name}_j{j + 1}" for j in range(self.layout.most) for name in jet)]
+        jets = [jet, *([POLAR] * self.polar + [jet] * self.layout.most)[: self.layout.most - 1]]
+        return [*leptons, *(f"{name}_j{j}" for j, its in enumerate(jets, 1) for name in its)]
 
     def filler(self, x: Tensor) -> Tensor:
-        jet = torch.tensor([self.pt_min + 1.0, 0.0, 0.0, 1.0], dtype=x.dtype, device=x.device)
-        return torch.cat([jet.new_zeros(SHARED), jet.repeat(self.layout.most)])
+        # Apart: two jets at one place have no direction from each other.
+        jets = [(self.pt_min + 1.0, float(j), 0.0, 1.0) for j in range(self.layout.most)]
+        row = torch.tensor(jets, dtype=x.dtype, device=x.device).flatten()
+        return torch.cat([row.new_zeros(SHARED), row])
 
     def map(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         leptons, lepton_terms, reference = self._map_leptons(x[..., :SHARED])
@@ -114,7 +114,7 @@ class LeptonsAndJets(PaddedBijection):
             size = torch.cat([pt[..., :1], above[..., 1:] / above[..., :-1]], -1)
             size_terms = torch.cat([torch.zeros_like(above[..., :1]), -above[..., :-1].log()], -1)
             angle = torch.cat([phi[..., :1] - reference, phi[..., 1:] - phi[..., :1]], -1)
-            angle, arc_terms = self._across_holes(close_arcs, y, wrapped(angle))
+            y, angle, arc_terms = close_holes(y, wrapped(angle), self.radius, self.polar)
         else:
             y, size, angle = eta, above.log(), wrapped(phi - reference)
             y_terms, size_terms, arc_terms = torch.zeros_like(eta), -size, torch.zeros_like(phi)
@@ -137,7 +137,7 @@ class LeptonsAndJets(PaddedBijection):
         pt = torch.maximum(self.pt_min + above, torch.nextafter(cut, torch.full_like(cut, torch.inf)))
         mass, shape_terms = _unmap_mass(shape, pt)
         if self.physical:
-            angle, arc_terms = self._across_holes(open_arcs, y, angle)
+            y, angle, arc_terms = open_holes(y, angle, self.radius, self.polar)
             first = wrapped(angle[..., :1] + reference)
             phi = torch.cat([first, wrapped(angle[..., 1:] + first)], -1)
             y = torch.cat([y[..., :1], y[..., 1:] + y[..., :1]], -1)
@@ -181,12 +181,14 @@ class LeptonsAndJets(PaddedBijection):
     def config(self) -> dict[str, Any]:
         numbers = {"most": self.layout.most, "least": self.layout.least}
         limits = {"pt_min": self.pt_min, "radius": self.radius, "lepton_mass": self.pair.lepton_mass}
-        return {"kind": self.kind, "coordinates": self.coordinates, **numbers, **limits, "circle": self.circle}
+        told = {"kind": self.kind, "coordinates": self.coordinates, **numbers, **limits}
+        return told | {"circle": self.circle, "polar": self.polar}
 
     @classmethod
     def _from_config(cls, config: Mapping[str, Any]) -> Self:
         options = {name: config[name] for name in ("pt_min", "circle", "radius", "lepton_mass")}
-        return cls(config["coordinates"], config["most"], config["least"], **options)
+        polar = config.get("polar", 0)  # not in older files
+        return cls(config["coordinates"], config["most"], config["least"], **options, polar=polar)
 
     def _jets(self, rows: Tensor) -> tuple[Tensor, ...]:
         """The four columns of the jets, each ``[..., most]``."""
@@ -223,22 +225,6 @@ class LeptonsAndJets(PaddedBijection):
         log_jacobian = log_jacobian - (2 * pt.log() + eta.cosh().log()).sum(-1) + LOG_TURN
         leptons = torch.stack([pt, eta, torch.atan2(py, px)], -1).flatten(-2)
         return leptons, _first(torch.stack([log_jacobian, term[..., 0]], -1)), phi + math.pi
-
-    def _across_holes(self, act: Any, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-        """Close or open the holes around earlier jets in the azimuths, relative to jet 1, of the jets from the second.
-
-        ``y`` is the rapidity relative to jet 1, but of jet 1, whose place is the origin.
-        """
-        ys, angles = y.unbind(-1), list(angle.unbind(-1))
-        origin = torch.zeros_like(ys[0])
-        places, terms = [(origin, origin)], [origin]
-        for j in range(1, self.layout.most if self.radius > 0 else 1):
-            before = angles[j]
-            angles[j], term = act(before, arcs_of(ys[j], places, self.radius))
-            places.append((ys[j], before if act is close_arcs else angles[j]))
-            terms.append(term)
-        terms += [origin] * (self.layout.most - len(terms))
-        return torch.stack(angles, -1), torch.stack(terms, -1)
 
     def _from_angle(self, angle: Tensor) -> tuple[Tensor, Tensor]:
         """Angles from -pi to pi as parts of a turn, or on the line, and the log-derivative."""
@@ -283,106 +269,3 @@ def _first(terms: Tensor) -> Tensor:
 def _joined(leptons: Tensor, jets: Sequence[Tensor]) -> Tensor:
     """Rows of the columns of the leptons and those of the jets, each ``[..., most]``."""
     return torch.cat([leptons, torch.stack(list(jets), -1).flatten(-2)], -1)
-
-
-@dataclass(frozen=True, repr=False)
-class JetCoordinates(Brief):
-    """What :func:`jet_coordinates` gives.
-
-    Attributes:
-        preprocessing: the bijection, for :class:`~pyrogen.BayesianFlow`.
-        layout: of the rows, before and after.
-        periodic: columns that are angles from 0 to 1, for the flow.
-        uniform: the column that is an azimuth, uniform from 0 to 1 by symmetry, for the flow.
-    """
-
-    preprocessing: Bijection
-    layout: Multiplicity
-    periodic: tuple[int, ...]
-    uniform: tuple[int, ...]
-
-    def _summary(self) -> str:
-        return f"{self.layout}, periodic={self.periodic}, uniform={self.uniform}"
-
-
-@door(
-    kind=KIND,
-    most=NATURAL,
-    least=SEED,
-    pt_min=NOT_NEGATIVE,
-    circle=BOOLEAN,
-    radius=optional(NOT_NEGATIVE),
-    mass_low=optional(POSITIVE),
-)
-def jet_coordinates(
-    kind: str = "resonance",
-    most: int = 3,
-    least: int = 1,
-    *,
-    pt_min: float = 20.0,
-    circle: bool = True,
-    radius: float | None = None,
-    lepton_mass: float = 0.0,
-    mass_low: float | None = None,
-) -> JetCoordinates:
-    """The preprocessing of a lepton pair with jets, and what the flow has to know of it::
-
-        coordinates = pg.events.jet_coordinates("resonance", most=3)
-        flow = pg.MultiplicityFlow(
-            **coordinates.layout.config(), periodic=coordinates.periodic, uniform=coordinates.uniform
-        )
-        model = pg.BayesianFlow(flow, preprocessing=coordinates.preprocessing)
-
-    * ``"paper"``, arXiv:2110.13632 sec. 2: log pT of the leptons, log(pT - pt_min) of the jets, pseudorapidities,
-      azimuths relative to l+, masses; whitened for each number of jets. The mass is told by sqrt(m / pT), which is
-      nearly normal (the paper takes log m, with a long tail towards jets of one pion). Nothing knows the Z peak, the
-      order of the jets or their distance.
-    * ``"resonance"``: mass M, rapidity and transverse momentum qT of the pair and the angles of l+ in its rest frame
-      (:class:`RecoilingPair`), with a fitted peak that makes M flat (:class:`Resonance`). The leading jet's pT is made
-      flat by a fitted :class:`PowerLaw`; of each further jet the fraction (pT - pt_min) / (pT' - pt_min) of the one
-      before is taken, so the order is exact. Jets have rapidity and azimuth, from the second jet on relative to the
-      leading one; azimuths from which the discs Delta R < ``radius`` around earlier jets are cut out, so no generated
-      jets are closer. All but angles is made nearly normal and whitened, rapidity differences standardised alone.
-
-    *The distance of jets.* At fixed rapidities the allowed azimuths of a jet are a circle without arcs. Each arc is
-    closed to a point by stretching the rest linearly (at most by pi / (pi - radius), 1.15), one after the other, also
-    where discs overlap. The map is exact for any number of jets. In truth the density falls to zero at the edge of the
-    disc; the network still has to learn this dip, now at a fixed point, and cannot put events beyond it. ``radius=0``
-    leaves the hole to the network, which fills it in part: see :func:`separated_jets` and :func:`separation_weights`.
-
-    Args:
-        kind: ``"paper"`` or ``"resonance"``.
-        most: largest number of jets; the last one may stand for more.
-        least: smallest number of jets.
-        pt_min: cut on their transverse momentum in GeV.
-        circle: azimuths from 0 to 1 once around, ``periodic`` for the flow; otherwise ``artanh(dphi / pi)``, for affine
-            flows. The first azimuth is always from 0 to 1.
-        radius: of the jets, for ``"resonance"``; 0.4 if left out, 0 for none.
-        lepton_mass: in GeV, for ``"resonance"``.
-        mass_low: lower limit of the pair's mass in GeV, for ``"resonance"``, where the generator has a cut; by default
-            just below the smallest mass of the training events.
-
-    Raises:
-        ValueError: an unknown kind, or numbers out of range or that do not belong to it.
-    """
-    physical = kind == "resonance"
-    require(physical or radius in (None, 0), "radius", radius, "None for the coordinates of the paper")
-    require(physical or mass_low is None, "mass_low", mass_low, "None for the coordinates of the paper")
-    require(physical or lepton_mass == 0, "lepton_mass", lepton_mass, "0 for the coordinates of the paper")
-    hole = (0.4 if physical else 0.0) if radius is None else radius
-    rows = LeptonsAndJets(kind, most, least, pt_min=pt_min, circle=circle, radius=hole, lepton_mass=lepton_mass)
-    layout, (uniform,) = rows.layout, UNIFORM[kind]
-    azimuths = (5, *(layout.columns(j).start + 2 for j in range(most)))
-    leave = (uniform, *azimuths) if circle else (uniform,)
-    parts: list[Bijection] = [rows]
-    differences: list[int] = []
-    if physical:
-        columns: list[Bijection] = [Identity() for _ in range(layout.features)]
-        columns[0] = Chain([Resonance(mass_low), Probit()])
-        columns[4] = Chain([Squash(0.0, 0.5), Probit()])
-        for j in range(most):
-            columns[layout.columns(j).start] = Probit() if j else Chain([PowerLaw(pt_min), Probit()])
-        parts.append(PaddedColumns(layout, columns))
-        differences = [layout.columns(j).start + 1 for j in range(1, most)]
-    parts.append(WhitenPerMultiplicity(layout, leave, differences))
-    return JetCoordinates(Chain(parts), layout, azimuths if circle else (), (uniform,))
