@@ -67,6 +67,12 @@ def test_coordinates_of_the_paper_with_a_discriminator(run, script, monkeypatch)
     assert pg.load(out / "run" / "posterior.h5").info.reweighted
 
 
+def test_polar_coordinates_of_the_second_jet(script):
+    for coordinates, polar in (("resonance", 0), ("polar", 1)):
+        model = script.make_model(coordinates, {"blocks": 1, "hidden": (4,)})
+        assert (model.preprocessing.parts[0].coordinates, model.preprocessing.parts[0].polar) == ("resonance", polar)
+
+
 def test_discriminator_sees_mass_and_distances(script):
     sample = pg.events.read(script.SAMPLE)
     seen = script.hidden_features(sample.tensor(torch.float64))

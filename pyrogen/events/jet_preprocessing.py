@@ -89,8 +89,8 @@ def jet_coordinates(
     (:class:`Positive`), and sharp whatever the network learns. Directions with ``|dphi| > pi`` are closed. ``polar=2``
     does so for the third jet too, and so on; arcs in the discs around the jets between are closed, which are still
     edges for the network. (With six jets in such coordinates it happens that no direction is left; then the generated
-    jet is too close to another, and its density is zero.) In a study Delta R of two jets got right, but the distance of
-    a third jet from the second got worse, with both (docs/z_jets.md).
+    jet is too close to another, and its density is zero.) In a study ``polar=1`` was best: with
+    ``polar=2`` pseudorapidities of the third jet were off (docs/z_jets.md).
 
     Args:
         kind: ``"paper"`` or ``"resonance"``.

@@ -73,8 +73,9 @@ def separation_weights(events: EventsLike, low: float = 0.4, high: float = 0.8) 
     trained on weighted events learns ``p f``, whose edge is soft. Its generated events are weighted back by 1/f; those
     with f = 0 are left out. Near ``low`` these weights have no bound: in a study with two jets and 110,000 generated
     events their effective size was 0.01 %, and 80 % without the events with f < 0.05, but then Delta R below 0.5 was
-    wrong by factors (docs/z_jets.md). Closing the hole (:func:`jet_coordinates`) is better. Densities of the trained model are those of ``p f / <f>``, with <f> the mean weight of the training
-    events: multiply by ``<f> / f``.
+    wrong by factors (docs/z_jets.md). Closing the hole (:func:`jet_coordinates`) is better. Densities
+    of the trained model are those of ``p f / <f>``, with <f> the mean weight of the training events: multiply by
+    ``<f> / f``.
 
     Args:
         events: rows ``[N, 6 + 4 most]`` of two leptons and jets, see :class:`LeptonsAndJets`; NaN where no jet is.
