@@ -212,3 +212,9 @@ def test_power_and_statistic():
     with pytest.raises(ValueError, match="generated has weights"):
         two_sample_test(truth, EventSample(generated, weights=np.ones(500)), progress=False)
     assert isinstance(exact, ClassifierWeights)
+
+
+def test_two_samples_do_not_share_events():
+    events = EventSample(np.random.default_rng(0).normal(size=(200, 2)))
+    with pytest.raises(ValueError, match="generated shares 150 events with truth"):
+        two_sample_test(events, events[50:], toys=2, progress=False)
