@@ -509,6 +509,16 @@ def test_classifiers_that_found_nothing_to_split():
     assert found.auc_significance == 0 and "finds no difference" in found.text()
 
 
+def test_samples_that_do_not_overlap():
+    found = classifier_weights(normal(300, 0, 1), normal(200, 30, 2), method=TREES, **QUICK)
+    assert found.auc_significance == math.inf and "AUC 1, they do not overlap" in found.text()
+    assert plot_classifier_weights(found).axes[3].get_legend().get_texts()[0].get_text() == "AUC 1.000"
+    tails = found.tails((0.9, 1.1))
+    assert list(tails.generated) == pytest.approx([1, 0]) and list(tails.truth) == pytest.approx([0, 1])
+    # All events are as uncertain as none: one of 200, and one of 300.
+    assert np.allclose(tails.generated_error, 1 / 200) and np.allclose(tails.truth_error, 1 / 300)
+
+
 def test_the_training_sample_is_known_by_its_digest():
     events = EventSample(normal(60, 0, 1, 2), weights=np.linspace(1, 2, 60))
     model = pg.BayesianFlow(pg.CouplingFlow(2, blocks=1, hidden=(4,)))

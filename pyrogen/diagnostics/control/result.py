@@ -41,7 +41,7 @@ Array = NDArray[np.float64]
 CUTS = (0.5, 0.8, 1.25, 2.0)
 CENTRAL = (0.158655, 0.841345)  # one sigma of a Gaussian
 ROC_POINTS = 500
-ROUNDING = 1e-9  # of an area
+ROUNDING = 1e-9  # of an area and its error
 OVERCONFIDENT = 0.1  # of log w: by less, weights that are too extreme do no harm
 
 
@@ -142,7 +142,7 @@ class ClassifierWeights(Brief):
         auc, error = self.auc
         if abs(auc - 0.5) < ROUNDING:  # of classifiers that found nothing to split, the error is zero, too
             return 0.0
-        return (auc - 0.5) / (TWICE * error) if error > 0 else math.copysign(math.inf, auc - 0.5)
+        return (auc - 0.5) / (TWICE * error) if error > ROUNDING else math.copysign(math.inf, auc - 0.5)
 
     @property
     def fold_auc(self) -> tuple[Array, Array]:
