@@ -392,7 +392,8 @@ def test_saved_and_loaded(tmp_path, equal):
     layout = Multiplicity(shared=1, each=1, most=2)
     values = np.where(np.arange(60)[:, None] % 2, [[1.0, 2.0, np.nan]], [[3.0, 4.0, 5.0]]) + normal(60).numpy()
     sample = EventSample(values, ("a", "b", "c"), ("", "GeV", "GeV"), np.ones(60), multiplicity=layout)
-    classifier_weights(sample, sample, method=Spy(), **QUICK).save(path)
+    other = EventSample(values + 1, sample.names, sample.units, np.ones(60), multiplicity=layout)
+    classifier_weights(sample, other, method=Spy(), **QUICK).save(path)
     truth = ClassifierWeights.load(path).truth
     assert truth.multiplicity == layout and truth.units == sample.units and np.array_equal(truth.weights, np.ones(60))
     sample.save(tmp_path / "events.h5")
@@ -433,6 +434,23 @@ NOWHERE = EventSample(np.column_stack([GOOD, np.full(100, np.nan)]), multiplicit
         (GOOD, EventSample(OTHER, weights=HALF), {"folds": 9}, "generated: the weights of fold .* must be positive"),
         (GOOD, OTHER, {"trained_on": np.r_[OTHER, GOOD[5:8]]}, "truth shares 3 of its 100 events .* is event 5"),
         (GOOD, OTHER, {"trained_on": torch.tensor(GOOD[90:]).float()}, "truth shares 10 of its 100 events"),
+        (GOOD.astype(np.float32), OTHER, {"trained_on": GOOD}, "truth shares 100 of its 100 events"),
+        (
+            EventSample(GOOD, ("a", "b")),
+            EventSample(OTHER, ("a", "b")),
+            {"trained_on": EventSample(GOOD[:, ::-1], ("b", "a"))},
+            "trained_on has them in another order: b, a",
+        ),
+        (EventSample(GOOD, ("a", "b")), EventSample(OTHER, ("b", "c")), {}, "columns a, b, generated has b, c"),
+        (
+            EventSample(GOOD, ("a", "b"), ("GeV", "")),
+            EventSample(OTHER, ("a", "b"), ("MeV", "")),
+            {},
+            "a is in GeV in truth and in MeV in generated",
+        ),
+        (GOOD, np.r_[OTHER, GOOD[2:30]], {}, "generated shares 28 events with truth, the first is event 2 of truth"),
+        (GOOD, OTHER, {"control": GOOD[1:]}, "control: control shares 99 events with truth"),
+        (GOOD, OTHER, {"observables": {"m": lambda x: torch.complex(x[:, 0], x[:, 1])}}, "of truth is 'complex'"),
         (GOOD, OTHER, {"trained_on": GOOD[:, :1]}, "trained_on must have 2 columns"),
         (GOOD, OTHER, {"method": "forest"}, 'method is \'forest\'; it must be "network", "trees", or settings'),
         (GOOD, OTHER, {"method": Network}, "method is <class"),
@@ -446,6 +464,60 @@ def test_bad_input_is_named_before_any_training(truth, generated, options, messa
     monkeypatch.setattr(torch.optim, "Adam", None)
     with pytest.raises((ValueError, TypeError), match=message):
         classifier_weights(truth, generated, **{"progress": False} | options)
+
+
+def test_discrete_events_are_alike_by_chance():
+    rng = np.random.default_rng(0)
+    truth, generated = rng.poisson(5, (300, 3)), rng.poisson(5, (300, 3))
+    alike = {tuple(row) for row in truth} & {tuple(row) for row in generated}
+    assert len(alike) > 20
+    classifier_weights(truth, generated, method=Spy(), **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("names", "units", "message"),
+    [
+        (("b", "a"), ("", ""), "events has them in another order: b, a"),
+        (("a", "c"), ("", ""), "truth has the columns a, b, events has a, c"),
+        (("a", "b"), ("MeV", ""), "a is in GeV in truth and in MeV in events"),
+        (("a", "b", "c"), ("", "", ""), "truth has 2 columns and events has 3"),
+    ],
+)
+def test_further_events_have_the_same_columns(names, units, message):
+    truth, generated = (EventSample(normal(60, 0, i, 2), ("a", "b"), ("GeV", "")) for i in (1, 2))
+    found = classifier_weights(truth, generated, method=Spy(), **QUICK)
+    further = EventSample(normal(5, 0, 3, len(names)), names, units)
+    for use in (found.log_ratio, lambda events: pg.diagnostics.reweight(found, events)):
+        with pytest.raises(ValueError, match=message):
+            use(further)
+
+
+def test_functions_may_change_the_events_that_they_are_given():
+    def in_place(x):
+        return x[:, 0].mul_(0) + x[:, 1]
+
+    found = [
+        classifier_weights(normal(200, 0, 1, 2), normal(200, 0, 2, 2), observables={"m": f}, method=TREES, **QUICK)
+        for f in (in_place, lambda x: x[:, 1])
+    ]
+    assert np.array_equal(found[0].log_w_truth, found[1].log_w_truth)
+
+
+def test_classifiers_that_found_nothing_to_split():
+    nothing = Trees(iterations=2, smallest_leaf=90)
+    found = classifier_weights(normal(100, 0, 1), normal(100, 0, 2), method=nothing, **QUICK)
+    assert np.ptp(np.concatenate(found.log_w)) == 0
+    assert found.auc_significance == 0 and "finds no difference" in found.text()
+
+
+def test_samples_that_do_not_overlap():
+    found = classifier_weights(normal(300, 0, 1), normal(200, 30, 2), method=TREES, **QUICK)
+    assert found.auc_significance == math.inf and "AUC 1, they do not overlap" in found.text()
+    assert plot_classifier_weights(found).axes[3].get_legend().get_texts()[0].get_text() == "AUC 1.000"
+    tails = found.tails((0.9, 1.1))
+    assert list(tails.generated) == pytest.approx([1, 0]) and list(tails.truth) == pytest.approx([0, 1])
+    # All events are as uncertain as none: one of 200, and one of 300.
+    assert np.allclose(tails.generated_error, 1 / 200) and np.allclose(tails.truth_error, 1 / 300)
 
 
 def test_the_training_sample_is_known_by_its_digest():

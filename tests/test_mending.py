@@ -212,3 +212,17 @@ def test_power_and_statistic():
     with pytest.raises(ValueError, match="generated has weights"):
         two_sample_test(truth, EventSample(generated, weights=np.ones(500)), progress=False)
     assert isinstance(exact, ClassifierWeights)
+
+
+def test_two_samples_do_not_share_events():
+    events = EventSample(np.random.default_rng(0).normal(size=(200, 2)))
+    with pytest.raises(ValueError, match="generated shares 150 events with truth"):
+        two_sample_test(events, events[50:], toys=2, progress=False)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_figure_of_pulls_where_the_classifier_has_no_noise():
+    generated = EventSample(normal(500, 0, 2), uncertainties=np.full(500, 0.1))
+    pulls = replace(weight_pulls(classifier_weights(normal(500, 0, 1), generated, **QUICK)), floor=0.0)
+    figure = plot_weight_pulls(pulls)
+    assert not any("noise" in text.get_text() for text in figure.axes[0].get_legend().get_texts())

@@ -23,17 +23,33 @@ def checked_samples(truth: Any, generated: Any, features: Features | None) -> di
             events = EventSample(events)
         samples[name] = events
     a, b = samples.values()
-    if a.features != b.features:
-        raise ValueError(f"truth has {a.features} columns and generated has {b.features}; they must be the same")
-    if a.multiplicity != b.multiplicity:
-        raise ValueError(
-            f"truth has the layout {a.multiplicity} and generated has {b.multiplicity}; they must be the same"
-        )
-    check_same_order("generated", table_of(b), "truth", table_of(a))
+    check_same_columns(a, "generated", b)
     widths = [variables(name, sample, features).shape[1] for name, sample in samples.items()]
     if widths[0] != widths[1]:
         raise ValueError(f"features makes {widths[0]} variables of truth and {widths[1]} of generated; give one number")
     return samples
+
+
+def check_same_columns(truth: EventSample, what: str, other: EventSample) -> None:
+    """Raise a ValueError where a sample, which the error calls ``what``, has other columns than the truth.
+
+    Names may all be others, but not some of them; a unit may be missing.
+    """
+    if truth.features != other.features:
+        raise ValueError(f"truth has {truth.features} columns and {what} has {other.features}; they must be the same")
+    if truth.multiplicity != other.multiplicity:
+        raise ValueError(
+            f"truth has the layout {truth.multiplicity} and {what} has {other.multiplicity}; they must be the same"
+        )
+    check_same_order(what, table_of(other), "truth", table_of(truth))
+    if set(truth.names) & set(other.names) and truth.names != other.names:
+        raise ValueError(
+            f"truth has the columns {', '.join(truth.names)}, {what} has {', '.join(other.names)}; choose the same "
+            "with sample.select(names)"
+        )
+    for name, own, its in zip(truth.names, truth.units, other.units, strict=True):
+        if own and its and own != its:
+            raise ValueError(f"{name} is in {own} in truth and in {its} in {what}; convert its column")
 
 
 def variables(name: str, sample: EventSample, features: Features | None) -> Tensor:

@@ -51,7 +51,10 @@ def observed(what: Observed, events: Tensor, names: Sequence[str], called: str) 
         return events[:, column_index(what, names)].numpy()
     with torch.no_grad():
         values = what(events)
-    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    if np.iscomplexobj(array):
+        raise ValueError(f"{called} is complex; it must be real numbers")
+    array = array.astype(np.float64, copy=False)
     if array.shape != (len(events),):
         raise ValueError(f"{called} has shape {list(array.shape)}; it must be one number per event, [{len(events)}]")
     return array

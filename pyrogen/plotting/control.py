@@ -116,10 +116,16 @@ def _tails(axis: Axes, weights: ClassifierWeights) -> None:
 def _roc(axis: Axes, weights: ClassifierWeights) -> None:
     axis.plot([0, 1], [0, 1], color=TRUTH, linewidth=1, linestyle="--")
     if weights.control is not None:
-        axis.plot(*weights.control.roc(), color=FLOOR, label=f"truth vs truth: {with_error(*weights.control.auc)}")
-    axis.plot(*weights.roc(), color=PREDICTION, label=f"AUC {with_error(*weights.auc)}")
+        axis.plot(*weights.control.roc(), color=FLOOR, label=f"truth vs truth: {_area(weights.control)}")
+    axis.plot(*weights.roc(), color=PREDICTION, label=f"AUC {_area(weights)}")
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="generated events above cut", ylabel="true events above cut")
     axis.legend(loc="lower right")
+
+
+def _area(weights: ClassifierWeights) -> str:
+    """The AUC with its error, without the rounding of samples that do not overlap."""
+    area, error = (round(number, 9) for number in weights.auc)
+    return with_error(area, error) if error > 0 else f"{area:.3f}"
 
 
 def _calibration(axis: Axes, weights: ClassifierWeights) -> None:
@@ -198,7 +204,7 @@ def _pull_histogram(axis: Axes, pulls: WeightPulls) -> None:
     axis.stairs(density, grid, color=PREDICTION, linewidth=2, label=f"{pulls.sample}: width {pulls.width:.2f}")
     x = np.linspace(-half, half, 300)
     gaussians: list[tuple[float, str, str]] = [(1.0, TRUTH, "N(0, 1)")]
-    if np.isfinite(pulls.floor):
+    if pulls.floor > 0 and np.isfinite(pulls.floor):
         gaussians.append((pulls.floor, FLOOR, f"classifier's noise: {pulls.floor:.2f}"))
     for width, colour, label in gaussians:
         shape = np.exp(-0.5 * (x / width) ** 2) / (width * np.sqrt(2 * np.pi))

@@ -16,11 +16,12 @@ from pyrogen.checks import require
 from pyrogen.classifier import Features
 from pyrogen.diagnostics.classifier_samples import SMALLEST_PART, variables
 from pyrogen.events import EventSample, check_events
-from pyrogen.events.containers import table_of
+from pyrogen.events.containers import check_same_order, table_of
 from pyrogen.posterior.posterior import Posterior
 
 Observables = Mapping[str, Callable[[Tensor], Tensor]]
 TAIL_EVENTS = 10  # of each sample that a tail must have to be seen
+MOST_SHARED = 10  # events of two samples that may be alike by chance
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Inputs:
 
     def __call__(self, events: Tensor) -> Tensor:
         """Those of events ``[N, d]``."""
-        own = events if self.features is None else self.features(events)
-        added = [torch.as_tensor(each(events)).detach().to(own)[:, None] for each in self.observables.values()]
+        own = events if self.features is None else self.features(events.clone())
+        # Copies: a function may change the events that it is given.
+        added = [torch.as_tensor(each(events.clone())).detach().to(own)[:, None] for each in self.observables.values()]
         return torch.cat([own, *added], 1)
 
     def checked(self, samples: Mapping[str, EventSample]) -> tuple[Features | None, tuple[int, ...]]:
@@ -58,7 +60,9 @@ def _check_observable(label: str, function: Callable[[Tensor], Tensor], which: s
     shape = list(values.shape) if isinstance(values, Tensor | np.ndarray) else type(values).__name__
     right = f"one number per event, [{len(sample)}]"
     require(shape == [len(sample)], f"observables[{label!r}] of {which}", shape, right)
-    array = torch.as_tensor(values).detach().double().numpy()
+    tensor = torch.as_tensor(values).detach()
+    require(not tensor.is_complex(), f"observables[{label!r}] of {which}", "complex", "real numbers")
+    array = tensor.double().numpy()
     bad = ~np.isfinite(array) if sample.multiplicity is None else np.isinf(array)
     if bad.any():
         row = int(np.argmax(bad))
@@ -140,11 +144,27 @@ def check_not_trained_on(truth: EventSample, generated: EventSample, trained_on:
         return
     table = table_of(trained_on, "trained_on")
     check_events(np.nan_to_num(table.values), truth.features, what="trained_on")
+    check_same_order("trained_on", table, "truth", table_of(truth))
     rows = same_rows(truth.values, np.asarray(table.values))
     if len(rows):
         raise ValueError(
             f"truth shares {len(rows):,} of its {len(truth):,} events with trained_on, the first is event {rows[0]}; "
             f"{told}"
+        )
+
+
+def check_independent(samples: Mapping[str, EventSample]) -> None:
+    """Raise a ValueError where the samples share events: a classifier would score what it saw under the other name.
+
+    Events of discrete values are alike by chance, and then within a sample, too: that is no reason.
+    """
+    (this, a), (what, b) = samples.items()
+    rows = same_rows(a.values, b.values)
+    alike = sum(len(each) - len(np.unique(_as_items(np.array(each.values)))) for each in (a, b))
+    if len(rows) > max(MOST_SHARED, 3 * alike):
+        raise ValueError(
+            f"{what} shares {len(rows):,} events with {this}, the first is event {rows[0]} of {this}; classifiers "
+            "would score events that they saw with the other label: give independent events"
         )
 
 
@@ -163,7 +183,9 @@ def _digests(truth: EventSample) -> Iterator[str]:
 
 def same_rows(ours: NDArray[np.float64], others: NDArray[Any]) -> NDArray[np.int64]:
     """Numbers of our rows that are among the others, exactly; rows that we have several times do not count."""
-    dtype = others.dtype if others.dtype == np.float32 and others.shape[1] > 1 else np.float64
+    # What one side has in single precision only can be found in nothing better; of one column, chance would find it.
+    rounded = others.dtype == np.float32 or np.array_equal(ours, ours.astype(np.float32), equal_nan=True)
+    dtype = np.float32 if rounded and others.shape[1] > 1 else np.float64
     a, b = (_as_items(np.ascontiguousarray(table, dtype=dtype)) for table in (ours, others))
     _, first, counts = np.unique(a, return_index=True, return_counts=True)
     single = np.sort(first[counts == 1])

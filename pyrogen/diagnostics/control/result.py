@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.checks import BOOLEAN, LIMITS, PATH, POSITIVE, door, each, one_of, optional, require, whole
+from pyrogen.diagnostics.classifier_samples import check_same_columns
 from pyrogen.diagnostics.control import files
 from pyrogen.diagnostics.control.calibration import (
     CalibrationCurve,
@@ -40,6 +41,7 @@ Array = NDArray[np.float64]
 CUTS = (0.5, 0.8, 1.25, 2.0)
 CENTRAL = (0.158655, 0.841345)  # one sigma of a Gaussian
 ROC_POINTS = 500
+ROUNDING = 1e-9  # of an area and its error
 OVERCONFIDENT = 0.1  # of log w: by less, weights that are too extreme do no harm
 
 
@@ -138,7 +140,9 @@ class ClassifierWeights(Brief):
     def auc_significance(self) -> float:
         """(AUC - 0.5) over sqrt(2) times its error: at most a standard Gaussian where the samples do not differ."""
         auc, error = self.auc
-        return (auc - 0.5) / (TWICE * error) if error > 0 else math.copysign(math.inf, auc - 0.5)
+        if abs(auc - 0.5) < ROUNDING:  # of classifiers that found nothing to split, the error is zero, too
+            return 0.0
+        return (auc - 0.5) / (TWICE * error) if error > ROUNDING else math.copysign(math.inf, auc - 0.5)
 
     @property
     def fold_auc(self) -> tuple[Array, Array]:
@@ -282,7 +286,8 @@ class ClassifierWeights(Brief):
         """log w of other events, ``[n]``: mean over all classifiers. The events must not be those of the samples.
 
         Raises:
-            ValueError: these weights were loaded from a file, which has no classifiers, or recalibrated.
+            ValueError: these weights were loaded from a file, which has no classifiers, or recalibrated; events with
+                other columns.
         """
         if not self.classifiers:
             raise ValueError(
@@ -292,6 +297,7 @@ class ClassifierWeights(Brief):
         sample = (
             events if isinstance(events, EventSample) else EventSample(events, multiplicity=self.truth.multiplicity)
         )
+        check_same_columns(self.truth, "events", sample)
         return torch.stack([torch.as_tensor(each.log_ratio(sample)) for each in self.classifiers]).mean(0)
 
 

@@ -45,8 +45,8 @@ class TailFractions(Brief):
 
     Attributes:
         cuts: on w, ``[C]``.
-        truth, truth_error: fraction of the true events and its error, ``[C]``. Where there is no event, the error is
-            that of one event.
+        truth, truth_error: fraction of the true events and its error, ``[C]``. Where there is no event, or all are,
+            the error is that of one event.
         generated, generated_error: of the generated events, ``[C]``.
         control, control_error: of both samples of the control together, ``[C]``; NaN without a control.
         events: (effective) number of events of both samples in the tail, ``[C]``.
@@ -98,7 +98,8 @@ def _tails(log_w: Array, weights: Array, cuts: Array) -> tuple[Array, Array, Arr
     squares = inside @ share**2
     # The variance of a ratio of sums: events outside of the tail change its fraction, too.
     variance = squares * (1 - 2 * fraction) + fraction**2 * np.sum(share**2)
-    error = np.sqrt(np.maximum(variance, np.where(squares > 0, 0.0, np.sum(share**2) ** 2)))
+    some = inside.any(1) & ~inside.all(1)
+    error = np.sqrt(np.maximum(variance, np.where(some, 0.0, np.sum(share**2) ** 2)))
     events = np.divide((inside @ np.abs(share)) ** 2, squares, out=np.zeros(len(cuts)), where=squares > 0)
     return fraction, error, events
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyrogen.checks import BOOLEAN, FUNCTION, SEED, dictionary, door, optional, whole
 from pyrogen.classifier import Features
 from pyrogen.diagnostics.classifier_samples import checked_samples
-from pyrogen.diagnostics.control.inputs import Inputs, Observables
+from pyrogen.diagnostics.control.inputs import Inputs, Observables, check_independent
 from pyrogen.diagnostics.control.result import ClassifierWeights
 from pyrogen.diagnostics.control.weights import METHOD, Learner, Plan
 from pyrogen.events import EventSample
@@ -107,7 +107,7 @@ def two_sample_test(
         progress: show a progress bar.
 
     Raises:
-        ValueError: weighted events, and as :func:`classifier_weights`.
+        ValueError: weighted events, events that are in both samples, and as :func:`classifier_weights`.
     """
     samples = checked_samples(truth, generated, features)
     for name, sample in samples.items():
@@ -117,6 +117,7 @@ def two_sample_test(
             )
     plan = Plan(Inputs(features, observables or {}), METHOD("method", method), folds, ensemble, False)
     first = plan.prepare(samples, stream(seed, "two samples"), "")
+    check_independent(samples)
     pooled = np.concatenate([each.values for each in samples.values()])
     a = samples["truth"]
     generator = np.random.default_rng(stream(seed, "permutations"))

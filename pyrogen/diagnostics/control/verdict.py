@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 SIGMA_AUC, SIGMA_TAIL = 3.0, 3.5  # several tails are looked at
@@ -51,7 +52,8 @@ def _difference(found: Any) -> str:
     if sigma_auc < SIGMA_AUC:
         return f"The AUC shows nothing, but the tails do: {'; '.join(seen)}."
     tell = f"; tails: {'; '.join(seen)}." if seen else "."
-    return f"The samples differ (AUC {sigma_auc:.0f} sigma above 0.5)" + tell
+    above = f"{sigma_auc:.0f} sigma above 0.5" if math.isfinite(sigma_auc) else "1, they do not overlap"
+    return f"The samples differ (AUC {above})" + tell
 
 
 def _belief(found: Any) -> str:

@@ -14,7 +14,7 @@ from pyrogen.checks import BOOLEAN, FRACTION, FUNCTION, SEED, dictionary, door, 
 from pyrogen.classifier import Features
 from pyrogen.diagnostics.classifier_samples import checked_samples
 from pyrogen.diagnostics.classifier_training import Network
-from pyrogen.diagnostics.control.inputs import Inputs, assign_folds, check_not_trained_on, check_tail
+from pyrogen.diagnostics.control.inputs import Inputs, assign_folds, check_independent, check_not_trained_on, check_tail
 from pyrogen.diagnostics.control.result import ClassifierWeights, Trainings
 from pyrogen.diagnostics.control.trees import Trees
 from pyrogen.diagnostics.roc import roc_auc
@@ -115,7 +115,8 @@ def classifier_weights(
         progress: show a progress bar for each training.
 
     Raises:
-        ValueError: what :func:`classifier_test` refuses; truth among the training events; variables that are constant
+        ValueError: what :func:`classifier_test` refuses; truth among the training events; events that are in both
+            samples; variables that are constant
             over both samples; fewer events than folds or tail need; negative weights for trees.
         ImportError: scikit-learn is missing.
         TrainingDivergedError: a loss that is not finite.
@@ -126,6 +127,7 @@ def classifier_weights(
     check_not_trained_on(samples["truth"], samples["generated"], trained_on)
     check_tail(samples, tail)
     prepared = plan.prepare(samples, stream(seed, "weights"), "classifier")
+    check_independent(samples)
     others = None
     if _wanted(control):
         pair = _control_samples(samples["truth"], control, stream(seed, "weights", "control"))
@@ -145,7 +147,9 @@ def _control_samples(truth: EventSample, control: Any, seed: int) -> dict[str, E
     """The two true samples, called as those of the test."""
     if not isinstance(control, bool | np.bool_):
         try:
-            return checked_samples(truth, control, None)
+            pair = checked_samples(truth, control, None)
+            check_independent({"truth": truth, "control": pair["generated"]})
+            return pair
         except (ValueError, TypeError) as error:
             raise type(error)(f"control: {str(error).replace('generated', 'control')}") from error
     half = assign_folds("truth, for the control,", truth, 2, seed)
