@@ -77,7 +77,9 @@ def main() -> None:
     mended = diagnostics.reweight(weights)
     print(f"\n{mended.text()}")
     mended.events.save(out / "reweighted.h5")
-    unweighted = diagnostics.unweight(mended.events, maximum=float(np.quantile(mended.events.weights, 0.999)))
+    largest = float(np.quantile(mended.events.weights, 0.999))
+    # No copies: the permutations of the test below need independent events.
+    unweighted = diagnostics.unweight(mended.events, maximum=largest, overweights="cut", seed=args.seed)
     print(unweighted.text())
     failed = [row.name for row in failures.rows]
     for what, parts, own in alike(observables, judging, generated, mended.events):

@@ -201,14 +201,3 @@ def test_options_and_old_files():
         assert torch.equal(from_config(config)(x)[1], rows(x)[1])
         del config["polar"]  # a file of a version without it
         assert torch.equal(from_config(config)(x)[1], LeptonsAndJets()(x)[1])
-
-
-def test_rounding_does_not_lead_into_a_disc_over_the_anchor():
-    """Just below the whole turn, where the rest of the circle and the disc's last piece meet."""
-    distance = torch.linspace(0.41, 0.89, 4000)
-    places = ((0.5, 0.1), (-0.5, -0.12))
-    earlier = [tuple(torch.full_like(distance, value) for value in place) for place in places]
-    circle = directions(distance, earlier, RADIUS)
-    for step in (-1.0, 1.0):
-        opened = circle.open(torch.nextafter(circle.anchor, circle.anchor + step)).double()
-        assert allowed(distance.double(), opened, places, RADIUS - 1e-5).all()
