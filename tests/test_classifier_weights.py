@@ -508,11 +508,16 @@ def test_classifiers_that_found_nothing_to_split():
     found = classifier_weights(normal(100, 0, 1), normal(100, 0, 2), method=nothing, **QUICK)
     assert np.ptp(np.concatenate(found.log_w)) == 0
     assert found.auc_significance == 0 and "finds no difference" in found.text()
+    found = classifier_weights(
+        normal(300, 0, 1), normal(300, 0, 2), method=Trees(iterations=2, smallest_leaf=70), **QUICK | {"control": True}
+    )
+    assert found.floor == 0 and "the control's classifiers found nothing to learn" in found.text()
 
 
 def test_samples_that_do_not_overlap():
     found = classifier_weights(normal(300, 0, 1), normal(200, 30, 2), method=TREES, **QUICK)
     assert found.auc_significance == math.inf and "AUC 1, they do not overlap" in found.text()
+    assert "The weights cannot be checked" in found.text() and "recalibrated" not in found.text()
     assert plot_classifier_weights(found).axes[3].get_legend().get_texts()[0].get_text() == "AUC 1.000"
     tails = found.tails((0.9, 1.1))
     assert list(tails.generated) == pytest.approx([1, 0]) and list(tails.truth) == pytest.approx([0, 1])

@@ -441,3 +441,10 @@ def test_the_result_tells_itself(small):
     table = found.text(1).splitlines()
     assert any(line.startswith("... and") for line in table)
     assert torch.is_tensor(torch.tensor(found.rows[0].share))
+
+
+def test_words_of_a_region():
+    inside = pg.diagnostics.Region(-np.inf, np.inf, 0.5, 0.4, 0.01, np.nan)
+    assert inside.words("GeV") == "everywhere: 10.00% +- 1.00% of the events missing (truth 50.00%, generated 40.00%)"
+    below = pg.diagnostics.Region(-np.inf, 0.4, 0.1, 0.2, 0.01, 0.5)
+    assert below.words("GeV").startswith("below 0.4 GeV: 10.00%") and "generated events with small w" in below.words("")

@@ -68,7 +68,8 @@ def ended(backend, how, at):
 hows = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 for name, path, moments in json.loads(sys.argv[1]):
     backend = make(name, BACKENDS[name], path)
-    print(json.dumps([ended(backend, how, at) for how, at in zip(hows, moments, strict=True)]))
+    # Flushed: a child that ends writes what its parent has not written yet.
+    print(json.dumps([ended(backend, how, at) for how, at in zip(hows, moments, strict=True)]), flush=True)
 """
 
 SAVED = "the run is saved in {}. Repeat it, and it goes on from there to the same bits"

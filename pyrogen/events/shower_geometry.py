@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from ..checks import BOOLEAN, FINITE, PATH, TEXT, check_settings, door, each, instance, optional, pair, require, whole
 from ..files import FileFormatError
+from ..printing import Brief
 
 _EDGES = optional(each(FINITE, "increasing edges of cells, such as (-1.0, 0.0, 1.0)", 2))
 _SIZES = each(whole(1), "numbers of cells of each layer, such as (288, 144, 72)", 1)
 _LARGEST_XML = 2**24  # bytes; those of the CaloChallenge have a few thousand
 
 
-@dataclass(frozen=True)
-class ShowerLayer:
+@dataclass(frozen=True, repr=False)
+class ShowerLayer(Brief):
     """One layer of a calorimeter: a table of cells.
 
     Args:
@@ -86,7 +87,7 @@ class ShowerLayer:
 LAYERS = each(instance(ShowerLayer, "a pyrogen.events.ShowerLayer"), "a sequence of ShowerLayer", 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ShowerGeometry:
     """The layers of a calorimeter, from the front to the back. A shower is a row of the energies of all their cells.
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+
+from ..signals import uninterrupted
 
 Array = NDArray[np.float64]
 
@@ -76,8 +77,10 @@ class Longitudinal:
 
     def between(self, depths: Array) -> Array:
         """Share of the energy between neighbouring ``depths [S + 1]``, ``[N, S]``."""
+        with uninterrupted():
+            from scipy.special import gammainc
         behind = np.clip(depths - self.start[:, None], 0, None)
-        return np.diff(special.gammainc(self.shape[:, None], self.rate[:, None] * behind), axis=1)
+        return np.diff(gammainc(self.shape[:, None], self.rate[:, None] * behind), axis=1)
 
 
 def mean_electron(energies: Array, material: Mixture = LEAD_ARGON) -> Longitudinal:

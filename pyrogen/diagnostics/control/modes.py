@@ -57,7 +57,9 @@ class Region(Brief):
     def words(self, unit: str) -> str:
         """``below 0.4 GeV``, and how many events are missing or too many."""
         unit = f" {unit}" if unit else ""
-        if np.isinf(self.low):
+        if np.isinf(self.low) and np.isinf(self.high):
+            where = "everywhere"
+        elif np.isinf(self.low):
             where = f"below {self.high:.4g}{unit}"
         elif np.isinf(self.high):
             where = f"above {self.low:.4g}{unit}"

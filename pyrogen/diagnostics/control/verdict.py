@@ -20,7 +20,7 @@ def told(found: Any) -> str:
     lines = [
         f"{len(found.truth):,} true and {len(found.generated):,} generated events, {_made(found)}",
         f"AUC {auc:.4f} +- {error:.4f}{floor}",
-        f"width of log w {found.width:.3g}" + ("" if control is None else f", without a difference {found.floor:.3g}"),
+        f"width of log w {found.width:.3g}" + _floor(found),
         tails.text(),
         calibration.text() + f"; slope of log w {found.slope[0]:.2f} +- {found.slope[1]:.2f}",
     ]
@@ -35,6 +35,13 @@ def verdicts(found: Any) -> list[str]:
 def _made(found: Any) -> str:
     its = found.settings
     return f"{its.get('method', 'classifier')}, {its.get('folds', '?')} folds, ensembles of {its.get('ensemble', '?')}"
+
+
+def _floor(found: Any) -> str:
+    if found.control is None:
+        return ""
+    why = "" if found.floor > 0 else " (the control's classifiers found nothing to learn: it has too few events)"
+    return f", without a difference {found.floor:.3g}{why}"
 
 
 def _difference(found: Any) -> str:
@@ -63,6 +70,8 @@ def _belief(found: Any) -> str:
             "more events, a smaller network or fewer epochs."
         )
     curve = found.calibration()
+    if len(curve.w) == 1:
+        return "The weights cannot be checked: the samples are too few, or overlap in too few events."
     if curve.p_value < BELIEVED and curve.worst > TOLERANCE:
         return f"The weights are not calibrated, by {curve.worst:.0%} in the worst bin: use recalibrated()."
     if curve.p_value < BELIEVED:
