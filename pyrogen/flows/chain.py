@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrogen.checks import DTYPE, POSITIVE, SEED, TEXT, check_memory, door, each, optional, whole, whole_number
-from pyrogen.flows.coupling import check_inputs
+from pyrogen.checks import TEXT, check_memory, door, each, whole, whole_number
+from pyrogen.flows.coupling import SETTINGS, check_inputs
 from pyrogen.flows.parts import Made, Part, blocks_of_parts, widths_of_parts
 from pyrogen.flows.rows import Rows
 from pyrogen.seeds import stream
@@ -42,16 +42,9 @@ class ChainFlow(nn.Module):
 
     @door(
         sizes=SIZES,
-        transform=TEXT,
         context=whole(0),
         base=TEXT,
-        mixing=optional(TEXT),
-        bins=whole(1),
-        bound=POSITIVE,
-        clamp=POSITIVE,
-        activation=TEXT,
-        seed=SEED,
-        dtype=DTYPE,
+        **SETTINGS,
     )
     def __init__(
         self,

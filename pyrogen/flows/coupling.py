@@ -110,6 +110,19 @@ class CouplingBlock(nn.Module):
         return f"moves {self.transformed} of {self.transformed + self.kept} features{angles}"
 
 
+#: Checks of the arguments that all flows of couplings have.
+SETTINGS: dict[str, Any] = {
+    "transform": TEXT,
+    "mixing": optional(TEXT),
+    "bins": whole(1),
+    "bound": POSITIVE,
+    "clamp": POSITIVE,
+    "activation": TEXT,
+    "seed": SEED,
+    "dtype": DTYPE,
+}
+
+
 class CouplingFlow(nn.Module):
     """A normalizing flow of coupling blocks: affine, splines, Bernstein polynomials or your own.
 
@@ -153,17 +166,10 @@ class CouplingFlow(nn.Module):
         features=whole(1),
         blocks=whole(1),
         hidden=HIDDEN,
-        transform=TEXT,
         context=whole(0),
         base=TEXT,
-        mixing=optional(TEXT),
-        bins=whole(1),
-        bound=POSITIVE,
-        clamp=POSITIVE,
-        activation=TEXT,
-        seed=SEED,
         periodic=each(whole(0), "a sequence of indices of features, such as (0, 2)"),
-        dtype=DTYPE,
+        **SETTINGS,
     )
     def __init__(
         self,

@@ -10,9 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.checks import (
-    DTYPE,
-    POSITIVE,
-    SEED,
     TENSOR,
     TEXT,
     check_memory,
@@ -25,7 +22,7 @@ from pyrogen.checks import (
 from pyrogen.checks import (
     each as every,
 )
-from pyrogen.flows.coupling import check_inputs
+from pyrogen.flows.coupling import SETTINGS, check_inputs
 from pyrogen.flows.numbers import NumberOfObjects, drawn
 from pyrogen.flows.parts import Made, Part, blocks_of_parts, widths_of_parts
 from pyrogen.flows.rows import Rows
@@ -76,18 +73,11 @@ class MultiplicityFlow(nn.Module):
         each=whole(1),
         most=whole(1),
         least=whole(0),
-        transform=TEXT,
         context=whole(0),
         base=TEXT,
-        mixing=optional(TEXT),
-        bins=whole(1),
-        bound=POSITIVE,
-        clamp=POSITIVE,
-        activation=TEXT,
-        seed=SEED,
         periodic=COLUMNS,
         uniform=COLUMNS,
-        dtype=DTYPE,
+        **SETTINGS,
     )
     def __init__(
         self,

@@ -11,12 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.checks import (
-    DTYPE,
     NOT_NEGATIVE,
-    POSITIVE,
-    SEED,
     TENSOR,
-    TEXT,
     check_memory,
     door,
     each,
@@ -27,7 +23,7 @@ from pyrogen.checks import (
     whole_number,
 )
 from pyrogen.flows.chain import SIZES, ChainFlow
-from pyrogen.flows.coupling import check_inputs
+from pyrogen.flows.coupling import SETTINGS, check_inputs
 from pyrogen.flows.sticks import from_sticks, to_sticks
 
 ALPHA = number("at least 0 and below 0.1", lambda value: 0 <= value < 0.1)
@@ -77,14 +73,7 @@ class ShowerFlow(nn.Module):
         threshold=NOT_NEGATIVE,
         order=optional(each(whole(0), "a permutation of the columns of each layer")),
         alpha=ALPHA,
-        transform=TEXT,
-        mixing=optional(TEXT),
-        bins=whole(1),
-        bound=POSITIVE,
-        clamp=POSITIVE,
-        activation=TEXT,
-        seed=SEED,
-        dtype=DTYPE,
+        **SETTINGS,
     )
     def __init__(
         self,
