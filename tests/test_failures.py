@@ -448,3 +448,48 @@ def test_words_of_a_region():
     assert inside.words("GeV") == "everywhere: 10.00% +- 1.00% of the events missing (truth 50.00%, generated 40.00%)"
     below = pg.diagnostics.Region(-np.inf, 0.4, 0.1, 0.2, 0.01, 0.5)
     assert below.words("GeV").startswith("below 0.4 GeV: 10.00%") and "generated events with small w" in below.words("")
+
+
+def far_apart(n, shift, part=1.0, seed=1):
+    """Gaussians in three numbers; a part of the generated events is moved in x0, and x1 is 1.5 times as wide."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(0, 1, (2, n, 3))
+    y[:, 1] *= 1.5
+    y[:, 0] += np.where(rng.random(n) < part, shift, 0.0)
+
+    def log_w(e):
+        width = math.log(1.5) - 0.5 * e[:, 1] ** 2 * (1 - 1 / 2.25)
+        return width + np.where(e[:, 0] > shift / 2, -6.0, 6.0 if part == 1 else -math.log(1 - part))
+
+    return weighted(*(pg.EventSample(each) for each in (x, y)), [log_w(x), log_w(y)], folds=2)
+
+
+@pytest.mark.parametrize("n", [600, 5_000])
+def test_nothing_more_is_said_of_samples_that_do_not_overlap(n):
+    """No second failure is made of the few events of cells in which both samples end."""
+    for seed in range(3):
+        found = find_failures(far_apart(n, 20.0, seed=seed))
+        assert len(found.modes) == 1 and found.modes[0].observable != "x1" and not found.complete, found.text()
+        assert {each.missing > 0 for each in found.modes[0].regions} == {True, False}
+        assert all(abs(each.missing) > 0.99 for each in found.modes[0].regions)
+        assert all(np.isnan(row.left) and not row.follows for row in found.rows)
+        assert "Too few true and generated events overlap in x0" in found.text()
+    # Where a half of them overlaps, the second failure is found.
+    found = find_failures(far_apart(n, 20.0, part=0.5), pairs=False)
+    assert [each.observable for each in found.modes] == ["x0", "x1"] and found.complete
+    assert "overlap" not in found.text()
+
+
+def test_every_region_says_something():
+    """Differences that are just significant: no region is everything, and none has as many events as it should."""
+    said = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        shift = rng.uniform(0.12, 0.2)
+        x, y = rng.normal(0, 1, 1500), rng.normal(shift, 1, 1500)
+        modes = named(x, y, [shift * (shift / 2 - each) for each in (x, y)]).modes
+        said += len(modes)
+        for mode in modes:
+            assert mode.regions and all(abs(each.missing) > 2 * each.error for each in mode.regions), mode.text()
+            assert "everywhere" not in mode.text()
+    assert said > 20

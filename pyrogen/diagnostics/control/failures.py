@@ -11,7 +11,15 @@ from torch import Tensor
 
 from pyrogen.checks import FRACTION, FUNCTION, POSITIVE, TEXT, dictionary, door, each, instance, optional, pair
 from pyrogen.diagnostics.control.failure_results import Failures, ObservableFailure, TailHistogram
-from pyrogen.diagnostics.control.information import Cells, Contrast, Information, cells_of, information, one_sided
+from pyrogen.diagnostics.control.information import (
+    Cells,
+    Contrast,
+    Information,
+    cells_of,
+    effective,
+    information,
+    one_sided,
+)
 from pyrogen.diagnostics.control.modes import FailureMode, failure_mode
 from pyrogen.diagnostics.control.result import ClassifierWeights
 from pyrogen.diagnostics.control.tails import Tails, distance, tail_histogram
@@ -23,6 +31,8 @@ MOST_MODES = 5
 FOLLOWS = 0.5  # part of its information that an observable may keep after another one is mended, to be its shadow
 NEAR = 0.5  # of the lead, below which nothing shares it
 NAMED = 10  # rows with a mode of their own
+FEWEST_LEFT = 50  # effective events of each sample, and
+OVERLAP = 0.05  # part of one of them, that a mended observable must leave: where samples only touch, it is a few cells
 
 
 @door(
@@ -94,13 +104,15 @@ def find_failures(
     whole = information(None, contrast)
     level = p_value / len(variables)
     entries = _ranked([_Entry.of(its, contrast, tails, whole) for its in variables], contrast, level)
-    modes, left = _modes(entries, contrast, tails, level)
+    modes, left, told = _modes(entries, contrast, tails, level)
     rows = tuple(
         _row(entry, i, left.get(entry.variable.name), contrast, tails, level, len(entries))
         for i, entry in enumerate(entries)
     )
     sizes = len(weights.truth), len(weights.generated)
-    return Failures(rows, modes, whole.sigma, tails.cuts, tails.cuts_from, tails.fractions, p_value, left_out, sizes)
+    return Failures(
+        rows, modes, whole.sigma, tails.cuts, tails.cuts_from, tails.fractions, p_value, left_out, sizes, told
+    )
 
 
 def _checked_pairs(pairs: bool | Sequence[str]) -> bool | tuple[str, ...]:
@@ -163,20 +175,29 @@ def _ranked(entries: list[_Entry], contrast: Contrast, level: float) -> list[_En
 
 def _modes(
     entries: list[_Entry], contrast: Contrast, tails: Tails, level: float
-) -> tuple[tuple[FailureMode, ...], dict[str, _Entry]]:
-    """The failures one after the other, and what is left in each observable after the first."""
+) -> tuple[tuple[FailureMode, ...], dict[str, _Entry], bool]:
+    """The failures one after the other, what is left in each observable after the first, and whether these are all."""
     modes: list[FailureMode] = []
     left: dict[str, _Entry] = {}
+    whole = contrast
     candidates = [entry for entry in entries if one_sided(entry.sigma) < level]
     found = candidates[0] if candidates else None
     while found is not None and len(modes) < MOST_MODES:
         modes.append(_mode(found, contrast, tails))
         contrast = contrast.mended(found.cells)
+        if not _comparable(contrast, whole):
+            return tuple(modes), left, False
         remaining = [entry.after(contrast) for entry in entries]
         left = left or {entry.variable.name: entry for entry in remaining}
         candidates = [now for now, before in zip(remaining, entries, strict=True) if _remains(now, before, level)]
         found = _ranked(candidates, contrast, level)[0] if candidates else None
-    return tuple(modes), left
+    return tuple(modes), left, True
+
+
+def _comparable(left: Contrast, whole: Contrast) -> bool:
+    """Whether enough of both samples is left to look for another failure."""
+    sizes = [[effective(its.weights[which]) for its in (left, whole)] for which in (whole.true, ~whole.true)]
+    return min(own for own, _ in sizes) >= FEWEST_LEFT and max(own / every for own, every in sizes) >= OVERLAP
 
 
 def _remains(now: _Entry, before: _Entry, level: float) -> bool:

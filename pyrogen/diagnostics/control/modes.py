@@ -183,8 +183,9 @@ def _named(steps: list[_Step]) -> tuple[str, list[list[_Step]]]:
     if candidates:
         _, kind, groups = max(candidates, key=lambda each: each[0])
         return kind, sorted(groups, key=lambda group: -sum(each.divergence for each in group))
-    strong = sorted(([each] for each in steps), key=lambda group: -group[0].divergence)
-    return OTHER, strong[:3]
+    strong = sorted(steps, key=lambda each: -each.divergence)
+    sure = [each for each in strong if abs(each.sigma) > SURE]
+    return OTHER, [[each] for each in (sure or strong[:1])[:3]]
 
 
 def _peak(steps: list[_Step]) -> list[list[_Step]]:
@@ -283,7 +284,8 @@ def _fraction(total: Array, squares: Array, first: int, last: int) -> tuple[floa
 def _steps(sums: _Sums) -> list[_Step]:
     """Where the ratio changes: the steps of the largest likelihood less their cost, by dynamic programming.
 
-    Weighted events count as the number of unweighted ones with the same errors.
+    At least two, where there are two cells: the samples are known to differ. Weighted events count as the number of
+    unweighted ones with the same errors.
     """
     a, b = (
         np.maximum.accumulate(total) / max(squares[-1], 1e-300)
@@ -304,7 +306,8 @@ def _steps(sums: _Sums) -> list[_Step]:
         froms.append(table.argmin(0))
         best = table.min(0)
         totals.append(best[-1])
-    number = int(np.argmin(np.array(totals) + COST * np.arange(len(totals))))
+    costs = np.array(totals) + COST * np.arange(len(totals))
+    number = 1 + int(np.argmin(costs[1:])) if count > 1 else 0
     ends = [count]
     for k in range(number, 0, -1):
         ends.append(int(froms[k][ends[-1]]))
