@@ -493,3 +493,28 @@ def test_every_region_says_something():
             assert mode.regions and all(abs(each.missing) > 2 * each.error for each in mode.regions), mode.text()
             assert "everywhere" not in mode.text()
     assert said > 20
+
+
+def test_long_names_stay_in_their_panels():
+    rng = np.random.default_rng(7)
+    names = [
+        "transverse_momentum_of_the_leading_lepton",
+        "pseudorapidity of the second jet, by energy",
+        "x" * 90,
+    ]
+    x, y = rng.lognormal(0, 1, (2, 800, 3))
+    y = y[y[:, 0] < 3]
+    log_w = [np.where(each[:, 0] > 3, 4.0, -0.1) for each in (x, y)]
+    units = ["GeV/c^2 per width of a bin", "m", ""]
+    found = find_failures(weighted(*(pg.EventSample(each, names, units) for each in (x, y)), log_w))
+    for most in (1, 12):
+        figure = pg.plotting.plot_failures(found, most)
+        figure.draw_without_rendering()
+        assert len(figure.axes) == 2 * min(most, len(found.rows))
+        for axis in figure.axes:
+            panel = axis.get_window_extent()
+            if axis.get_xlabel():
+                label = axis.xaxis.label.get_window_extent()
+                assert label.width < 1.15 * panel.width, axis.get_xlabel()
+            if axis.get_ylabel().startswith("density"):
+                assert axis.yaxis.label.get_window_extent().height < 1.15 * panel.height, axis.get_ylabel()

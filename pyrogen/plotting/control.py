@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ PULLS = instance(
     WeightPulls, "a WeightPulls, from weight_pulls", {"ClassifierWeights": "give weight_pulls(weights, posterior)"}
 )
 FLOOR = "#8a8a8a"
+LETTERS = 110  # of a line of the title
 CURVES = 12  # trainings that are drawn one by one
 LABELLED = ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))  # of a logarithmic axis over one, two and more decades
 
@@ -45,7 +47,7 @@ def plot_classifier_weights(weights: ClassifierWeights, *, title: str = "") -> F
     figure = new_figure(17, 9.4)
     (linear, logarithmic, tails), (roc, calibration, losses) = figure.subplots(2, 3)
     if title:
-        figure.suptitle(title, fontsize="large")
+        figure.suptitle(fill(title, LETTERS), fontsize="large")
     for axis, log in ((linear, False), (logarithmic, True)):
         _histogram(axis, weights, log)
     _tails(tails, weights)
@@ -77,6 +79,7 @@ def _histogram(axis: Axes, weights: ClassifierWeights, log: bool) -> None:
         highest = max(found.truth.max(), found.generated.max()) / widths[0]
         axis.set(ylabel="density", xlim=found.edges[[0, -1]], ylim=(0, 1.25 * highest))
         axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.ticklabel_format(axis="x", useOffset=False)
     legend_above(axis, 2)
 
 
