@@ -518,3 +518,13 @@ def test_long_names_stay_in_their_panels():
                 assert label.width < 1.15 * panel.width, axis.get_xlabel()
             if axis.get_ylabel().startswith("density"):
                 assert axis.yaxis.label.get_window_extent().height < 1.15 * panel.height, axis.get_ylabel()
+
+
+def test_weights_that_are_all_the_same_have_an_axis():
+    sample = pg.EventSample(np.random.default_rng(1).normal(size=(50, 1)))
+    found = weighted(sample, sample, [np.zeros(50), np.zeros(50)])
+    for log in (False, True):
+        low, high = found.histograms(50, log=log).edges[[0, -1]]
+        assert low == pytest.approx(0.999, abs=1e-5) and high == pytest.approx(1.001, abs=1e-5)
+    narrow = found.histograms(50, (0.9999, 1.0001), log=True).edges  # limits that are given stay
+    assert narrow[[0, -1]] == pytest.approx([0.9999, 1.0001], abs=1e-8)
