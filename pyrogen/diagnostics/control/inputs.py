@@ -157,7 +157,8 @@ def check_not_trained_on(truth: EventSample, generated: EventSample, trained_on:
 def check_independent(samples: Mapping[str, EventSample]) -> None:
     """Raise a ValueError where the samples share events: a classifier would score what it saw under the other name.
 
-    Copies within a sample are refused, too. Events of discrete values are alike by chance, and then within a sample, too: that is no reason.
+    Copies within a sample are refused, too. Events of discrete values are alike by chance, and then within a sample,
+    too: that is no reason.
     """
     check_no_copies(samples)
     (this, a), (what, b) = samples.items()
