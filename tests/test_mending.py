@@ -271,6 +271,14 @@ def test_power_and_statistic():
     assert isinstance(exact, ClassifierWeights)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_classifier_that_finds_nothing():
+    """Trees that cannot split give the same statistic for all permutations."""
+    trees = pg.diagnostics.Trees(smallest_leaf=500)
+    found = two_sample_test(normal(200, 0, 1, 2), normal(200, 9, 2, 2), method=trees, toys=3, progress=False)
+    assert found.p_value == 1 and found.pull == 0 and "0.0 standard deviations" in found.text()
+
+
 def test_two_samples_do_not_share_events():
     events = EventSample(np.random.default_rng(0).normal(size=(200, 2)))
     with pytest.raises(ValueError, match="generated shares 150 events with truth"):
