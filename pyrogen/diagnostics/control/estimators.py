@@ -120,7 +120,7 @@ def prdc(
 
 
 def distances(a: Array, b: Array) -> Array:
-    """Euclidean distances ``[n, m]`` of all pairs, exact ones: squares by matrix products break ties by their rounding."""
+    """Euclidean distances ``[n, m]`` of all pairs; squares by matrix products would break ties by their rounding."""
     exact = "donot_use_mm_for_euclid_dist"
     return torch.cdist(torch.from_numpy(a), torch.from_numpy(b), compute_mode=exact).numpy()
 
