@@ -129,6 +129,18 @@ def few_orders(monkeypatch):
     monkeypatch.setattr(estimators, "REPEATS", 4)
 
 
+def test_ties_are_no_matter_of_rounding():
+    """Points of a grid, and many at one place: distances that are equal must not differ by their rounding."""
+    random = np.random.default_rng(3)
+    x, y = random.normal(size=(400, 2)).round(1), random.normal(size=(300, 2)).round(1)
+    x[:20] = y[:20] = 0.7
+    apart, own = (np.sqrt(((x[:, None] - each[None]) ** 2).sum(-1)) for each in (y, x))
+    radius = np.sort(own, 1)[:, 5]
+    assert (radius[:20] == 0).all()
+    density = (apart < radius[:, None]).sum(0).mean() / 5
+    assert estimators.prdc(x, np.ones(400), y, np.ones(300), random)[2] == pytest.approx(density)
+
+
 def test_the_floor_holds_what_true_events_give(few_orders):
     some = {"splits": 10, "progress": False}
     tables = [sample_measures(normal(240, i, 1), normal(120, i, 2), seed=i, **some) for i in range(24)]

@@ -15,6 +15,7 @@ from pyrogen.bayes.inputs import data_digest, scaled_weights
 from pyrogen.checks import require
 from pyrogen.classifier import Features
 from pyrogen.diagnostics.classifier_samples import SMALLEST_PART, variables
+from pyrogen.diagnostics.control.copies import check_no_copies
 from pyrogen.events import EventSample, check_events
 from pyrogen.events.containers import check_same_order, table_of
 from pyrogen.posterior.posterior import Posterior
@@ -156,8 +157,10 @@ def check_not_trained_on(truth: EventSample, generated: EventSample, trained_on:
 def check_independent(samples: Mapping[str, EventSample]) -> None:
     """Raise a ValueError where the samples share events: a classifier would score what it saw under the other name.
 
-    Events of discrete values are alike by chance, and then within a sample, too: that is no reason.
+    Copies within a sample are refused, too. Events of discrete values are alike by chance, and then within a sample,
+    too: that is no reason.
     """
+    check_no_copies(samples)
     (this, a), (what, b) = samples.items()
     rows = same_rows(a.values, b.values)
     alike = sum(len(each) - len(np.unique(_as_items(np.array(each.values)))) for each in (a, b))

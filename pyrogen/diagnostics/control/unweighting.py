@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from pyrogen.checks import MAPPING, POSITIVE, SEED, door, instance, one_of, optional, require, whole
+from pyrogen.diagnostics.control.copies import COPIES, independent_size
 from pyrogen.diagnostics.quality import QualityTable, sample_quality
 from pyrogen.events import EventSample
 from pyrogen.events.doors import PLAIN_EVENTS
@@ -22,7 +24,8 @@ class Unweighted(Brief):
     """What :func:`unweight` made.
 
     Attributes:
-        events: without weights; ``log_weights`` and all else are as before.
+        events: without weights; ``log_weights`` and all else are as before. Where some are copies, the provenance tells
+            how many, as ``"copies"``.
         efficiency: expected number of events over that before: mean weight over ``maximum``.
         maximum: the weight that is always accepted.
         overweight: number of events with a larger weight.
@@ -74,7 +77,8 @@ def unweight(
         maximum: the weight that is always accepted, by default the largest: then no weight is above it, and one event
             can make the efficiency small. A smaller one accepts more events, and has overweights.
         overweights: ``"repeat"``: an event of weight 2.3 maximum comes twice and, with probability 0.3, once more; the
-            expectation stays right, but copies are not independent. ``"cut"``: it comes once, and what is above is
+            expectation stays right, but copies are not independent: classifiers and permutation tests refuse them.
+            ``"cut"``: it comes once, and what is above is
             lost.
         seed: seeds the choice.
 
@@ -96,13 +100,14 @@ def unweight(
     if not len(rows):
         raise ValueError(f"no event was accepted: maximum is {top:.4g}, the largest weight {weights.max():.4g}")
     above = np.clip(weights - top, 0, None)
-    chosen = sample[rows]
+    chosen, repeated = sample[rows], int((copies[copies > 1] - 1).sum())
+    told = {COPIES: repeated + chosen.provenance.get(COPIES, 0)} if repeated else {}
     events = EventSample(
         chosen.values,
         chosen.names,
         chosen.units,
         uncertainties=chosen.uncertainties,
-        provenance=chosen.provenance,
+        provenance=chosen.provenance | told,
         log_weights=chosen.log_weights,
         multiplicity=chosen.multiplicity,
     )
@@ -113,7 +118,7 @@ def unweight(
         overweight=int((weights > top).sum()),
         overweight_share=float(above.sum() / weights.sum()),
         overweights=overweights,
-        repeated=int((copies[copies > 1] - 1).sum()),
+        repeated=repeated,
     )
 
 
@@ -123,7 +128,7 @@ class Closure(Brief):
 
     Attributes:
         before, after: tables of :func:`~pyrogen.diagnostics.sample_quality`, of the same observables, each with the
-            floor of its own number of events.
+            floor of its own number of events: of weighted ones the effective number counts, and copies count as one.
     """
 
     before: QualityTable
@@ -189,7 +194,21 @@ def closure(
         order = np.random.default_rng(stream(seed, "closure")).permutation(len(whole_truth))
         truth, reference = whole_truth[order[: len(order) // 2]], whole_truth[order[len(order) // 2 :]]
     tables = [
-        sample_quality(truth, each, reference, observables, partitions=partitions, seed=seed)
+        _at_its_size(sample_quality(truth, each, reference, observables, partitions=partitions, seed=seed), each)
         for each in (before, after)
     ]
     return Closure(*tables)
+
+
+def _at_its_size(table: QualityTable, generated: Any) -> QualityTable:
+    """The table with the floor of as many true events as the generated ones are worth; it falls with their root."""
+    truth, own, reference = table.effective_sizes
+    if isinstance(generated, EventSample):
+        own = independent_size(generated[: table.sizes[1]])
+    scale = math.sqrt((1 / truth + 1 / own) / (1 / truth + 1 / reference))
+    return replace(
+        table,
+        floor=scale * table.floor,
+        floor_std=scale * table.floor_std,
+        effective_sizes=(truth, own, reference),
+    )
