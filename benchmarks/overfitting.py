@@ -55,15 +55,12 @@ def main() -> None:
             found = [study(learner, shift, args.events, seed) for seed in range(args.seeds)]
             seconds = (time.process_time() - start) / args.seeds
             slopes = [its.slope[0] for its in found if np.isfinite(its.slope[0])]
+            verdicts = Counter(its.verdict for its in found).most_common()
             cells = [name, what, f"{sum(its.overfitted for its in found)} of {len(found)}"]
-            cells.append(
-                ", ".join(f"{verdict} {n}" for verdict, n in Counter(its.verdict for its in found).most_common())
-            )
-            cells += [str(sum(its.calibration().p_value < 0.01 for its in found))]
-            cells += [
-                f"{np.mean(slopes):.2f} +- {np.std(slopes):.2f}",
-                f"{np.median([its.spread for its in found]):.2f}",
-            ]
+            cells.append(", ".join(f"{verdict} {n}" for verdict, n in verdicts))
+            cells.append(str(sum(its.calibration().p_value < 0.01 for its in found)))
+            cells.append(f"{np.mean(slopes):.2f} +- {np.std(slopes):.2f}")
+            cells.append(f"{np.median([its.spread for its in found]):.2f}")
             print(" | ".join([*cells, f"{seconds:.1f}"]), flush=True)
 
 
