@@ -230,7 +230,8 @@ class ClassifierWeights(Brief):
 
         * ``"overfitted"``: see :attr:`overfitted`.
         * ``"unchecked"``: the calibration curve has a single bin, or the classifiers found nothing to split.
-        * ``"unconfirmed"``: :attr:`slope` is not above zero by two errors. So other events do not confirm the weights:
+        * ``"unconfirmed"``: :attr:`slope` is not above zero by two errors, times sqrt(2) since pairs of folds count
+          twice. So other events do not confirm the weights:
           they may be nothing but noise, as they mostly are where the samples do not differ. Take w = 1.
         * ``"calibrated"``: the p-value of the calibration is at least 1 %, and the slope is one within three errors.
         * ``"close"``: the weights are off by more than their errors, and by at most 5 %.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pyrogen.diagnostics.control.tables import TWICE
+
 SIGMA_AUC, SIGMA_TAIL = 3.0, 3.5  # several tails are looked at
 FEW_IN_TAIL = 10  # events
 BELIEVED = 0.01  # p-value of the calibration
 TOLERANCE = 0.05  # of w in a bin of the calibration
-CONFIRMED = 2.0  # errors by which the slope is above zero
+CONFIRMED = 2.0 * TWICE  # errors by which the slope is above zero, with pairs of folds that count twice
 SIGMA_SLOPE = 3.0  # errors by which the slope may be off one
 
 
