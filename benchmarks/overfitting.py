@@ -60,7 +60,7 @@ def main() -> None:
             cells.append(", ".join(f"{verdict} {n}" for verdict, n in verdicts))
             cells.append(str(sum(its.calibration().p_value < 0.01 for its in found)))
             cells.append(f"{np.mean(slopes):.2f} +- {np.std(slopes):.2f}")
-            cells.append(f"{np.median([its.spread for its in found]):.2f}")
+            cells.append(f"{np.median([its.scatter for its in found]):.2f}")
             print(" | ".join([*cells, f"{seconds:.1f}"]), flush=True)
 
 

@@ -214,10 +214,10 @@ class ClassifierWeights(Brief):
         mean square over the events).
         """
         factor, error = self.slope
-        return bool(factor + 3 * error < 1 and (1 - factor) * self.spread > OVERCONFIDENT)
+        return bool(factor + 3 * error < 1 and (1 - factor) * self.scatter > OVERCONFIDENT)
 
     @property
-    def spread(self) -> float:
+    def scatter(self) -> float:
         """Standard deviation of log w over the events of both samples, with the sizes of their weights."""
         x, size = together(self.log_w, self.weights)
         return math.sqrt(np.average((x - np.average(x, weights=size)) ** 2, weights=np.abs(size)))
@@ -230,8 +230,8 @@ class ClassifierWeights(Brief):
 
         * ``"overfitted"``: see :attr:`overfitted`.
         * ``"unchecked"``: the calibration curve has a single bin, or the classifiers found nothing to split.
-        * ``"unconfirmed"``: :attr:`slope` is not above zero by two errors, times sqrt(2) since pairs of folds count
-          twice. So other events do not confirm the weights:
+        * ``"unconfirmed"``: :attr:`slope` is not above zero by two errors, times sqrt(2) as pairs of folds count twice
+          (2.8 errors). So other events do not confirm the weights:
           they may be nothing but noise, as they mostly are where the samples do not differ. Take w = 1.
         * ``"calibrated"``: the p-value of the calibration is at least 1 %, and the slope is one within three errors.
         * ``"close"``: the weights are off by more than their errors, and by at most 5 %.

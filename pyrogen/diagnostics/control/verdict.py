@@ -82,7 +82,7 @@ def belief(found: Any) -> str:
         return UNCONFIRMED
     if curve.p_value >= BELIEVED and abs(factor - 1) <= SIGMA_SLOPE * error:
         return CALIBRATED
-    off = curve.worst if curve.p_value < BELIEVED else abs(factor - 1) * found.spread
+    off = curve.worst if curve.p_value < BELIEVED else abs(factor - 1) * found.scatter
     return MISCALIBRATED if off > TOLERANCE else CLOSE
 
 
@@ -94,7 +94,7 @@ def _belief(found: Any) -> str:
         "more events, a smaller network or fewer epochs.",
         UNCHECKED: "The weights cannot be checked: the samples are too few, or overlap in too few events.",
         UNCONFIRMED: f"Other events do not confirm the weights (slope {factor:.2f} +- {error:.2f}; 0 of mere noise, 1 "
-        f"of right weights): take w = 1. They scatter by {found.spread:.1%} around it.",
+        f"of right weights): take w = 1. They scatter by {found.scatter:.1%} around it.",
         MISCALIBRATED: f"The weights are not calibrated, {wrong}: use recalibrated().",
         CLOSE: f"The weights are right within {max(curve.worst, 0.001):.1%} in every bin, though not within their "
         "errors.",
