@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from pyrogen.checks import MAPPING, POSITIVE, SEED, door, instance, one_of, optional, require, whole
-from pyrogen.diagnostics.quality import QualityTable, sample_quality
+from pyrogen.diagnostics.quality import QualityTable, quality_table
 from pyrogen.events import EventSample
 from pyrogen.events.doors import PLAIN_EVENTS
 from pyrogen.printing import Brief
@@ -188,8 +188,9 @@ def closure(
         require(len(whole_truth) > 1, "truth", len(whole_truth), "at least two events, or give a reference")
         order = np.random.default_rng(stream(seed, "closure")).permutation(len(whole_truth))
         truth, reference = whole_truth[order[: len(order) // 2]], whole_truth[order[len(order) // 2 :]]
-    tables = [
-        sample_quality(truth, each, reference, observables, partitions=partitions, seed=seed)
-        for each in (before, after)
-    ]
+    if not observables:
+        raise ValueError("observables is empty; give functions of events, or columns, by name")
+    given = {"before": before, "after": after}
+    both = {name: each if isinstance(each, EventSample) else EventSample(each) for name, each in given.items()}
+    tables = [quality_table(truth, its, reference, observables, partitions, seed, both) for its in both.values()]
     return Closure(*tables)

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from pyrogen.events import EventSample
 from pyrogen.events.kinematics import delta_phi, delta_r, eta, mass, phi, pt
-from pyrogen.events.observing import observed
-from pyrogen.events.of_objects import observable_of
+from pyrogen.events.observing import of_sample
 
 Array = NDArray[np.float64]
 KINDS = ("column", "given", "pair")  # the simplest first
@@ -82,19 +81,11 @@ def variables_of(
 
 
 def _given(name: str, function: Callable[[Tensor], Tensor], truth: EventSample, generated: EventSample) -> Variable:
-    parts = []
-    for which, sample in (("truth", truth), ("generated", generated)):
-        called = f"observables[{name!r}] of {which}"
-        own = observable_of(function, sample.multiplicity)
-        values = observed(own, sample.tensor(torch.float64), sample.names, called)
-        bad = ~np.isfinite(values) if sample.multiplicity is None else np.isinf(values)
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise ValueError(
-                f"{called} is NaN or infinite for {int(bad.sum())} of {len(values)} events; the first is "
-                f"{values[row]} at event {row}"
-            )
-        parts.append(values)
+    samples = {"truth": truth, "generated": generated}
+    parts = [
+        of_sample(function, sample, f"observables[{name!r}] of {which}", undeclared=True)
+        for which, sample in samples.items()
+    ]
     both = np.concatenate(parts)
     if reason := _useless(both):
         raise ValueError(f"observables[{name!r}] {reason}, so that it can show nothing; leave it out")
