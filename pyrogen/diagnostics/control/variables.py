@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from pyrogen.events.observing import of_sample
 Array = NDArray[np.float64]
 KINDS = ("column", "given", "pair")  # the simplest first
 MOST = 4000  # observables
+MANY = 50  # columns that are no particles, which are not looked at one by one where there are observables
 SAME = 1e-9  # relative difference of values that rounding makes
 POLAR, CARTESIAN = ("pt", "eta", "phi"), ("px", "py", "pz")
 
@@ -39,7 +40,8 @@ def variables_of(
     truth: EventSample,
     generated: EventSample,
     observables: Mapping[str, Callable[[Tensor], Tensor]],
-    pairs: bool | Sequence[str],
+    pairs: bool | Sequence[str] | None,
+    columns: bool | None = None,
 ) -> tuple[list[Variable], dict[str, str]]:
     """All observables of two samples with the same columns, and those that are left out, by name, with the reason.
 
@@ -58,11 +60,18 @@ def variables_of(
         if "objects" not in found and "objects" not in observables:
             found["objects"] = Variable("objects", "column", "number of objects", "", edges, lambda: counts)
     given = {name: _given(name, function, truth, generated) for name, function in observables.items()}
-    left_out = {}
-    for each in found.values():
-        if reason := _useless(each.values()):
-            left_out[each.name] = reason
-    automatic = _pairs(table, truth, found, given, pairs)
+    particles = _particles(table, truth, truth.names)
+    cells = bool(given) and not particles and len(truth.names) > MANY  # as of a detector
+    taken = not cells if columns is None else columns
+    reason = f"one of {len(truth.names)} columns; columns=True takes them"
+    left_out = {} if taken else {name: reason for name in truth.names if name not in given}
+    left_out |= {each.name: told for each in found.values() if (told := _useless(each.values()))}
+    if pairs is None:
+        count = _count(particles, found if particles else {**found, **given})
+        pairs = count <= MOST and not cells
+        if not pairs:
+            left_out["pairs"] = f"up to {count:,}; pairs=[names of some columns] makes them"
+    automatic = [*_pairs(table, truth, found, given, pairs), *_holes(truth, given)]
     for each in automatic:
         if each.name in found:  # a user's column of the same name says what it is
             left_out[f"{each.name} of the pair"] = "a column has this name"
@@ -134,11 +143,10 @@ def _pairs(
             + (f" and the observables {', '.join(given)}" if given else "")
         )
     particles = _particles(table, truth, chosen)
-    used = {name for each in particles.values() for name in each.columns}
-    others = {name: columns.get(name) or given[name] for name in chosen if name not in used}
+    others = {name: columns.get(name) or given[name] for name in _others(chosen, particles)}
     if wanted is True and not particles:
         others |= {name: each for name, each in given.items() if name not in others}
-    count = 6 * len(particles) * (len(particles) - 1) // 2 + 3 * len(others) * (len(others) - 1) // 2
+    count = _count(particles, others)
     if count > MOST:
         raise ValueError(
             f"pairs: {len(particles)} particles and {len(others)} other columns make up to {count:,} pairs, more than "
@@ -148,6 +156,31 @@ def _pairs(
     for a, b in itertools.combinations(others.values(), 2):
         found += _of_numbers(a, b)
     return found
+
+
+def _others(names: Iterable[str], particles: Mapping[str, _Particle]) -> list[str]:
+    """The columns that belong to no particle."""
+    used = {name for each in particles.values() for name in each.columns}
+    return [name for name in names if name not in used]
+
+
+def _count(particles: Mapping[str, _Particle], columns: Iterable[str]) -> int:
+    """How many pairs there may be."""
+    n, m = len(particles), len(_others(columns, particles))
+    return 6 * n * (n - 1) // 2 + 3 * m * (m - 1) // 2
+
+
+def _holes(truth: EventSample, given: Mapping[str, Variable]) -> Iterator[Variable]:
+    """Whether events do not have an observable: 1 or 0, once for those that the same events do not have."""
+    if truth.multiplicity is not None:  # the number of objects says it
+        return
+    known = set()
+    for name, each in given.items():
+        lacking = np.isnan(each.values())
+        if lacking.any() and (key := lacking.tobytes()) not in known:
+            known.add(key)
+            values, edges = lacking.astype(np.float64), np.array([-0.5, 0.5, 1.5])
+            yield Variable(f"no {name}", "pair", f"no {each.label}", "", edges, lambda values=values: values)
 
 
 @dataclass(frozen=True, eq=False)
