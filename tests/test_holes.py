@@ -148,3 +148,4 @@ def test_an_observable_of_some_columns():
     part = SAYS.of_columns(slice(1, 3))
     assert torch.equal(part(wide).isnan(), part.missing(wide)) and part.unit == "mm"
     assert torch.equal(part(wide)[~part.missing(wide)], wide[:, 2][wide[:, 1] > 0])
+    assert SAYS.of_columns(slice(1, 3)).missing == part.missing != SAYS.of_columns(slice(0, 2)).missing

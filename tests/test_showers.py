@@ -257,6 +257,15 @@ def test_observables_of_showers_made_by_hand():
     assert np.allclose(observables["E_1"](sample.events), [4, 4, 0])
 
 
+def test_showers_of_one_row_have_one_place_and_no_width():
+    """Values of an atom are equal bit by bit, whatever the energies."""
+    cells = torch.zeros(500, 6)
+    cells[:, 2:4] = 1 + torch.rand(500, 2, generator=torch.manual_seed(3))  # one row along phi
+    observables = events.shower_observables(TINY)
+    assert len(observables["phi_1"](cells).unique()) == len(observables["width_phi_1"](cells).unique()) == 1
+    assert len(observables["eta_1"](cells).unique()) == 500 and (observables["width_eta_1"](cells) > 1).all()
+
+
 def test_observables_refuse_other_events():
     observables = events.shower_observables(TINY)
     with pytest.raises(ValueError, match=r"events is \[3, 5\]; it must be \[N, 6\]"):

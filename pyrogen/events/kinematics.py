@@ -161,12 +161,20 @@ class Observable(Brief):
 
     def of_columns(self, columns: slice) -> Observable:
         """The same of wider events, of which it sees these columns."""
-        missing = self.missing
-        return replace(
-            self,
-            function=lambda events: self.function(events[:, columns]),
-            missing=None if missing is None else lambda events: missing(events[:, columns]),
-        )
+        missing = None if self.missing is None else _OfColumns(self.missing, columns.start, columns.stop)
+        return replace(self, function=_OfColumns(self.function, columns.start, columns.stop), missing=missing)
+
+
+@dataclass(frozen=True)
+class _OfColumns:
+    """A function of some columns of events; two of one function and the same columns are equal."""
+
+    function: Callable[[Any], Tensor]
+    start: int | None
+    stop: int | None
+
+    def __call__(self, events: Any) -> Tensor:
+        return self.function(events[:, self.start : self.stop])
 
 
 @door(lepton_mass=NOT_NEGATIVE, lepton=TEXT)

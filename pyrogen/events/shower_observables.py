@@ -16,6 +16,7 @@ from .kinematics import Observable
 from .shower_geometry import GEOMETRY, ShowerGeometry, ShowerLayer
 
 Function = Callable[[Tensor], Tensor]
+ROUNDING = 1e-12  # of the largest number there may be
 
 
 @door(geometry=GEOMETRY, highest=POSITIVE)
@@ -41,25 +42,25 @@ def shower_observables(geometry: ShowerGeometry, highest: float = 100.0) -> Mapp
     add, grid = _Collection(geometry), np.linspace
     everywhere, last = slice(None), max(len(geometry.layers) - 1, 1)
     add("E", lambda x: x.sum(-1), "$E$", "GeV", grid(0, 1.2 * highest, 61))
-    add("brightest", lambda x: x.amax(-1), "brightest cell", "GeV", grid(0, 0.6 * highest, 61), everywhere)
-    add("faintest", _faintest, "faintest cell", "GeV", grid(0, 1e-4 * highest, 51), everywhere)
+    add("brightest", lambda x: x.amax(-1), r"$E^\max$", "GeV", grid(0, 0.6 * highest, 61), everywhere)
+    add("faintest", _faintest, r"$E^\min$", "GeV", grid(0, 1e-4 * highest, 51), everywhere)
     for which, name, label, edges in (
         (0, "depth", "mean layer", grid(0, last, 61)),
         (1, "depth_width", "spread of the layer", grid(0, 1, 51)),
     ):
         add(name, partial(_depth, geometry, which), label, "", edges, everywhere)
     for i, (number, layer, columns) in enumerate(zip(geometry.numbers, geometry.layers, geometry.columns, strict=True)):
-        n, where, size = f"_{number}", f", layer {number}", layer.voxels
+        n, at, size = f"_{number}", f"_{{{number}}}", layer.voxels
         add(f"E{n}", _of(columns, lambda x: x.sum(-1)), f"$E_{{{number}}}$", "GeV", grid(0, highest, 51))
         add(f"fraction{n}", _fraction(geometry, i), f"$E_{{{number}}}/E$", "", grid(0, 1, 51), everywhere)
         for name, function, label, unit, edges in (
-            ("brightest", lambda x: x.amax(-1), "brightest cell", "GeV", grid(0, 0.6 * highest, 61)),
-            ("brightest_fraction", lambda x: x.amax(-1) / x.sum(-1), "brightest cell by energy", "", grid(0, 1, 51)),
-            ("faintest", _faintest, "faintest cell", "GeV", grid(0, 1e-4 * highest, 51)),
+            ("brightest", lambda x: x.amax(-1), rf"$E^\max{at}$", "GeV", grid(0, 0.6 * highest, 61)),
+            ("brightest_fraction", lambda x: x.amax(-1) / x.sum(-1), rf"$E^\max{at}/E{at}$", "", grid(0, 1, 51)),
+            ("faintest", _faintest, rf"$E^\min{at}$", "GeV", grid(0, 1e-4 * highest, 51)),
         ):
-            add(name + n, _of(columns, function), label + where, unit, edges, columns)
+            add(name + n, _of(columns, function), label, unit, edges, columns)
         edges = (np.arange(size + 2) - 0.5) / size
-        add(f"sparsity{n}", _of(columns, lambda x: (x == 0).double().mean(-1)), "sparsity" + where, "", edges)
+        add(f"sparsity{n}", _of(columns, lambda x: (x == 0).double().mean(-1)), f"sparsity, layer {number}", "", edges)
         if layer.columns is not None:
             _add_places(add, layer, columns, number)
     return add.found
@@ -103,10 +104,9 @@ def _add_places(add: _Collection, layer: ShowerLayer, columns: slice, number: in
         place = torch.from_numpy(getattr(layer, axis))
         reach = float(place.abs().max()) or 1.0
         mean, width = (partial(_moment, columns, place, which) for which in (0, 1))
-        where = f"layer {number}"
         edges = np.linspace(-reach, reach, 61), np.linspace(0, reach, 61)
-        add(f"{axis}_{number}", mean, rf"$\langle\{axis}\rangle$, {where}", "mm", edges[0], columns)
-        add(f"width_{axis}_{number}", width, rf"$\sigma_\{axis}$, {where}", "mm", edges[1], columns)
+        add(f"{axis}_{number}", mean, rf"$\langle\{axis}\rangle_{{{number}}}$", "mm", edges[0], columns)
+        add(f"width_{axis}_{number}", width, rf"$\sigma_{{\{axis},{number}}}$", "mm", edges[1], columns)
 
 
 def _moment(columns: slice, place: Tensor, which: int, x: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ def _of(columns: slice, function: Function) -> Function:
 
 
 def _fraction(geometry: ShowerGeometry, i: int) -> Function:
-    return lambda x: x[:, geometry.columns[i]].sum(-1) / x.sum(-1)
+    return lambda x: _rounded(x[:, geometry.columns[i]].sum(-1) / x.sum(-1), 1.0)
 
 
 def _faintest(x: Tensor) -> Tensor:
@@ -162,6 +162,14 @@ def _depth(geometry: ShowerGeometry, which: int, x: Tensor) -> Tensor:
 def _moments(weights: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of ``places [c]`` with ``weights [N, c]``; NaN where all weights are zero."""
     places = places.to(weights.device)
+    reach = float(places.abs().max()) or 1.0
     shares = weights / weights.sum(-1, keepdim=True)  # 0 / 0 is NaN
-    mean = (shares * places).sum(-1)
-    return mean, (shares * (places - mean[:, None]) ** 2).sum(-1).sqrt()
+    mean = _rounded((shares * places).sum(-1), reach)
+    variance = (shares * (places - mean[:, None]) ** 2).sum(-1)
+    return mean, _rounded(variance, reach**2).sqrt()
+
+
+def _rounded(values: Tensor, scale: float) -> Tensor:
+    """Without the last digits, so that all showers of one place, or of no width, have the same number."""
+    step = ROUNDING * scale
+    return (values / step).round() * step

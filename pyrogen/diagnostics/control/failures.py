@@ -91,9 +91,9 @@ def find_failures(
             there are ``observables``: the cells of a detector say little one by one.
 
     Raises:
-        ValueError: observables that are NaN (where events do not say that they lack them), infinite, of a wrong shape or the same for
-            all events; two with one name; a name in ``pairs`` that is not there, or too many pairs; given cuts with
-            fewer than ten (effective) events beyond.
+        ValueError: observables that are NaN (where events do not say that they lack them), infinite, of a wrong shape
+            or the same for all events; two with one name; a name in ``pairs`` that is not there, or too many pairs;
+            given cuts with fewer than ten (effective) events beyond.
     """
     chosen = _checked_pairs(pairs)
     contrast = _contrast(weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -179,8 +180,8 @@ def _holes(truth: EventSample, given: Mapping[str, Variable]) -> Iterator[Variab
         lacking = np.isnan(each.values())
         if lacking.any() and (key := lacking.tobytes()) not in known:
             known.add(key)
-            values, edges = lacking.astype(np.float64), np.array([-0.5, 0.5, 1.5])
-            yield Variable(f"no {name}", "pair", f"no {each.label}", "", edges, lambda values=values: values)
+            edges, values = np.array([-0.5, 0.5, 1.5]), lacking.astype(np.float64)
+            yield Variable(f"no {name}", "pair", f"no {each.label}", "", edges, partial(np.asarray, values))
 
 
 @dataclass(frozen=True, eq=False)
