@@ -71,7 +71,8 @@ def main() -> None:
 
     failures = diagnostics.find_failures(weights, observables)
     print(f"\n{failures.text()}")
-    save_figure(plot_failures(failures), out / "failures.png")
+    failing = list(dict.fromkeys(mode.observable for mode in failures.modes)) or None  # each failure once
+    save_figure(plot_failures(failures, names=failing), out / "failures.png")
     if posterior is not None or generated.uncertainties is not None:
         pulls = diagnostics.weight_pulls(weights, posterior, observables=histograms(truth, observables, posterior))
         print(f"\n{pulls.text()}")
