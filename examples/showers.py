@@ -105,7 +105,8 @@ def main() -> None:
     write_bytes(out / "summary.json", json.dumps(summary, indent=1).encode())
     median = float(np.median(generated.uncertainties))  # type: ignore[arg-type]
     print(f"\n{len(made):,} generated showers, median uncertainty of the density {median:.1%}")
-    print(f"training {summary['seconds_training']:.0f} s of {summary['seconds_all']:.0f} s; wrote {out}/")
+    times = f"training {summary['seconds_training']:.0f} s (in all), this run {summary['seconds_all']:.0f} s"
+    print(f"{times}; wrote {out}/")
 
 
 def make_parser() -> argparse.ArgumentParser:

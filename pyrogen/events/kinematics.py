@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyrogen.printing import Brief
 
-from ..checks import NOT_NEGATIVE, TEXT, door
+from ..checks import NOT_NEGATIVE, TEXT, door, instance
 from .containers import Table, check_same_order, table_of
 from .doors import SAMPLE
 from .sample import EventSample
@@ -159,6 +159,7 @@ class Observable(Brief):
         """Values ``[N]`` in float64."""
         return self.function(events)
 
+    @door(columns=instance(slice, "a slice, such as slice(0, 90)"))
     def of_columns(self, columns: slice) -> Observable:
         """The same of wider events, of which it sees these columns."""
         missing = None if self.missing is None else _OfColumns(self.missing, columns.start, columns.stop)

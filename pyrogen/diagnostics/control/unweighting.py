@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pyrogen.checks import MAPPING, POSITIVE, SEED, door, instance, one_of, optional, require, whole
+from pyrogen.checks import POSITIVE, SEED, dictionary, door, instance, one_of, optional, require, whole
 from pyrogen.diagnostics.quality import QualityTable, quality_table
 from pyrogen.events import EventSample
 from pyrogen.events.doors import PLAIN_EVENTS
+from pyrogen.events.observing import OBSERVED
 from pyrogen.printing import Brief
 from pyrogen.seeds import stream
 
@@ -151,7 +152,7 @@ def _as_events(name: str, value: Any) -> Any:
     truth=PLAIN_EVENTS,
     before=_as_events,
     after=_as_events,
-    observables=MAPPING,
+    observables=dictionary(OBSERVED),
     reference=optional(PLAIN_EVENTS),
     partitions=whole(2),
     seed=SEED,
