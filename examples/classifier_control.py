@@ -102,7 +102,7 @@ def main() -> None:
             measured = diagnostics.sample_measures(judging, sample, features, splits=mode["splits"], seed=args.seed)
             few = (plain(each)[: mode["events"] // 10] for each in (judging, sample))
             tested = diagnostics.two_sample_test(
-                *few, **(inputs if features else {}), toys=mode["toys"], seed=args.seed
+                *few, **(inputs | {"method": args.method} if features else {}), toys=mode["toys"], seed=args.seed
             )
             print(f"\n{what} events:\n{measured.text()}\n{tested.text()}")
             summary[what] = {"significance": list(measured.significance), "p_value": tested.p_value}
