@@ -9,10 +9,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from numpy.typing import NDArray
+from scipy.special import ndtri, stdtrit
 
-from pyrogen.checks import PATH, array, door
+from pyrogen.checks import NATURAL, PATH, door
 from pyrogen.files import FileFormatError, check_writable
 from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.printing import Brief
@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 KIND = Kind("amplification study", version=1, sealed=1)
 ARRAYS = ("sizes", "mse", "asymptotic", "counts")
 LIMIT = 0.95  # confidence of a lower limit
+RESOLVED = 3.0  # times the noise, from which on an error is known to be there
 SATURATED = 0.1  # of the error: the most that further events can take from it
 
 
@@ -70,14 +71,14 @@ class QuantileError(Brief):
         power = round(math.log(self.quantiles, self.bins))
         return f"{self.bins}^{power} = {self.quantiles:,} quantiles" if power > 1 else f"{self.bins} quantiles"
 
-    @door(events=array(0, 1))
-    def true_error(self, events: ArrayLike) -> tuple[Array, Array]:
+    @door(events=NATURAL)
+    def true_error(self, events: int) -> tuple[float, float]:
         """Mean and standard deviation of the quantile error of samples of so many true events; both are exact.
 
         ``q^2 n MSE`` is Pearson's chi^2, with mean q - 1 and variance 2 (q - 1) (1 - 1/n).
         """
-        n, q = np.asarray(events, dtype=np.float64), self.quantiles
-        return (q - 1) / (q**2 * n), np.sqrt(2 * (q - 1) * (1 - 1 / n)) / (q**2 * n)
+        q = self.quantiles
+        return (q - 1) / (q**2 * events), math.sqrt(2 * (q - 1) * (1 - 1 / events)) / (q**2 * events)
 
     @property
     def error(self) -> tuple[float, float]:
@@ -85,30 +86,41 @@ class QuantileError(Brief):
         return float(self.asymptotic.mean()), float(self.asymptotic.std(ddof=1) / math.sqrt(self.trainings))
 
     @property
+    def noise(self) -> float:
+        """Standard deviation of the mean asymptotic error of a generator that is the truth: the noise of its events.
+
+        That of Pearson's chi^2, and a little more: nine tenths of the pairs of events, or more, are of different parts.
+        """
+        return self.true_error(int(self.sizes[-1]))[1] / math.sqrt(0.9 * self.trainings)
+
+    @property
     def resolved(self) -> bool:
-        """Whether the asymptotic error is above zero at 95 % confidence: else there is only a lower limit on G."""
-        value, error = self.error
-        return value > self._one_sided * error
+        """Whether the asymptotic error is three times its noise: else the generator may be the truth.
+
+        G then has a lower limit only.
+        """
+        return self.error[0] > RESOLVED * self.noise
 
     @property
     def equivalent_events(self) -> tuple[float, float]:
         """True events with the same mean quantile error, ``(1/q)(1 - 1/q) / M``, and its error.
 
         M is the mean over the trainings. The error is that of a jackknife over them. Infinite, with an error that is
-        not known, where M is not above zero (:attr:`resolved`).
+        not known, where M is within its noise (:attr:`resolved`).
         """
         if not self.resolved:
             return math.inf, math.nan
         means = (self.asymptotic.sum() - self.asymptotic) / (self.trainings - 1)
         without = self.true_error(1)[0] / means
         error = math.sqrt((self.trainings - 1) * float(np.var(without)))
-        return float(self.true_error(1)[0] / self.asymptotic.mean()), error
+        return self.true_error(1)[0] / float(self.asymptotic.mean()), error
 
     @property
     def equivalent_events_limit(self) -> float:
         """Lower limit on the equivalent events at 95 % confidence, by Student's t over the trainings."""
         value, error = self.error
-        return float(self.true_error(1)[0] / (max(value, 0.0) + self._one_sided * error))
+        reach = max(stdtrit(self.trainings - 1, LIMIT) * error, ndtri(LIMIT) * self.noise)
+        return float(self.true_error(1)[0] / (max(value, 0.0) + reach))
 
     @property
     def factor(self) -> tuple[float, float]:
@@ -150,10 +162,6 @@ class QuantileError(Brief):
         """Relative deviation ``q x_j - 1`` of the largest generated samples in each quantile ``[R, q]`` [D fig. 5]."""
         return self.quantiles * self.counts / self.sizes[-1] - 1
 
-    @property
-    def _one_sided(self) -> float:
-        return float(stdtrit(self.trainings - 1, LIMIT))
-
     def row(self) -> dict[str, Any]:
         """All numbers of a table, in JSON types."""
         return {
@@ -180,7 +188,7 @@ class Amplification(Brief):
     Attributes:
         rows: the quantile errors, one for each kind of quantiles.
         target: the truth, as its ``repr`` shows it.
-        features: number of features d.
+        coordinates: names of the unit coordinates of the target.
         generator: what the generators are.
         sigma: what posteriors say of the calibration of their sigma; empty for other generators. The study does not
             use sigma, but the factors that need no truth do.
@@ -189,13 +197,18 @@ class Amplification(Brief):
 
     rows: tuple[QuantileError, ...]
     target: str
-    features: int
+    coordinates: tuple[str, ...]
     generator: str
     sigma: str
     seed: int
 
     def _summary(self) -> str:
         return f"{self.generator}, {self.target}, {'; '.join(row._summary() for row in self.rows)}"
+
+    @property
+    def features(self) -> int:
+        """Number of features d."""
+        return len(self.coordinates)
 
     @property
     def training_events(self) -> int:
@@ -247,7 +260,7 @@ class Amplification(Brief):
             OSError: the file cannot be written; an old file at ``path`` is left as it was.
         """
         check_writable(path)
-        about = {name: getattr(self, name) for name in ("target", "features", "generator", "sigma", "seed")}
+        about = {name: getattr(self, name) for name in ("target", "coordinates", "generator", "sigma", "seed")}
         kinds = [{name: getattr(row, name) for name in ("bins", "coordinate", "training_events")} for row in self.rows]
 
         def fill(file: h5py.File) -> None:
@@ -274,7 +287,7 @@ class Amplification(Brief):
                     QuantileError(**kind, **{name: file[f"rows/{k}/{name}"][()] for name in ARRAYS})
                     for k, kind in enumerate(about.pop("rows"))
                 ]
-                return cls(rows=tuple(rows), **about)
+                return cls(rows=tuple(rows), coordinates=tuple(about.pop("coordinates")), **about)
             except (KeyError, ValueError, TypeError) as error:
                 raise FileFormatError(f"{path} is damaged or incomplete: {error}") from error
 

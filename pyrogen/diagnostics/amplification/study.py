@@ -121,7 +121,7 @@ def amplification(
         )
         for k, (n, i) in enumerate(cells)
     )
-    return Amplification(rows, repr(target), target.features, _name(given), _note(given), seed)
+    return Amplification(rows, repr(target), target.unit_names, _name(given), _note(given), seed)
 
 
 def _check_sizes(sizes: Sequence[int], bins: Sequence[int], features: int, copies: int) -> None:
@@ -136,8 +136,8 @@ def _check_sizes(sizes: Sequence[int], bins: Sequence[int], features: int, copie
     if most**features > sizes[-1]:
         power = f"{most}^{features} = " * (features > 1)
         raise ValueError(
-            f"bins has {most}: {power}{most**features:,} quantiles are more than the {sizes[-1]:,} events of the largest "
-            "sample; give fewer quantiles, or a larger last entry of sizes"
+            f"bins has {most}: {power}{most**features:,} quantiles are more than the {sizes[-1]:,} events of the "
+            "largest sample; give fewer quantiles, or a larger last entry of sizes"
         )
     check_memory("bins", most, 8.0 * copies * sum(n**features for n in bins), "give fewer quantiles or generators")
 
