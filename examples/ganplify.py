@@ -56,23 +56,45 @@ LABELS = {
     "bootstrap": "Bootstrap",
     "hmc": "HMC",
 }
+#: Flows for so few events: a spline where there is one feature, and smooth affine blocks for several.
+AFFINE: dict[str, Any] = {"blocks": 8, "hidden": (16,), "transform": "affine", "activation": "tanh"}
 FLOWS: dict[str, dict[str, Any]] = {
     "camel": {"blocks": 1, "hidden": (8,), "transform": "rqs", "bins": 8},
-    "ring": {"blocks": 3, "hidden": (16,), "transform": "rqs", "bins": 8},
-    "shell": {"blocks": 4, "hidden": (16,), "transform": "rqs", "bins": 8},
+    "ring": AFFINE,
+    "shell": AFFINE,
 }
 BACKENDS: dict[str, Any] = {
-    "flow": pg.Ensemble(members=1, steps=600, batch_size=512, lr=1e-2),
-    "svi": pg.SVI(epochs=600, batch_size=100, lr=1e-2, lr_widths=5e-2),
-    "calibrated": pg.SVI(epochs=600, batch_size=100, lr=1e-2, lr_widths=5e-2, kl_weight="calibrated"),
-    "bootstrap": pg.Bootstrap(replicas=16, steps=600, lr=1e-2),
-    "hmc": pg.HMC(chains=1, warmup=100, draws=50, start_steps=300),
+    "flow": pg.Ensemble,
+    "svi": pg.SVI,
+    "calibrated": pg.SVI,
+    "bootstrap": pg.Bootstrap,
+    "hmc": pg.HMC,
+}
+SVI_EPOCHS = {"batch_size": 100, "lr_widths": 5e-2}
+TRAINING: dict[str, dict[str, dict[str, Any]]] = {
+    "camel": {
+        "flow": {"members": 1, "steps": 300, "lr": 2e-2},
+        "svi": SVI_EPOCHS | {"epochs": 600, "lr": 2e-2},
+        "bootstrap": {"replicas": 24, "steps": 300, "lr": 2e-2},
+        "hmc": {"chains": 1, "warmup": 80, "draws": 50, "start_steps": 300},
+    },
+    "ring": {
+        "flow": {"members": 1, "steps": 400, "lr": 1e-2},
+        "svi": SVI_EPOCHS | {"epochs": 600, "lr": 1e-2},
+        "bootstrap": {"replicas": 16, "steps": 400, "lr": 1e-2},
+        "hmc": {"chains": 1, "warmup": 80, "draws": 50, "start_steps": 300},
+    },
+    "shell": {
+        "flow": {"members": 1, "steps": 400, "lr": 1e-2},
+        "svi": SVI_EPOCHS | {"epochs": 200, "lr": 1e-2},
+        "bootstrap": {"replicas": 8, "steps": 400, "lr": 1e-2},
+        "hmc": {"chains": 1, "warmup": 50, "draws": 30, "start_steps": 300},
+    },
 }
 QUICK: dict[str, dict[str, Any]] = {
     "flow": {"steps": 60},
-    "svi": {"epochs": 60},
-    "calibrated": {"epochs": 60},
-    "bootstrap": {"replicas": 4, "steps": 60},
+    "svi": {"epochs": 150},
+    "bootstrap": {"replicas": 4, "steps": 100},
     "hmc": {"warmup": 5, "draws": 5, "start_steps": 40},
 }
 MODES: dict[str, dict[str, Any]] = {
@@ -160,9 +182,10 @@ def backend_of(name: str, args: Any, folder: Path) -> tuple[Any, pg.BayesianFlow
     """What trains a generator, and its model; nothing for references."""
     if name in REFERENCES:
         return None, None
-    backend = replace(BACKENDS[name], seed=args.seed, progress=False, checkpoint=folder / f"{name}_run.h5")
-    if args.mode == "quick":
-        backend = replace(backend, **QUICK[name])
+    kind = "svi" if name == "calibrated" else name
+    settings = TRAINING[args.target][kind] | (QUICK[kind] if args.mode == "quick" else {})
+    settings |= {"kl_weight": "calibrated"} if name == "calibrated" else {}
+    backend = BACKENDS[name](**settings, seed=args.seed, progress=False, checkpoint=folder / f"{name}_run.h5")
     flow = pg.CouplingFlow(TARGETS[args.target]["target"].features, **FLOWS[args.target])
     return backend, pg.BayesianFlow(flow, prior_scale="fan-in")
 

@@ -29,6 +29,7 @@ PARAMETERS = ("mean1", "width1", "mean2", "width2", "fraction")
 RULES = ("likelihood", "scott")
 SPLITS = (0.25, 0.5, 0.75)  # quantiles of the events between the Gaussians where a fit starts
 NARROWEST = 0.01  # width of a fitted Gaussian, of the spread of all events: on one event the likelihood has no bound
+FLAT = 1e-6  # width in a direction, of that of the events, at which they lie in a plane
 BANDWIDTHS = np.geomspace(0.02, 2.0, 100)  # in units of the spread of the events; neighbours differ by 5 %
 
 
@@ -139,7 +140,8 @@ def kernel_density(events: EventsLike, bandwidth: float | str = "likelihood") ->
     """
     x = _values(events, 3)
     spread, singular = torch.linalg.cholesky_ex(torch.atleast_2d(torch.cov(x.T)))
-    if singular:
+    # Width of each column where those before it are given, over its own.
+    if singular or (spread.diagonal() < FLAT * x.std(0)).any():
         raise ValueError(
             f"events lie in a plane of fewer than {x.shape[1]} dimensions; a kernel needs their covariance"
         )
