@@ -147,12 +147,14 @@ def judge(name: str, samples: torch.Tensor, args: Any, folder: Path) -> None:
     study = TARGETS[args.target]
     sizes = MODES[args.mode]["sizes"]
     backend, model = backend_of(name, args, folder)
-    identity = {"trainings": args.trainings, "seed": args.seed, "sizes": list(sizes), "backend": repr(backend)}
-    identity |= {"flow": repr(model.flow.config) if model else None}
+    identity: dict[str, Any] = {"trainings": args.trainings, "seed": args.seed}
+    identity |= {"backend": backend.describe() if backend else None, "flow": model.flow.config if model else None}
+    identity = json.loads(json.dumps(identity))  # tuples become lists, as in the file
+    counted = identity | {"sizes": list(sizes), "bins": list(study["bins"])}
     path = folder / f"{name}.json"
     if path.exists():
         before = json.loads(path.read_text())
-        if before["identity"] == identity:
+        if before["identity"] == counted:
             print(f"{LABELS[name]}: kept from before", flush=True)
             return
     start = time.perf_counter()
@@ -161,7 +163,7 @@ def judge(name: str, samples: torch.Tensor, args: Any, folder: Path) -> None:
     options: dict[str, Any] = {"training_events": args.events, "sizes": sizes, "seed": args.seed}
     result = diagnostics.amplification(generators, study["target"], study["bins"], **options)
     result.save(folder / f"{name}.h5")
-    told: dict[str, Any] = {"label": LABELS[name], "seconds": known_seconds(generators, seconds), "identity": identity}
+    told: dict[str, Any] = {"label": LABELS[name], "seconds": known_seconds(generators, seconds), "identity": counted}
     told |= {"weights": model.weights if model else None, "rows": result.table()}
     if study["projected"]:
         part = diagnostics.amplification(

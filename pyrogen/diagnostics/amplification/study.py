@@ -29,6 +29,7 @@ from pyrogen.checks import (
     whole,
 )
 from pyrogen.diagnostics.amplification.result import Amplification, QuantileError
+from pyrogen.posterior.posterior import Posterior
 from pyrogen.progress import bar
 from pyrogen.seeds import stream
 from pyrogen.targets.base import Target, cell_index
@@ -234,5 +235,4 @@ def _name(generators: Sequence[Any]) -> str:
 
 def _note(generators: Sequence[Any]) -> str:
     """What posteriors say of the calibration of their sigma."""
-    notes = [getattr(getattr(generator, "info", None), "note", None) for generator in generators]
-    return "; ".join(dict.fromkeys(note for note in notes if note))
+    return "; ".join(dict.fromkeys(one.info.note for one in generators if isinstance(one, Posterior)))
