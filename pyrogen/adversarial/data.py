@@ -16,6 +16,9 @@ from pyrogen.events.containers import table_of
 from pyrogen.events.validation import check_dimensions, check_finite_rows, check_no_layout
 
 
+WIDTH = 4.0  # standard deviation of what the networks see: about that of the camel back of [D]
+
+
 @dataclass(frozen=True)
 class Sample:
     """A checked training sample.
@@ -68,7 +71,7 @@ def checked(events: Any, batch_size: int, standardise: bool) -> Sample:
 
 
 def scales(events: Tensor, names: Sequence[str] | None, standardise: bool) -> tuple[Tensor, Tensor]:
-    """Centre and scale ``[d]`` of the columns: mean and standard deviation, or 0 and 1.
+    """Centre and scale ``[d]`` of the columns: mean and standard deviation over 4, or 0 and 1.
 
     Raises:
         ValueError: a constant column, or one whose scale no number holds.
@@ -83,7 +86,7 @@ def scales(events: Tensor, names: Sequence[str] | None, standardise: bool) -> tu
         raise ValueError(f"events: column {column} ({label}) {what}; leave it out, or give it in other units")
     if not standardise:
         return torch.zeros_like(centre), torch.ones_like(scale)
-    return centre, scale
+    return centre, scale / WIDTH
 
 
 def checked_samples(samples: Any, batch_size: int, standardise: bool) -> list[Sample]:
