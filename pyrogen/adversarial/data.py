@@ -15,7 +15,6 @@ from pyrogen.bayes.model import BayesianFlow
 from pyrogen.events.containers import table_of
 from pyrogen.events.validation import check_dimensions, check_finite_rows, check_no_layout
 
-
 WIDTH = 4.0  # standard deviation of what the networks see: about that of the camel back of [D]
 
 
