@@ -37,7 +37,6 @@ PAPER: dict[str, Any] = {
     "lr": 5e-5,
     "betas": (0.5, 0.9),
     "decay": 0.9,
-    "decay_epochs": 1000,
     "average": 0.0,
     "standardise": False,
 }

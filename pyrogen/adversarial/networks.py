@@ -106,7 +106,9 @@ def batch_statistics(weights: Weights, x: Tensor) -> Tensor:
     pairs = leaky_relu(pairs, SLOPE).flatten(1, 3)
     for i in range(1, depth(weights, "embedding")):
         pairs = leaky_relu(apply(weights, "embedding", i, pairs), SLOPE)
-    return (pairs.view(r, b, n, n, -1).var(3) + LEAST_VARIANCE).sqrt()
+    pairs = pairs.view(r, b, n, n, -1)
+    centred = pairs - pairs.mean(3, keepdim=True)
+    return (centred.square().mean(3) + LEAST_VARIANCE).sqrt()  # Tensor.var takes ten times as long
 
 
 def discriminate(weights: Weights, x: Tensor, dropped: Sequence[Tensor]) -> Tensor:

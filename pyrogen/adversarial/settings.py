@@ -43,8 +43,7 @@ class GANSettings:
         batch_size: events of a batch, at least 2.
         lr: learning rate of Adam, of both networks.
         betas: of Adam.
-        decay: factor on the learning rate every ``decay_epochs`` epochs.
-        decay_epochs: see ``decay``.
+        decay: factor on the learning rate after every tenth of the training.
         average: the generator that is kept is a running average over the steps, in which the one before counts this
             much; 0: the last one.
         standardise: let the networks see columns of mean 0 and standard deviation 4, whatever their units. The paper
@@ -71,7 +70,6 @@ class GANSettings:
     lr: float = 1e-3
     betas: tuple[float, float] = (0.5, 0.9)
     decay: float = 0.9
-    decay_epochs: int = 90
     average: float = 0.999
     standardise: bool = True
     seed: int = 0
@@ -96,7 +94,6 @@ class GANSettings:
             lr=POSITIVE,
             betas=BETAS,
             decay=number("in (0, 1]", lambda value: 0 < value <= 1),
-            decay_epochs=NATURAL,
             average=SHARE,
             standardise=BOOLEAN,
             seed=SEED,

@@ -111,7 +111,7 @@ class Training:
 
     def _epoch(self, epoch: int, steps: int, shown: Any, safe_point: SafePoints) -> dict[str, Any]:
         settings, uniform = self.settings, self._stream("epoch", epoch)
-        rate = settings.lr * settings.decay ** (epoch // settings.decay_epochs)
+        rate = settings.lr * settings.decay ** (10 * epoch // settings.epochs)
         for adam in self.adams:
             adam.param_groups[0]["lr"] = rate
         n, rows = settings.batch_size, uniform(self.events.shape[1]).argsort(1)
