@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import warnings
 
 import numpy as np
 import torch
@@ -282,6 +283,32 @@ def posterior_calls():
     table["HistogramBand.toys"] = lazily(lambda: band().toys, n=2, seed=0)
     table["HistogramBand.to_hist"] = lazily(lambda: band().to_hist, total=1.0)
     return table
+
+
+@functools.cache
+def generator():
+    """A GAN of a single step, which a warning is right about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pg.SamplingWarning)
+        return pg.GAN(hidden=(4,), embedding=(2,), epochs=1, batch_size=50, progress=False).fit(training())
+
+
+def saved_generator():
+    generator().save("gan.h5")
+    return "gan.h5"
+
+
+def adversarial_calls():
+    quick_gan = pg.GAN(hidden=(4,), embedding=(2,), epochs=1, batch_size=30, progress=False)
+    return {
+        "GAN": call(pg.GAN),
+        "GAN.fit": call(quick_gan.fit, events=training()),
+        "GAN.fit_many": call(quick_gan.fit_many, samples=training().reshape(2, 30, 2)),
+        "GANSampler.sample": lazily(lambda: generator().sample, n=5, seed=0),
+        "GANSampler.generate": lazily(lambda: generator().generate, n=5, seed=0),
+        "GANSampler.save": lazily(lambda: generator().save, path="gan.h5"),
+        "GANSampler.load": lazily(lambda: pg.GANSampler.load, path=saved_generator),
+    }
 
 
 def backend_calls():
@@ -791,6 +818,7 @@ CALLS = {
     "AutoNormal": call(pg.AutoNormal, model=model()),
     "LastLayers": call(pg.LastLayers, model=model()),
     "ELBO": call(pg.ELBO),
+    **adversarial_calls(),
     **backend_calls(),
     **posterior_calls(),
     **event_calls(),
@@ -802,6 +830,7 @@ CALLS = {
 #: What functions of the package make and give back; users read them.
 RESULTS = {
     "DensityEstimate",
+    "GANSampler",
     "HistogramBand",
     "events.Distorted",
     "events.JetCoordinates",
