@@ -50,6 +50,7 @@ LABELS = {
     "memory": "training sample",
     "fit": "likelihood fit",
     "kde": "kernel density",
+    "gan": "GAN",
     "flow": "one flow",
     "svi": "SVI",
     "calibrated": "SVI, calibrated",
@@ -64,6 +65,7 @@ FLOWS: dict[str, dict[str, Any]] = {
     "shell": AFFINE,
 }
 BACKENDS: dict[str, Any] = {
+    "gan": pg.GAN,
     "flow": pg.Ensemble,
     "svi": pg.SVI,
     "calibrated": pg.SVI,
@@ -73,18 +75,21 @@ BACKENDS: dict[str, Any] = {
 SVI_EPOCHS = {"batch_size": 100, "lr_widths": 5e-2}
 TRAINING: dict[str, dict[str, dict[str, Any]]] = {
     "camel": {
+        "gan": {},
         "flow": {"members": 1, "steps": 300, "lr": 2e-2},
         "svi": SVI_EPOCHS | {"epochs": 600, "lr": 2e-2},
         "bootstrap": {"replicas": 24, "steps": 300, "lr": 2e-2},
         "hmc": {"chains": 1, "warmup": 80, "draws": 50, "start_steps": 300},
     },
     "ring": {
+        "gan": {},
         "flow": {"members": 1, "steps": 400, "lr": 1e-2},
         "svi": SVI_EPOCHS | {"epochs": 600, "lr": 1e-2},
         "bootstrap": {"replicas": 16, "steps": 400, "lr": 1e-2},
         "hmc": {"chains": 1, "warmup": 80, "draws": 50, "start_steps": 300},
     },
     "shell": {
+        "gan": {"epochs": 200},  # as many steps as the others
         "flow": {"members": 1, "steps": 400, "lr": 1e-2},
         "svi": SVI_EPOCHS | {"epochs": 200, "lr": 1e-2},
         "bootstrap": {"replicas": 8, "steps": 400, "lr": 1e-2},
@@ -92,6 +97,7 @@ TRAINING: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 QUICK: dict[str, dict[str, Any]] = {
+    "gan": {"epochs": 20},
     "flow": {"steps": 60},
     "svi": {"epochs": 150},
     "bootstrap": {"replicas": 4, "steps": 100},
@@ -101,7 +107,7 @@ MODES: dict[str, dict[str, Any]] = {
     "default": {"trainings": 20, "sizes": (100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)},
     "quick": {"trainings": 3, "sizes": (100, 300, 1_000, 3_000, 10_000)},
 }
-IN_QUICK = ("memory", "fit", "kde", "svi", "bootstrap")
+IN_QUICK = ("memory", "fit", "kde", "gan", "svi", "bootstrap")
 
 
 @command_line.stoppable
@@ -188,6 +194,8 @@ def backend_of(name: str, args: Any, folder: Path) -> tuple[Any, pg.BayesianFlow
     settings = TRAINING[args.target][kind] | (QUICK[kind] if args.mode == "quick" else {})
     settings |= {"kl_weight": "calibrated"} if name == "calibrated" else {}
     backend = BACKENDS[name](**settings, seed=args.seed, progress=False, checkpoint=folder / f"{name}_run.h5")
+    if name == "gan":
+        return backend, None
     flow = pg.CouplingFlow(TARGETS[args.target]["target"].features, **FLOWS[args.target])
     return backend, pg.BayesianFlow(flow, prior_scale="fan-in")
 
@@ -205,10 +213,11 @@ def trained(
     same = note.exists() and json.loads(note.read_text()) == identity
     if not (same and all(path.exists() for path in files)):
         print(f"\ntraining {LABELS[name]} ...", flush=True)
-        for path, generator in zip(files, backend.fit_many(model, samples), strict=True):
+        generators = backend.fit_many(samples) if name == "gan" else backend.fit_many(model, samples)
+        for path, generator in zip(files, generators, strict=True):
             generator.save(path)
         write_bytes(note, json.dumps(identity).encode())
-    return [pg.load(path) for path in files]
+    return [pg.GANSampler.load(path) if name == "gan" else pg.load(path) for path in files]
 
 
 def known_seconds(generators: list[Any], measured: float) -> float:

@@ -15,17 +15,17 @@ def folder(tmp_path_factory):
 
 def test_example_trains_compares_and_keeps(folder, capfd):
     quick = ("ganplify", "--quick", "--out", folder, "--generators")
-    printed = call(*quick, "memory", "fit", "bootstrap", layout=False)
+    printed = call(*quick, "memory", "fit", "gan", "bootstrap", layout=False)
     assert "likelihood fit" in printed and "Bootstrap" in printed and "factor_training_events" not in printed
     told = json.loads((folder / "camel_100" / "summary.json").read_text())
-    assert set(told) == {"training sample", "likelihood fit", "Bootstrap"}
+    assert set(told) == {"training sample", "likelihood fit", "GAN", "Bootstrap"}
     assert told["Bootstrap"]["seconds"] > 0 and told["Bootstrap"]["weights"] == 223
     study = Amplification.load(folder / "camel_100" / "fit.h5")
     assert told["likelihood fit"]["rows"] == json.loads(json.dumps(study.table()))
     assert [row.quantiles for row in study.rows] == [10, 20, 50] and study.trainings == 3
     trained = (folder / "camel_100" / "bootstrap_trainings" / "2.h5").stat().st_mtime_ns
     (folder / "camel_100" / "bootstrap.json").unlink()  # the study is lost, the trainings are kept
-    again = call(*quick, "memory", "bootstrap", layout=False)
+    again = call(*quick, "memory", "gan", "bootstrap", layout=False)
     assert "training sample: kept from before" in again and "training Bootstrap" not in again
     assert trained == (folder / "camel_100" / "bootstrap_trainings" / "2.h5").stat().st_mtime_ns
     assert (
