@@ -163,13 +163,12 @@ def judge(name: str, samples: torch.Tensor, args: Any, folder: Path) -> None:
         if before["identity"] == counted:
             print(f"{LABELS[name]}: kept from before", flush=True)
             return
-    start = time.perf_counter()
-    generators = trained(name, backend, model, samples, folder, identity)
-    seconds = time.perf_counter() - start
+    generators, seconds = trained(name, backend, model, samples, folder, identity)
+    start = time.process_time()
     options: dict[str, Any] = {"training_events": args.events, "sizes": sizes, "seed": args.seed}
     result = diagnostics.amplification(generators, study["target"], study["bins"], **options)
     result.save(folder / f"{name}.h5")
-    told: dict[str, Any] = {"label": LABELS[name], "seconds": known_seconds(generators, seconds), "identity": counted}
+    told: dict[str, Any] = {"label": LABELS[name], "cpu_seconds": seconds, "identity": counted}
     told |= {"weights": model.weights if model else None, "rows": result.table()}
     if study["projected"]:
         part = diagnostics.amplification(
@@ -179,7 +178,7 @@ def judge(name: str, samples: torch.Tensor, args: Any, folder: Path) -> None:
         told["rows"] += part.table()
     failed = [r for r, generator in enumerate(generators) if not getattr(generator, "converged", True)]
     told["not_converged"] = failed
-    told["studied_in"] = time.perf_counter() - start - seconds
+    told["study_cpu_seconds"] = time.process_time() - start
     write_bytes(path, json.dumps(told, indent=1).encode())
     print(f"\n{result.text()}", flush=True)
     if failed:
@@ -202,31 +201,29 @@ def backend_of(name: str, args: Any, folder: Path) -> tuple[Any, pg.BayesianFlow
 
 def trained(
     name: str, backend: Any, model: Any, samples: torch.Tensor, folder: Path, identity: dict[str, Any]
-) -> list[Any]:
-    """The generators, one for each sample; trained ones come from their files where these are of the same run."""
+) -> tuple[list[Any], float]:
+    """The generators, one for each sample, and the CPU seconds that they took, all together.
+
+    Trained ones come from their files where these are of the same run.
+    """
+    start = time.process_time()
     if name in REFERENCES:
-        return [REFERENCES[name](sample) for sample in samples]
+        return [REFERENCES[name](sample) for sample in samples], time.process_time() - start
     kept = folder / f"{name}_trainings"
     kept.mkdir(exist_ok=True)
     files = [kept / f"{r}.h5" for r in range(len(samples))]
     note = kept / "identity.json"
-    same = note.exists() and json.loads(note.read_text()) == identity
+    before = json.loads(note.read_text()) if note.exists() else {}
+    same = {key: before.get(key) for key in identity} == identity
     if not (same and all(path.exists() for path in files)):
         print(f"\ntraining {LABELS[name]} ...", flush=True)
         generators = backend.fit_many(samples) if name == "gan" else backend.fit_many(model, samples)
         for path, generator in zip(files, generators, strict=True):
             generator.save(path)
-        write_bytes(note, json.dumps(identity).encode())
-    return [pg.GANSampler.load(path) if name == "gan" else pg.load(path) for path in files]
-
-
-def known_seconds(generators: list[Any], measured: float) -> float:
-    """How long the training of all generators took: what these tell, else what was measured."""
-    infos = [getattr(generator, "info", None) for generator in generators]
-    told = [info.seconds for info in infos if info is not None and info.seconds]
-    if len(told) < len(generators):
-        return measured
-    return max(told) if infos[0].batched else sum(told)
+        before = identity | {"cpu_seconds": time.process_time() - start}
+        write_bytes(note, json.dumps(before).encode())
+    load = pg.GANSampler.load if name == "gan" else pg.load
+    return [load(path) for path in files], before.get("cpu_seconds", float("nan"))
 
 
 def gathered(folder: Path, suffix: str = "") -> dict[str, Amplification]:
@@ -249,7 +246,7 @@ def table(found: dict[str, Amplification], told: dict[str, Any]) -> str:
     lines = []
     rows = next(iter(told.values()))["rows"]
     for row in rows:
-        lines.append(f"{row['label']}: worth true events, factor G; seconds of training, all together")
+        lines.append(f"{row['label']}: worth true events, factor G; CPU seconds of all trainings together")
         for label, its in told.items():
             own = next((each for each in its["rows"] if each["label"] == row["label"]), None)
             if own is None:
@@ -258,7 +255,7 @@ def table(found: dict[str, Amplification], told: dict[str, Any]) -> str:
             if own["resolved"]:
                 (n, n_error), (gain, error) = own["equivalent_events"], own["factor"]
                 worth = f"{n:,.0f} +- {n_error:,.0f}", f"{gain:.2f} +- {error:.2f}"
-            lines.append(f"  {label:<20}{worth[0]:>18}{worth[1]:>18}{its['seconds']:>12,.0f} s")
+            lines.append(f"  {label:<20}{worth[0]:>18}{worth[1]:>18}{its['cpu_seconds']:>12,.0f} s")
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ def test_example_trains_compares_and_keeps(folder, capfd):
     assert "likelihood fit" in printed and "Bootstrap" in printed and "factor_training_events" not in printed
     told = json.loads((folder / "camel_100" / "summary.json").read_text())
     assert set(told) == {"training sample", "likelihood fit", "GAN", "Bootstrap"}
-    assert told["Bootstrap"]["seconds"] > 0 and told["Bootstrap"]["weights"] == 223
+    assert told["Bootstrap"]["cpu_seconds"] > 0 and told["Bootstrap"]["weights"] == 223
     study = Amplification.load(folder / "camel_100" / "fit.h5")
     assert told["likelihood fit"]["rows"] == json.loads(json.dumps(study.table()))
     assert [row.quantiles for row in study.rows] == [10, 20, 50] and study.trainings == 3

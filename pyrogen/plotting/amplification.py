@@ -58,17 +58,18 @@ def plot_quantile_error(
     figure = new_figure(6.4 * columns, 0.9 + 5.4 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for axis, label in zip(panels, labels, strict=False):
-        for (name, result), colour in zip(results.items(), colours(len(results)), strict=True):
+        for (name, result), (colour, style) in zip(results.items(), _looks(len(results)), strict=True):
             row = _row(name, result, label)
             mean, spread = row.mse.mean(0), row.mse.std(0, ddof=1)
-            axis.plot(row.sizes, mean, color=colour, label=name)
+            axis.plot(row.sizes, mean, style, color=colour, label=name)
             if band != "none":
                 half = spread / np.sqrt(row.trainings) if band == "error" else spread
                 low = np.maximum(mean - half, mean / 10)
                 axis.fill_between(row.sizes, low, mean + half, color=colour, alpha=0.18, lw=0)
-        _true_samples(axis, _row("", first, label), true_events)
         axis.set(xscale="log", yscale="log", xlabel="generated events", title=label)
-        axis.set_xlim(row.sizes[0], row.sizes[-1])
+        axis.set_xlim(first.sizes[0], first.sizes[-1])
+        ends = [float(_row(name, result, label).mse[:, -1].mean()) for name, result in results.items()]
+        _true_samples(axis, _row("", first, label), true_events, ends)
     for axis in list(panels):
         axis.set_visible(False)
     for axis in figure.axes[::columns]:
@@ -78,18 +79,18 @@ def plot_quantile_error(
     return figure
 
 
-def _true_samples(axis: Axes, row: QuantileError, true_events: Sequence[int]) -> None:
-    """The exact errors of samples of true events."""
+def _true_samples(axis: Axes, row: QuantileError, true_events: Sequence[int], ends: list[float]) -> None:
+    """The exact errors of samples of true events, and limits that show them and the ends of all lines."""
     mean, spread = row.true_error(row.training_events)
     axis.axhspan(max(mean - spread, mean / 10), mean + spread, color="grey", alpha=0.25, lw=0, zorder=0)
-    low, high = mean, mean
-    for n in true_events:
-        level = row.true_error(n)[0]
+    levels = [row.true_error(n)[0] for n in true_events]
+    where: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 10}
+    for n, level in zip(true_events, levels, strict=True):
         axis.axhline(level, color=TRUTH, linestyle=":", linewidth=1.3)
-        where: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom"}
-        axis.text(0.985, level, f"{n:,} true", fontsize=10, **where)
-        low, high = min(low, level), max(high, level)
-    axis.set_ylim(0.3 * low, max(6 * high, 1.2 * float(row.mse.mean(0)[0])))
+        axis.text(1.015, level, f"{n:,}", **where)
+    axis.plot([], [], ":", color=TRUTH, label="so many true events")
+    shown = [*levels, *ends, mean]
+    axis.set_ylim(0.6 * min(shown), 4 * max(shown))
 
 
 @styled
@@ -177,26 +178,31 @@ def plot_factor(
         )
     figure = new_figure(8, 6.4)
     axis = figure.subplots()
-    for k, ((name, points), colour) in enumerate(zip(lines.items(), colours(len(lines)), strict=True)):
+    for k, ((name, points), (colour, style)) in enumerate(zip(lines.items(), _looks(len(lines)), strict=True)):
         points = sorted(points, key=lambda point: point[0])
         side = k - (len(lines) - 1) / 2  # points at one x stand beside each other
         x = np.array([at + 0.02 * side if against == "features" else at * 1.015**side for at, _ in points])
         known = np.array([row.resolved for _, row in points])
         value, error = np.array([row.factor if row.resolved else (row.factor_limit, 0.0) for _, row in points]).T
-        axis.plot([], [], "o-", color=colour, label=name)
-        axis.errorbar(x[known], value[known], error[known], fmt="o-", color=colour, capsize=3)
+        axis.plot([], [], f"o{style}", color=colour, label=name)
+        axis.errorbar(x[known], value[known], error[known], fmt=f"o{style}", color=colour, capsize=3)
         axis.errorbar(x[~known], value[~known], 0.3 * value[~known], fmt="_", lolims=True, color=colour)
     axis.axhline(1, color=TRUTH, linewidth=1, linestyle="--")
     axis.set(xscale="linear" if against == "features" else "log", yscale="log")
     axis.set(xlabel=AXES[against], ylabel="amplification factor $G$")
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    low, high = axis.get_ylim()
-    axis.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if high < 30 * low else ""))
+    axis.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if f"{value:e}"[0] in "235" else ""))
     ticks = sorted({at for points in lines.values() for at, _ in points})
     axis.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
     axis.xaxis.set_minor_locator(NullLocator())
     figure.legend(loc="outside upper center", ncols=arrangement(len(lines), 3)[1], fontsize="small")
     return figure
+
+
+def _looks(n: int) -> list[tuple[str, str]]:
+    """Colours and styles of n lines: dashed ones, where the colours come again."""
+    every = colours(n)
+    return [(colour, "--" if colour in every[:k] else "-") for k, colour in enumerate(every)]
 
 
 def _first(results: Mapping[str, Amplification]) -> Amplification:
