@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,15 +24,18 @@ def coverage(true: Tensor, generated: Tensor) -> float:
     return float((torch.cdist(true, generated).amin(1) <= radius).double().mean())
 
 
-def uncovered(share: float, which: str) -> tuple[Finding, ...]:
-    """A finding where the coverage is low; ``which`` names the sample."""
-    if share >= LEAST:
+def collapse(shares: Sequence[float]) -> tuple[Finding, ...]:
+    """A finding where the coverage of a sample, or of some among several, is low."""
+    low = [r for r, share in enumerate(shares) if share < LEAST]
+    if not low:
         return ()
+    worst = min(low, key=lambda r: shares[r])
+    which = f"{len(low)} of {len(shares)} samples; in the worst of them, sample {worst}, " if len(shares) > 1 else ""
     return (
         Finding(
             "mode collapse",
-            f"{which}{1 - share:.0%} of the training events have no generated event among their {NEIGHBOURS} nearest "
-            "neighbours; about 3% are expected",
+            f"{which}{1 - shares[worst]:.0%} of the training events have no generated event nearer than their "
+            f"neighbour number {NEIGHBOURS}, where {2.0**-NEIGHBOURS:.0%} are expected",
             "Train longer, with a smaller lr, or with another seed",
         ),
     )

@@ -42,6 +42,24 @@ class Sample:
         return ((self.events - self.centre) / self.scale).float()
 
 
+REFUSED = {
+    "weights": "a GAN learns from batches of events that count the same: unweight the events first",
+    "context": "a GAN takes no conditions: give the conditions as columns of the events",
+}
+
+
+def refuse(name: str, value: Any) -> None:
+    """Refuse event weights or conditions, where there are any.
+
+    Raises:
+        ValueError: there are.
+    """
+    if value is not None:
+        raise ValueError(
+            f"{name} is given; {REFUSED[name]}, or train a flow, such as pg.SVI(...).fit(model, events, {name}=...)"
+        )
+
+
 def checked(events: Any, batch_size: int, standardise: bool) -> Sample:
     """A sample that a GAN can learn from.
 
@@ -57,11 +75,7 @@ def checked(events: Any, batch_size: int, standardise: bool) -> Sample:
     check_dimensions(values, None, "events")
     check_no_layout(table, "events")
     check_finite_rows(values, "events", table.names)
-    if table.weights is not None:
-        raise ValueError(
-            "events have weights, and a GAN learns from batches of events that count the same; unweight them first, or "
-            "train a flow, such as pg.SVI(...).fit(model, events)"
-        )
+    refuse("weights", table.weights)
     if len(values) < batch_size:
         raise ValueError(f"{len(values)} events are fewer than a batch; give batch_size (now {batch_size}) or more")
     exact = as_tensor(values, torch.float64)

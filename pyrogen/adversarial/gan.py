@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import torch
 
-from pyrogen.adversarial.coverage import coverage, uncovered
-from pyrogen.adversarial.data import Sample, checked, checked_samples
+from pyrogen.adversarial.coverage import collapse, coverage
+from pyrogen.adversarial.data import Sample, checked, checked_samples, refuse
 from pyrogen.adversarial.sampler import GANSampler
 from pyrogen.adversarial.settings import GANSettings
 from pyrogen.adversarial.training import Training
@@ -71,34 +71,38 @@ class GAN(GANSettings):
         return cls(**PAPER | changes)
 
     @chosen_threads()
-    def fit(self, events: EventsLike) -> GANSampler:
+    def fit(self, events: EventsLike, weights: Any = None, context: Any = None) -> GANSampler:
         """Train on events, or go on from the checkpoint.
 
         Args:
             events: ``[N, d]`` (or ``[N]`` for one feature), a tensor, an array, an :class:`~pyrogen.EventSample` or a
                 table of another package, whose names and units count. All events count the same.
+            weights, context: what other trainings take, and this one refuses.
 
         Returns:
             What generates events. Its ``history`` has the curves of the run, its ``info`` how it came about.
 
         Raises:
             TypeError: no events.
-            ValueError: NaN or infinite events, a varying number of objects, weights, a constant column, fewer events
-                than a batch, or a foreign checkpoint.
+            ValueError: NaN or infinite events, a varying number of objects, weights or conditions, a constant column,
+                fewer events than a batch, or a foreign checkpoint.
             TrainingDivergedError: a loss that is NaN or infinite.
             PathInUseError: another process, or another part of this one, trains with this checkpoint.
             OSError: the checkpoint cannot be written.
             KeyboardInterrupt: Ctrl-C. The checkpoint is written first, and the text says how to go on.
         """
+        refuse("weights", weights)
+        refuse("context", context)
         return self._trained([checked(events, self.batch_size, self.standardise)], [self.seed])[0]
 
     @chosen_threads()
-    def fit_many(self, samples: Sequence[EventsLike] | torch.Tensor) -> list[GANSampler]:
+    def fit_many(self, samples: Sequence[EventsLike] | torch.Tensor, context: Any = None) -> list[GANSampler]:
         """Train on R independent samples in one batch, such as a study over many trainings needs.
 
         Args:
             samples: R samples of events of one size and with the same columns, ``[R, N, d]`` or a sequence of
                 ``[N, d]``.
+            context: what other trainings take, and this one refuses.
 
         Returns:
             R generators. Each is what :meth:`fit` gives with the seed in its ``info.settings``, up to rounding, and its
@@ -108,6 +112,7 @@ class GAN(GANSettings):
             TypeError, ValueError, TrainingDivergedError, PathInUseError, OSError: as :meth:`fit`, naming the sample;
                 samples that differ in size or columns.
         """
+        refuse("context", context)
         found = checked_samples(samples, self.batch_size, self.standardise)
         return self._trained(found, [stream(self.seed, r, 1) % 2**31 for r in range(len(found))])
 
@@ -126,7 +131,7 @@ class GAN(GANSettings):
                 found = [self._sampler(training, samples, r) for r in range(len(samples))]
         except (KeyboardInterrupt, Terminated) as stop:
             end(stop, "GAN", self.checkpoint)
-        report([finding for each in found for finding in each.info.findings])
+        report(collapse([each.info.details["coverage"] for each in found]))
         return found
 
     @contextlib.contextmanager
@@ -166,8 +171,7 @@ class GAN(GANSettings):
         weights = {name: value[r : r + 1].clone() for name, value in training.average.items()}
         sampler = GANSampler(weights, sample.centre, sample.scale, history, info)
         share = coverage(sample.scaled, sampler._scaled(len(sample.events), stream(training.seeds[r], "coverage")))
-        which = f"sample {r}: " if several else ""
-        sampler.info = replace(info, details={"coverage": share}, findings=uncovered(share, which))
+        sampler.info = replace(info, details={"coverage": share}, findings=collapse([share]))
         return sampler
 
 

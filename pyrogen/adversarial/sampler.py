@@ -86,6 +86,7 @@ class GANSampler:
         check_memory("n", n, 8.0 * n * self.features, "generate in several calls, with another seed each")
         return self._centre + self._scale * self._scaled(n, stream(seed, "gan", "sample")).double()
 
+    @door(n=whole(1), seed=SEED)
     def generate(self, n: int, *, seed: int = 0) -> EventSample:
         """Generated events with the column names and units of the training, and without uncertainties.
 
