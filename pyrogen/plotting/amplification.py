@@ -118,9 +118,10 @@ def plot_quantile_deviation(results: Mapping[str, Amplification], *, training: i
         raise ValueError(
             f"training is {training}; the trainings are 0 to {min(r.trainings for r in rows.values()) - 1}"
         )
-    figure = new_figure(4.6 * len(rows) + 1.2, 5.2)
-    panels = figure.subplots(1, len(rows), squeeze=False, sharey=True)[0]
-    for axis, (name, row) in zip(panels, rows.items(), strict=True):
+    height, width = arrangement(len(rows), 4)
+    figure = new_figure(4.6 * width + 1.2, 5.2 * height)
+    panels = figure.subplots(height, width, squeeze=False).flatten()
+    for axis, (name, row) in zip(panels, rows.items(), strict=False):
         grid = row.deviation[training].reshape(row.bins, row.bins)
         image = axis.imshow(grid, origin="lower", cmap="RdBu_r", vmin=-1, vmax=1)
         axis.set_xlabel(f"quantile of {symbol(first.coordinates[1])}")
@@ -131,7 +132,9 @@ def plot_quantile_deviation(results: Mapping[str, Amplification], *, training: i
         rms = np.sqrt(np.mean(np.square(grid)))
         axis.text(0.5, 1.01, f"rms {rms:.0%}", transform=axis.transAxes, ha="center", va="bottom", fontsize=11)
         axis.set_title(fill(name, WIDEST_NAME), pad=20)
-    panels[0].set_ylabel(f"quantile of {symbol(first.coordinates[0])}")
+        axis.set_ylabel(f"quantile of {symbol(first.coordinates[0])}")
+    for axis in panels[len(rows) :]:
+        axis.set_visible(False)
     bar = figure.colorbar(image, ax=panels, extend="max", format=PercentFormatter(1.0, decimals=0))
     bar.set_label("relative deviation from the truth")
     return figure
