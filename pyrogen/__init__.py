@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from pyrogen import events, targets
+from pyrogen.adversarial import GAN, GANSampler
 from pyrogen.bayes import ELBO, AutoNormal, BayesianFlow, LastLayers
 from pyrogen.events import EventSample
 from pyrogen.files import FileFormatError
@@ -50,6 +51,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AdamMCMC",
     "ELBO",
+    "GAN",
+    "GANSampler",
     "HMC",
     "NUTS",
     "SGHMC",

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import warnings
 
 import numpy as np
 import torch
@@ -81,6 +82,13 @@ def bins():
 
 
 @functools.cache
+def amplified():
+    samples = targets.FullRing().sample((3, 60))
+    made = [diagnostics.memorised(sample) for sample in samples]
+    return diagnostics.amplification(made, targets.FullRing(), (2,), sizes=(20, 100), progress=False)
+
+
+@functools.cache
 def calibration():
     values = np.random.default_rng(1).normal(size=(4, 10, 3))
     return diagnostics.calibration_of(values, np.zeros(3))
@@ -132,6 +140,11 @@ def showers():
 
 def geometry():
     return events.ShowerGeometry.flat([2, 3])
+
+
+def saved_amplification():
+    amplified().save("amplification.h5")
+    return "amplification.h5"
 
 
 def shower_file():
@@ -270,6 +283,32 @@ def posterior_calls():
     table["HistogramBand.toys"] = lazily(lambda: band().toys, n=2, seed=0)
     table["HistogramBand.to_hist"] = lazily(lambda: band().to_hist, total=1.0)
     return table
+
+
+@functools.cache
+def generator():
+    """A GAN of a single step, which a warning is right about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pg.SamplingWarning)
+        return pg.GAN(hidden=(4,), embedding=(2,), epochs=1, batch_size=50, progress=False).fit(training())
+
+
+def saved_generator():
+    generator().save("gan.h5")
+    return "gan.h5"
+
+
+def adversarial_calls():
+    quick_gan = pg.GAN(hidden=(4,), embedding=(2,), epochs=1, batch_size=30, progress=False)
+    return {
+        "GAN": call(pg.GAN),
+        "GAN.fit": call(quick_gan.fit, events=training()),
+        "GAN.fit_many": call(quick_gan.fit_many, samples=training().reshape(2, 30, 2)),
+        "GANSampler.sample": lazily(lambda: generator().sample, n=5, seed=0),
+        "GANSampler.generate": lazily(lambda: generator().generate, n=5, seed=0),
+        "GANSampler.save": lazily(lambda: generator().save, path="gan.h5"),
+        "GANSampler.load": lazily(lambda: pg.GANSampler.load, path=saved_generator),
+    }
 
 
 def backend_calls():
@@ -501,6 +540,25 @@ def diagnostic_calls():
             **RING_LINES,
             **some,
         ),
+        "diagnostics.amplification": lazily(
+            lambda: diagnostics.amplification,
+            generators=lambda: [diagnostics.memorised(training(1)[i::3]) for i in range(3)],
+            target=targets.CamelBack(),
+            bins=(2,),
+            sizes=(10, 20),
+            progress=False,
+        ),
+        "diagnostics.Amplification.load": lazily(lambda: diagnostics.Amplification.load, path=saved_amplification),
+        "diagnostics.Amplification.save": lazily(lambda: amplified().save, path="a.h5"),
+        "diagnostics.QuantileError.true_error": lazily(lambda: amplified().rows[0].true_error, events=100),
+        "diagnostics.fit_two_gaussians": call(diagnostics.fit_two_gaussians, events=training(1)),
+        "diagnostics.kernel_density": call(diagnostics.kernel_density, events=training()),
+        "diagnostics.memorised": call(diagnostics.memorised, events=training()),
+        "diagnostics.truth": call(diagnostics.truth, target=ring),
+        "diagnostics.KernelDensity.sample": call(diagnostics.kernel_density(training()).sample, n=2),
+        "diagnostics.Memorised.sample": call(diagnostics.memorised(training()).sample, n=2),
+        "diagnostics.Truth.sample": call(diagnostics.truth(ring).sample, n=2),
+        "diagnostics.TwoGaussians.sample": call(diagnostics.fit_two_gaussians(training(1)).sample, n=2),
         "diagnostics.agreement": call(diagnostics.agreement, truth=training(), generated=training()),
         "diagnostics.calibration_of": call(
             diagnostics.calibration_of, values=np.random.default_rng(1).normal(size=(3, 4, 2)), truth=[0.0, 0.0]
@@ -718,6 +776,13 @@ def plotting_calls():
         "plotting.plot_coverage": lazily(lambda: plotting.plot_coverage, calibrations=lambda: {"a": calibration()}),
         "plotting.plot_chains": call(plotting.plot_chains, history={"potential": np.zeros((2, 5))}),
         "plotting.plot_correlation": lazily(lambda: plotting.plot_correlation, band=band),
+        "plotting.plot_factor": lazily(lambda: plotting.plot_factor, results=lambda: {"a": amplified()}),
+        "plotting.plot_quantile_deviation": lazily(
+            lambda: plotting.plot_quantile_deviation, results=lambda: {"a": amplified()}
+        ),
+        "plotting.plot_quantile_error": lazily(
+            lambda: plotting.plot_quantile_error, results=lambda: {"a": amplified()}
+        ),
         "plotting.plot_failures": lazily(
             lambda: plotting.plot_failures, failures=lambda: diagnostics.find_failures(weights())
         ),
@@ -756,6 +821,7 @@ CALLS = {
     "AutoNormal": call(pg.AutoNormal, model=model()),
     "LastLayers": call(pg.LastLayers, model=model()),
     "ELBO": call(pg.ELBO),
+    **adversarial_calls(),
     **backend_calls(),
     **posterior_calls(),
     **event_calls(),
@@ -767,6 +833,7 @@ CALLS = {
 #: What functions of the package make and give back; users read them.
 RESULTS = {
     "DensityEstimate",
+    "GANSampler",
     "HistogramBand",
     "events.Distorted",
     "events.JetCoordinates",
@@ -781,6 +848,7 @@ RESULTS = {
     for name in [
         "Advice",
         "Agreement",
+        "Amplification",
         "AmplificationFit",
         "Calibration",
         "CalibrationCurve",
@@ -794,15 +862,18 @@ RESULTS = {
         "Failures",
         "Finding",
         "HistogramPulls",
+        "KernelDensity",
         "LikelihoodFit",
         "LineResult",
         "MarginalResult",
+        "Memorised",
         "ObservableFailure",
         "PeakFit",
         "PriorDraws",
         "QualityTable",
         "SampleMeasures",
         "QuantileBinResult",
+        "QuantileError",
         "Region",
         "Reweighted",
         "ShapeFit",
@@ -813,6 +884,8 @@ RESULTS = {
         "TailHistogram",
         "Templates",
         "Trainings",
+        "Truth",
+        "TwoGaussians",
         "TwoSampleTest",
         "UncertaintyMap",
         "Unweighted",
