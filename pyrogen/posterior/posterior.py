@@ -36,6 +36,7 @@ from pyrogen.posterior.bands import PROCEDURE, DensityEstimate, HistogramBand
 from pyrogen.posterior.binning import bins_of
 from pyrogen.posterior.generation import EVENTS_PER_PART, enough_events, generate_sample, generate_to_file
 from pyrogen.posterior.histograms import labelled, own_events, weighted_events
+from pyrogen.posterior.holding import Holding
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.multiplicities import multiplicities
 from pyrogen.posterior.predictor import IN_PARTS, Predictor
@@ -44,7 +45,7 @@ from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.threads import chosen_threads
 
 
-class Posterior:
+class Posterior(Holding):
     """A posterior over generators. Predictions use a fixed, seeded set of weight draws, so that two calls agree.
 
     Every method works in chunks: its memory is bounded whatever the number of events and draws (beyond the result
@@ -86,21 +87,6 @@ class Posterior:
         self.predictor = Predictor(model, weights, None, progress)
         self.info = info or RunInfo()
 
-    @property
-    def model(self) -> BayesianFlow:
-        """The prepared Bayesian flow."""
-        return self.predictor.model
-
-    @property
-    def weights(self) -> WeightPosterior:
-        """The distribution of its weights."""
-        return self.predictor.weights
-
-    @property
-    def device(self) -> torch.device:
-        """Where its networks are, and where the tensors that it gives are."""
-        return self.model.device
-
     @door(device=DEVICE)
     def to(self, device: torch.device | str) -> Posterior:
         """The posterior on another device, such as ``"cuda"`` or ``"cpu"``.
@@ -117,52 +103,6 @@ class Posterior:
         moved = Posterior(model, self.weights, self.history, self.info, progress=self.progress, probes=self.probes)
         moved.compile = self.compile
         return moved
-
-    @property
-    def info(self) -> RunInfo:
-        """How the posterior came about."""
-        return self._info
-
-    @info.setter
-    def info(self, info: RunInfo) -> None:
-        if not isinstance(info, RunInfo):
-            raise TypeError(f"info is a {type(info).__name__}; it must be a pyrogen.posterior.RunInfo")
-        self._info, self.predictor.trained_names = info, info.names
-        self.predictor.trained_units, self.predictor.trained_context_names = info.units, info.context_names
-        self.predictor.trained_context_range = info.context_range
-
-    @property
-    def progress(self) -> bool:
-        """The switch of the progress bars of all predictions."""
-        return self.predictor.progress
-
-    @progress.setter
-    def progress(self, show: bool) -> None:
-        self.predictor.progress = show
-
-    @property
-    def compile(self) -> bool:
-        """Whether densities are computed by compiled code; False, until it is set to True.
-
-        Compiling the steps of the flow takes some ten seconds on a card, at the first prediction. What it gains there,
-        ``docs/performance.md`` tells; on a CPU it hardly pays. A flow that cannot be compiled is evaluated as it is:
-        ``posterior.predictor.compiled.told`` says why.
-        """
-        return self.predictor.compiled.active
-
-    @compile.setter
-    def compile(self, wanted: bool) -> None:
-        self.predictor.compile(BOOLEAN("compile", wanted))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the columns, as the training events had them; ``x0, x1, ...`` where they had none."""
-        return self.predictor.names
-
-    @property
-    def units(self) -> tuple[str, ...]:
-        """Units of the columns; ``""`` each where the training events had none."""
-        return self.info.units or ("",) * len(self.names)
 
     def log_prob(self, x: EventsLike, draws: int | None = None, *, context: Any = None, seed: int = 0) -> Tensor:
         """Log density of every weight draw.
