@@ -36,7 +36,7 @@ from pyrogen.inference import (
     calibrate,
 )
 from pyrogen.locks import PathInUseError
-from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, load, sample_histograms
+from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, Worth, load, sample_histograms
 from pyrogen.signals import uninterrupted
 from pyrogen.threads import set_threads
 
@@ -76,6 +76,7 @@ __all__ = [
     "SamplingError",
     "SamplingWarning",
     "TrainingDivergedError",
+    "Worth",
     "calibrate",
     "diagnostics",
     "events",

@@ -27,6 +27,7 @@ from pyrogen.checks import (
     door,
     instance,
     optional,
+    require,
     whole,
 )
 from pyrogen.devices import exact
@@ -34,6 +35,7 @@ from pyrogen.events import EventSample, EventsLike
 from pyrogen.posterior import files
 from pyrogen.posterior.bands import PROCEDURE, DensityEstimate, HistogramBand
 from pyrogen.posterior.binning import bins_of
+from pyrogen.posterior.effective import FEWEST
 from pyrogen.posterior.generation import EVENTS_PER_PART, enough_events, generate_sample, generate_to_file
 from pyrogen.posterior.histograms import labelled, own_events, weighted_events
 from pyrogen.posterior.holding import Holding
@@ -42,6 +44,7 @@ from pyrogen.posterior.multiplicities import multiplicities
 from pyrogen.posterior.predictor import IN_PARTS, Predictor
 from pyrogen.posterior.probes import Probes
 from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.posterior.worth import Worth
 from pyrogen.threads import chosen_threads
 
 
@@ -358,6 +361,39 @@ class Posterior(Holding):
         fill = own_events if procedure == "a" else weighted_events
         bands = fill(self.predictor, functions, bins, n, draws, context, seed)
         return labelled(bands, observables, bins, self.names, self.units, self.info.note)
+
+    @door(n=whole(2), draws=COUNT, procedure=PROCEDURE, seed=SEED)
+    def worth(
+        self,
+        observables: Mapping[str, tuple[Any, ...]],
+        *,
+        n: int = 100_000,
+        draws: int | None = None,
+        procedure: str = "b",
+        context: Any = None,
+        seed: int = 0,
+    ) -> dict[str, Worth]:
+        """How many true events generated events count as, in histograms of these observables.
+
+        Args:
+            observables: as in :meth:`histograms`.
+            n: number of events, in all (b) or per draw (a).
+            draws: number of weight draws K, at least 5; None: 50, or all where fewer are stored. They know
+                the number of a single bin to ``sqrt(2 / K)``: 20 % with 50.
+            procedure: ``"b"``: the same events for all draws, which have little noise of their own; or ``"a"``, where
+                densities are not to be relied on: then n has to be larger than the numbers that are found.
+            context: conditions ``[n, k]``.
+            seed: seeds weight draws and events.
+
+        Raises:
+            ValueError: as :meth:`histogram`, fewer than 5 draws, or weights without any spread.
+        """
+        if not self.weights.has_spread:
+            raise ValueError(f"the weights are {self.weights.family}, without a spread: there is no sigma of any bin")
+        draws = self.weights.count(draws, least=2)
+        require(draws >= FEWEST, "draws", draws, f"at least {FEWEST} weight draws, for a variance and its error")
+        bands = self.histograms(observables, n=n, draws=draws, procedure=procedure, context=context, seed=seed)
+        return {name: Worth.of(band, self.info.size) for name, band in bands.items()}
 
     @door(path=PATH)
     def save(self, path: str | os.PathLike[str]) -> None:
