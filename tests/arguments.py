@@ -81,6 +81,13 @@ def bins():
 
 
 @functools.cache
+def amplified():
+    samples = targets.FullRing().sample((3, 60))
+    made = [diagnostics.memorised(sample) for sample in samples]
+    return diagnostics.amplification(made, targets.FullRing(), (2,), sizes=(20, 100), progress=False)
+
+
+@functools.cache
 def calibration():
     values = np.random.default_rng(1).normal(size=(4, 10, 3))
     return diagnostics.calibration_of(values, np.zeros(3))
@@ -132,6 +139,11 @@ def showers():
 
 def geometry():
     return events.ShowerGeometry.flat([2, 3])
+
+
+def saved_amplification():
+    amplified().save("amplification.h5")
+    return "amplification.h5"
 
 
 def shower_file():
@@ -502,6 +514,25 @@ def diagnostic_calls():
             **RING_LINES,
             **some,
         ),
+        "diagnostics.amplification": lazily(
+            lambda: diagnostics.amplification,
+            generators=lambda: [diagnostics.memorised(training(1)[i::3]) for i in range(3)],
+            target=targets.CamelBack(),
+            bins=(2,),
+            sizes=(10, 20),
+            progress=False,
+        ),
+        "diagnostics.Amplification.load": lazily(lambda: diagnostics.Amplification.load, path=saved_amplification),
+        "diagnostics.Amplification.save": lazily(lambda: amplified().save, path="a.h5"),
+        "diagnostics.QuantileError.true_error": lazily(lambda: amplified().rows[0].true_error, events=100),
+        "diagnostics.fit_two_gaussians": call(diagnostics.fit_two_gaussians, events=training(1)),
+        "diagnostics.kernel_density": call(diagnostics.kernel_density, events=training()),
+        "diagnostics.memorised": call(diagnostics.memorised, events=training()),
+        "diagnostics.truth": call(diagnostics.truth, target=ring),
+        "diagnostics.KernelDensity.sample": call(diagnostics.kernel_density(training()).sample, n=2),
+        "diagnostics.Memorised.sample": call(diagnostics.memorised(training()).sample, n=2),
+        "diagnostics.Truth.sample": call(diagnostics.truth(ring).sample, n=2),
+        "diagnostics.TwoGaussians.sample": call(diagnostics.fit_two_gaussians(training(1)).sample, n=2),
         "diagnostics.agreement": call(diagnostics.agreement, truth=training(), generated=training()),
         "diagnostics.calibration_of": call(
             diagnostics.calibration_of, values=np.random.default_rng(1).normal(size=(3, 4, 2)), truth=[0.0, 0.0]
@@ -719,6 +750,13 @@ def plotting_calls():
         "plotting.plot_coverage": lazily(lambda: plotting.plot_coverage, calibrations=lambda: {"a": calibration()}),
         "plotting.plot_chains": call(plotting.plot_chains, history={"potential": np.zeros((2, 5))}),
         "plotting.plot_correlation": lazily(lambda: plotting.plot_correlation, band=band),
+        "plotting.plot_factor": lazily(lambda: plotting.plot_factor, results=lambda: {"a": amplified()}),
+        "plotting.plot_quantile_deviation": lazily(
+            lambda: plotting.plot_quantile_deviation, results=lambda: {"a": amplified()}
+        ),
+        "plotting.plot_quantile_error": lazily(
+            lambda: plotting.plot_quantile_error, results=lambda: {"a": amplified()}
+        ),
         "plotting.plot_failures": lazily(
             lambda: plotting.plot_failures, failures=lambda: diagnostics.find_failures(weights())
         ),
@@ -783,6 +821,7 @@ RESULTS = {
     for name in [
         "Advice",
         "Agreement",
+        "Amplification",
         "AmplificationFit",
         "Calibration",
         "CalibrationCurve",
@@ -796,15 +835,18 @@ RESULTS = {
         "Failures",
         "Finding",
         "HistogramPulls",
+        "KernelDensity",
         "LikelihoodFit",
         "LineResult",
         "MarginalResult",
+        "Memorised",
         "ObservableFailure",
         "PeakFit",
         "PriorDraws",
         "QualityTable",
         "SampleMeasures",
         "QuantileBinResult",
+        "QuantileError",
         "Region",
         "Reweighted",
         "ShapeFit",
@@ -815,6 +857,8 @@ RESULTS = {
         "TailHistogram",
         "Templates",
         "Trainings",
+        "Truth",
+        "TwoGaussians",
         "TwoSampleTest",
         "UncertaintyMap",
         "Unweighted",

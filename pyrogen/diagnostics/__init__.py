@@ -4,6 +4,18 @@ from pyrogen.coverage import Calibration, bootstrap_calibration, calibration_of,
 
 from .advice import Advice, Finding, advise
 from .agreement import Agreement, agreement
+from .amplification.references import (
+    KernelDensity,
+    Memorised,
+    Truth,
+    TwoGaussians,
+    fit_two_gaussians,
+    kernel_density,
+    memorised,
+    truth,
+)
+from .amplification.result import Amplification, QuantileError
+from .amplification.study import amplification
 from .arviz_io import make_inference_data, read_inference_data, write_inference_data
 from .calibration import calibration_along_lines
 from .classifier import Classifier, ClassifierResult, classifier_test, train_classifier
@@ -43,6 +55,7 @@ from .training_size import SizeScan, scan_training_size
 __all__ = [
     "Advice",
     "Agreement",
+    "Amplification",
     "AmplificationFit",
     "Calibration",
     "CalibrationCurve",
@@ -57,15 +70,18 @@ __all__ = [
     "Failures",
     "Finding",
     "HistogramPulls",
+    "KernelDensity",
     "LikelihoodFit",
     "LineResult",
     "MarginalResult",
+    "Memorised",
     "Network",
     "ObservableFailure",
     "PeakFit",
     "QualityTable",
     "SampleMeasures",
     "QuantileBinResult",
+    "QuantileError",
     "Region",
     "Reweighted",
     "ShapeFit",
@@ -78,6 +94,8 @@ __all__ = [
     "Templates",
     "Trainings",
     "Trees",
+    "Truth",
+    "TwoGaussians",
     "TwoSampleTest",
     "UncertaintyMap",
     "Unweighted",
@@ -85,6 +103,7 @@ __all__ = [
     "WeightPulls",
     "advise",
     "agreement",
+    "amplification",
     "band_overlap",
     "bootstrap_calibration",
     "calibration_along_lines",
@@ -100,11 +119,14 @@ __all__ = [
     "find_failures",
     "fit_amplification",
     "fit_shape",
+    "fit_two_gaussians",
     "function_space",
     "guide_pareto_k",
+    "kernel_density",
     "likelihood_fit",
     "make_inference_data",
     "marginal",
+    "memorised",
     "peak_width",
     "predictive_distance",
     "probe_points",
@@ -120,6 +142,7 @@ __all__ = [
     "to_inference_data",
     "total_variation",
     "train_classifier",
+    "truth",
     "two_sample_test",
     "uncertainty_map",
     "unweight",

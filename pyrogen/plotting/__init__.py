@@ -4,6 +4,7 @@ The figures belong to the caller alone: pyplot, with its list of open figures, i
 :func:`save_figure` or its own ``savefig``.
 """
 
+from .amplification import plot_factor, plot_quantile_deviation, plot_quantile_error
 from .backends import plot_backends
 from .calibration import plot_amplification, plot_calibration, plot_coverage
 from .control import plot_classifier_weights, plot_weight_pulls
@@ -27,6 +28,7 @@ __all__ = [
     "plot_coverage",
     "plot_chains",
     "plot_correlation",
+    "plot_factor",
     "plot_failures",
     "plot_histogram",
     "plot_histograms",
@@ -34,6 +36,8 @@ __all__ = [
     "plot_lines",
     "plot_map",
     "plot_marginal_sigma",
+    "plot_quantile_deviation",
+    "plot_quantile_error",
     "plot_systematics",
     "plot_training",
     "plot_training_size",
