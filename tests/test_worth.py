@@ -32,9 +32,9 @@ def known():
     return each, total, N / np.sum(slope**2 / p), slope / p  # of the shape: the slopes add up to zero
 
 
-@pytest.mark.parametrize(("procedure", "n"), [("b", 20_000), ("a", 50_000)])
+@pytest.mark.parametrize(("procedure", "n"), [("b", 20_000), ("a", 150_000)])
 def test_a_gaussian_of_unknown_mean(procedure, n):
-    """Of the variance over the draws 70 % is noise of the events here (a), or nearly nothing (b); it is taken out."""
+    """Of the variance over the draws 46 % is noise of the events here (a), or nearly nothing (b); it is taken out."""
     found = gaussian().worth({"x": (0, EDGES)}, n=n, draws=60, procedure=procedure)["x"]
     each, total, worst, direction = known()
     assert total == pytest.approx(125_508, rel=1e-4) and worst == pytest.approx(10_522, rel=1e-3)
@@ -48,9 +48,11 @@ def test_a_gaussian_of_unknown_mean(procedure, n):
         assert found.error / found.n_eff == pytest.approx(np.full(12, math.sqrt(2 / 55)), rel=0.05)
     # The mean itself is known as well as N events know it, less what bins lose of it.
     assert found.worst[0] == pytest.approx(worst, abs=4 * found.worst[1])
-    c, p = found.combination, found.band.mean / found.band.mean.sum()
-    assert p @ c == pytest.approx(0, abs=1e-6) and p @ c**2 == pytest.approx(1)
-    assert abs(np.sum(p * c * direction)) > 0.9 * math.sqrt(np.sum(p * direction**2))
+    assert np.array_equal(np.isnan(found.combination), found.limit)
+    if procedure == "b":
+        c, p = found.combination, found.band.mean / found.band.mean.sum()
+        assert p @ c == pytest.approx(0, abs=1e-6) and p @ c**2 == pytest.approx(1)
+        assert abs(np.sum(p * c * direction)) > 0.9 * math.sqrt(np.sum(p * direction**2))
     assert found.gain[0] == found.total[0] / N and found.training_in_bins == pytest.approx(N * found.band.mean)
 
 

@@ -4,6 +4,13 @@ from pyrogen.coverage import Calibration, bootstrap_calibration, calibration_of,
 
 from .advice import Advice, Finding, advise
 from .agreement import Agreement, agreement
+from .amplification.averaging import AveragingAmplification, averaging_amplification
+from .amplification.cells import Cells
+from .amplification.differential import (
+    DifferentialAmplification,
+    DifferentialWorth,
+    differential_amplification,
+)
 from .amplification.references import (
     KernelDensity,
     Memorised,
@@ -57,14 +64,18 @@ __all__ = [
     "Agreement",
     "Amplification",
     "AmplificationFit",
+    "AveragingAmplification",
     "Calibration",
     "CalibrationCurve",
+    "Cells",
     "Classifier",
     "ClassifierResult",
     "ClassifierWeights",
     "Closure",
     "Comparison",
     "Convergence",
+    "DifferentialAmplification",
+    "DifferentialWorth",
     "Elpd",
     "FailureMode",
     "Failures",
@@ -104,6 +115,7 @@ __all__ = [
     "advise",
     "agreement",
     "amplification",
+    "averaging_amplification",
     "band_overlap",
     "bootstrap_calibration",
     "calibration_along_lines",
@@ -114,6 +126,7 @@ __all__ = [
     "compare",
     "coverage",
     "density_along_lines",
+    "differential_amplification",
     "effective_parameters",
     "elpd",
     "find_failures",

@@ -174,8 +174,8 @@ class Worth(Brief):
             )
         if not self.calibrated:
             found.append(
-                f"Sigma is {self.calibration or 'of unknown calibration'}, and this the number of such a posterior: "
-                "where sigma is too small by a factor f, it is too large by f^2"
+                f"Sigma is {self.calibration or 'of unknown calibration'}, and so is this number: where sigma is too "
+                "small by a factor f, it is too large by f^2"
             )
         return found
 
