@@ -150,10 +150,10 @@ class Worth(Brief):
             events = self.training_events
             gain = f" (G = {rounded(value / events, error / events)} for {events:,.0f} training events)"
         first = (
-            f"{self.name}: {what} generated events count as {least}{rounded(value, error)} true events{gain}; more "
-            f"than {_two_digits(self.saturation)} add less than 10 %"
+            f"{what} generated events count as {least}{rounded(value, error)} true events in this histogram{gain}; "
+            f"more than {_two_digits(self.saturation)} add less than 10 %"
         )
-        return ". ".join([first, *self._remarks()]) + "."
+        return ". ".join([first[0].upper() + first[1:], *self._remarks()]) + "."
 
     def _remarks(self) -> list[str]:
         found = []

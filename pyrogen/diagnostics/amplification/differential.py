@@ -190,7 +190,8 @@ def _worth(name: str, weights: ClassifierWeights, training_events: float, region
     ]
     distance = above[0][0] - above[1][0]
     error = math.hypot(above[0][1], above[1][1])
-    events = _equivalent(distance, error, TWICE if weights.fold_truth.max() > 0 else 1.0)
+    half = 0.5 * math.sqrt(1 / sizes[0] + 1 / sizes[1])
+    events = _equivalent(distance, error, half, TWICE if weights.fold_truth.max() > 0 else 1.0)
     return DifferentialWorth(
         name,
         (distance, error),
@@ -232,15 +233,15 @@ def _fraction(s: Array, weights: Array, cut: float) -> tuple[float, float]:
     return fraction, math.sqrt(float(np.square(w) @ np.square(above - fraction)) * size / (size - 1))
 
 
-def _equivalent(distance: float, error: float, twice: float) -> tuple[float, float]:
+def _equivalent(distance: float, error: float, half: float, twice: float) -> tuple[float, float]:
     """The number of true events at this distance and its error, or a lower limit and NaN.
 
     ``1 / D^2`` of an estimate with the relative error e is too large by ``1 + 3 e^2`` on average. Where the samples do
-    not differ every pair of folds counts twice, which makes the error larger by ``twice``.
+    not differ every pair of folds counts twice, which makes the error larger by ``twice``. A limit takes the error of
+    two halves: a classifier that has all events on one side of the cut knows nothing, and has no error.
     """
     if distance <= SIGNIFICANT * twice * error:
-        most = max(distance, 0.0) + LIMIT * twice * error
-        return (MEAN_DISTANCE / most) ** 2 if most > 0 else math.inf, math.nan
+        return (MEAN_DISTANCE / (max(distance, 0.0) + LIMIT * twice * half)) ** 2, math.nan
     relative = error / distance
     value = (MEAN_DISTANCE / distance) ** 2 / (1 + 3 * relative**2)
     return value, 2 * relative * value
