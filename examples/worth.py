@@ -66,7 +66,7 @@ TOYS: dict[str, dict[str, Any]] = {
     "camel": {
         "target": pg.targets.CamelBack(),
         "bins": (10, 20, 50),
-        "flow": {"blocks": 1, "hidden": (8,), "transform": "rqs", "bins": 8},
+        "flow": {"blocks": 2, "hidden": (8,), "transform": "rqs", "bins": 12},
     },
     "ring": {
         "target": pg.targets.FullRing(),
@@ -76,11 +76,11 @@ TOYS: dict[str, dict[str, Any]] = {
 }
 TOY_MODES: dict[str, dict[str, Any]] = {
     "default": {
-        "sets": 12,
+        "sets": 10,
         "events": 500,
         "generated": 10_000,
-        "bootstrap": {"replicas": 16, "steps": 400, "batch_size": 250, "lr": 1e-2},
-        "svi": {"epochs": 150, "batch_size": 100, "lr": 1e-2, "lr_widths": 5e-2},
+        "bootstrap": {"replicas": 12, "steps": 800, "batch_size": 250, "lr": 1e-2},
+        "svi": {"epochs": 200, "batch_size": 100, "lr": 1e-2, "lr_widths": 5e-2},
         "trainings": 20,
     },
     "quick": {
@@ -187,7 +187,7 @@ def drell_yan(parser: argparse.ArgumentParser, args: argparse.Namespace, mode: d
 def toys(args: argparse.Namespace, mode: dict[str, Any]) -> Any:
     """G with the truth, without it, and their ratio, on independent samples of densities that are known."""
     rows = []
-    print(f"{'target':8} {'bins':>5} {'G without truth':>18} {'G with truth':>18} {'ratio':>15}")
+    print(f"{'target':8} {'bins':>5} {'G without truth':>18} {'G with truth':>18} {'ratio':>15} {'bias':>6}")
     for name, toy in TOYS.items():
         target = toy["target"]
         torch.manual_seed(args.seed)
@@ -206,32 +206,32 @@ def toys(args: argparse.Namespace, mode: dict[str, Any]) -> Any:
             row = compared(posteriors, target.quantile_bins(n), mode["generated"], args.seed)
             rows.append({"target": name, "backend": args.backend, "note": note, "seconds": seconds} | row)
             own, truth, ratio = (rounded(*row[key]) for key in ("without", "with", "ratio"))
-            print(f"{name:8} {row['bins']:5d} {own:>18} {truth:>18} {ratio:>15}", flush=True)
+            print(f"{name:8} {row['bins']:5d} {own:>18} {truth:>18} {ratio:>15} {row['bias']:6.0%}", flush=True)
         print(f"{len(posteriors)} trainings on {samples.shape[1]} events, {seconds:.0f} s; sigma {note}")
     return rows
 
 
 def compared(posteriors: list[pg.Posterior], bins: Any, generated: int, seed: int) -> dict[str, Any]:
-    """G from the spread of the draws, G from the quantile MSE to the truth, and the ratio; errors by the jackknife."""
+    """G from the spread of the draws, G from the quantile MSE to the truth, and the ratio; errors by the jackknife.
+
+    With them the share of the bias in the MSE: what the mean of all trainings is off by, which no spread tells.
+    """
     book = {"quantiles": (bins.bin_index, np.arange(bins.n_bins + 1) - 0.5)}
-    spread, squares, size = [], [], posteriors[0].info.size
-    for posterior in posteriors:
-        band = posterior.worth(book, n=generated, procedure="a", seed=seed)["quantiles"].band
-        draws, noise = band.draws, np.diagonal(band.noise)
-        total = draws.var(0, ddof=1)
-        spread.append((total - noise).sum())
-        # The mean of K draws is off by a K-th of their variance, which more draws would take away.
-        squares.append((np.square(draws.mean(0) - 1 / bins.n_bins) - total / len(draws)).sum())
-    one = 1 - 1 / bins.n_bins  # the sum of p (1 - p)
-    found = np.array([spread, squares])
-    left_out = (found.sum(1, keepdims=True) - found) / (len(posteriors) - 1)
-    means = np.column_stack([found.mean(1), left_out])
-    values = np.array([one / means[0] / size, one / means[1] / size, means[1] / means[0]])
-    errors = np.sqrt((len(posteriors) - 1) * values[:, 1:].var(1))
+    bands = [its.worth(book, n=generated, procedure="a", seed=seed)["quantiles"].band for its in posteriors]
+    off = np.array([band.mean - 1 / bins.n_bins for band in bands])
+    total = np.array([np.square(band.std).sum() for band in bands])
+    spread = total - [np.trace(band.noise) for band in bands]
+    # The mean of K draws is off by a K-th of their variance, which more draws would take away.
+    found = np.array([spread, np.square(off).sum(1) - total / len(bands[0].draws)])
+    count, one = len(bands), 1 - 1 / bins.n_bins  # the sum of p (1 - p)
+    left_out = (found.sum(1, keepdims=True) - found) / (count - 1)
+    means = np.column_stack([found.mean(1), left_out]) * posteriors[0].info.size
+    values = np.array([one / means[0], one / means[1], means[1] / means[0]])
+    errors = np.sqrt((count - 1) * values[:, 1:].var(1))
+    bias = np.square(off.mean(0)).sum() - off.var(0, ddof=1).sum() / count
     keys = ("without", "with", "ratio")
-    return {"bins": bins.n_bins} | {
-        key: (float(v[0]), float(e)) for key, v, e in zip(keys, values, errors, strict=True)
-    }
+    table = {key: (float(v[0]), float(e)) for key, v, e in zip(keys, values, errors, strict=True)}
+    return {"bins": bins.n_bins, "bias": float(bias / found[1].mean())} | table
 
 
 if __name__ == "__main__":

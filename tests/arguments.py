@@ -184,6 +184,11 @@ def weights():
     )
 
 
+@functools.cache
+def averaged():
+    return diagnostics.averaging_amplification(posterior(), cells=(2, 3), n=50, draws=5)
+
+
 def region():
     return diagnostics.Region(0.0, 1.0, 0.1, 0.2, 0.01, 0.5)
 
@@ -505,6 +510,20 @@ def diagnostic_calls():
         "diagnostics.simulation_based_calibration": lazily(
             lambda: diagnostics.simulation_based_calibration, model=model, size=20, **recovery, **some
         ),
+        "diagnostics.averaging_amplification": lazily(
+            lambda: diagnostics.averaging_amplification,
+            generator=posterior,
+            cells=(2, 3),
+            n=20,
+            draws=5,
+            seed=0,
+        ),
+        "diagnostics.AveragingAmplification.below_one": lazily(
+            lambda: averaged().below_one,
+        ),
+        "diagnostics.differential_amplification": lazily(
+            lambda: diagnostics.differential_amplification, weights=weights, training_events=60.0
+        ),
         "diagnostics.bootstrap_calibration": lazily(
             lambda: diagnostics.bootstrap_calibration, posterior=posterior, size=20, **recovery, **some
         ),
@@ -738,6 +757,11 @@ def plotting_calls():
             errors={"a": one},
             fits=lambda: {"a": diagnostics.AmplificationFit(1.0, 0.1, 1.0, 0.1)},
         ),
+        "plotting.plot_amplification_map": lazily(lambda: plotting.plot_amplification_map, result=averaged),
+        "plotting.plot_differential": lazily(
+            lambda: plotting.plot_differential, result=lambda: diagnostics.differential_amplification(weights(), 60.0)
+        ),
+        "plotting.plot_worth": lazily(lambda: plotting.plot_worth, worths=lambda: [pg.Worth.of(band())]),
         "plotting.plot_backends": lazily(lambda: plotting.plot_backends, lines=lambda: {"a": lines()}),
         "plotting.plot_calibration": lazily(
             lambda: plotting.plot_calibration, calibrations=lambda: {"a": calibration()}
@@ -820,6 +844,9 @@ RESULTS = {
     f"diagnostics.{name}"
     for name in [
         "Advice",
+        "AveragingAmplification",
+        "DifferentialAmplification",
+        "DifferentialWorth",
         "Agreement",
         "Amplification",
         "AmplificationFit",
@@ -959,6 +986,11 @@ RIGHT = {
     ("events.Nuisance", "nominal"): ("minus one",),
     ("plotting.plot_classifier_weights", "title"): ("a text",),
     ("plotting.plot_weight_pulls", "title"): ("a text",),
+    **{
+        (f"plotting.{name}", "title"): ("a text",)
+        for name in ("plot_amplification_map", "plot_differential", "plot_worth")
+    },
+    ("diagnostics.differential_amplification", "regions"): ("an empty list",),
     ("EventSample.column", "which"): ("minus one",),
     ("Worth.at", "n"): ("True", "infinity"),
     ("diagnostics.LineResult.line", "index"): ("minus one",),

@@ -5,7 +5,6 @@ from pyrogen.coverage import Calibration, bootstrap_calibration, calibration_of,
 from .advice import Advice, Finding, advise
 from .agreement import Agreement, agreement
 from .amplification.averaging import AveragingAmplification, averaging_amplification
-from .amplification.cells import Cells
 from .amplification.differential import (
     DifferentialAmplification,
     DifferentialWorth,
@@ -67,7 +66,6 @@ __all__ = [
     "AveragingAmplification",
     "Calibration",
     "CalibrationCurve",
-    "Cells",
     "Classifier",
     "ClassifierResult",
     "ClassifierWeights",

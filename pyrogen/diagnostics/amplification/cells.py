@@ -66,10 +66,7 @@ class Cells(Brief):
         if end - first < 2:
             return
         at, middle = depth % values.shape[1], (first + end) // 2
-        order = rows[np.argsort(values[rows, at], kind="stable")]
-        share = np.cumsum(weights[order])
-        cut = order[np.searchsorted(share, share[-1] * (middle - first) / (end - first))] if len(order) else 0
-        value = float(values[cut, at]) if len(order) else 0.0
+        value = _quantile(values[rows, at], weights[rows], (middle - first) / (end - first))
         below = values[rows, at] < value
         if not below.any() or below.all():
             raise ValueError(
@@ -109,3 +106,12 @@ class Cells(Brief):
             if limits:
                 parts.append(f"{name} {limits} {unit}".rstrip())
         return ", ".join(parts) or "everywhere"
+
+
+def _quantile(values: Array, weights: Array, share: float) -> float:
+    """The value below which this share of the weights is; infinite where there are no values."""
+    if not len(values):
+        return np.inf
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total[:-1], total[-1] * share, side="right")])
