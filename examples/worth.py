@@ -48,17 +48,19 @@ MODES: dict[str, dict[str, Any]] = {
         "worth": 100_000,
         "cells": (4, 16, 64),
         "network": {"epochs": 10},
+        "ensemble": 2,
         "coarser": 2,
     },
     "quick": {
         "train": 2_000,
-        "held_out": 3_000,
+        "held_out": 2_000,
         "flow": {"blocks": 3, "hidden": (8,), "bins": 4},
-        "bootstrap": {"replicas": 8, "steps": 100, "batch_size": 100, "lr": 2e-2},
+        "bootstrap": {"replicas": 8, "steps": 60, "batch_size": 100, "lr": 2e-2},
         "svi": {"epochs": 20, "batch_size": 100, "lr": 2e-2, "lr_widths": 1e-1},
-        "worth": 10_000,
+        "worth": 4_000,
         "cells": (4, 16),
-        "network": {"epochs": 5, "hidden": (16, 16)},
+        "network": {"epochs": 3, "hidden": (16, 16)},
+        "ensemble": 1,
         "coarser": 6,
     },
 }
@@ -162,13 +164,15 @@ def drell_yan(parser: argparse.ArgumentParser, args: argparse.Namespace, mode: d
 
     generated = posterior.generate(len(truth), seed=args.seed)
     network = Network(**mode["network"])
-    weights = classifier_weights(truth, generated, features=features(truth), method=network, seed=args.seed)
+    weights = classifier_weights(
+        truth, generated, features=features(truth), method=network, ensemble=mode["ensemble"], seed=args.seed
+    )
     mass = observables["M_pair"]
     regions = {
         "M below 80 GeV": (mass, -math.inf, 80.0),
         "M 80 to 100 GeV": (mass, 80.0, 100.0),
         "M above 100 GeV": (mass, 100.0, math.inf),
-        "pT above 50 GeV": (observables["pT"], 50.0, math.inf),
+        "pT above 45 GeV": (observables["pT"], 45.0, math.inf),
     }
     best = differential_amplification(weights, len(learned), regions=regions, seed=args.seed)
     print(f"\n{weights.text()}\n\n{best.text()}")

@@ -32,20 +32,20 @@ def known():
     return each, total, N / np.sum(slope**2 / p), slope / p  # of the shape: the slopes add up to zero
 
 
-@pytest.mark.parametrize(("procedure", "n"), [("b", 20_000), ("a", 150_000)])
+@pytest.mark.parametrize(("procedure", "n"), [("b", 20_000), ("a", 120_000)])
 def test_a_gaussian_of_unknown_mean(procedure, n):
-    """Of the variance over the draws 46 % is noise of the events here (a), or nearly nothing (b); it is taken out."""
-    found = gaussian().worth({"x": (0, EDGES)}, n=n, draws=60, procedure=procedure)["x"]
+    """Of the variance over the draws 51 % is noise of the events here (a), or nearly nothing (b); it is taken out."""
+    found = gaussian().worth({"x": (0, EDGES)}, n=n, draws=50, procedure=procedure)["x"]
     each, total, worst, direction = known()
     assert total == pytest.approx(125_508, rel=1e-4) and worst == pytest.approx(10_522, rel=1e-3)
     sure = ~found.limit
     assert sure.all() if procedure == "b" else sure.sum() > 0
     noise = each / n if procedure == "a" else 0 * each  # in units of the posterior's variance
-    assert (np.abs(each / found.n_eff - 1) < 4 * math.sqrt(2 / 59) * (1 + noise))[sure].all()
+    assert (np.abs(each / found.n_eff - 1) < 4 * math.sqrt(2 / 49) * (1 + noise))[sure].all()
     assert (found.n_eff < 1.2 * each)[~sure].all()  # at 95 % each
     assert found.total[0] == pytest.approx(total, abs=4 * found.total[1])
     if procedure == "b":
-        assert found.error / found.n_eff == pytest.approx(np.full(12, math.sqrt(2 / 55)), rel=0.05)
+        assert found.error / found.n_eff == pytest.approx(np.full(12, math.sqrt(2 / 45)), rel=0.05)
     # The mean itself is known as well as N events know it, less what bins lose of it.
     assert found.worst[0] == pytest.approx(worst, abs=4 * found.worst[1])
     assert np.array_equal(np.isnan(found.combination), found.limit)
@@ -58,12 +58,12 @@ def test_a_gaussian_of_unknown_mean(procedure, n):
 
 def test_numbers_of_few_draws_have_no_bias_and_the_errors_that_they_say():
     posterior, (each, total, worst, _) = gaussian(), known()
-    found = [posterior.worth({"x": (0, EDGES)}, n=2_000, draws=20, seed=seed)["x"] for seed in range(80)]
+    found = [posterior.worth({"x": (0, EDGES)}, n=1_000, draws=20, seed=seed)["x"] for seed in range(60)]
     ratios = np.array([[w.total[0] / total, w.n_eff[3] / each[3], w.worst[0] / worst] for w in found])
     errors = np.array([[w.total[1] / total, w.error[3] / each[3], w.worst[1] / worst] for w in found])
     spread = ratios.std(0)  # 1 / chi-square: sqrt(2 / 15); 1 - 2 / 19 would be the bias
     assert spread == pytest.approx(np.full(3, math.sqrt(2 / 15)), rel=0.35)
-    assert np.abs(ratios.mean(0) - 1).max() < 4 * spread.max() / math.sqrt(80)
+    assert np.abs(ratios.mean(0) - 1).max() < 4 * spread.max() / math.sqrt(60)
     assert np.sqrt(np.square(errors).mean(0)) == pytest.approx(spread, rel=0.5)
 
 
@@ -101,7 +101,7 @@ def test_a_bin_without_events_and_one_without_training_events():
     found = gaussian().worth({"x": (0, [-1.0, 0.0, 3.9, 5.0, 20.0, 30.0])}, n=20_000, draws=20)["x"]
     assert np.isnan(found.n_eff[4]) and found.n_eff[:2].min() > N and math.isfinite(found.total[0])
     assert found.training_in_bins[2:] == pytest.approx([N * norm.sf(3.9), 0, 0], abs=0.3)
-    assert "3 of 5 bins have less than one training event" in found.text()
+    assert "In 3 of 5 bins there is less than one training event" in found.text()
 
 
 def test_saturation():

@@ -19,7 +19,7 @@ from pyrogen.diagnostics.amplification.cells import Cells
 from pyrogen.diagnostics.amplification.differential import MEAN_DISTANCE, DifferentialAmplification
 from pyrogen.posterior import Worth
 
-from .style import PREDICTION, TRUTH, VALIDATION, arrangement, legend_above, new_figure, styled, with_unit
+from .style import PREDICTION, TRUTH, VALIDATION, arrangement, legend_above, new_figure, styled, with_error, with_unit
 
 Array = NDArray[np.float64]
 
@@ -97,7 +97,8 @@ def _numbers(axis: Axes, worth: Worth) -> None:
     axis.set_yscale("log")
     axis.errorbar(x, y, [np.minimum(error, 0.9 * y), error], half, label="bins", **style)
     limits = worth.limit & np.isfinite(worth.n_eff)
-    axis.plot(band.centres[limits], worth.n_eff[limits], "^", color=PREDICTION, markersize=6, label="lower limit")
+    if limits.any():
+        axis.plot(band.centres[limits], worth.n_eff[limits], "^", color=PREDICTION, markersize=6, label="lower limit")
     total = worth.total[0]
     if np.isfinite(total):
         axis.axhline(total, color=VALIDATION, linestyle="--", linewidth=1.5, label=f"histogram: {_short(total)}")
@@ -208,8 +209,8 @@ def _against_cells(axis: Axes, result: AveragingAmplification) -> None:
 def plot_differential(result: DifferentialAmplification, *, title: str = "") -> Figure:
     """Two panels: the distance from the truth against the number of generated events, and what regions are worth.
 
-    Grey is where as many true events would be. The distance without noise is the horizontal band; where it meets the
-    line of true events, the generator's number of true events is.
+    Points and the grey line, as many true events, have the noise of both samples. The horizontal band is the distance
+    without it: where the dotted line meets it, there is the number of true events that the generator is worth.
 
     Args:
         result: what :func:`~pyrogen.diagnostics.differential_amplification` found.
@@ -226,18 +227,18 @@ def plot_differential(result: DifferentialAmplification, *, title: str = "") -> 
 
 def _distances(axis: Axes, result: DifferentialAmplification) -> None:
     total, n = result.total, result.sizes.astype(np.float64)
-    axis.plot(n, result.distances, "o", color=PREDICTION, label="generated, with all noise")
-    axis.plot(n, result.floor, color="grey", label="true events, with all noise")
+    axis.plot(n, result.distances, "o", color=PREDICTION, label="generated")
+    axis.plot(n, result.floor, color="grey", label="true events")
     most = 3 * max(n[-1], total.events[0] if np.isfinite(total.events[0]) else 0.0)
     line = np.geomspace(n[0], most, 50)
     axis.plot(line, MEAN_DISTANCE / np.sqrt(line), color=TRUTH, linestyle=":", label=r"true: $0.87/\sqrt{n}$")
-    distance = MEAN_DISTANCE / np.sqrt(total.events[0])
-    error = total.distance[1]
+    distance, error = total.distance
     if total.limit:
-        axis.axhline(distance, color=VALIDATION, linestyle="--", label="95 % upper limit")
+        limit = MEAN_DISTANCE / np.sqrt(total.events[0])
+        axis.axhline(limit, color=VALIDATION, linestyle="--", label="95 % upper limit")
     else:
         axis.axhspan(max(distance - error, 0.1 * distance), distance + error, color=VALIDATION, alpha=0.3, linewidth=0)
-        axis.axhline(distance, color=VALIDATION, label=rf"no noise: {distance:.3g} $\pm$ {error:.1g}")
+        axis.axhline(distance, color=VALIDATION, label=f"D = {with_error(distance, error)}")
     axis.axvline(total.training_events, color=TRUTH, linewidth=1, linestyle="--")
     axis.text(total.training_events, 0.02, " training events", transform=axis.get_xaxis_transform(), fontsize="small")
     axis.set(xscale="log", yscale="log", xlabel="number of events $n$", ylabel="distance D in $\\log w$")

@@ -166,7 +166,7 @@ class Worth(Brief):
         bins, few = len(self.n_eff), int((self.training_in_bins < 1).sum())
         if few:
             found.append(
-                f"{few} of {bins} bins have less than one training event: what they are worth rests on the flow alone"
+                f"In {few} of {bins} bins there is less than one training event: their number rests on the flow alone"
             )
         if self.limit.any():
             found.append(
