@@ -109,6 +109,13 @@ def test_what_independent_generators_differ_by():
 def test_wrong_references_and_posteriors_are_refused():
     with pytest.raises(ValueError, match="reference has 2 columns and the posterior makes 1"):
         averaging_amplification(posterior(), reference=pg.EventSample(np.zeros((50, 2)) + np.arange(50)[:, None]))
+    two = posterior((1.0, 1.0), names=("a", "b"))
+    both = np.random.default_rng(1).normal([0.0, 5.0], 1.0, (500, 2))
+    turned = pg.EventSample(both[:, ::-1], ["b", "a"])
+    found = averaging_amplification(two, cells=(4,), reference=turned, n=200, draws=5)
+    assert found.names == ("a", "b") and np.nanmin(found.cells[4].high[:, 1]) > 2
+    with pytest.raises(ValueError, match="reference has the columns a, c, and the posterior makes a, b"):
+        averaging_amplification(two, reference=pg.EventSample(both, ["a", "c"]), n=200, draws=5)
     with pytest.raises(ValueError, match="reference has negative weights"):
         averaging_amplification(
             posterior(), reference=pg.EventSample(np.arange(50.0)[:, None], weights=np.r_[-1.0, np.ones(49)])

@@ -203,22 +203,32 @@ def _edges(count: int) -> Array:
 
 def _reference(generator: Any, reference: Any, most: int, seed: int) -> EventSample:
     """The events that make the cells."""
+    names, units = None, None
     if isinstance(generator, Posterior):
         names, units = generator.names, generator.units
         if generator.model.context:
             raise ValueError("the posterior has conditions, and cells of one condition are not those of another")
-    else:
-        names, units = None, None
     if isinstance(reference, EventSample):
-        if names is not None and reference.features != len(names):
-            raise ValueError(f"reference has {reference.features} columns and the posterior makes {len(names)}")
-        return reference
+        return reference if names is None else _in_order(reference, names)
     if reference is not None:
         return EventSample(reference, names, units)
     first = generator if isinstance(generator, Posterior) else generator[0]
     layout = first.model.multiplicity if isinstance(first, Posterior) else None
     made = first.sample(IN_A_CELL * most, seed=stream(seed, "cells"))
     return EventSample(made, names, units, multiplicity=layout)
+
+
+def _in_order(reference: EventSample, names: tuple[str, ...]) -> EventSample:
+    """The reference with the columns of the posterior, in their order."""
+    if reference.features != len(names):
+        raise ValueError(f"reference has {reference.features} columns and the posterior makes {len(names)}")
+    if set(reference.names) == set(names):
+        return reference if reference.names == names else reference.select(names)
+    if set(reference.names) & set(names):
+        raise ValueError(
+            f"reference has the columns {', '.join(reference.names)}, and the posterior makes {', '.join(names)}"
+        )
+    return reference
 
 
 def _values(wanted: Mapping[str, Observed], events: Tensor, names: Sequence[str]) -> Array:
