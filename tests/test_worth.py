@@ -11,6 +11,7 @@ from scipy.stats import norm
 import pyrogen as pg
 from pyrogen.posterior import HistogramBand, MeanField, Point, RunInfo, Worth
 from pyrogen.posterior.bands import multinomial_noise
+from pyrogen.posterior.effective import BinVariance
 from pyrogen.posterior.worth import rounded
 
 N = 10_000
@@ -65,6 +66,20 @@ def test_numbers_of_few_draws_have_no_bias_and_the_errors_that_they_say():
     assert spread == pytest.approx(np.full(3, math.sqrt(2 / 15)), rel=0.35)
     assert np.abs(ratios.mean(0) - 1).max() < 4 * spread.max() / math.sqrt(60)
     assert np.sqrt(np.square(errors).mean(0)) == pytest.approx(spread, rel=0.5)
+
+
+@pytest.mark.parametrize(("draws", "noise"), [(12, 0.0), (40, 0.3)])
+def test_the_inverse_of_a_variance_of_few_draws_has_no_bias(draws, noise):
+    """Without the correction it would be 22 % too large for 12 draws, 9 % for 40 with a noise of 30 %."""
+    rng, ratios, relative = np.random.default_rng(2), [], []
+    for _ in range(3_000):
+        p = 0.3 + 0.001 * math.sqrt(1 + noise) * rng.normal(size=(draws, 1))
+        found = BinVariance(p, np.array([[noise * 1e-6]])).each()
+        if not found.limit[0]:
+            ratios.append(found.value[0] * 1e-6 / 0.21)
+            relative.append(found.error[0] / found.value[0])
+    assert len(ratios) > 2_900 and np.mean(ratios) == pytest.approx(1, abs=0.04)
+    assert np.std(ratios) == pytest.approx(np.mean(relative), rel=0.2)
 
 
 def of_multinomial(draws, bins, n, m, seed=0):

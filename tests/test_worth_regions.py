@@ -20,7 +20,7 @@ from pyrogen.diagnostics import (
     differential_amplification,
 )
 from pyrogen.diagnostics.amplification.cells import Cells
-from pyrogen.diagnostics.amplification.differential import MEAN_DISTANCE, kolmogorov_smirnov
+from pyrogen.diagnostics.amplification.differential import MEAN_DISTANCE, _equivalent, kolmogorov_smirnov
 from pyrogen.posterior import MeanField, RunInfo
 
 N = 10_000
@@ -56,6 +56,7 @@ def test_cells_have_equal_probability_and_fill_space():
 def test_a_cell_in_words():
     values = np.stack(np.meshgrid(np.arange(8.0), np.arange(8.0)), -1).reshape(-1, 2)
     cells = Cells.of(values, 4, ("M", "pT"), ("GeV", ""))
+    assert list(np.bincount(cells.numbers(values))) == [16] * 4  # the cuts are values of the events
     assert [cells.words(i) for i in (0, 3)] == ["M below 4 GeV, pT below 4", "M above 4 GeV, pT above 4"]
     assert Cells.of(values, 8, ("M", "pT"), ("GeV", "")).words(0) == "M below 2 GeV, pT below 4"
     assert Cells.of(values, 1, ("M", "pT"), ("GeV", "")).words(0) == "everywhere"
@@ -158,6 +159,14 @@ def test_the_distance_of_two_gaussians_has_no_bias(weighted):
         (MEAN_DISTANCE / exact) ** 2, rel=0.1
     )
     assert np.mean(events_error[np.isfinite(events_error)]) == pytest.approx(events.std(), rel=0.4)
+
+
+def test_the_inverse_square_of_a_distance_has_no_bias():
+    """Without the correction it would be 8 % too large for an error of 15 %."""
+    events = [_equivalent(d, 0.15, 0.15, 1.0) for d in np.random.default_rng(1).normal(1.0, 0.15, 20_000)]
+    value, error = np.array([each for each in events if math.isfinite(each[1])]).T
+    assert len(value) > 19_000 and value.mean() == pytest.approx(MEAN_DISTANCE**2, rel=0.02)
+    assert error.mean() == pytest.approx(value.std(), rel=0.15)
 
 
 def test_a_distance_within_its_noise_gives_a_limit_that_holds():
