@@ -409,6 +409,9 @@ def event_calls():
         "events.OfObjects.missing": lazily(
             lambda: events.OfObjects(len, events.Multiplicity(1, 1, 2), 1).missing, events=torch.zeros(3, 3)
         ),
+        "events.Observable.of_columns": lazily(
+            lambda: events.z_jets_observables()["M_pair"].of_columns, columns=slice(0, 4)
+        ),
         "events.z_jets_observables": call(events.z_jets_observables),
         "events.distort": lazily(lambda: events.distort, sample=sample, distortions=lambda: [events.Shift("a", 1.0)]),
         "events.Distorted.log_ratio": lazily(

@@ -7,12 +7,13 @@ The figures belong to the caller alone: pyplot, with its list of open figures, i
 from .amplification import plot_factor, plot_quantile_deviation, plot_quantile_error
 from .backends import plot_backends
 from .calibration import plot_amplification, plot_calibration, plot_coverage
-from .control import plot_classifier_weights, plot_weight_pulls
+from .control import plot_classifier_weights
 from .failures import plot_failures
 from .histograms import HistogramPanel, plot_histogram, plot_histograms
 from .kinematics import plot_kinematics, plot_uncertainties
 from .lines import plot_lines
 from .maps import plot_correlation, plot_map, plot_marginal_sigma
+from .pulls import plot_weight_pulls
 from .style import save_figure
 from .systematics import plot_systematics
 from .traces import plot_chains
