@@ -239,7 +239,7 @@ def _distances(axis: Axes, result: DifferentialAmplification) -> None:
     else:
         axis.axhspan(max(distance - error, 0.1 * distance), distance + error, color=VALIDATION, alpha=0.3, linewidth=0)
         axis.axhline(distance, color=VALIDATION, label=f"D = {with_error(distance, error)}")
-    axis.axvline(total.training_events, color=TRUTH, linewidth=1, linestyle="--")
+    axis.axvline(total.training_events, ymax=0.8, color=TRUTH, linewidth=1, linestyle="--")
     axis.text(total.training_events, 0.02, " training events", transform=axis.get_xaxis_transform(), fontsize="small")
     axis.set(xscale="log", yscale="log", xlabel="number of events $n$", ylabel="distance D in $\\log w$")
     legend_above(axis, 2, fontsize="small")
