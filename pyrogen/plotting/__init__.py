@@ -19,10 +19,12 @@ from .systematics import plot_systematics
 from .traces import plot_chains
 from .training import plot_training
 from .training_size import plot_training_size
+from .worth import plot_amplification_map, plot_differential, plot_worth
 
 __all__ = [
     "HistogramPanel",
     "plot_amplification",
+    "plot_amplification_map",
     "plot_backends",
     "plot_calibration",
     "plot_classifier_weights",
@@ -30,6 +32,7 @@ __all__ = [
     "plot_chains",
     "plot_correlation",
     "plot_factor",
+    "plot_differential",
     "plot_failures",
     "plot_histogram",
     "plot_histograms",
@@ -44,5 +47,6 @@ __all__ = [
     "plot_training_size",
     "plot_uncertainties",
     "plot_weight_pulls",
+    "plot_worth",
     "save_figure",
 ]
