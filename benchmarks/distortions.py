@@ -5,18 +5,24 @@ the best possible classifier (from the known ratio of the densities) and of a tr
 deviations each measure is above true events in the place of the generated ones; the tail of w that is most significant.
 
 python benchmarks/distortions.py --events 10000        # needs the extra trees
+python benchmarks/distortions.py --figure blind.png    # the AUC of each against its largest tail, too
 """
 
 import argparse
 import math
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 import pyrogen as pg
 from pyrogen.diagnostics import classifier_weights, roc_auc, sample_measures
+from pyrogen.diagnostics.control.verdict import SIGMA_AUC, SIGMA_TAIL
 from pyrogen.events import Hole, Shift, Smear, TailCut, distort
+from pyrogen.plotting import save_figure
+from pyrogen.plotting.style import TRUTH, colours, new_figure, styled
 
 MASS, WIDTH, WINDOW = 91.2, 2.5, (71.2, 111.2)  # of a resonance, in GeV
 NAMES = ("pt", "eta_a", "phi_a", "eta_b", "phi_b", "m")
@@ -66,8 +72,17 @@ DISTORTIONS = {
 }
 
 
-def row(name: str, events: int, seed: int) -> list[str]:
-    """One line of the table."""
+@dataclass
+class Point:
+    """What the classifier says of a distortion: its AUC with the error, and the significance of the largest tail."""
+
+    name: str
+    auc: tuple[float, float]
+    tail: float
+
+
+def row(name: str, events: int, seed: int) -> tuple[list[str], Point]:
+    """One line of the table, and what is drawn of it."""
     true, other = truth(2 * events, 2 * seed), truth(events, 2 * seed + 1)
     done = distort(other, DISTORTIONS[name], seed=seed, log_density=log_density) if DISTORTIONS[name] else None
     generated = other if done is None else done.sample
@@ -85,7 +100,26 @@ def row(name: str, events: int, seed: int) -> list[str]:
     sign = "<" if tails.cuts[k] < 1 else ">"
     cells = [name, f"{best:.4f}", "{:.4f} +- {:.4f}".format(*weights.auc)]
     cells += [f"{number:+.1f}" for number in measured.significance]
-    return [*cells, f"{weights.width / weights.floor:.2f}", f"{tails.significance[k]:.1f} (w {sign} {tails.cuts[k]:g})"]
+    cells += [f"{weights.width / weights.floor:.2f}", f"{tails.significance[k]:.1f} (w {sign} {tails.cuts[k]:g})"]
+    return cells, Point(name, weights.auc, float(tails.significance[k]))
+
+
+@styled
+def draw(points: list[Point]) -> Figure:
+    """The AUC of each distortion against its most significant tail."""
+    figure = new_figure(10, 6)
+    axis = figure.subplots()
+    seen = (
+        SIGMA_AUC * math.sqrt(2) * points[0].auc[1]
+    )  # an area scatters by sqrt(2) of its error where nothing is wrong
+    axis.axvspan(0.5 - seen, 0.5 + seen, color="#8a8a8a", alpha=0.3, linewidth=0, label="the AUC sees nothing")
+    axis.axhline(SIGMA_TAIL, color=TRUTH, linestyle="--", linewidth=1, label="a tail is seen above")
+    for point, colour in zip(points, colours(len(points)), strict=True):
+        axis.errorbar(point.auc[0], point.tail, xerr=point.auc[1], fmt="o", color=colour, capsize=3, label=point.name)
+    axis.set(xlabel="AUC of the classifier", ylabel=r"most significant tail of $w$ [$\sigma$]")
+    axis.set_ylim(bottom=0)
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
 
 
 def main() -> None:
@@ -93,13 +127,19 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--events", type=int, default=10_000, help="of the generated sample, and of the truth")
     options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--figure", help="where the figure goes")
     given = options.parse_args()
     torch.set_num_threads(1)
     head = ["distortion", "best AUC", "AUC", "FPD", "KPD", "energy", "sliced W1", "precision", "recall", "density"]
     print(" | ".join([*head, "coverage", "width/floor", "largest tail [sigma]"]))
     started = time.process_time()
+    points = []
     for name in DISTORTIONS:
-        print(" | ".join(row(name, given.events, given.seed)), flush=True)
+        cells, point = row(name, given.events, given.seed)
+        points.append(point)
+        print(" | ".join(cells), flush=True)
+    if given.figure:
+        save_figure(draw(points), given.figure)
     print(f"{time.process_time() - started:.0f} s of one core")
 
 

@@ -37,7 +37,7 @@ from pyrogen.inference import (
     calibrate,
 )
 from pyrogen.locks import PathInUseError
-from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, load, sample_histograms
+from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, Worth, load, sample_histograms
 from pyrogen.signals import uninterrupted
 from pyrogen.threads import set_threads
 
@@ -79,6 +79,7 @@ __all__ = [
     "SamplingError",
     "SamplingWarning",
     "TrainingDivergedError",
+    "Worth",
     "calibrate",
     "diagnostics",
     "events",

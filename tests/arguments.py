@@ -185,6 +185,11 @@ def weights():
     )
 
 
+@functools.cache
+def averaged():
+    return diagnostics.averaging_amplification(posterior(), cells=(2, 3), n=50, draws=5)
+
+
 def region():
     return diagnostics.Region(0.0, 1.0, 0.1, 0.2, 0.01, 0.5)
 
@@ -264,6 +269,10 @@ def posterior_calls():
         "Posterior.generate_to": lazily(lambda: posterior().generate_to, path="x.h5", n=5, **some),
         "Posterior.histogram": lazily(lambda: posterior().histogram, observable=0, bins=[0.0, 1.0], n=5, **some),
         "Posterior.histograms": lazily(lambda: posterior().histograms, observables={"x": (0, [0.0, 1.0])}, n=5, **some),
+        "Posterior.worth": lazily(lambda: posterior().worth, observables={"x": (0, [0.0, 1.0])}, n=20, draws=5, seed=0),
+        "Worth.of": lazily(lambda: pg.Worth.of, band=band, training_events=60.0),
+        "Worth.at": lazily(lambda: pg.Worth.of(band()).at, n=100),
+        "Worth.text": lazily(lambda: pg.Worth.of(band()).text),
         "Posterior.save": lazily(lambda: posterior().save, path="p.h5"),
         "Posterior.to": lazily(lambda: posterior().to, device="cpu"),
         "load": lazily(lambda: pg.load, path=saved, device="cpu"),
@@ -427,6 +436,9 @@ def event_calls():
         "events.OfObjects.missing": lazily(
             lambda: events.OfObjects(len, events.Multiplicity(1, 1, 2), 1).missing, events=torch.zeros(3, 3)
         ),
+        "events.Observable.of_columns": lazily(
+            lambda: events.z_jets_observables()["M_pair"].of_columns, columns=slice(0, 4)
+        ),
         "events.z_jets_observables": call(events.z_jets_observables),
         "events.distort": lazily(lambda: events.distort, sample=sample, distortions=lambda: [events.Shift("a", 1.0)]),
         "events.Distorted.log_ratio": lazily(
@@ -527,6 +539,20 @@ def diagnostic_calls():
         "diagnostics.coverage": lazily(lambda: diagnostics.coverage, lines=lines),
         "diagnostics.simulation_based_calibration": lazily(
             lambda: diagnostics.simulation_based_calibration, model=model, size=20, **recovery, **some
+        ),
+        "diagnostics.averaging_amplification": lazily(
+            lambda: diagnostics.averaging_amplification,
+            generator=posterior,
+            cells=(2, 3),
+            n=20,
+            draws=5,
+            seed=0,
+        ),
+        "diagnostics.AveragingAmplification.below_one": lazily(
+            lambda: averaged().below_one,
+        ),
+        "diagnostics.differential_amplification": lazily(
+            lambda: diagnostics.differential_amplification, weights=weights, training_events=60.0
         ),
         "diagnostics.bootstrap_calibration": lazily(
             lambda: diagnostics.bootstrap_calibration, posterior=posterior, size=20, **recovery, **some
@@ -761,6 +787,11 @@ def plotting_calls():
             errors={"a": one},
             fits=lambda: {"a": diagnostics.AmplificationFit(1.0, 0.1, 1.0, 0.1)},
         ),
+        "plotting.plot_amplification_map": lazily(lambda: plotting.plot_amplification_map, result=averaged),
+        "plotting.plot_differential": lazily(
+            lambda: plotting.plot_differential, result=lambda: diagnostics.differential_amplification(weights(), 60.0)
+        ),
+        "plotting.plot_worth": lazily(lambda: plotting.plot_worth, worths=lambda: [pg.Worth.of(band())]),
         "plotting.plot_backends": lazily(lambda: plotting.plot_backends, lines=lambda: {"a": lines()}),
         "plotting.plot_calibration": lazily(
             lambda: plotting.plot_calibration, calibrations=lambda: {"a": calibration()}
@@ -832,6 +863,7 @@ RESULTS = {
     "DensityEstimate",
     "GANSampler",
     "HistogramBand",
+    "Worth",
     "events.Distorted",
     "events.JetCoordinates",
     "events.JetSeparation",
@@ -844,6 +876,9 @@ RESULTS = {
     f"diagnostics.{name}"
     for name in [
         "Advice",
+        "AveragingAmplification",
+        "DifferentialAmplification",
+        "DifferentialWorth",
         "Agreement",
         "Amplification",
         "AmplificationFit",
@@ -983,7 +1018,13 @@ RIGHT = {
     ("events.Nuisance", "nominal"): ("minus one",),
     ("plotting.plot_classifier_weights", "title"): ("a text",),
     ("plotting.plot_weight_pulls", "title"): ("a text",),
+    **{
+        (f"plotting.{name}", "title"): ("a text",)
+        for name in ("plot_amplification_map", "plot_differential", "plot_worth")
+    },
+    ("diagnostics.differential_amplification", "regions"): ("an empty list",),
     ("EventSample.column", "which"): ("minus one",),
+    ("Worth.at", "n"): ("True", "infinity"),
     ("diagnostics.LineResult.line", "index"): ("minus one",),
     ("Posterior.histogram", "observable"): ("minus one",),
     ("diagnostics.marginal", "observable"): ("minus one",),

@@ -1,4 +1,7 @@
+import importlib
 import signal
+import sys
+from pathlib import Path
 
 import matplotlib
 import pytest
@@ -25,3 +28,29 @@ def wedge():
     """500 events of the wedge."""
     torch.manual_seed(1)
     return pg.targets.Wedge().sample((500,))
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch):
+    """Runs the ``main`` of an imported example with arguments, in ``tmp_path``, which it returns."""
+
+    def call(script, *arguments):
+        threads = torch.get_num_threads()
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", [script.__file__, *map(str, arguments)])
+            try:
+                script.main()
+            finally:
+                torch.set_num_threads(threads)
+        return tmp_path
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def example():
+    """Imports an example as a module: a process of its own would import everything again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "examples")
+        yield importlib.import_module

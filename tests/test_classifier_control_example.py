@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import functools
 import json
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import pyrogen as pg
 
@@ -16,29 +14,19 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
-def script():
+def script(example):
     pytest.importorskip("sklearn", reason="needs the extra trees")
-    sys.path.insert(0, str(EXAMPLES))
-    yield importlib.import_module("classifier_control")
-    sys.path.remove(str(EXAMPLES))
+    return example("classifier_control")
 
 
 @pytest.fixture
-def run(script, tmp_path, monkeypatch):
-    def call(*arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["classifier_control.py", *map(str, arguments)])
-        monkeypatch.setitem(script.MODES, "quick", {"events": 10_000, "splits": 5, "toys": 2})
-        threads = torch.get_num_threads()
-        script.main()
-        torch.set_num_threads(threads)
-        return tmp_path / "out"
-
-    return call
+def run(script, run_here, monkeypatch):
+    monkeypatch.setitem(script.MODES, "quick", {"events": 10_000, "splits": 5, "toys": 2})
+    return functools.partial(run_here, script)
 
 
 def test_a_planted_failure(run, capsys):
-    out = run("--quick", "--fault", "hole") / "classifier_control_toy_hole"
+    out = run("--quick", "--fault", "hole") / "out" / "classifier_control_toy_hole"
     assert {path.name for path in out.iterdir()} == {
         "weights.png",
         "weights.h5",
@@ -61,7 +49,7 @@ def test_the_results_of_another_example(run, tmp_path, capsys):
     sample[3_000:].save(folder / "held_out.h5")
     model = pg.BayesianFlow(pg.CouplingFlow(4, blocks=2, hidden=(8,)))
     pg.SVI(epochs=2, batch_size=500, progress=False).fit(model, sample[:3_000]).save(folder / "posterior.h5")
-    out = run(folder) / "classifier_control_made"
+    out = run(folder) / "out" / "classifier_control_made"
     assert {"pulls.png", "summary.json"} <= {path.name for path in out.iterdir()}
     printed = capsys.readouterr().out
     assert "The samples differ" in printed and "\nM_pair " in printed and "mass peak" in printed

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -423,9 +424,14 @@ NOWHERE = EventSample(np.column_stack([GOOD, np.full(100, np.nan)]), multiplicit
             GOOD,
             OTHER,
             {"observables": {"m": lambda x: x}},
-            r"observables\['m'\] of truth is \[100, 2\]; it must be one",
+            r"observables\['m'\] of truth has shape \[100, 2\]; it must be one",
         ),
-        (GOOD, OTHER, {"observables": {"m": lambda x: x[:, 0].log()}}, r"observables\['m'\] is NaN or infinite for"),
+        (
+            GOOD,
+            OTHER,
+            {"observables": {"m": lambda x: x[:, 0].log()}},
+            r"observables\['m'\] of truth is NaN or infinite for \d+ of 100 .*Observable with missing=",
+        ),
         (GOOD, OTHER, {"observables": ["m"]}, "observables is a list; it must be functions of events by name"),
         (GOOD[:15], OTHER, {}, "truth has 15 events for 2 folds; each needs at least 10, so give 20 events"),
         (GOOD, OTHER, {"folds": 11}, "truth has 100 events for 11 folds"),
@@ -450,7 +456,7 @@ NOWHERE = EventSample(np.column_stack([GOOD, np.full(100, np.nan)]), multiplicit
         ),
         (GOOD, np.r_[OTHER, GOOD[2:30]], {}, "generated shares 28 events with truth, the first is event 2 of truth"),
         (GOOD, OTHER, {"control": GOOD[1:]}, "control: control shares 99 events with truth"),
-        (GOOD, OTHER, {"observables": {"m": lambda x: torch.complex(x[:, 0], x[:, 1])}}, "of truth is 'complex'"),
+        (GOOD, OTHER, {"observables": {"m": lambda x: torch.complex(x[:, 0], x[:, 1])}}, "of truth is complex"),
         (GOOD, OTHER, {"trained_on": GOOD[:, :1]}, "trained_on must have 2 columns"),
         (GOOD, OTHER, {"method": "forest"}, 'method is \'forest\'; it must be "network", "trees", or settings'),
         (GOOD, OTHER, {"method": Network}, "method is <class"),
@@ -588,3 +594,47 @@ def test_recalibration_is_by_the_events_of_the_other_folds():
             for k, factor in ((0, 2.0), (1, 0.5)):  # each has got the curve of the other
                 rows = (fold == k) & middle & (np.abs(2 * x) < 0.9)
                 assert np.polyfit(x[rows], its[rows], 1)[0] == pytest.approx(factor, rel=0.25)  # its own curve: 1
+
+
+def rescaled(factor, noise=0.0, n=20_000):
+    """Exact weights of two Gaussians, with their logarithm times a factor and noise of a classifier."""
+    rng = np.random.default_rng(8)
+    exact = [SHIFT * x[:, 0].numpy() - SHIFT**2 / 2 for x in (normal(n, SHIFT, 1), normal(n, 0, 2))]
+    found = classifier_weights(normal(n, SHIFT, 1), normal(n, 0, 2), method=Moments(), **QUICK)
+    true, made = (factor * log_w + noise * rng.normal(size=n) for log_w in exact)
+    return dataclasses.replace(found, log_w_truth=true, log_w_generated=made)
+
+
+@pytest.mark.parametrize(
+    ("factor", "noise", "verdict", "words"),
+    [
+        (1.0, 0.0, "calibrated", "The weights are calibrated"),
+        (
+            0.0,
+            0.1,
+            "unconfirmed",
+            r"Other events do not confirm the weights \(slope .* They scatter by (9.9|10.0)% around",
+        ),
+        (0.0, 0.5, "overfitted", "The classifier is overfitted"),
+        (1.7, 0.0, "overfitted", "should be 0.5"),
+        (0.6, 0.0, "not calibrated", "The weights are not calibrated, by"),
+        (0.97, 0.0, "close", "The weights are right within"),
+        (0.0, 0.0, "unchecked", "cannot be checked"),
+    ],
+)
+def test_verdicts(factor, noise, verdict, words):
+    """Of log-weights that are off by a factor, or nothing but noise."""
+    n = 400_000 if verdict == "close" else 20_000
+    found = rescaled(factor, noise, n)
+    assert found.verdict == verdict and re.search(words, found.text())
+
+
+def test_weights_of_few_events_are_not_called_calibrated():
+    """p-value and slope of weights that are noise let them pass: nothing confirms them either."""
+    verdicts = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        found = rescaled(0.0, 0.05, 400)
+        true, made = (0.05 * rng.normal(size=400) for _ in range(2))
+        verdicts.append(dataclasses.replace(found, log_w_truth=true, log_w_generated=made).verdict)
+    assert verdicts.count("unconfirmed") >= 35  # 39.1 are expected: above two errors by chance in 2.3 %

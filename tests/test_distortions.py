@@ -339,3 +339,50 @@ def test_rows_as_arrays_have_the_layout_of_the_truth():
     sample = pg.EventSample(rows, ["met", "pt_j1", "pt_j2"], multiplicity=Multiplicity(1, 1, 2))
     done = distort(sample, [TailCut("pt_j2", cut=1.0, fraction=0.5)], seed=1)
     np.testing.assert_allclose(done.log_ratio(np.array(rows)), np.log(5 / 6) - np.log([0.5, 1, 1]))
+
+
+@pytest.mark.parametrize("cut", [None, 110.0])
+def test_edges_of_a_density_are_smeared(cut):
+    """An exponential from 20 GeV, cut or not: its convolution with a Gaussian is known."""
+    width, scale = 5.0, 30.0
+    sample = pg.EventSample(20 + np.random.default_rng(1).exponential(scale, 5000), ["pt"], ["GeV"])
+
+    def log_density(x):
+        return torch.where(x[:, 0] >= 20, -(x[:, 0] - 20) / scale - math.log(scale), -torch.inf)
+
+    def below(x):
+        return 0.5 * torch.erfc(-x / math.sqrt(2))
+
+    steps = [] if cut is None else [TailCut("pt", cut=cut)]
+    done = distort(sample, [*steps, Smear("pt", absolute=width)], log_density=log_density)
+    share = 1 if cut is None else (sample.column("pt") <= cut).mean()
+    x = torch.linspace(20, 40 if cut is None else cut + 4 * width, 401, dtype=torch.float64)
+    centre = x - width**2 / scale
+    high = 1 if cut is None else below((cut - centre) / width)
+    smeared = (-(x - 20) / scale + width**2 / scale**2 / 2).exp() / scale / share
+    expected = log_density(x[:, None]) - (smeared * (high - below((20 - centre) / width))).log()
+    np.testing.assert_allclose(done.log_ratio(x[:, None]), expected, atol=0.13)
+    near = abs(x - (cut or 20)) < 0.5 * width
+    np.testing.assert_allclose(done.log_ratio(x[near, None]), expected[near], atol=0.05)
+
+
+def test_the_mass_has_the_unit_of_the_momenta(pairs):
+    done = distort(pg.EventSample(pairs, units=["MeV", "", ""] * 2), [SmearMass("a", "b", absolute=0.5)])
+    assert "by a Gaussian of 0.5 MeV" in done.text()
+    with pytest.raises(ValueError, match="momenta of one unit; there are pt_a in MeV, pt_b in GeV"):
+        distort(pg.EventSample(pairs, units=["MeV", "", "", "GeV", "", ""]), [SmearMass("a", "b", absolute=0.5)])
+
+
+def test_a_part_of_equal_values_cannot_be_missing():
+    counts = pg.EventSample(np.repeat([0.0, 1, 2], [50, 40, 10]), ["n"])
+    with pytest.raises(ValueError, match="missing is 0.3, but 40 events have the same value 1, where the tail"):
+        distort(counts, [TailCut("n", missing=0.3)])
+    assert len(distort(counts, [TailCut("n", missing=0.1)]).sample) == 90
+
+
+def test_what_is_not_known_after_a_filled_hole(z_jets):
+    distance = z_jets_observables()["delta_r_j1j2"]
+    away = z_jets[~(distance(z_jets).numpy() < 0.4)]
+    steps = [FilledHole("j1", "j2"), Shift("pt_j1", by=1.0)]
+    done = distort(away, steps, log_density=lambda x: 0 * x[:, 0])
+    assert done.unknown == "Shift moves events, and log_density of what it moves is not known"

@@ -95,12 +95,14 @@ def test_what_rules_a_density_out_is_an_error_before_the_training(case):
         (NORMAL, np.where(np.arange(2304) == 7, 500.0, 1.0), "a heavy event"),
     ],
 )
-def test_what_is_doubtful_is_a_warning_and_stays_with_the_posterior(events, weights, problem):
+def test_what_is_doubtful_is_a_warning_and_stays_with_the_posterior(events, weights, problem, tmp_path):
     model = pg.BayesianFlow(pg.CouplingFlow(events.shape[1], 1, (4,), "rqs"))
     with pytest.warns(UserWarning, match=problem) as caught:
         posterior = SVI.fit(model, events, weights=weights)
     assert any(problem == finding.problem for finding in posterior.info.findings)
     assert caught[0].filename == __file__
+    posterior.save(tmp_path / "posterior.h5")
+    assert pg.load(tmp_path / "posterior.h5").info.findings == posterior.info.findings
 
 
 def test_samples_of_a_bootstrap_are_warned_of_once():

@@ -129,6 +129,18 @@ def few_orders(monkeypatch):
     monkeypatch.setattr(estimators, "REPEATS", 4)
 
 
+def test_ties_are_no_matter_of_rounding():
+    """Points of a grid, and many at one place: distances that are equal must not differ by their rounding."""
+    random = np.random.default_rng(3)
+    x, y = random.normal(size=(400, 2)).round(1), random.normal(size=(300, 2)).round(1)
+    x[:20] = y[:20] = 0.7
+    apart, own = (np.sqrt(((x[:, None] - each[None]) ** 2).sum(-1)) for each in (y, x))
+    radius = np.sort(own, 1)[:, 5]
+    assert (radius[:20] == 0).all()
+    density = (apart < radius[:, None]).sum(0).mean() / 5
+    assert estimators.prdc(x, np.ones(400), y, np.ones(300), random)[2] == pytest.approx(density)
+
+
 def test_the_floor_holds_what_true_events_give(few_orders):
     some = {"splits": 10, "progress": False}
     tables = [sample_measures(normal(240, i, 1), normal(120, i, 2), seed=i, **some) for i in range(24)]
@@ -226,7 +238,9 @@ def test_padded_events_take_observables_that_all_have():
     jets = pg.events.read(Path(__file__).parents[1] / "examples" / "data" / "z_jets_5k.h5")
     truth, generated = jets[:600], jets[600:900]
     some = {"which": ["sliced"], "splits": 5, "progress": False}
-    with pytest.raises(ValueError, match=r"'pt_j2' of truth is NaN .* events with n objects, sample.with_count\(n\)"):
+    with pytest.raises(
+        ValueError, match=r"of truth do not have the observable 'pt_j2'.* events with n objects, sample.with_count\(n\)"
+    ):
         sample_measures(truth, generated, **some)
     pair = pg.events.z_jets_observables()["M_pair"]
     assert sample_measures(truth, generated, {"M": pair, "pt": "pt_j1"}, **some).features == ("M", "pt")

@@ -185,6 +185,63 @@ def test_closure_on_an_observable_that_the_classifier_never_saw(gaussians):
     assert (spoiled.after.ratio > 10).all()
 
 
+def test_the_floor_of_closure_is_that_of_independent_events():
+    """Samples without any fault are at their floor, also where they are worth few events."""
+    found = []
+    for seed in range(8):
+        truth = normal(16_000, 1.0, seed, 2)
+        truth[:, 1] -= 1
+        made = EventSample(normal(8000, 0, 100 + seed, 2))
+        x = made.column(0)
+        weighted = EventSample(made, weights=np.exp(x - 0.5))
+        copied = unweight(weighted, maximum=float(np.quantile(weighted.weights, 0.5)), seed=seed)
+        tables = [closure(truth, made, each, {"x": 0, "y": 1}, partitions=5) for each in (weighted, copied)]
+        assert tables[0].after.effective_sizes[1] == pytest.approx(weighted.effective_size)
+        assert tables[1].after.effective_sizes[1] < 0.5 * len(copied.events)
+        found.append([table.after.ratio[1] for table in tables])
+    # A single W1 scatters by 45 %: the sum of 8, each of which is independent of the weights in y, by 16 %.
+    assert np.mean(found, 0) == pytest.approx(1, abs=0.5)
+
+
+def test_events_are_not_reweighted_twice(gaussians):
+    with pytest.raises(ValueError, match="would count twice in events that were reweighted before"):
+        reweight(gaussians, reweight(gaussians).events)
+    once = EventSample(gaussians.generated, weights=np.full(len(gaussians.generated), 0.1))
+    assert reweight(gaussians, once).effective_size == pytest.approx(reweight(gaussians).effective_size)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_copies_are_refused(told, tmp_path):
+    weights = np.random.default_rng(1).exponential(size=600)
+    made = unweight(EventSample(normal(600, 0, 2, 2), weights=weights), maximum=1.0)
+    assert made.repeated > 50 and made.events.provenance == {"copies": made.repeated}
+    events = made.events if told else EventSample(made.events.values)
+    message = f"generated has {made.repeated} events that are copies of others of it"
+    for test in (two_sample_test, classifier_weights):
+        with pytest.raises(ValueError, match=message):
+            test(normal(500, 0, 1, 2), events, method=Moments(), progress=False)
+    once = unweight(EventSample(normal(600, 0, 2, 2), weights=weights), maximum=1.0, overweights="cut")
+    assert once.events.provenance == {}
+    two_sample_test(normal(500, 0, 1, 2), once.events, method=Moments(), toys=2, progress=False)
+    if told:  # a part without any copy, and one that a file has kept
+        made.events.save(tmp_path / "copies.h5")
+        with pytest.raises(ValueError, match=message):
+            two_sample_test(normal(500, 0, 1, 2), pg.events.read(tmp_path / "copies.h5"), progress=False)
+        _, first = np.unique(made.events.values, axis=0, return_index=True)
+        two_sample_test(normal(500, 0, 1, 2), made.events[first], method=Moments(), toys=2, progress=False)
+
+
+def test_events_that_are_alike_by_chance_are_no_copies():
+    random, options = np.random.default_rng(1), {"method": Moments(), "toys": 2, "progress": False}
+    atoms = [np.where(random.random((500, 1)) < share, 0.0, random.normal(size=(500, 2))) for share in (0.01, 0.3)]
+    two_sample_test(*atoms, **options)
+    grid = [random.integers(0, 40, (500, 2)).astype(float) for _ in range(2)]
+    two_sample_test(grid[0], grid[1], **options)
+    two_sample_test(grid[0][:100], grid[1], **options)
+    other = grid[1] // 8 * 8 + 0.5  # discrete, too, but never where the others are
+    two_sample_test(grid[0], other, **options)
+
+
 def test_p_values_without_a_difference_are_uniform():
     p = []
     for seed in range(60):
@@ -212,6 +269,14 @@ def test_power_and_statistic():
     with pytest.raises(ValueError, match="generated has weights"):
         two_sample_test(truth, EventSample(generated, weights=np.ones(500)), progress=False)
     assert isinstance(exact, ClassifierWeights)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_classifier_that_finds_nothing():
+    """Trees that cannot split give the same statistic for all permutations."""
+    trees = pg.diagnostics.Trees(smallest_leaf=500)
+    found = two_sample_test(normal(200, 0, 1, 2), normal(200, 9, 2, 2), method=trees, toys=3, progress=False)
+    assert found.p_value == 1 and found.pull == 0 and "0.0 standard deviations" in found.text()
 
 
 def test_two_samples_do_not_share_events():

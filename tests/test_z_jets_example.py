@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,27 +15,13 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def script():
-    """The script as a module: a process of its own would import everything again."""
-    sys.path.insert(0, str(ROOT / "examples"))
-    spec = importlib.util.spec_from_file_location("z_jets_example", ROOT / "examples" / "z_jets.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(ROOT / "examples"))
+def script(example):
+    return example("z_jets")
 
 
 @pytest.fixture
-def run(script, tmp_path, monkeypatch):
-    def call(*arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["z_jets.py", *map(str, arguments)])
-        threads = torch.get_num_threads()
-        script.main()
-        torch.set_num_threads(threads)
-        return tmp_path
-
-    return call
+def run(script, run_here):
+    return functools.partial(run_here, script)
 
 
 def test_quick_run_on_the_committed_sample(run, script, monkeypatch, capsys):

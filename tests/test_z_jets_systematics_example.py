@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -17,23 +16,13 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
-def script():
-    sys.path.insert(0, str(EXAMPLES))
-    yield importlib.import_module("z_jets_systematics")
-    sys.path.remove(str(EXAMPLES))
+def script(example):
+    return example("z_jets_systematics")
 
 
 @pytest.fixture
-def run(script, tmp_path, monkeypatch):
-    def call(*arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["z_jets_systematics.py", *map(str, arguments)])
-        threads = torch.get_num_threads()
-        script.main()
-        torch.set_num_threads(threads)
-        return tmp_path / "out" / "z_jets_systematics_quick"
-
-    return call
+def run(script, run_here):
+    return lambda *arguments: run_here(script, *arguments) / "out" / "z_jets_systematics_quick"
 
 
 def test_quick_run(run, script, monkeypatch, capsys):

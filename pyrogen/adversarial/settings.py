@@ -30,7 +30,8 @@ class GANSettings:
     """What decides the training of a GAN.
 
     Args:
-        noise: uniform numbers in [-1, 1] that an event is made of.
+        noise: uniform numbers in [-1, 1] that an event is made of; for more columns than the default has numbers, give
+            more.
         hidden: widths of the hidden layers, of the generator (ELU) and of the discriminator (leaky ReLU).
         embedding: widths of the layers that embed differences of events; the last one is the number of statistics of
             the batch.
@@ -59,7 +60,7 @@ class GANSettings:
         ValueError: an argument out of range.
     """
 
-    noise: int = 32
+    noise: int = 8
     hidden: tuple[int, ...] = (64, 64, 64)
     embedding: tuple[int, ...] = (32, 32, 16)
     dropout: float = 0.5

@@ -4,6 +4,12 @@ from pyrogen.coverage import Calibration, bootstrap_calibration, calibration_of,
 
 from .advice import Advice, Finding, advise
 from .agreement import Agreement, agreement
+from .amplification.averaging import AveragingAmplification, averaging_amplification
+from .amplification.differential import (
+    DifferentialAmplification,
+    DifferentialWorth,
+    differential_amplification,
+)
 from .amplification.references import (
     KernelDensity,
     Memorised,
@@ -57,6 +63,7 @@ __all__ = [
     "Agreement",
     "Amplification",
     "AmplificationFit",
+    "AveragingAmplification",
     "Calibration",
     "CalibrationCurve",
     "Classifier",
@@ -65,6 +72,8 @@ __all__ = [
     "Closure",
     "Comparison",
     "Convergence",
+    "DifferentialAmplification",
+    "DifferentialWorth",
     "Elpd",
     "FailureMode",
     "Failures",
@@ -104,6 +113,7 @@ __all__ = [
     "advise",
     "agreement",
     "amplification",
+    "averaging_amplification",
     "band_overlap",
     "bootstrap_calibration",
     "calibration_along_lines",
@@ -114,6 +124,7 @@ __all__ = [
     "compare",
     "coverage",
     "density_along_lines",
+    "differential_amplification",
     "effective_parameters",
     "elpd",
     "find_failures",

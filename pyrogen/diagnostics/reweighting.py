@@ -11,7 +11,7 @@ from pyrogen.checks import POSITIVE, door, having, instance, optional
 from pyrogen.classifier import Classifier
 from pyrogen.diagnostics.classifier import ClassifierResult
 from pyrogen.diagnostics.control.inputs import same_rows
-from pyrogen.diagnostics.control.result import ClassifierWeights
+from pyrogen.diagnostics.control.result import ClassifierWeights, event_weights
 from pyrogen.events import EventSample
 from pyrogen.printing import Brief
 
@@ -79,8 +79,9 @@ def reweight(
         largest: ratios above are set to this: one event with a huge weight ruins a histogram.
 
     Raises:
-        ValueError: a ratio that is not finite; no events; further events among which are some of those that the
-            :class:`ClassifierWeights` come from.
+        ValueError: a ratio that is not finite; no events; the events of the :class:`ClassifierWeights` with other
+            weights than these had, such as events that were reweighted before; further events among which are some of
+            those that the :class:`ClassifierWeights` come from.
     """
     events, ratio = _ratio(classifier, generated)
     if not np.isfinite(ratio).all():
@@ -112,8 +113,17 @@ def _ratio(
             raise ValueError("generated is None; give the generated events that the classifier is to reweight")
         return generated, classifier.log_ratio(generated).exp().double().numpy()
     own = classifier.generated
-    if generated is None or np.array_equal(generated.values, own.values, equal_nan=True):
-        return own if generated is None else generated, classifier.w_generated
+    if generated is None:
+        return own, classifier.w_generated
+    if np.array_equal(generated.values, own.values, equal_nan=True):
+        before, now = (event_weights(each) / event_weights(each).mean() for each in (own, generated))
+        if not np.allclose(before, now, rtol=1e-5):  # those of single precision are the same
+            raise ValueError(
+                "generated has other weights than these events had when the classifiers were trained: w is the ratio "
+                "to the events as they were, and would count twice in events that were reweighted before. Give the "
+                "events with their old weights, or train anew"
+            )
+        return generated, classifier.w_generated
     if generated.features == own.features and len(seen := same_rows(generated.values, own.values)):
         raise ValueError(
             f"generated has {len(seen):,} of the {len(own):,} events that these weights come from, the first is event "

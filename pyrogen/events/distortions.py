@@ -162,7 +162,8 @@ class Transformation(Distortion):
         after = with_values(sample, values)
         density, truth = before._density, before._true_density
         if density is None or truth is None:
-            because = before.unknown or f"{type(self).__name__} moves events, and log_density of the truth is not given"
+            which = "the truth is not given" if truth is None else "what it moves is not known"
+            because = before.unknown or f"{type(self).__name__} moves events, and log_density of {which}"
             return dataclasses.replace(
                 before, sample=after, steps=(*before.steps, self.words(sample)), unknown=because, _density=None
             )

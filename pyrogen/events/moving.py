@@ -20,7 +20,7 @@ from .sample import EventSample
 from .thinning import angles, delta_r
 
 Array = NDArray[np.float64]
-NODES = 64  # of the quadrature over Gaussian noise
+NODES, REACH = 256, 8.0  # of the quadrature over Gaussian noise, in standard deviations
 NOT_ZERO = number("finite and not zero", lambda value: math.isfinite(value) and value != 0)
 
 
@@ -67,9 +67,14 @@ class _Noisy(Transformation):
     """A distortion by Gaussian noise z, absolute or relative."""
 
     def nodes(self) -> tuple[Array, Array]:
-        """Gauss-Hermite quadrature: right for densities that are smooth on the scale of the noise."""
-        z, weights = np.polynomial.hermite_e.hermegauss(NODES)
-        return z, np.log(weights / weights.sum())
+        """Equal steps: exact for densities that are smooth on the scale of a step, 1/16 of the noise.
+
+        Behind an edge of the density, such as a cut, the log of what is smeared is good to 0.03 on the edge, and to
+        0.1 four standard deviations away. Gauss-Hermite nodes of the same number are coarser where the noise is.
+        """
+        z = np.linspace(-REACH, REACH, NODES)
+        log_weights = -0.5 * z**2
+        return z, log_weights - np.log(np.exp(log_weights).sum())
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,14 +126,14 @@ class SmearMass(_Noisy):
     """Gaussian noise on the invariant mass of two objects: all components of both momenta times M'/M.
 
     Directions stay, so the mass becomes M' exactly where the columns hold all of the momenta (objects without a column
-    of their mass or energy are massless). For a resonance ``absolute`` is a fraction of its width: 0.5 GeV is 20 % of
-    that of the Z.
+    of their mass or energy are massless). For a resonance ``absolute`` is a fraction of its width: 0.5 is 20 % of that
+    of the Z, where momenta are in GeV.
 
     Args:
         first: name of the first object, with the columns ``pt_, eta_, phi_`` (and ``m_``) or ``px_, py_, pz_`` (and
             ``E_``).
         second: name of the second one; with ``pz_`` alone its transverse momentum balances the first.
-        absolute: standard deviation of the mass in GeV.
+        absolute: standard deviation of the mass in the unit of the momenta.
         relative: standard deviation of the factor M'/M. Give one of the two.
     """
 
@@ -144,11 +149,21 @@ class SmearMass(_Noisy):
 
     def check(self, sample: EventSample) -> None:
         """See :class:`Distortion`."""
-        _components(sample.names, self.first, self.second)
+        self._unit(sample)
 
     def words(self, sample: EventSample) -> str:
         """See :class:`Transformation`."""
-        return f"smear: M({self.first}, {self.second}) by a Gaussian of {_width(self.absolute, self.relative, ' GeV')}"
+        width = _width(self.absolute, self.relative, self._unit(sample))
+        return f"smear: M({self.first}, {self.second}) by a Gaussian of {width}"
+
+    def _unit(self, sample: EventSample) -> str:
+        """That of the momenta, behind a space; none where they have none."""
+        units = {sample.names[i]: sample.units[i] for i in _scaled_columns(sample.names, self.first, self.second)}
+        given = sorted({unit for unit in units.values() if unit})
+        if len(given) > 1:
+            told = ", ".join(f"{name} in {unit or 'no unit'}" for name, unit in units.items())
+            raise ValueError(f"SmearMass needs momenta of one unit; there are {told}")
+        return f" {given[0]}" if given else ""
 
     def moved(self, events: Tensor, names: Sequence[str], rng: np.random.Generator) -> Tensor:
         """See :class:`Transformation`."""

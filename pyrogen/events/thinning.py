@@ -92,6 +92,11 @@ class TailCut(Weighting):
                 f"missing is {missing}; with fraction = {self.fraction:g} the tail would hold {tail} of the {there} "
                 "events that have the observable; it must hold some of them and not all"
             )
+        if values[order[tail - 1]] == values[order[tail]]:
+            raise ValueError(
+                f"missing is {missing}, but {int((values == values[order[tail]]).sum())} events have the same value "
+                f"{sign * values[order[tail]]:.6g}, where the tail would begin; give cut, or another part"
+            )
         return float(sign * 0.5 * (values[order[tail - 1]] + values[order[tail]]))
 
 

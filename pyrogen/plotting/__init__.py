@@ -7,21 +7,24 @@ The figures belong to the caller alone: pyplot, with its list of open figures, i
 from .amplification import plot_factor, plot_quantile_deviation, plot_quantile_error
 from .backends import plot_backends
 from .calibration import plot_amplification, plot_calibration, plot_coverage
-from .control import plot_classifier_weights, plot_weight_pulls
+from .control import plot_classifier_weights
 from .failures import plot_failures
 from .histograms import HistogramPanel, plot_histogram, plot_histograms
 from .kinematics import plot_kinematics, plot_uncertainties
 from .lines import plot_lines
 from .maps import plot_correlation, plot_map, plot_marginal_sigma
+from .pulls import plot_weight_pulls
 from .style import save_figure
 from .systematics import plot_systematics
 from .traces import plot_chains
 from .training import plot_training
 from .training_size import plot_training_size
+from .worth import plot_amplification_map, plot_differential, plot_worth
 
 __all__ = [
     "HistogramPanel",
     "plot_amplification",
+    "plot_amplification_map",
     "plot_backends",
     "plot_calibration",
     "plot_classifier_weights",
@@ -29,6 +32,7 @@ __all__ = [
     "plot_chains",
     "plot_correlation",
     "plot_factor",
+    "plot_differential",
     "plot_failures",
     "plot_histogram",
     "plot_histograms",
@@ -43,5 +47,6 @@ __all__ = [
     "plot_training_size",
     "plot_uncertainties",
     "plot_weight_pulls",
+    "plot_worth",
     "save_figure",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,17 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from pyrogen.checks import TEXT, door, instance
-from pyrogen.diagnostics.control.pulls import WeightPulls
 from pyrogen.diagnostics.control.result import ClassifierWeights
 
-from .style import BANDS, PREDICTION, TRUTH, VALIDATION, legend_above, new_figure, styled, with_error
+from .style import PREDICTION, TRUTH, VALIDATION, legend_above, new_figure, styled, with_error
 
 WEIGHTS = instance(
     ClassifierWeights,
     "a ClassifierWeights, from classifier_weights",
     {"ClassifierResult": "classifier_test keeps no weights of the events; use classifier_weights"},
 )
-PULLS = instance(
-    WeightPulls, "a WeightPulls, from weight_pulls", {"ClassifierWeights": "give weight_pulls(weights, posterior)"}
-)
 FLOOR = "#8a8a8a"
+LETTERS = 110  # of a line of the title
 CURVES = 12  # trainings that are drawn one by one
 LABELLED = ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))  # of a logarithmic axis over one, two and more decades
 
@@ -45,7 +43,7 @@ def plot_classifier_weights(weights: ClassifierWeights, *, title: str = "") -> F
     figure = new_figure(17, 9.4)
     (linear, logarithmic, tails), (roc, calibration, losses) = figure.subplots(2, 3)
     if title:
-        figure.suptitle(title, fontsize="large")
+        figure.suptitle(fill(title, LETTERS), fontsize="large")
     for axis, log in ((linear, False), (logarithmic, True)):
         _histogram(axis, weights, log)
     _tails(tails, weights)
@@ -77,6 +75,7 @@ def _histogram(axis: Axes, weights: ClassifierWeights, log: bool) -> None:
         highest = max(found.truth.max(), found.generated.max()) / widths[0]
         axis.set(ylabel="density", xlim=found.edges[[0, -1]], ylim=(0, 1.25 * highest))
         axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.ticklabel_format(axis="x", useOffset=False)
     legend_above(axis, 2)
 
 
@@ -172,76 +171,3 @@ def _limits(*tables: NDArray[np.float64]) -> tuple[float, float]:
     low, high = float(values.min()), float(max(np.quantile(values, 0.98), np.log(2)))
     room = 0.08 * max(high - low, 1e-4)
     return low - room, high + room
-
-
-@styled
-@door(pulls=PULLS, title=TEXT)
-def plot_weight_pulls(pulls: WeightPulls, *, title: str = "") -> Figure:
-    """Pulls of the density, w against its relative uncertainty, and pulls of histograms, if there are any [C fig. 12].
-
-    Args:
-        pulls: what :func:`~pyrogen.diagnostics.weight_pulls` found. The grey Gaussian has the width that the noise of
-            the classifier alone gives, the dashed one is the standard one.
-        title: above the figure.
-    """
-    names = list(pulls.histograms)
-    figure = new_figure(17 if names else 12, 5.2)
-    panels = figure.subplots(1, 3 if names else 2)
-    if title:
-        figure.suptitle(title, fontsize="large")
-    _pull_histogram(panels[0], pulls)
-    _sigma_by_weight(panels[1], pulls)
-    if names:
-        _histogram_pulls(panels[2], pulls)
-    return figure
-
-
-def _pull_histogram(axis: Axes, pulls: WeightPulls) -> None:
-    half = float(np.clip(4 * max(pulls.width, 0.5 * abs(pulls.centre)), 3.0, 8.0))
-    grid = np.linspace(-half, half, 81)
-    size = pulls.weights / pulls.weights.sum()
-    density, _ = np.histogram(np.clip(pulls.pull, -half, half), grid, weights=size / (grid[1] - grid[0]))
-    axis.stairs(density, grid, color=PREDICTION, linewidth=2, label=f"{pulls.sample}: width {pulls.width:.2f}")
-    x = np.linspace(-half, half, 300)
-    gaussians: list[tuple[float, str, str]] = [(1.0, TRUTH, "N(0, 1)")]
-    if pulls.floor > 0 and np.isfinite(pulls.floor):
-        gaussians.append((pulls.floor, FLOOR, f"classifier's noise: {pulls.floor:.2f}"))
-    for width, colour, label in gaussians:
-        shape = np.exp(-0.5 * (x / width) ** 2) / (width * np.sqrt(2 * np.pi))
-        axis.plot(x, shape, color=colour, linewidth=1.5, linestyle="--", label=label)
-    axis.set(xlabel=r"$t = \mu\,(1 - w)/\sigma$", ylabel="density", xlim=(-half, half), yscale="log")
-    axis.set_ylim(0.5 * density[density > 0].min(), 1.5 * max(density.max(), 0.4))
-    legend_above(axis, 1, fontsize="small")
-
-
-def _sigma_by_weight(axis: Axes, pulls: WeightPulls) -> None:
-    low, high = np.quantile(pulls.w, [0.005, 0.995])
-    if low == high:
-        low, high = 0.9 * low, 1.1 * high
-    top = float(max(np.quantile(pulls.relative, 0.98), pulls.high.max()))
-    inside = (pulls.w >= low) & (pulls.w <= high) & (pulls.relative <= top)
-    density: Any = {"gridsize": 40, "cmap": "Greys", "bins": "log", "mincnt": 1, "linewidths": 0, "alpha": 0.7}
-    axis.hexbin(pulls.w[inside], pulls.relative[inside], **density)
-    errors = [pulls.median - pulls.low, pulls.high - pulls.median]
-    widths = [pulls.at - pulls.edges[:-1], pulls.edges[1:] - pulls.at]
-    label = "median and 68 % in bins of $w$"
-    axis.errorbar(pulls.at, pulls.median, errors, widths, fmt="o", color=VALIDATION, capsize=3, label=label)
-    axis.set(xlabel="$w$ of the classifier", ylabel=r"$\sigma/\mu$ of the generator", xlim=(low, high))
-    axis.set_ylim(0, 1.1 * top)
-    legend_above(axis, 1, fontsize="small")
-
-
-def _histogram_pulls(axis: Axes, pulls: WeightPulls) -> None:
-    names = list(pulls.histograms)
-    edge = 4.0
-    for level, opacity in BANDS:
-        axis.axvspan(-level, level, color=PREDICTION, alpha=0.4 * opacity, linewidth=0)
-    for row, its in enumerate(pulls.histograms.values()):
-        found = its.pull[np.isfinite(its.pull)]
-        spread = np.linspace(-0.25, 0.25, len(found)) if len(found) > 1 else np.zeros(len(found))
-        axis.plot(np.clip(found, -edge, edge), row + spread, "o", markersize=4, color=TRUTH)
-        axis.text(1.02, row, f"{its.width:.2f}", transform=axis.get_yaxis_transform(), va="center", fontsize="small")
-    axis.text(1.02, len(names) - 0.4, "width", transform=axis.get_yaxis_transform(), va="bottom", fontsize="small")
-    axis.set_yticks(range(len(names)), names, fontsize="small")
-    axis.tick_params(axis="y", which="minor", left=False, right=False)
-    axis.set(xlim=(-1.1 * edge, 1.1 * edge), ylim=(-0.6, len(names) - 0.4), xlabel="pulls of histogram bins")

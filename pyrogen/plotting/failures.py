@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -28,6 +30,7 @@ from .style import (
 )
 
 COLUMNS = 3
+WIDE, HIGH = 32, 24  # letters of a label that fit beside a panel of densities
 
 
 @styled
@@ -129,10 +132,26 @@ def _dress(top: Axes, bottom: Axes, row: ObservableFailure) -> None:
     top.tick_params(labelbottom=False)
     bottom.set_xlim(row.histogram.edges[0], row.histogram.edges[-1])
     bottom.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 4, 5, 10]))
-    bottom.set_xlabel(with_unit(row.label, row.unit))
-    top.set_ylabel("density" + (f" [1/{row.unit}]" if row.unit else ""))
+    per = f"1/({row.unit})" if re.search(r"[/\s]", row.unit) else f"1/{row.unit}"
+    _fitting(bottom.xaxis.label, with_unit(row.label, row.unit), WIDE)
+    _fitting(top.yaxis.label, with_unit("density", per if row.unit else ""), HIGH)
     what = "no significant difference" if row.mode is None else row.mode.kind
     if row.follows:
         what = "follows from the first"
-    share = f" ({row.share:.0%} of the information)" if np.isfinite(row.share) else ""
+    share = f" ({max(row.share, 0.0):.0%} of the information)" if np.isfinite(row.share) else ""
     top.set_title(what + share, fontsize="small")
+
+
+def _fitting(label: Text, text: str, most: int) -> None:
+    """Write a label of at most so many letters a line: in several lines, and in smaller letters where it must be.
+
+    A line ends behind a space, an underscore or a slash. Formulas are not split.
+    """
+    lines = [""]
+    for part in [text] if "$" in text else re.findall(r"[^\s_/]*[\s_/]*", text):
+        if lines[-1] and len((lines[-1] + part).rstrip()) > most:
+            lines.append("")
+        lines[-1] += part
+    length = max(len(re.sub(r"\\[a-z]+|[${}\\]", "", line).rstrip()) for line in lines)
+    label.set_text("\n".join(line.rstrip() for line in lines))
+    label.set_fontsize(float(label.get_fontsize()) * min(1.0, most / max(length, 1), 3 / len(lines)))

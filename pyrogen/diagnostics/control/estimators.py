@@ -120,8 +120,9 @@ def prdc(
 
 
 def distances(a: Array, b: Array) -> Array:
-    """Euclidean distances ``[n, m]`` of all pairs."""
-    return torch.cdist(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    """Euclidean distances ``[n, m]`` of all pairs; squares by matrix products would break ties by their rounding."""
+    exact = "donot_use_mm_for_euclid_dist"
+    return torch.cdist(torch.from_numpy(a), torch.from_numpy(b), compute_mode=exact).numpy()
 
 
 def _radii(a: Array, neighbours: int) -> Array:

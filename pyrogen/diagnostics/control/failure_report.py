@@ -67,6 +67,9 @@ def _words(found: Any) -> list[str]:
         ]
     lines = [f"-> {found.modes[0].text()}."]
     lines += [f"-> and, after this is mended: {mode.text()}." for mode in found.modes[1:]]
+    if not found.complete:
+        names = _listed([mode.observable for mode in found.modes])
+        lines.append(f"   Too few true and generated events overlap in {names} to tell whether more is wrong.")
     shadows = [row.name for row in found.rows if row.follows]
     if shadows:
         verb = "shows" if len(shadows) == 1 else "show"

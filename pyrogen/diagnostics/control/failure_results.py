@@ -55,7 +55,7 @@ class ObservableFailure(Brief):
             NaN for a tail of too few events.
         large: the same of true events with large w from all other true ones.
         left: what is left of ``sigma`` after the generated events are reweighted in the first observable of the table;
-            NaN where the first is not significant.
+            NaN where the first is not significant, or leaves too few events to compare.
         follows: whether that leaves next to nothing: its failure follows from that of the first.
         mode: the name of the failure in this observable with its evidence; None where the difference is not significant
             or the row is far down.
@@ -93,6 +93,8 @@ class Failures(Brief):
         p_value: what counts as found: a smaller p-value, with the look elsewhere.
         left_out: automatic observables and columns that could not be used, with the reason.
         sizes: numbers of true and generated events.
+        complete: False where true and generated events overlap too little in the observables of ``modes`` to tell
+            whether more is wrong.
     """
 
     rows: tuple[ObservableFailure, ...]
@@ -104,6 +106,7 @@ class Failures(Brief):
     p_value: float
     left_out: dict[str, str]
     sizes: tuple[int, int]
+    complete: bool = True
 
     def _summary(self) -> str:
         found = "; ".join(f"{mode.kind} in {mode.observable}" for mode in self.modes) or "no failure"

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from pyrogen.checks import COUNT, MAPPING, SEED, door, instance, one_of, optional, whole
+from pyrogen.checks import COUNT, MAPPING, SEED, column_index, door, instance, one_of, optional, whole
 from pyrogen.diagnostics.control.calibration import weighted_quantiles
 from pyrogen.diagnostics.control.result import CENTRAL, ClassifierWeights, event_weights
 from pyrogen.events import EventSample
+from pyrogen.events.of_objects import observable_of
 from pyrogen.posterior.binning import bins_of
-from pyrogen.posterior.histograms import observable_values
+from pyrogen.posterior.histograms import observable_values, sample_histograms
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief
 
@@ -79,7 +81,7 @@ class WeightPulls(Brief):
         at: medians of w between them, ``[B]``.
         low, median, high: of sigma / mu in these bins of w, ``[B]``: median and central 68 % [C fig. 12].
         floor: width of t that the noise of the classifier alone gives: the width of log w without a difference over the
-            median of sigma / mu. NaN without a control.
+            median of sigma / mu. NaN without a control. :attr:`own_width` is the width without it.
         left_out: number of events without a finite pull: sigma is zero, or infinite.
         histograms: by the name of the observable.
     """
@@ -109,6 +111,21 @@ class WeightPulls(Brief):
         low, high = weighted_quantiles(self.pull, np.array(CENTRAL), np.abs(self.weights))
         return float(high - low) / 2
 
+    @property
+    def own_width(self) -> float:
+        """The width without the noise of the classifier, ``sqrt(width^2 - floor^2)``; 0 where the noise is larger.
+
+        The noise is independent of how far the generator is off, so both add in quadrature. Where the floor is not well
+        below the width, this is a small difference of large numbers: take more true events. NaN without a control.
+        """
+        return math.sqrt(max(self.width**2 - self.floor**2, 0.0)) if math.isfinite(self.floor) else math.nan
+
+    @property
+    def inside(self) -> float:
+        """Share of the events with a pull between -1 and 1: 68 % of a standard Gaussian."""
+        size = np.abs(self.weights)
+        return float(size[np.abs(self.pull) < 1].sum() / size.sum())
+
     def _summary(self) -> str:
         return f"{len(self.pull):,} {self.sample} events, median {self.centre:.3g}, width {self.width:.3g}"
 
@@ -116,12 +133,19 @@ class WeightPulls(Brief):
         """A few lines."""
         lines = [
             f"pulls of the density at {len(self.pull):,} {self.sample} events: median {self.centre:.2f}, width "
-            f"{self.width:.2f}; the noise of the classifier alone {self.floor:.2f}"
+            f"{self.width:.2f}, {self.inside:.0%} within 1; " + self._noise()
         ]
         if self.left_out:
             lines.append(f"{self.left_out:,} events have no finite pull")
         lines += [f"pulls of the histogram of {name}: width {its.width:.2f}" for name, its in self.histograms.items()]
         return "\n".join(lines)
+
+    def _noise(self) -> str:
+        if not math.isfinite(self.floor):
+            return "the noise of the classifier is not known, without a control"
+        if self.floor >= self.width:
+            return f"the noise of the classifier alone gives {self.floor:.2f}: they say nothing of sigma"
+        return f"the noise of the classifier alone gives {self.floor:.2f}, without it {self.own_width:.2f}"
 
 
 WEIGHTS = instance(ClassifierWeights, "a ClassifierWeights, from classifier_weights")
@@ -153,8 +177,8 @@ def weight_pulls(
 
     Args:
         weights: of a classifier between true and generated events.
-        posterior: of the generator. It is not needed for generated events that carry their relative uncertainty (of
-            ``posterior.generate``), where no observables are given.
+        posterior: of the generator. It is not needed for generated events that carry their relative uncertainty or
+            their log-weights (of ``posterior.generate``, also from a file); for histograms they need log-weights.
         sample: at which events.
         observables: by name ``(observable, bins)`` or ``(observable, number of bins, (low, high))`` as in
             :meth:`~pyrogen.Posterior.histograms`: the posterior's histograms are held against the true events.
@@ -168,28 +192,35 @@ def weight_pulls(
         ValueError: no posterior where one is needed; events that do not fit it; no event with a finite pull.
     """
     events: EventSample = getattr(weights, sample)
-    carried = sample == "generated" and events.uncertainties is not None
-    if posterior is None and (observables or not carried):
-        what = "the histograms" if observables else f"sigma of the {sample} events, which do not carry it"
-        raise ValueError(f"posterior is None; it is needed for {what}")
-    functions = {} if posterior is None or not observables else bins_of(observables)
-    if carried:
-        relative: Array = np.asarray(events.uncertainties)
-    else:
-        relative = posterior.density(events, draws, context=context, seed=seed).relative.cpu().numpy()  # type: ignore[union-attr]
+    relative = _carried(events) if sample == "generated" else None
+    if posterior is None and observables and weights.generated.log_weights is None:
+        raise ValueError(
+            "posterior is None; it is needed for the histograms of generated events without log_weights, which "
+            "posterior.generate(n, log_weights=True) gives"
+        )
+    if posterior is None and relative is None:
+        raise ValueError(f"posterior is None; it is needed for sigma of the {sample} events, which do not carry it")
+    functions = bins_of(observables) if observables else {}
+    if relative is None:
+        assert posterior is not None
+        relative = posterior.density(events, draws, context=context, seed=seed).relative.cpu().numpy()
     log_w = weights.log_w_generated if sample == "generated" else weights.log_w_truth
     there = (relative > 0) & np.isfinite(relative)
     if not there.any():
         raise ValueError(f"sigma is zero or infinite at all {len(events):,} {sample} events; there is no pull")
     relative, w, size = relative[there], np.exp(log_w[there]), event_weights(events)[there]
     found = {}
-    if posterior is not None and observables:
+    if observables and posterior is not None:
         bands = posterior.histograms(observables, n=n, draws=draws, seed=seed, context=context)
         for name, its in functions.items():
             function = posterior.predictor.observable(observables[name][0])
-            found[name] = _against(
-                bands[name], its, observable_values(function, _rows(posterior, weights.truth)), weights
-            )
+            values = observable_values(function, _rows(posterior, weights.truth))
+            found[name] = _against(bands[name], its, values, weights)
+    elif observables:
+        bands, true = sample_histograms(weights.generated, observables), weights.truth.tensor(torch.float64)
+        for name, its in functions.items():
+            values = observable_values(_function(weights.truth, observables[name][0]), true)
+            found[name] = _against(bands[name], its, values, weights)
     middle = weighted_quantiles(relative, np.array([0.5]), np.abs(size))[0]
     return WeightPulls(
         sample,
@@ -204,9 +235,24 @@ def weight_pulls(
     )
 
 
+def _carried(events: EventSample) -> Array | None:
+    """sigma / mu of generated events, if they carry it, or the log-weights of the draws [A eq. 2]."""
+    if events.uncertainties is not None:
+        return np.asarray(events.uncertainties)
+    if events.log_weights is None or events.log_weights.shape[1] < 2:
+        return None
+    return np.asarray(np.exp(events.log_weights).std(1, ddof=1))  # as torch's std, by which uncertainties are made
+
+
 def _rows(posterior: Posterior, truth: EventSample) -> torch.Tensor:
     """The true events with the columns in the order of the posterior."""
     return torch.as_tensor(np.array(posterior.predictor.checked(truth, "truth").values), dtype=torch.float64)
+
+
+def _function(truth: EventSample, observable: Any) -> Callable[[Tensor], Tensor]:
+    """An observable, or a column by name or index, of events in the order of the samples."""
+    known = observable if callable(observable) else column_index(observable, truth.names)
+    return observable_of(known, truth.multiplicity)
 
 
 def _against(band: Any, its: Any, values: Array, weights: ClassifierWeights) -> HistogramPulls:

@@ -31,7 +31,7 @@ from pyrogen.diagnostics.control.tables import (
     together,
     weight_histograms,
 )
-from pyrogen.diagnostics.control.verdict import told
+from pyrogen.diagnostics.control.verdict import belief, told
 from pyrogen.diagnostics.roc import roc_auc
 from pyrogen.events import EventSample, EventsLike
 from pyrogen.printing import Brief
@@ -42,7 +42,7 @@ CUTS = (0.5, 0.8, 1.25, 2.0)
 CENTRAL = (0.158655, 0.841345)  # one sigma of a Gaussian
 ROC_POINTS = 500
 ROUNDING = 1e-9  # of an area and its error
-OVERCONFIDENT = 0.1  # of log w: by less, weights that are too extreme do no harm
+OVERCONFIDENT = 0.2  # of log w: what is less is noise of a few thousand events, or does no harm
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -210,13 +210,34 @@ class ClassifierWeights(Brief):
     def overfitted(self) -> bool:
         """Whether the classifiers learned their events by heart: their weights are more extreme than other events bear.
 
-        That is, :attr:`slope` is less than one by more than three errors, and that makes more than 0.1 in log w (root
+        That is, :attr:`slope` is less than one by more than three errors, and that makes more than 0.2 in log w (root
         mean square over the events).
         """
         factor, error = self.slope
+        return bool(factor + 3 * error < 1 and (1 - factor) * self.scatter > OVERCONFIDENT)
+
+    @property
+    def scatter(self) -> float:
+        """Standard deviation of log w over the events of both samples, with the sizes of their weights."""
         x, size = together(self.log_w, self.weights)
-        spread = math.sqrt(np.average((x - np.average(x, weights=size)) ** 2, weights=np.abs(size)))
-        return bool(factor + 3 * error < 1 and (1 - factor) * spread > OVERCONFIDENT)
+        return math.sqrt(np.average((x - np.average(x, weights=size)) ** 2, weights=np.abs(size)))
+
+    @property
+    def verdict(self) -> str:
+        """Whether the weights can be believed, in a word; :meth:`text` says it in a sentence.
+
+        The first of these that holds:
+
+        * ``"overfitted"``: see :attr:`overfitted`.
+        * ``"unchecked"``: the calibration curve has a single bin, or the classifiers found nothing to split.
+        * ``"unconfirmed"``: :attr:`slope` is not above zero by two errors, times sqrt(2) as pairs of folds count twice
+          (2.8 errors). So other events do not confirm the weights:
+          they may be nothing but noise, as they mostly are where the samples do not differ. Take w = 1.
+        * ``"calibrated"``: the p-value of the calibration is at least 1 %, and the slope is one within three errors.
+        * ``"close"``: the weights are off by more than their errors, and by at most 5 %.
+        * ``"not calibrated"``: by more. :meth:`recalibrated` mends that.
+        """
+        return belief(self)
 
     @door(method=one_of("isotonic", "slope"))
     def recalibrated(self, method: str = "isotonic") -> ClassifierWeights:

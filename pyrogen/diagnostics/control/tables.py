@@ -13,6 +13,7 @@ from pyrogen.printing import Brief
 Array = NDArray[np.float64]
 Pair = tuple[Array, Array]  # log w of true and generated events, or the weights of these events
 TWICE = 2**0.5  # on errors of sums over events of all folds, where the samples do not differ
+NARROWEST = 1e-3  # half of the range of w that is drawn where all weights are the same
 SHOWN = (0.02, 0.98)  # quantiles of w between which linear histograms lie
 
 
@@ -111,7 +112,8 @@ def weight_histograms(
     if log:
         every = np.concatenate(log_w)
         low, high = (every.min(), every.max()) if limits is None else np.log(limits)
-        edges = np.exp(np.linspace(low - 1e-9, high + 1e-9, bins + 1))
+        room = max(1e-9, NARROWEST - (high - low) / 2 if limits is None else 0.0)
+        edges = np.exp(np.linspace(low - room, high + room, bins + 1))
     else:
         edges = np.linspace(*(limits or _middle([*log_w, *(() if control is None else control[:1])])), bins + 1)
     parts = [_histogram(x, w, edges) for x, w in zip(log_w, weights, strict=True)]
@@ -123,7 +125,7 @@ def weight_histograms(
 def _middle(log_w: Sequence[Array]) -> tuple[float, float]:
     """Where most of each sample is in w, and one: symmetric around it, but for what would be below zero."""
     ends = np.exp([np.quantile(each, SHOWN) for each in log_w])
-    half = float(max(np.abs(ends - 1).max(), 1e-3))
+    half = float(max(np.abs(ends - 1).max(), NARROWEST))
     return max(0.0, 1 - half), 1 + half
 
 

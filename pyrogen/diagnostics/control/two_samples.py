@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -50,8 +51,12 @@ class TwoSampleTest(Brief):
 
     @property
     def pull(self) -> float:
-        """(t - mean) / std of the toys: says more than the p-value where no toy reaches t."""
-        return float((self.statistic - self.toys.mean()) / self.toys.std(ddof=1))
+        """(t - mean) / std of the toys: says more than the p-value where no toy reaches t.
+
+        It is zero, or infinite, where all toys are alike: their classifiers found nothing to split.
+        """
+        away, scatter = float(self.statistic - self.toys.mean()), float(self.toys.std(ddof=1))
+        return away / scatter if scatter > 0 else math.copysign(math.inf, away) if away else 0.0
 
     def text(self) -> str:
         """One line."""

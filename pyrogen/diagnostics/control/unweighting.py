@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from pyrogen.checks import MAPPING, POSITIVE, SEED, door, instance, one_of, optional, require, whole
-from pyrogen.diagnostics.quality import QualityTable, sample_quality
+from pyrogen.checks import POSITIVE, SEED, dictionary, door, instance, one_of, optional, require, whole
+from pyrogen.diagnostics.control.copies import COPIES, independent_size
+from pyrogen.diagnostics.quality import QualityTable, quality_table
 from pyrogen.events import EventSample
 from pyrogen.events.doors import PLAIN_EVENTS
+from pyrogen.events.observing import OBSERVED
 from pyrogen.printing import Brief
 from pyrogen.seeds import stream
 
@@ -22,7 +25,8 @@ class Unweighted(Brief):
     """What :func:`unweight` made.
 
     Attributes:
-        events: without weights; ``log_weights`` and all else are as before.
+        events: without weights; ``log_weights`` and all else are as before. Where some are copies, the provenance tells
+            how many, as ``"copies"``.
         efficiency: expected number of events over that before: mean weight over ``maximum``.
         maximum: the weight that is always accepted.
         overweight: number of events with a larger weight.
@@ -74,7 +78,8 @@ def unweight(
         maximum: the weight that is always accepted, by default the largest: then no weight is above it, and one event
             can make the efficiency small. A smaller one accepts more events, and has overweights.
         overweights: ``"repeat"``: an event of weight 2.3 maximum comes twice and, with probability 0.3, once more; the
-            expectation stays right, but copies are not independent. ``"cut"``: it comes once, and what is above is
+            expectation stays right, but copies are not independent: classifiers and permutation tests refuse them.
+            ``"cut"``: it comes once, and what is above is
             lost.
         seed: seeds the choice.
 
@@ -96,13 +101,14 @@ def unweight(
     if not len(rows):
         raise ValueError(f"no event was accepted: maximum is {top:.4g}, the largest weight {weights.max():.4g}")
     above = np.clip(weights - top, 0, None)
-    chosen = sample[rows]
+    chosen, repeated = sample[rows], int((copies[copies > 1] - 1).sum())
+    told = {COPIES: repeated + chosen.provenance.get(COPIES, 0)} if repeated else {}
     events = EventSample(
         chosen.values,
         chosen.names,
         chosen.units,
         uncertainties=chosen.uncertainties,
-        provenance=chosen.provenance,
+        provenance=chosen.provenance | told,
         log_weights=chosen.log_weights,
         multiplicity=chosen.multiplicity,
     )
@@ -113,7 +119,7 @@ def unweight(
         overweight=int((weights > top).sum()),
         overweight_share=float(above.sum() / weights.sum()),
         overweights=overweights,
-        repeated=int((copies[copies > 1] - 1).sum()),
+        repeated=repeated,
     )
 
 
@@ -123,7 +129,7 @@ class Closure(Brief):
 
     Attributes:
         before, after: tables of :func:`~pyrogen.diagnostics.sample_quality`, of the same observables, each with the
-            floor of its own number of events.
+            floor of its own number of events: of weighted ones the effective number counts, and copies count as one.
     """
 
     before: QualityTable
@@ -151,7 +157,7 @@ def _as_events(name: str, value: Any) -> Any:
     truth=PLAIN_EVENTS,
     before=_as_events,
     after=_as_events,
-    observables=MAPPING,
+    observables=dictionary(OBSERVED),
     reference=optional(PLAIN_EVENTS),
     partitions=whole(2),
     seed=SEED,
@@ -188,8 +194,25 @@ def closure(
         require(len(whole_truth) > 1, "truth", len(whole_truth), "at least two events, or give a reference")
         order = np.random.default_rng(stream(seed, "closure")).permutation(len(whole_truth))
         truth, reference = whole_truth[order[: len(order) // 2]], whole_truth[order[len(order) // 2 :]]
+    if not observables:
+        raise ValueError("observables is empty; give functions of events, or columns, by name")
+    given = {"before": before, "after": after}
+    both = {name: each if isinstance(each, EventSample) else EventSample(each) for name, each in given.items()}
     tables = [
-        sample_quality(truth, each, reference, observables, partitions=partitions, seed=seed)
-        for each in (before, after)
+        _at_its_size(quality_table(truth, its, reference, observables, partitions, seed, both), its)
+        for its in both.values()
     ]
     return Closure(*tables)
+
+
+def _at_its_size(table: QualityTable, generated: EventSample) -> QualityTable:
+    """The table with the floor of as many true events as the generated ones are worth; it falls with their root."""
+    truth, _, reference = table.effective_sizes
+    own = independent_size(generated[: table.sizes[1]])
+    scale = math.sqrt((1 / truth + 1 / own) / (1 / truth + 1 / reference))
+    return replace(
+        table,
+        floor=scale * table.floor,
+        floor_std=scale * table.floor_std,
+        effective_sizes=(truth, own, reference),
+    )

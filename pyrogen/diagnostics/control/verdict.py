@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pyrogen.diagnostics.control.tables import TWICE
+
 SIGMA_AUC, SIGMA_TAIL = 3.0, 3.5  # several tails are looked at
 FEW_IN_TAIL = 10  # events
 BELIEVED = 0.01  # p-value of the calibration
 TOLERANCE = 0.05  # of w in a bin of the calibration
+CONFIRMED = 2.0 * TWICE  # errors by which the slope is above zero, with pairs of folds that count twice
+SIGMA_SLOPE = 3.0  # errors by which the slope may be off one
 
 
 def told(found: Any) -> str:
@@ -63,19 +67,36 @@ def _difference(found: Any) -> str:
     return f"The samples differ (AUC {above})" + tell
 
 
-def _belief(found: Any) -> str:
+OVERFITTED, UNCHECKED, UNCONFIRMED = "overfitted", "unchecked", "unconfirmed"
+MISCALIBRATED, CLOSE, CALIBRATED = "not calibrated", "close", "calibrated"
+
+
+def belief(found: Any) -> str:
+    """Whether the weights can be believed: one of the names above, see :attr:`ClassifierWeights.verdict`."""
     if found.overfitted:
-        return (
-            f"The classifier is overfitted: on other events log w should be {found.slope[0]:.2f} times as large. Give "
-            "more events, a smaller network or fewer epochs."
-        )
-    curve = found.calibration()
-    if len(curve.w) == 1:
-        return "The weights cannot be checked: the samples are too few, or overlap in too few events."
-    if curve.p_value < BELIEVED and curve.worst > TOLERANCE:
-        return f"The weights are not calibrated, by {curve.worst:.0%} in the worst bin: use recalibrated()."
-    if curve.p_value < BELIEVED:
-        return (
-            f"The weights are right within {max(curve.worst, 0.001):.1%} in every bin, though not within their errors."
-        )
-    return "The weights are calibrated: they can be believed where there are events."
+        return OVERFITTED
+    curve, (factor, error) = found.calibration(), found.slope
+    if len(curve.w) == 1 or not math.isfinite(factor):
+        return UNCHECKED
+    if factor < CONFIRMED * error:
+        return UNCONFIRMED
+    if curve.p_value >= BELIEVED and abs(factor - 1) <= SIGMA_SLOPE * error:
+        return CALIBRATED
+    off = curve.worst if curve.p_value < BELIEVED else abs(factor - 1) * found.scatter
+    return MISCALIBRATED if off > TOLERANCE else CLOSE
+
+
+def _belief(found: Any) -> str:
+    (factor, error), curve = found.slope, found.calibration()
+    wrong = f"by {curve.worst:.0%} in the worst bin" if curve.worst > 0 else f"the slope is {factor:.2f} +- {error:.2f}"
+    return {
+        OVERFITTED: f"The classifier is overfitted: on other events log w should be {factor:.2f} times as large. Give "
+        "more events, a smaller network or fewer epochs.",
+        UNCHECKED: "The weights cannot be checked: the samples are too few, or overlap in too few events.",
+        UNCONFIRMED: f"Other events do not confirm the weights (slope {factor:.2f} +- {error:.2f}; 0 of mere noise, 1 "
+        f"of right weights): take w = 1. They scatter by {found.scatter:.1%} around it.",
+        MISCALIBRATED: f"The weights are not calibrated, {wrong}: use recalibrated().",
+        CLOSE: f"The weights are right within {max(curve.worst, 0.001):.1%} in every bin, though not within their "
+        "errors.",
+        CALIBRATED: "The weights are calibrated: they can be believed where there are events.",
+    }[belief(found)]

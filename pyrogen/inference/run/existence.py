@@ -114,7 +114,7 @@ def _planes(events: Array, labels: Sequence[str]) -> Iterator[Finding]:
         return
     part = np.abs(vectors[:, 0])
     columns = " and ".join(labels[int(i)] for i in np.flatnonzero(part > 0.05 * part.max()))
-    exact = values[0] <= max(PLANE, rounding)
+    exact = bool(values[0] <= max(PLANE, rounding))  # a record of the run in JSON takes no numpy bool
     how = "exactly" if exact else f"up to a relative spread of {values[0] ** 0.5:.1g}"
     yield Finding(
         "no density" if exact else "nearly no density",
