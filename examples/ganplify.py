@@ -75,21 +75,21 @@ BACKENDS: dict[str, Any] = {
 SVI_EPOCHS = {"batch_size": 100, "lr_widths": 5e-2}
 TRAINING: dict[str, dict[str, dict[str, Any]]] = {
     "camel": {
-        "gan": {"noise": 8},
+        "gan": {},
         "flow": {"members": 1, "steps": 300, "lr": 2e-2},
         "svi": SVI_EPOCHS | {"epochs": 600, "lr": 2e-2},
         "bootstrap": {"replicas": 24, "steps": 300, "lr": 2e-2},
         "hmc": {"chains": 1, "warmup": 80, "draws": 50, "start_steps": 300},
     },
     "ring": {
-        "gan": {"noise": 8},
+        "gan": {},
         "flow": {"members": 1, "steps": 400, "lr": 1e-2},
         "svi": SVI_EPOCHS | {"epochs": 600, "lr": 1e-2},
         "bootstrap": {"replicas": 16, "steps": 400, "lr": 1e-2},
         "hmc": {"chains": 1, "warmup": 80, "draws": 50, "start_steps": 300},
     },
     "shell": {
-        "gan": {"noise": 8, "epochs": 200},  # as many steps as the others
+        "gan": {"epochs": 200},  # as many steps as the others
         "flow": {"members": 1, "steps": 400, "lr": 1e-2},
         "svi": SVI_EPOCHS | {"epochs": 200, "lr": 1e-2},
         "bootstrap": {"replicas": 8, "steps": 400, "lr": 1e-2},
