@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from pyrogen.checks import MAPPING, POSITIVE, SEED, door, instance, one_of, optional, require, whole
-from pyrogen.diagnostics.control.copies import COPIES, independent_size
+from pyrogen.diagnostics.control.copies import COPIES
 from pyrogen.diagnostics.quality import QualityTable, sample_quality
 from pyrogen.events import EventSample
 from pyrogen.events.doors import PLAIN_EVENTS
@@ -194,21 +194,14 @@ def closure(
         order = np.random.default_rng(stream(seed, "closure")).permutation(len(whole_truth))
         truth, reference = whole_truth[order[: len(order) // 2]], whole_truth[order[len(order) // 2 :]]
     tables = [
-        _at_its_size(sample_quality(truth, each, reference, observables, partitions=partitions, seed=seed), each)
+        _at_its_size(sample_quality(truth, each, reference, observables, partitions=partitions, seed=seed))
         for each in (before, after)
     ]
     return Closure(*tables)
 
 
-def _at_its_size(table: QualityTable, generated: Any) -> QualityTable:
+def _at_its_size(table: QualityTable) -> QualityTable:
     """The table with the floor of as many true events as the generated ones are worth; it falls with their root."""
     truth, own, reference = table.effective_sizes
-    if isinstance(generated, EventSample):
-        own = independent_size(generated[: table.sizes[1]])
     scale = math.sqrt((1 / truth + 1 / own) / (1 / truth + 1 / reference))
-    return replace(
-        table,
-        floor=scale * table.floor,
-        floor_std=scale * table.floor_std,
-        effective_sizes=(truth, own, reference),
-    )
+    return replace(table, floor=scale * table.floor, floor_std=scale * table.floor_std)
