@@ -264,6 +264,10 @@ def test_copies_count_once():
         given = {"reference": copied} if name == "reference" else {}
         with pytest.raises(ValueError, match=f"{name} has [\\d,]+ events that are copies .* too low a floor"):
             sample_measures(*others, **given, progress=False)
+    # A part without any copy tells of them, too.
+    alone = copied[np.unique(copied.values, axis=0, return_index=True)[1]]
+    table = sample_measures(alone, alone, which=["prdc"], splits=5, progress=False)
+    assert table.sizes == (len(alone) - len(alone) // 2, len(alone) // 2, len(alone) // 2)
 
 
 def test_features_scales_and_seeds():

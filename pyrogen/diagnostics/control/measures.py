@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrogen.checks import BOOLEAN, NATURAL, POSITIVE, SEED, dictionary, door, each, one_of, optional, require, whole
-from pyrogen.diagnostics.control.copies import COPIES, check_random_splits, independent_size
+from pyrogen.diagnostics.control.copies import check_random_splits, independent_size, told_copies
 from pyrogen.diagnostics.quality import checked_samples, finite_observable, mean_one
 from pyrogen.events import EventSample
 from pyrogen.events.observing import OBSERVED, Observed
@@ -260,7 +260,7 @@ def _kinds(samples: Mapping[str, EventSample], which: Sequence[str] | None) -> t
     reason = ""
     if weighted:
         reason = f"it counts neighbours, and {' and '.join(weighted)} has weights; unweight the events first"
-    elif samples["generated"].provenance.get(COPIES):
+    elif told_copies(samples["generated"]):
         reason = 'it counts neighbours, and generated has copies; unweight the events with overweights="cut"'
     left_out = {name: reason for name, kind in KINDS.items() if reason and not kind.weighted}
     for name in which or ():
