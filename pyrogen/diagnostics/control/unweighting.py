@@ -78,8 +78,7 @@ def unweight(
             can make the efficiency small. A smaller one accepts more events, and has overweights.
         overweights: ``"repeat"``: an event of weight 2.3 maximum comes twice and, with probability 0.3, once more; the
             expectation stays right, but copies are not independent: classifiers and permutation tests refuse them.
-            ``"cut"``: it comes once, and what is above is
-            lost.
+            ``"cut"``: it comes once, and what is above is lost.
         seed: seeds the choice.
 
     Raises:
