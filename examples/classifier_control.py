@@ -2,6 +2,7 @@
 
     python examples/classifier_control.py --fault tail               # a toy: tail, hole, smear, or none
     python examples/classifier_control.py out/z_jets_resonance_rqs   # of z_jets.py, drell_yan.py, own_events.py
+    python examples/classifier_control.py out/showers                # of showers.py
     python examples/classifier_control.py --truth true.h5 --generated generated.h5
     python examples/classifier_control.py --quick
 
@@ -34,6 +35,7 @@ TOY = ["pt_a", "eta_a", "phi_a", "pt_b", "eta_b", "phi_b", "mass"]
 PEAK, WIDTH = 91.2, 2.5  # GeV
 DRAWS, MOST = 20, 12  # of the posterior; observables that judge the mending
 LEAST = 500  # events that other measures need
+SHOWERS = "held_out.hdf5"  # of showers.py
 FAULTS = {
     "none": [],
     "tail": [TailCut("pt_a", missing=0.01)],
@@ -52,13 +54,14 @@ def main() -> None:
     most = args.events or mode["events"]
     pg.set_threads(args.threads)
     try:
-        truth, generated, posterior, name = samples(args, most)
-        observables = observables_of(truth)
+        truth, generated, posterior, name, observables = samples(args, most)
         out = make_folder(parser, args.out or Path("out") / f"classifier_control_{name}")
         half = len(truth) // 2
         judging, seen = truth[:half], truth[half:]
+        # One by one, the cells of a detector say little beside its observables.
+        inputs = {"observables": observables, "features": incident if "E_inc" in observables else None}
         weights = diagnostics.classifier_weights(
-            seen, generated, observables=observables, method=args.method, trained_on=posterior, seed=args.seed
+            seen, generated, **inputs, method=args.method, trained_on=posterior, seed=args.seed
         )
     except (OSError, ValueError, ImportError) as error:
         parser.error(str(error))
@@ -68,7 +71,8 @@ def main() -> None:
 
     failures = diagnostics.find_failures(weights, observables)
     print(f"\n{failures.text()}")
-    save_figure(plot_failures(failures), out / "failures.png")
+    failing = list(dict.fromkeys(mode.observable for mode in failures.modes)) or None  # each failure once
+    save_figure(plot_failures(failures, names=failing), out / "failures.png")
     if posterior is not None or generated.uncertainties is not None:
         pulls = diagnostics.weight_pulls(weights, posterior, observables=histograms(truth, observables, posterior))
         print(f"\n{pulls.text()}")
@@ -94,9 +98,11 @@ def main() -> None:
             if len(sample) < LEAST:
                 print(f"\n{len(sample)} {what} events are too few for other measures")
                 continue
-            measured = diagnostics.sample_measures(judging, sample, splits=mode["splits"], seed=args.seed)
+            features = of_all(observables) if "E_inc" in observables else None
+            measured = diagnostics.sample_measures(judging, sample, features, splits=mode["splits"], seed=args.seed)
+            few = (plain(each)[: mode["events"] // 10] for each in (judging, sample))
             tested = diagnostics.two_sample_test(
-                *(plain(each)[: mode["events"] // 10] for each in (judging, sample)), toys=mode["toys"], seed=args.seed
+                *few, **(inputs | {"method": args.method} if features else {}), toys=mode["toys"], seed=args.seed
             )
             print(f"\n{what} events:\n{measured.text()}\n{tested.text()}")
             summary[what] = {"significance": list(measured.significance), "p_value": tested.p_value}
@@ -118,20 +124,72 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def samples(args: argparse.Namespace, most: int) -> tuple[pg.EventSample, pg.EventSample, pg.Posterior | None, str]:
-    """True and generated events, the posterior where there is one, and what to call them."""
+def samples(
+    args: argparse.Namespace, most: int
+) -> tuple[pg.EventSample, pg.EventSample, pg.Posterior | None, str, Observables]:
+    """True and generated events, the posterior where pulls need it, what to call them, and observables."""
     if (args.truth is None) != (args.generated is None):
         raise ValueError("give --truth and --generated together")
     if args.folder is not None and args.truth is not None:
         raise ValueError("give a folder, or --truth and --generated")
     if args.folder is None and args.truth is None:
         first, second = (toy(2 * most if i == 0 else most, args.seed + i) for i in range(2))
-        return first, distort(second, FAULTS[args.fault], seed=args.seed).sample, None, f"toy_{args.fault}"
+        made = distort(second, FAULTS[args.fault], seed=args.seed).sample
+        return first, made, None, f"toy_{args.fault}", observables_of(first)
     if args.truth is not None:
-        return pg.events.read(args.truth)[: 2 * most], pg.events.read(args.generated)[:most], None, args.generated.stem
-    truth, posterior = pg.events.read(args.folder / "held_out.h5")[: 2 * most], pg.load(args.folder / "posterior.h5")
+        truth, made = pg.events.read(args.truth)[: 2 * most], pg.events.read(args.generated)[:most]
+        return truth, made, None, args.generated.stem, observables_of(truth)
+    posterior = pg.load(args.folder / "posterior.h5")
+    if (args.folder / SHOWERS).exists():
+        return *showers(args, most, posterior), None, args.folder.name, observables_of_showers(args.folder)
+    truth = pg.events.read(args.folder / "held_out.h5")[: 2 * most]
     made = posterior.generate(min(most, len(truth)), draws=DRAWS, seed=args.seed, log_weights=True)
-    return truth, made, posterior, args.folder.name
+    return truth, made, posterior, args.folder.name, observables_of(truth)
+
+
+def showers(args: argparse.Namespace, most: int, posterior: pg.Posterior) -> tuple[pg.EventSample, pg.EventSample]:
+    """True and generated showers; the incident energy is a column behind the cells.
+
+    Generated ones have the incident energies of the true ones that judge the mending, so that those which classifiers
+    see are independent of them.
+    """
+    true = pg.events.read_showers(args.folder / SHOWERS)[: 2 * most]
+    context = true.context[: len(true) // 2]
+    made = posterior.generate(len(context), draws=DRAWS, context=context, seed=args.seed, log_weights=True)
+    return with_energy(true.events, true.context), with_energy(made, context)
+
+
+def with_energy(cells: pg.EventSample, context: pg.EventSample) -> pg.EventSample:
+    """Showers with their incident energy."""
+    return pg.EventSample(
+        np.concatenate([cells.values, context.values], 1),
+        [*cells.names, *context.names],
+        [*cells.units, "GeV"],
+        uncertainties=cells.uncertainties,
+        log_weights=cells.log_weights,
+        provenance=cells.provenance,
+    )
+
+
+def observables_of_showers(folder: Path) -> Observables:
+    """Those of the cells, and the response."""
+    geometry = pg.events.read_showers(folder / SHOWERS, n=1).geometry
+    cells = slice(geometry.voxels)
+    found = {name: its.of_columns(cells) for name, its in pg.events.shower_observables(geometry).items()}
+    response = pg.events.Observable(
+        lambda x: x[:, cells].sum(1) / x[:, -1], r"$E/E_\mathrm{inc}$", "", np.linspace(0.5, 1.5, 51)
+    )
+    return {"E_inc": lambda x: x[:, -1], "response": response, **found}
+
+
+def incident(events: torch.Tensor) -> torch.Tensor:
+    """The incident energies of showers, as the only column that classifiers see besides observables."""
+    return events[:, -1:].log()
+
+
+def of_all(observables: Observables) -> Observables:
+    """The observables that all showers have."""
+    return {name: its for name, its in observables.items() if getattr(its, "missing", None) is None}
 
 
 def toy(n: int, seed: int) -> pg.EventSample:
@@ -172,7 +230,7 @@ def alike(
     observables: Observables, *samples: pg.EventSample
 ) -> list[tuple[str, list[pg.EventSample], Mapping[str, Any]]]:
     """The samples, or those of each number of jets, with columns and observables that all of their events have."""
-    columns = {name: name for name in samples[0].names}
+    columns = {name: name for name in samples[0].names if name not in observables}
     if samples[0].multiplicity is None:
         return [("all events", list(samples), columns | dict(observables))]
     found = []

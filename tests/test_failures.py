@@ -1,5 +1,6 @@
 """Failures of generators: ranked, named, and none where there is none."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -399,7 +400,25 @@ def test_too_many_pairs_are_refused():
     with pytest.raises(
         ValueError, match=r"pairs: 0 particles and 60 other columns make up to 5,310 pairs.*pairs=False"
     ):
-        find_failures(weighted(*samples, [np.zeros(30), np.zeros(30)]))
+        find_failures(weighted(*samples, [np.zeros(30), np.zeros(30)]), pairs=True)
+    found = find_failures(weighted(*samples, [np.zeros(30), np.zeros(30)]))  # nothing is dropped in silence
+    assert len(found.rows) == 60 and found.left_out == {
+        "pairs": "up to 5,310; pairs=[names of some columns] makes them"
+    }
+    assert "left out: pairs" in found.text()
+
+
+def test_many_columns_are_left_out_where_observables_are_given():
+    """As of a detector: what its cells say one by one, say observables better."""
+    x = np.random.default_rng(1).normal(0, 1, (80, 60))
+    weights = weighted(*(pg.EventSample(each) for each in (x[:40], x[40:])), [np.zeros(40), np.zeros(40)])
+    observables = {"x3": lambda x: x[:, 3], "sum": lambda x: x.sum(1)}
+    found = find_failures(weights, observables)
+    assert {row.name for row in found.rows} == {"x3", "sum"} and len(found.left_out) == 60
+    assert found.left_out["x0"] == "one of 60 columns; columns=True takes them" and "pairs" in found.left_out
+    assert len(find_failures(weights, observables, columns=True).rows) == 61
+    few = find_failures(weighted(*(pg.EventSample(x[:40, :3]), pg.EventSample(x[40:, :3])), [np.zeros(40)] * 2))
+    assert few["x0"] and few["x0 + x1"]
 
 
 def test_what_is_no_failure_of_an_observable_is_said():
@@ -443,7 +462,57 @@ def test_the_result_tells_itself(small):
     assert torch.is_tensor(torch.tensor(found.rows[0].share))
 
 
+def test_a_value_that_many_events_share_is_a_cell_of_its_own():
+    rng = np.random.default_rng(4)
+    n = 4000
+    x = np.where(rng.random(2 * n) < 0.1, 0.0, rng.exponential(1, 2 * n))
+    its = contrast(x[:n], x[n:], [np.zeros(n)] * 2, folds=2)
+    for shift, sign in ((0.0, 1), (2.0, 1), (0.0, -1)):  # at the lower end, in the middle, at the upper end
+        values = sign * np.where(x == 0, shift, x)
+        cells = cells_of(values, its)
+        at = cells == cells[np.argmax(x == 0)]
+        assert np.array_equal(at, values == sign * shift)
+        order = np.argsort(values, kind="stable")
+        assert (np.diff(cells[order]) >= 0).all() and set(np.diff(cells[order])) == {0, 1}
+        assert np.bincount(cells).min() >= 25
+    numbers = rng.integers(0, 5, 2 * n).astype(float)
+    assert np.array_equal(cells_of(numbers, its), numbers)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_events_that_are_missing_at_one_value(sign):
+    """12 % of the true events are at 0, 4 % of the generated ones; all else is alike."""
+    rng = np.random.default_rng(6)
+    n = 4000
+    x, y = (sign * np.where(rng.random(n) < part, 0.0, 0.1 + rng.exponential(1, n)) for part in (0.12, 0.04))
+    log_w = [np.where(each == 0, np.log(3.0), np.log(0.88 / 0.96)) for each in (x, y)]
+    found = find_failures(weighted(*(pg.EventSample(each[:, None], ["E"], ["GeV"]) for each in (x, y)), log_w))
+    region = found.modes[0].regions[0]
+    assert found.kind == "missing feature or tail" and len(found.modes) == 1
+    assert region.value == 0 and region.missing == pytest.approx(np.mean(x == 0) - np.mean(y == 0))
+    assert "sigma: at 0 GeV: " in found.modes[0].text() and "of the events missing" in found.modes[0].text()
+    opposite = [-each for each in log_w[::-1]]
+    turned = find_failures(weighted(*(pg.EventSample(each[:, None], ["E"], ["GeV"]) for each in (y, x)), opposite))
+    assert "at 0 GeV" in turned.modes[0].text() and "too many" in turned.modes[0].text()
+
+
+def test_what_events_do_not_have_can_be_the_failure():
+    rng = np.random.default_rng(7)
+    n = 3000
+    x, y = (np.where(rng.random(n) < part, np.nan, rng.normal(0, 1, n)) for part in (0.3, 0.1))
+    samples = [pg.EventSample(np.stack([rng.normal(0, 1, n), np.nan_to_num(each, nan=9.0)], 1)) for each in (x, y)]
+    log_w = [np.where(np.isnan(each), np.log(3.0), np.log(0.7 / 0.9)) for each in (x, y)]
+    eta = pg.events.Observable(lambda e: e[:, 1], "eta", "", np.linspace(-3, 3, 31), missing=lambda e: e[:, 1] == 9)
+    twin = dataclasses.replace(eta, function=lambda e: e[:, 1] + 1)
+    found = find_failures(weighted(*samples, log_w), {"eta": eta, "other": twin}, columns=False)
+    assert {row.name for row in found.rows if row.name.startswith("no ")} == {"no eta"}
+    assert found.modes[0].observable == "no eta" and len(found.modes) == 1 and found.modes[0].regions[0].value == 1
+    assert found["eta"].p_value > 0.01  # alike where it exists
+
+
 def test_words_of_a_region():
+    at = pg.diagnostics.Region(-np.inf, 0.2, 0.1, 0.04, 0.01, np.nan, 0.0)
+    assert at.words("GeV") == "at 0 GeV: 6.00% +- 1.00% of the events missing (truth 10.00%, generated 4.00%)"
     inside = pg.diagnostics.Region(-np.inf, np.inf, 0.5, 0.4, 0.01, np.nan)
     assert inside.words("GeV") == "everywhere: 10.00% +- 1.00% of the events missing (truth 50.00%, generated 40.00%)"
     below = pg.diagnostics.Region(-np.inf, 0.4, 0.1, 0.2, 0.01, 0.5)

@@ -158,6 +158,8 @@ def test_own_files_come_back(tmp_path):
     assert found.geometry == sample.geometry and found.events.provenance == sample.events.provenance
     assert np.allclose(found.values, sample.values, rtol=1e-6) and np.allclose(found.energies, sample.energies)
     assert np.array_equal(found.values == 0, sample.values == 0)
+    events.write_showers(found, tmp_path / "again.hdf5")  # to the same bits
+    assert np.array_equal(events.read_showers(tmp_path / "again.hdf5").values, found.values)
     assert np.array_equal(events.read_showers(tmp_path / "g.hdf5", first=5, n=2).values, found.values[5:7])
     with h5py.File(tmp_path / "g.hdf5") as file:  # others read it as a file of the CaloChallenge
         assert file["showers"].shape == (20, 90) and file["incident_energies"].shape == (20, 1)

@@ -216,6 +216,7 @@ def test_observables_of_showers_made_by_hand():
     wanted = {
         "E": [8, 4, 0],
         "brightest": [4, 2, np.nan],
+        "faintest": [1, 2, np.nan],
         "depth": [0.5, 1, np.nan],
         "depth_width": [0.5, 0, np.nan],
         "E_0": [4, 0, 0],
@@ -224,6 +225,8 @@ def test_observables_of_showers_made_by_hand():
         "fraction_1": [0.5, 1, np.nan],
         "brightest_0": [3, np.nan, np.nan],
         "brightest_1": [4, 2, np.nan],
+        "faintest_0": [1, np.nan, np.nan],
+        "faintest_1": [4, 2, np.nan],
         "brightest_fraction_0": [0.75, np.nan, np.nan],
         "brightest_fraction_1": [1, 0.5, np.nan],
         "sparsity_0": [0, 1, 1],
@@ -244,11 +247,23 @@ def test_observables_of_showers_made_by_hand():
         assert found.dtype == torch.float64 and np.allclose(found, values, equal_nan=True), name
         assert np.array_equal(observables[name](cells.numpy()), found, equal_nan=True)
         assert (np.diff(observables[name].edges) > 0).all()
+        missing = observables[name].missing
+        says = torch.zeros(3, dtype=bool) if missing is None else missing(cells)
+        assert torch.equal(says, found.isnan()), name  # each says itself which showers do not have it
     units = {name: observable.unit for name, observable in observables.items()}
     assert units["E_0"] == "GeV" and units["width_phi_1"] == "mm" and units["sparsity_0"] == ""
     # Only the first shower has all observables: none that is undefined looks measured.
     sample = events.Showers(cells.numpy(), [1.0, 1.0, 1.0], TINY)
     assert np.allclose(observables["E_1"](sample.events), [4, 4, 0])
+
+
+def test_showers_of_one_row_have_one_place_and_no_width():
+    """Values of an atom are equal bit by bit, whatever the energies."""
+    cells = torch.zeros(500, 6)
+    cells[:, 2:4] = 1 + torch.rand(500, 2, generator=torch.manual_seed(3))  # one row along phi
+    observables = events.shower_observables(TINY)
+    assert len(observables["phi_1"](cells).unique()) == len(observables["width_phi_1"](cells).unique()) == 1
+    assert len(observables["eta_1"](cells).unique()) == 500 and (observables["width_eta_1"](cells) > 1).all()
 
 
 def test_observables_refuse_other_events():

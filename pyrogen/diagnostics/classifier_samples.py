@@ -10,6 +10,7 @@ from torch import Tensor
 from pyrogen.classifier import Features
 from pyrogen.events import EventSample, check_events
 from pyrogen.events.containers import check_same_order, table_of
+from pyrogen.events.observing import missing_in
 
 SMALLEST_PART = 10  # events of each class in each part of a split
 
@@ -61,9 +62,9 @@ def variables(name: str, sample: EventSample, features: Features | None) -> Tens
     if not isinstance(seen, Tensor) or seen.ndim != 2 or len(seen) != len(events):
         shape = list(seen.shape) if isinstance(seen, Tensor) else type(seen).__name__
         raise ValueError(f"features({name}) is {shape}; it must be a tensor [{len(events)}, k], one row per event")
-    # Objects that are not there have no observables either.
-    there = seen if sample.multiplicity is None else torch.where(seen.isnan(), 0.0, seen)
-    check_events(there, what=f"features({name})")
+    # Objects that are not there have no observables either; other events must say what they do not have.
+    out = missing_in(features, events, f"features({name})") if sample.multiplicity is None else seen.isnan()
+    check_events(seen if out is None else torch.where(out, 0.0, seen), what=f"features({name})")
     return seen.detach().double()
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pyrogen.checks import SEED, dictionary, door, whole
@@ -16,7 +15,7 @@ from pyrogen.diagnostics.distances import positive_weights
 from pyrogen.events import EventSample, check_events
 from pyrogen.events.containers import check_same_order, table_of
 from pyrogen.events.doors import PLAIN_EVENTS
-from pyrogen.events.observing import OBSERVED, Observed, observed
+from pyrogen.events.observing import OBSERVED, Observed, of_sample
 from pyrogen.printing import Brief
 from pyrogen.seeds import stream
 
@@ -27,8 +26,12 @@ Array = NDArray[np.float64]
 class QualityTable(Brief):
     """Wasserstein-1 distances of observables of a generated sample from the truth, next to their floor.
 
+    An observable that some events do not have, by its ``missing`` (see :class:`~pyrogen.events.Observable`), is
+    compared among the events that have it. Before it stands a row of its own, ``"has <name>"``: the difference of the
+    fractions of events that have it. Observables that say so by one function share this row.
+
     Attributes:
-        names: n observables.
+        names: of the n rows: observables, and ``"has <name>"``.
         units: of the distances, ``""`` where not known.
         distance: ``[n]``, of the generated events from the truth.
         floor: ``[n]``, what a perfect generator would have: distance of two samples of true events of these sizes,
@@ -121,21 +124,31 @@ def sample_quality(
         seed: seeds them.
 
     Raises:
-        ValueError: no observables, empty samples, numbers that are not finite, negative weights, different columns,
-            copies among the true events.
+        ValueError: no observables, empty samples, numbers that are not finite (but for events that say that they do not
+            have the observable), negative weights, different columns, copies among the true events.
     """
     if not observables:
         raise ValueError("observables is empty; give functions of events, or columns, by name")
+    return quality_table(truth, generated, reference, observables, partitions, seed)
+
+
+def quality_table(
+    truth: Any,
+    generated: Any,
+    reference: Any,
+    observables: Mapping[str, Observed],
+    partitions: int,
+    seed: int,
+    also: Mapping[str, EventSample] | None = None,
+) -> QualityTable:
+    """:func:`sample_quality`, with rows for what events of further samples do not have, too."""
     samples = checked_samples(truth=truth, generated=generated, reference=reference)
     check_random_splits(truth=samples["truth"], reference=samples["reference"])
     n = min(len(samples["generated"]), len(samples["reference"]))
     samples = {name: sample if name == "truth" else sample[:n] for name, sample in samples.items()}
     total = len(samples["truth"])
     weights = {name: mean_one(sample) for name, sample in samples.items()}
-    values = {
-        name: {which: finite_observable(name, what, which, sample) for which, sample in samples.items()}
-        for name, what in observables.items()
-    }
+    rows = _rows(observables, samples, with_holes(observables, {**samples, **(also or {})}))
     pooled = np.concatenate([weights["truth"], weights["reference"]])
     generator = np.random.default_rng(stream(seed, "quality"))
     in_truth = np.zeros((partitions + 1, total + n), dtype=bool)
@@ -144,20 +157,19 @@ def sample_quality(
         generator.shuffle(row)
 
     distance, floors = [], []
-    for table in values.values():
+    for _, _, table in rows:
         both = np.concatenate([table["truth"], table["generated"]])
-        first = np.arange(total + n) < total
         signed = np.concatenate([weights["truth"], weights["generated"]])
-        order = np.argsort(both)
-        distance.append(sorted_distance(both[order], signed[order], first[order]))
+        order = _in_order(both)
+        distance.append(sorted_distance(both[order], signed[order], in_truth[0][order]))
         both = np.concatenate([table["truth"], table["reference"]])
-        order = np.argsort(both)
+        order = _in_order(both)
         both, sorted_weights = both[order], pooled[order]
         floors.append([sorted_distance(both, sorted_weights, row[order]) for row in in_truth])
     floor = np.array(floors)
     return QualityTable(
-        tuple(observables),
-        tuple(_unit(what, samples["truth"]) for what in observables.values()),
+        tuple(name for name, _, _ in rows),
+        tuple(unit for _, unit, _ in rows),
         np.array(distance),
         floor[:, 1:].mean(1),
         floor[:, 1:].std(1, ddof=1),
@@ -195,27 +207,62 @@ def checked_samples(*, positive: bool = True, **given: Any) -> dict[str, EventSa
     return samples
 
 
+def values_with_holes(name: str, what: Observed, which: str, sample: EventSample) -> Array:
+    """An observable ``[n]`` of a sample; NaN for the events that say that they do not have it."""
+    return of_sample(what, sample, f"observable {name!r} of {which}")
+
+
 def finite_observable(name: str, what: Observed, which: str, sample: EventSample) -> Array:
-    """An observable ``[n]`` of a sample."""
-    array = observed(what, sample.tensor(torch.float64), sample.names, f"observable {name!r} of {which}")
-    bad = np.flatnonzero(~np.isfinite(array))
-    if len(bad):
+    """An observable ``[n]`` of a sample, which all of its events must have."""
+    array = values_with_holes(name, what, which, sample)
+    lacking = int(np.isnan(array).sum())
+    if lacking:
         raise ValueError(
-            f"observable {name!r} of {which} is NaN or infinite for {len(bad)} of {len(sample)} events; the first is "
-            f"{array[bad[0]]} at event {bad[0]}: {sample.values[bad[0]].tolist()}{_how_to_choose(sample)}"
+            f"{lacking} of {len(sample)} events of {which} do not have the observable {name!r}, and this needs "
+            f"a number for each; leave it out{_how_to_choose(sample)}"
         )
     return array
 
 
 def _how_to_choose(sample: EventSample) -> str:
-    if sample.multiplicity is None:
-        return ""
-    return ". Take observables that every event has, or the events with n objects, sample.with_count(n)"
+    return "" if sample.multiplicity is None else ", or take the events with n objects, sample.with_count(n)"
+
+
+def with_holes(observables: Mapping[str, Observed], samples: Mapping[str, EventSample]) -> frozenset[str]:
+    """The observables that some events of some sample do not have; one of those that say so by one function."""
+    found: dict[Any, str] = {}
+    objects = samples["truth"].multiplicity is not None
+    for name, what in observables.items():
+        says = getattr(what, "missing", None)
+        if says in found or (says is None and not objects):
+            continue
+        if any(np.isnan(values_with_holes(name, what, which, its)).any() for which, its in samples.items()):
+            found[says or name] = name
+    return frozenset(found.values())
+
+
+def _rows(
+    observables: Mapping[str, Observed], samples: Mapping[str, EventSample], holes: frozenset[str]
+) -> list[tuple[str, str, dict[str, Array]]]:
+    """Name, unit and values of each sample, of all rows of a table."""
+    rows = []
+    for name, what in observables.items():
+        values = {which: values_with_holes(name, what, which, sample) for which, sample in samples.items()}
+        if name in holes:
+            rows.append((f"has {name}", "", {which: 1.0 - np.isnan(its) for which, its in values.items()}))
+        rows.append((name, _unit(what, samples["truth"]), values))
+    return rows
+
+
+def _in_order(values: Array) -> NDArray[np.int64]:
+    """The rows that are numbers, in the order of these."""
+    order = np.argsort(values)  # NaN last
+    return order[: np.count_nonzero(~np.isnan(values))]
 
 
 def _unit(what: Any, truth: EventSample) -> str:
     if callable(what):
-        return ""
+        return str(getattr(what, "unit", ""))
     return truth.units[truth.names.index(what) if isinstance(what, str) else what]
 
 
@@ -225,7 +272,12 @@ def mean_one(sample: EventSample) -> Array:
 
 
 def sorted_distance(values: Array, weights: Array, first: NDArray[np.bool_]) -> float:
-    """Wasserstein-1 distance of two samples in one sorted array: integral of |difference of their CDFs|."""
+    """Wasserstein-1 distance of two samples in one sorted array: integral of |difference of their CDFs|.
+
+    NaN where one of them has no event.
+    """
     ours, theirs = np.where(first, weights, 0.0), np.where(first, 0.0, weights)
+    if min(ours.sum(), theirs.sum()) <= 0:
+        return np.nan
     difference = np.cumsum(ours / ours.sum() - theirs / theirs.sum())
     return float(np.abs(difference[:-1]) @ np.diff(values))

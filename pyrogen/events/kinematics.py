@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyrogen.printing import Brief
 
-from ..checks import NOT_NEGATIVE, TEXT, door
+from ..checks import NOT_NEGATIVE, TEXT, door, instance
 from .containers import Table, check_same_order, table_of
 from .doors import SAMPLE
 from .sample import EventSample
@@ -137,6 +137,10 @@ class Observable(Brief):
         edges: bin edges that show its features.
         log: whether its distribution is drawn on a logarithmic axis.
         objects: how many objects, such as jets, an event must have; of events with fewer the value is NaN.
+        missing: a function of the same events that gives True (a tensor ``[N]`` of bools) for those that do not have
+            the observable, such as the centre of a layer without energy; None: all have it. Their value counts as NaN:
+            they are in no bin of a histogram, and comparisons hold the events that have it against each other, and how
+            many these are. NaN of any other event is an error.
     """
 
     function: Callable[[Any], Tensor]
@@ -145,6 +149,7 @@ class Observable(Brief):
     edges: np.ndarray
     log: bool = True
     objects: int = 0
+    missing: Callable[[Any], Tensor] | None = None
 
     def _summary(self) -> str:
         name = f"{self.label} [{self.unit}]" if self.unit else self.label
@@ -153,6 +158,24 @@ class Observable(Brief):
     def __call__(self, events: Any) -> Tensor:
         """Values ``[N]`` in float64."""
         return self.function(events)
+
+    @door(columns=instance(slice, "a slice, such as slice(0, 90)"))
+    def of_columns(self, columns: slice) -> Observable:
+        """The same of wider events, of which it sees these columns."""
+        missing = None if self.missing is None else _OfColumns(self.missing, columns.start, columns.stop)
+        return replace(self, function=_OfColumns(self.function, columns.start, columns.stop), missing=missing)
+
+
+@dataclass(frozen=True)
+class _OfColumns:
+    """A function of some columns of events; two of one function and the same columns are equal."""
+
+    function: Callable[[Any], Tensor]
+    start: int | None
+    stop: int | None
+
+    def __call__(self, events: Any) -> Tensor:
+        return self.function(events[:, self.start : self.stop])
 
 
 @door(lepton_mass=NOT_NEGATIVE, lepton=TEXT)

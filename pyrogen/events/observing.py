@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..checks import INDEX, column_index, require, whole_or_none
 from ..printing import brief
+from .of_objects import observable_of
 
 Array = NDArray[np.float64]
 Observed: TypeAlias = "Callable[[Tensor], Tensor] | str | int"
@@ -58,6 +59,69 @@ def observed(what: Observed, events: Tensor, names: Sequence[str], called: str) 
     if array.shape != (len(events),):
         raise ValueError(f"{called} has shape {list(array.shape)}; it must be one number per event, [{len(events)}]")
     return array
+
+
+def missing_in(what: Any, events: Tensor, called: str) -> Tensor | None:
+    """Which events do not have what a function gives, by its ``missing(events)``; None where it does not say.
+
+    Args:
+        what: a function of events.
+        events: ``[n, d]``.
+        called: how the error calls ``what``.
+
+    Raises:
+        ValueError: something else than True or False for each.
+    """
+    says = getattr(what, "missing", None)
+    if says is None:
+        return None
+    with torch.no_grad():
+        found = says(events)
+    if found is None:
+        return None
+    fine = isinstance(found, Tensor) and found.dtype == torch.bool and len(found) == len(events)
+    require(fine, f"missing(events) of {called}", found, f"a tensor of {len(events)} bools")
+    return found
+
+
+def of_sample(what: Observed, sample: Any, called: str, *, undeclared: bool = False) -> Array:
+    """Values ``[N]`` in float64 of an observable of a sample; NaN for the events that do not have it.
+
+    Only its ``missing(events)`` says which these are (see :class:`~pyrogen.events.Observable`), or the number of their
+    objects: any other NaN may be a fault, and is refused.
+
+    Args:
+        what: a function of events, or a column.
+        sample: an :class:`~pyrogen.EventSample`.
+        called: how the error calls ``what``.
+        undeclared: whether every NaN counts as not there where the number of objects varies.
+
+    Raises:
+        ValueError: no such column; not one number for each event; infinite or NaN for an event that has it.
+    """
+    own = observable_of(what if callable(what) else column_index(what, sample.names), sample.multiplicity)
+    events = sample.tensor(torch.float64)
+    missing = missing_in(own, events, called)
+    values = observed(own, events, sample.names, called)
+    out = np.zeros(len(values), dtype=bool) if missing is None else missing.cpu().numpy()
+    bad = ~(np.isfinite(values) | out)
+    if undeclared and sample.multiplicity is not None:
+        bad &= ~np.isnan(values)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"{called} is NaN or infinite for {int(bad.sum())} of {len(values)} events; the first is {values[row]} at "
+            f"event {row}. {way_out(missing is not None)}"
+        )
+    return np.where(out, np.nan, values)
+
+
+def way_out(declared: bool) -> str:
+    """What to do where an observable is NaN; ``declared``: whether it says which events do not have it."""
+    if declared:
+        return "Its missing(events) does not name these events"
+    how = "give a pg.events.Observable with missing= or objects=, which says which these are"
+    return f"If some events do not have it, {how}"
 
 
 def name_of(what: Callable[..., Any] | str | int, names: Sequence[str]) -> str:

@@ -58,7 +58,11 @@ class OfObjects:
         right = f"[m, {layout.features}], rows of {layout}, the multiplicity of this observable"
         require(events.ndim == 2 and events.shape[1] == layout.features, "events", list(events.shape), right)
         counts = self.multiplicity.counts(events)
-        return (counts < self.least) | (counts > self.most)
+        out = (counts < self.least) | (counts > self.most)
+        says = getattr(self.function, "missing", None)
+        if says is not None:
+            out[~out] = says(events[~out])
+        return out
 
     def __call__(self, events: Tensor) -> Tensor:
         """Values ``[m]`` of events ``[m, d]``; NaN for those that do not count."""

@@ -90,7 +90,8 @@ def read_showers(
             given is None or given.sizes == known.sizes, "geometry", geometry, f"left out, or that of {path}: {known}"
         )
         rows = _rows(path, len(file[VOXELS]), first, n)
-        values, energies = (_own(file, name)[rows] for name in (VOXELS, ENERGIES))
+        # In double precision, so that what is written again has the same bits.
+        values, energies = (np.asarray(_own(file, name)[rows], np.float64) for name in (VOXELS, ENERGIES))
         return _showers(path, values * MEV, energies[:, 0] * MEV, known, None, read_json(file, _PROVENANCE))
 
 

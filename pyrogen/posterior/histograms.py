@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyrogen.checks import column_index, door, instance
 from pyrogen.events import EventSample, stream
+from pyrogen.events.observing import missing_in, way_out
 from pyrogen.events.of_objects import observable_of
 from pyrogen.events.validation import made_per_event
 from pyrogen.posterior.bands import HistogramBand, multinomial_noise, weighted_noise
@@ -151,9 +152,10 @@ def observable_values(function: Callable[[Tensor], Tensor], events: Tensor) -> N
         TypeError: something that is no numbers.
     """
     values = made_per_event(function(events), len(events), "the observable")
-    missing = getattr(function, "missing", None)
-    out = np.zeros(len(values), dtype=bool) if missing is None else missing(events).cpu().numpy()
+    missing = missing_in(function, events, "the observable")
+    out = np.zeros(len(values), dtype=bool) if missing is None else missing.cpu().numpy()
     bad = ~(np.isfinite(values) | out)
     if bad.any():
-        raise ValueError(f"the observable is NaN or infinite for {bad.sum()} of {len(events)} events")
+        told = f"the observable is NaN or infinite for {bad.sum()} of {len(events)} events"
+        raise ValueError(f"{told}. {way_out(missing is not None)}")
     return np.where(out, np.inf, values) if out.any() else values

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.checks import FRACTION, FUNCTION, POSITIVE, TEXT, dictionary, door, each, instance, optional, pair
+from pyrogen.checks import BOOLEAN, FRACTION, FUNCTION, POSITIVE, TEXT, dictionary, door, each, instance, optional, pair
 from pyrogen.diagnostics.control.failure_results import Failures, ObservableFailure, TailHistogram
 from pyrogen.diagnostics.control.information import (
     Cells,
@@ -40,14 +40,16 @@ OVERLAP = 0.05  # part of one of them, that a mended observable must leave: wher
     observables=optional(dictionary(FUNCTION, 'functions of events by name, such as {"M": f}')),
     cuts=optional(pair(POSITIVE, "(low, high), cuts on w such as (0.5, 2.0)")),
     p_value=FRACTION,
+    columns=optional(BOOLEAN),
 )
 def find_failures(
     weights: ClassifierWeights,
     observables: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     *,
-    pairs: bool | Sequence[str] = True,
+    pairs: bool | Sequence[str] | None = None,
     cuts: tuple[float, float] | None = None,
     p_value: float = 0.01,
+    columns: bool | None = None,
 ) -> Failures:
     """Rank the observables in which a generator fails, and name what is wrong there.
 
@@ -64,7 +66,10 @@ def find_failures(
       unit, and the ratio ``a / b`` where b has one sign in all events, as ``"a + b"``, ``"a - b"`` and ``"a / b"``.
 
     For events of a varying number of objects there is ``objects``, their number; other observables compare the events
-    that have them.
+    that have them. Of an observable that some events say that they do not have (see
+    :class:`pyrogen.events.Observable`), ``"no <name>"`` is 1 for these and 0 for all others.
+
+    A value that many events share, such as the zero energy of an empty layer, is looked at by itself.
 
     **Ranking.** A tail of w always differs from its bulk somewhere, even if the weights are noise. So observables are
     ranked by what the *labels* say: with C = w / (1 + w) and c(o) its mean at a value o of the observable,
@@ -86,21 +91,24 @@ def find_failures(
         observables: functions of events ``[n, d]`` (a float64 tensor) that give ``[n]``, by name, such as
             :func:`pyrogen.events.z_jets_observables`, whose labels, units and bins are taken over. One with the
             name of a column or of a pair must have its values.
-        pairs: whether to make pairs; or the names of the columns and observables to make them of.
+        pairs: whether to make pairs; or the names of the columns and observables to make them of. None: unless they
+            would be more than 4000, or ``columns`` are left out.
         cuts: on w, below and above one; None: from the control, such that 0.1 % of the events of a perfect generator
             are beyond each (the noise of w is scaled as in :attr:`ClassifierWeights.floor`); 0.5 and 2 without a
             control. They decide which events count as tails, not the ranking.
         p_value: a failure is found where the p-value, with the look elsewhere, is smaller.
+        columns: whether to look at the columns. None: unless they are more than 50, none of them of a particle, and
+            there are ``observables``: the cells of a detector say little one by one.
 
     Raises:
-        ValueError: observables that are NaN (where all objects are there), infinite, of a wrong shape or the same for
-            all events; two with one name; a name in ``pairs`` that is not there, or too many pairs; given cuts with
-            fewer than ten (effective) events beyond.
+        ValueError: observables that are NaN (where events do not say that they lack them), infinite, of a wrong shape
+            or the same for all events; two with one name; a name in ``pairs`` that is not there, or too many pairs;
+            given cuts with fewer than ten (effective) events beyond.
     """
     chosen = _checked_pairs(pairs)
     contrast = _contrast(weights)
     tails = Tails.of(weights, contrast, cuts)
-    variables, left_out = variables_of(weights.truth, weights.generated, observables or {}, chosen)
+    variables, left_out = variables_of(weights.truth, weights.generated, observables or {}, chosen, columns)
     whole = information(None, contrast)
     level = p_value / len(variables)
     entries = _ranked([_Entry.of(its, contrast, tails, whole) for its in variables], contrast, level)
@@ -115,7 +123,9 @@ def find_failures(
     )
 
 
-def _checked_pairs(pairs: bool | Sequence[str]) -> bool | tuple[str, ...]:
+def _checked_pairs(pairs: bool | Sequence[str] | None) -> bool | tuple[str, ...] | None:
+    if pairs is None:
+        return None
     if isinstance(pairs, bool | np.bool_):
         return bool(pairs)
     return each(TEXT, "True, False, or names of columns", 2)("pairs", pairs)

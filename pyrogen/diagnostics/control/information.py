@@ -107,19 +107,41 @@ def one_sided(sigma: float | Array) -> Array:
 
 
 def cells_of(values: Array, contrast: Contrast) -> Cells:
-    """Numbers of the cells of an observable ``[N + M]``: quantiles of both samples, finer in the tails; -1 for NaN."""
+    """Numbers of the cells of an observable ``[N + M]``: quantiles of both samples, finer in the tails; -1 for NaN.
+
+    A value that many events share, such as zero energy, is a cell of its own.
+    """
     there = ~np.isnan(values)
     numbers = np.full(len(values), -1, dtype=np.int16)
-    x, count = values[there], int(there.sum())
-    folds = int(contrast.fold.max()) + 1
-    least = min(IN_CELL * folds / max(count, 1), 0.25)
-    width = max(least, 1 / MOST_CELLS)
-    tail = width / 2 ** np.arange(1, max(1, 1 + int(np.log2(width / least))))[::-1]
+    x, least = values[there], IN_CELL * (int(contrast.fold.max()) + 1)
+    atoms, smooth = _atoms(x, least)
+    edges = _quantile_edges(smooth, least)
+    below, at = (np.searchsorted(np.sort(smooth), its) for its in (edges, atoms))
+    if len(atoms) and len(edges):  # no part of a cell that an atom divides may be too small
+        edges = edges[np.abs(below[:, None] - at).min(1) >= least]
+    edges = np.unique(np.concatenate([edges, atoms, np.nextafter(atoms, np.inf)]))
+    numbers[there] = np.unique(np.searchsorted(edges, x, "right"), return_inverse=True)[1]
+    return numbers
+
+
+def _atoms(x: Array, least: int) -> tuple[Array, Array]:
+    """Values that at least so many events share, the most frequent ones; and all other values."""
+    different, which, counts = np.unique(x, return_inverse=True, return_counts=True)
+    shared = counts >= least
+    if shared.sum() > MOST_CELLS:
+        shared = counts >= np.sort(counts)[-MOST_CELLS]
+    return different[shared], x[~shared[which]]
+
+
+def _quantile_edges(x: Array, least: int) -> Array:
+    part = min(least / max(len(x), 1), 0.25)
+    if len(x) < least:
+        return np.zeros(0)
+    width = max(part, 1 / MOST_CELLS)
+    tail = width / 2 ** np.arange(1, max(1, 1 + int(np.log2(width / part))))[::-1]
     middle = np.linspace(0, 1, max(2, round(1 / width)) + 1)[1:-1]
     levels = np.concatenate([tail, middle, 1 - tail[::-1]])
-    edges = np.unique(np.quantile(x, levels, method="lower"))
-    numbers[there] = np.searchsorted(edges, x, "right")
-    return numbers
+    return np.unique(np.quantile(x, levels, method="lower"))
 
 
 def information(cells: Cells | None, contrast: Contrast) -> Information:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.bayes.inputs import data_digest, scaled_weights
-from pyrogen.checks import require
 from pyrogen.classifier import Features
 from pyrogen.diagnostics.classifier_samples import SMALLEST_PART, variables
 from pyrogen.diagnostics.control.copies import check_no_copies
 from pyrogen.events import EventSample, check_events
 from pyrogen.events.containers import check_same_order, table_of
+from pyrogen.events.observing import missing_in, of_sample
 from pyrogen.posterior.posterior import Posterior
 
 Observables = Mapping[str, Callable[[Tensor], Tensor]]
@@ -33,44 +33,40 @@ class Inputs:
     observables: Observables
 
     def __call__(self, events: Tensor) -> Tensor:
-        """Those of events ``[N, d]``."""
-        own = events if self.features is None else self.features(events.clone())
+        """Those of events ``[N, d]``; NaN where an event says that it does not have an observable."""
+        own = self._own(events)
         # Copies: a function may change the events that it is given.
         added = [torch.as_tensor(each(events.clone())).detach().to(own)[:, None] for each in self.observables.values()]
-        return torch.cat([own, *added], 1)
+        seen, missing = torch.cat([own, *added], 1), self.missing(events)
+        return seen if missing is None else torch.where(missing, torch.nan, seen)
+
+    def missing(self, events: Tensor) -> Tensor | None:
+        """Which observables the events say that they do not have, ``[N, k]``; None where no observable says that."""
+        found = {name: missing_in(each, events.clone(), name) for name, each in self.observables.items()}
+        if all(mask is None for mask in found.values()):
+            return None
+        none = torch.zeros(len(events), dtype=torch.bool)
+        masks = [none if mask is None else mask for mask in found.values()]
+        return torch.cat([torch.zeros(self._own(events).shape, dtype=torch.bool), torch.stack(masks, 1)], 1)
+
+    def _own(self, events: Tensor) -> Tensor:
+        return events if self.features is None else self.features(events.clone())
 
     def checked(self, samples: Mapping[str, EventSample]) -> tuple[Features | None, tuple[int, ...]]:
         """The function for the classifiers, and which of the variables some events do not have.
 
         Raises:
-            ValueError: an observable that is no number for an event, or the same number for all events.
+            ValueError: an observable that is no number for an event that has it, or the same number for all events.
         """
         for label, function in self.observables.items():
             for name, sample in samples.items():
-                _check_observable(label, function, name, sample)
+                of_sample(function, sample, f"observables[{label!r}] of {name}", undeclared=True)
         own: Features | None = None if self.features is None and not self.observables else self
         seen = torch.cat([variables(name, sample, own) for name, sample in samples.items()]).numpy()
         count = seen.shape[1] - len(self.observables)
         names = next(iter(samples.values())).names if self.features is None else [f"feature {i}" for i in range(count)]
         _check_constant(seen, [*names, *self.observables])
         return own, tuple(np.flatnonzero(np.isnan(seen).any(0)).tolist())
-
-
-def _check_observable(label: str, function: Callable[[Tensor], Tensor], which: str, sample: EventSample) -> None:
-    values = function(sample.tensor(torch.float64))
-    shape = list(values.shape) if isinstance(values, Tensor | np.ndarray) else type(values).__name__
-    right = f"one number per event, [{len(sample)}]"
-    require(shape == [len(sample)], f"observables[{label!r}] of {which}", shape, right)
-    tensor = torch.as_tensor(values).detach()
-    require(not tensor.is_complex(), f"observables[{label!r}] of {which}", "complex", "real numbers")
-    array = tensor.double().numpy()
-    bad = ~np.isfinite(array) if sample.multiplicity is None else np.isinf(array)
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ValueError(
-            f"observables[{label!r}] is NaN or infinite for {int(bad.sum())} of {len(array)} events of {which}; the "
-            f"first is {array[row]} at event {row}"
-        )
 
 
 def _check_constant(seen: NDArray[np.float64], names: list[str]) -> None:

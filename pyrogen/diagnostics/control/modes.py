@@ -39,6 +39,7 @@ class Region(Brief):
         error: of their difference.
         tail: fraction of the tail's events that lie there: of true events with large w, where there are too few
             generated ones, of generated events with small w otherwise; NaN without a tail.
+        value: the only value there, one that many events share, such as zero energy; NaN for an interval.
     """
 
     low: float
@@ -47,6 +48,7 @@ class Region(Brief):
     generated: float
     error: float
     tail: float
+    value: float = np.nan
 
     @property
     def missing(self) -> float:
@@ -55,9 +57,11 @@ class Region(Brief):
 
     @door(unit=TEXT)
     def words(self, unit: str) -> str:
-        """``below 0.4 GeV``, and how many events are missing or too many."""
+        """``below 0.4 GeV`` or ``at 0 GeV``, and how many events are missing or too many."""
         unit = f" {unit}" if unit else ""
-        if np.isinf(self.low) and np.isinf(self.high):
+        if np.isfinite(self.value):
+            where = f"at {self.value:.4g}{unit}"
+        elif np.isinf(self.low) and np.isinf(self.high):
             where = "everywhere"
         elif np.isinf(self.low):
             where = f"below {self.high:.4g}{unit}"
@@ -257,12 +261,15 @@ class _Sums:
         x, own = values[there][order], numbers[order]
         self.low = x[np.searchsorted(own, np.arange(count))]
         self.high = x[np.searchsorted(own, np.arange(count), "right") - 1]
+        gaps = self.low[1:] - self.high[:-1] if count > 1 else np.zeros(1)
+        self._ends = float(self.low[0] - gaps[0] / 2), float(self.high[-1] + gaps[-1] / 2)
 
     def step(self, first: int, last: int) -> _Step:
         """The cells ``first`` to ``last`` as one."""
         truth, truth_variance = _fraction(self.p, self.pp, first, last)
         generated, generated_variance = _fraction(self.q, self.qq, first, last)
-        width = max(float(self.high[last] - self.low[first]), 1e-300)
+        (low, high), ends = self.limits(first, last), self._ends
+        width = max(min(high, ends[1]) - max(low, ends[0]), 1e-300)
         error = float(np.sqrt(truth_variance + generated_variance))
         return _Step(first, last, truth, generated, error, truth / width)
 
@@ -271,6 +278,10 @@ class _Sums:
         low = -np.inf if first == 0 else 0.5 * (self.high[first - 1] + self.low[first])
         high = np.inf if last == len(self.low) - 1 else 0.5 * (self.high[last] + self.low[last + 1])
         return float(low), float(high)
+
+    def value(self, first: int, last: int) -> float:
+        """The only value in these cells, 0 for -0; NaN where there are several."""
+        return float(self.low[first]) + 0.0 if self.low[first] == self.high[last] else np.nan
 
 
 def _fraction(total: Array, squares: Array, first: int, last: int) -> tuple[float, float]:
@@ -321,6 +332,5 @@ def _region(group: list[_Step], sums: _Sums, cells: Cells, tails: tuple[Array, A
     tail = tails[1 if whole.truth > whole.generated else 0]
     total = float(tail[cells >= 0].sum())
     inside = float(tail[(cells >= first) & (cells <= last)].sum())
-    return Region(
-        *sums.limits(first, last), whole.truth, whole.generated, whole.error, inside / total if total > 0 else np.nan
-    )
+    part = inside / total if total > 0 else np.nan
+    return Region(*sums.limits(first, last), whole.truth, whole.generated, whole.error, part, sums.value(first, last))

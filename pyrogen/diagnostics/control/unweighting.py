@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pyrogen.checks import MAPPING, POSITIVE, SEED, door, instance, one_of, optional, require, whole
+from pyrogen.checks import POSITIVE, SEED, dictionary, door, instance, one_of, optional, require, whole
 from pyrogen.diagnostics.control.copies import COPIES
-from pyrogen.diagnostics.quality import QualityTable, sample_quality
+from pyrogen.diagnostics.quality import QualityTable, quality_table
 from pyrogen.events import EventSample
 from pyrogen.events.doors import PLAIN_EVENTS
+from pyrogen.events.observing import OBSERVED
 from pyrogen.printing import Brief
 from pyrogen.seeds import stream
 
@@ -155,7 +156,7 @@ def _as_events(name: str, value: Any) -> Any:
     truth=PLAIN_EVENTS,
     before=_as_events,
     after=_as_events,
-    observables=MAPPING,
+    observables=dictionary(OBSERVED),
     reference=optional(PLAIN_EVENTS),
     partitions=whole(2),
     seed=SEED,
@@ -192,9 +193,12 @@ def closure(
         require(len(whole_truth) > 1, "truth", len(whole_truth), "at least two events, or give a reference")
         order = np.random.default_rng(stream(seed, "closure")).permutation(len(whole_truth))
         truth, reference = whole_truth[order[: len(order) // 2]], whole_truth[order[len(order) // 2 :]]
+    if not observables:
+        raise ValueError("observables is empty; give functions of events, or columns, by name")
+    given = {"before": before, "after": after}
+    both = {name: each if isinstance(each, EventSample) else EventSample(each) for name, each in given.items()}
     tables = [
-        _at_its_size(sample_quality(truth, each, reference, observables, partitions=partitions, seed=seed))
-        for each in (before, after)
+        _at_its_size(quality_table(truth, its, reference, observables, partitions, seed, both)) for its in both.values()
     ]
     return Closure(*tables)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,12 @@ from torch import Tensor
 
 from pyrogen.events import EventSample
 from pyrogen.events.kinematics import delta_phi, delta_r, eta, mass, phi, pt
-from pyrogen.events.observing import observed
-from pyrogen.events.of_objects import observable_of
+from pyrogen.events.observing import of_sample
 
 Array = NDArray[np.float64]
 KINDS = ("column", "given", "pair")  # the simplest first
 MOST = 4000  # observables
+MANY = 50  # columns that are no particles, which are not looked at one by one where there are observables
 SAME = 1e-9  # relative difference of values that rounding makes
 POLAR, CARTESIAN = ("pt", "eta", "phi"), ("px", "py", "pz")
 
@@ -40,7 +41,8 @@ def variables_of(
     truth: EventSample,
     generated: EventSample,
     observables: Mapping[str, Callable[[Tensor], Tensor]],
-    pairs: bool | Sequence[str],
+    pairs: bool | Sequence[str] | None,
+    columns: bool | None = None,
 ) -> tuple[list[Variable], dict[str, str]]:
     """All observables of two samples with the same columns, and those that are left out, by name, with the reason.
 
@@ -59,11 +61,18 @@ def variables_of(
         if "objects" not in found and "objects" not in observables:
             found["objects"] = Variable("objects", "column", "number of objects", "", edges, lambda: counts)
     given = {name: _given(name, function, truth, generated) for name, function in observables.items()}
-    left_out = {}
-    for each in found.values():
-        if reason := _useless(each.values()):
-            left_out[each.name] = reason
-    automatic = _pairs(table, truth, found, given, pairs)
+    particles = _particles(table, truth, truth.names)
+    cells = bool(given) and not particles and len(truth.names) > MANY  # as of a detector
+    taken = not cells if columns is None else columns
+    reason = f"one of {len(truth.names)} columns; columns=True takes them"
+    left_out = {} if taken else {name: reason for name in truth.names if name not in given}
+    left_out |= {each.name: told for each in found.values() if (told := _useless(each.values()))}
+    if pairs is None:
+        count = _count(particles, found if particles else {**found, **given})
+        pairs = count <= MOST and not cells
+        if not pairs:
+            left_out["pairs"] = f"up to {count:,}; pairs=[names of some columns] makes them"
+    automatic = [*_pairs(table, truth, found, given, pairs), *_holes(truth, given)]
     for each in automatic:
         if each.name in found:  # a user's column of the same name says what it is
             left_out[f"{each.name} of the pair"] = "a column has this name"
@@ -82,19 +91,11 @@ def variables_of(
 
 
 def _given(name: str, function: Callable[[Tensor], Tensor], truth: EventSample, generated: EventSample) -> Variable:
-    parts = []
-    for which, sample in (("truth", truth), ("generated", generated)):
-        called = f"observables[{name!r}] of {which}"
-        own = observable_of(function, sample.multiplicity)
-        values = observed(own, sample.tensor(torch.float64), sample.names, called)
-        bad = ~np.isfinite(values) if sample.multiplicity is None else np.isinf(values)
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise ValueError(
-                f"{called} is NaN or infinite for {int(bad.sum())} of {len(values)} events; the first is "
-                f"{values[row]} at event {row}"
-            )
-        parts.append(values)
+    samples = {"truth": truth, "generated": generated}
+    parts = [
+        of_sample(function, sample, f"observables[{name!r}] of {which}", undeclared=True)
+        for which, sample in samples.items()
+    ]
     both = np.concatenate(parts)
     if reason := _useless(both):
         raise ValueError(f"observables[{name!r}] {reason}, so that it can show nothing; leave it out")
@@ -143,11 +144,10 @@ def _pairs(
             + (f" and the observables {', '.join(given)}" if given else "")
         )
     particles = _particles(table, truth, chosen)
-    used = {name for each in particles.values() for name in each.columns}
-    others = {name: columns.get(name) or given[name] for name in chosen if name not in used}
+    others = {name: columns.get(name) or given[name] for name in _others(chosen, particles)}
     if wanted is True and not particles:
         others |= {name: each for name, each in given.items() if name not in others}
-    count = 6 * len(particles) * (len(particles) - 1) // 2 + 3 * len(others) * (len(others) - 1) // 2
+    count = _count(particles, others)
     if count > MOST:
         raise ValueError(
             f"pairs: {len(particles)} particles and {len(others)} other columns make up to {count:,} pairs, more than "
@@ -157,6 +157,31 @@ def _pairs(
     for a, b in itertools.combinations(others.values(), 2):
         found += _of_numbers(a, b)
     return found
+
+
+def _others(names: Iterable[str], particles: Mapping[str, _Particle]) -> list[str]:
+    """The columns that belong to no particle."""
+    used = {name for each in particles.values() for name in each.columns}
+    return [name for name in names if name not in used]
+
+
+def _count(particles: Mapping[str, _Particle], columns: Iterable[str]) -> int:
+    """How many pairs there may be."""
+    n, m = len(particles), len(_others(columns, particles))
+    return 6 * n * (n - 1) // 2 + 3 * m * (m - 1) // 2
+
+
+def _holes(truth: EventSample, given: Mapping[str, Variable]) -> Iterator[Variable]:
+    """Whether events do not have an observable: 1 or 0, once for those that the same events do not have."""
+    if truth.multiplicity is not None:  # the number of objects says it
+        return
+    known = set()
+    for name, each in given.items():
+        lacking = np.isnan(each.values())
+        if lacking.any() and (key := lacking.tobytes()) not in known:
+            known.add(key)
+            edges, values = np.array([-0.5, 0.5, 1.5]), lacking.astype(np.float64)
+            yield Variable(f"no {name}", "pair", f"no {each.label}", "", edges, partial(np.asarray, values))
 
 
 @dataclass(frozen=True, eq=False)
