@@ -49,7 +49,7 @@ def noise(like, rng, size):
     return lambda x: size * np.cos((x - middle) / width @ slopes + phases) @ sizes / math.sqrt(10)
 
 
-def planted(failure, seed, n=6000, size=0.15):
+def planted(failure, seed, n=4000, size=0.15):
     """Weights of a generator with a known failure: the right ones with noise, and with a control that is noise."""
     rng = np.random.default_rng([seed, len(failure)])
     truth, source = particles(n, rng), particles(2 * n if failure == "tail" else n, rng)

@@ -212,6 +212,64 @@ def test_weights_count(few_orders):
     np.testing.assert_allclose(table.value, one.value, rtol=1e-9)
 
 
+def weighted_back(n, *seed):
+    """Events that are moved by one, and weights that bring them back: worth exp(-1) times as many true ones."""
+    events = normal(n, *seed)
+    weights = np.exp(-0.5 - events[:, 0])
+    return pg.EventSample(events + [1, 0], weights=weights)
+
+
+def test_the_floor_of_a_part_of_the_pairs_is_that_of_its_weights():
+    """Samples without a difference are at their floor, also where only some of the weighted events are compared."""
+    some = {"which": ["energy"], "splits": 10, "most_pairs": 500, "progress": False}
+    tables = [sample_measures(normal(4000, i, 1), weighted_back(2000, i, 2), seed=i, **some) for i in range(8)]
+    assert all(table.sizes[2] > 500 for table in tables)  # else nothing is cut
+    significance = np.array([table.significance[0] for table in tables])
+    assert abs(significance.mean()) < 4 * 1.2 / math.sqrt(8), significance
+    with pytest.raises(
+        ValueError, match=r"most_pairs is 100, and so many .* are worth \d\d; give a larger one, such as"
+    ):
+        sample_measures(normal(4000, 1), weighted_back(2000, 2), **some | {"most_pairs": 100})
+
+
+def test_the_norm_of_weights_does_not_matter():
+    truth, other, generated = (normal(n, i) for i, n in enumerate((600, 300, 300)))
+    some = {"which": ["fpd", "kpd", "energy", "sliced"], "splits": 5, "progress": False}
+    tables = [
+        sample_measures(
+            pg.EventSample(truth, weights=np.full(600, a)),
+            generated,
+            reference=pg.EventSample(other, weights=np.full(300, b)),
+            **some,
+        )
+        for a, b in ((1, 1), (2, 30))
+    ]
+    np.testing.assert_allclose(tables[1].value, tables[0].value, rtol=1e-9)
+    np.testing.assert_allclose(tables[1].floors, tables[0].floors, rtol=1e-6, atol=1e-9)
+    assert tables[0].sizes == tables[1].sizes == (600, 300, 300)
+
+
+def test_copies_count_once():
+    weights = np.random.default_rng(1).exponential(size=1500)
+    copied = pg.diagnostics.unweight(pg.EventSample(normal(1500, 2), weights=weights), maximum=0.5).events
+    table = sample_measures(normal(3000, 1), copied, splits=5, most_pairs=500, progress=False)
+    assert list(table.left_out) == ["prdc"] and "generated has copies" in table.text()
+    # Each event comes 2 w times: (sum w)^2 / sum w^2 is half of the events for exponential weights.
+    used = table.sizes[1]
+    different = len(np.unique(copied.values[:used], axis=0))
+    assert table.sizes[2] < 0.9 * different < different < 0.8 * used
+    with pytest.raises(ValueError, match="'prdc'; .* generated has copies"):
+        sample_measures(normal(3000, 1), copied, which=["prdc"], progress=False)
+    for name, others in (("truth", (copied, normal(300, 1))), ("reference", (normal(300, 1), normal(300, 3)))):
+        given = {"reference": copied} if name == "reference" else {}
+        with pytest.raises(ValueError, match=f"{name} has [\\d,]+ events that are copies .* too low a floor"):
+            sample_measures(*others, **given, progress=False)
+    # A part without any copy tells of them, too.
+    alone = copied[np.unique(copied.values, axis=0, return_index=True)[1]]
+    table = sample_measures(alone, alone, which=["prdc"], splits=5, progress=False)
+    assert table.sizes == (len(alone) - len(alone) // 2, len(alone) // 2, len(alone) // 2)
+
+
 def test_features_scales_and_seeds():
     rng = np.random.default_rng(1)
     truth, generated = (pg.EventSample(rng.exponential(size=(300, 2)) * [1, 1000], ["a", "b"]) for _ in range(2))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import wasserstein_distance
 
+import pyrogen as pg
 from pyrogen import EventSample
 from pyrogen.diagnostics import peak_width, sample_quality, wasserstein
 from pyrogen.diagnostics.quality import sorted_distance
@@ -79,6 +80,20 @@ def test_weights_count():
     both = sample_quality(truth, generated, reference, BOTH)
     assert both.distance[0] == pytest.approx(wasserstein(EventSample(generated), truth)[0])
     assert both.effective_sizes[0] == truth.effective_size
+
+
+def test_copies_count_once_and_not_in_the_floor():
+    random = np.random.default_rng(1)
+    sample = pg.EventSample(random.normal(size=(900, 1)), ["x"], weights=random.exponential(size=900))
+    copied = pg.diagnostics.unweight(sample, maximum=0.5).events
+    truth, reference = (random.normal(size=(2000, 1)) for _ in range(2))
+    table = sample_quality(truth, copied, reference, {"x": 0})
+    counts = np.unique(copied.values, return_counts=True)[1]
+    assert table.effective_sizes == pytest.approx((2000, counts.sum() ** 2 / np.sum(counts**2), len(copied)))
+    assert "effectively 2,000" in table.text()
+    for samples, name in (((copied, truth, reference), "truth"), ((truth, reference, copied), "reference")):
+        with pytest.raises(ValueError, match=f"{name} has [\\d,]+ events that are copies of others of it"):
+            sample_quality(*samples, {"x": 0})
 
 
 def test_columns_units_and_text():

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrogen.checks import SEED, dictionary, door, whole
+from pyrogen.diagnostics.control.copies import check_random_splits, independent_size
 from pyrogen.diagnostics.distances import positive_weights
 from pyrogen.events import EventSample, check_events
 from pyrogen.events.containers import check_same_order, table_of
@@ -38,8 +39,8 @@ class QualityTable(Brief):
         floor_std: ``[n]``, standard deviation of it over the re-partitions: how much a single distance fluctuates.
         reference: ``[n]``, distance of the reference itself from the truth: one draw of the floor.
         sizes: events used: of the truth, and of both the generated sample and the reference.
-        effective_sizes: (sum w)^2 / sum w^2 of truth, generated sample and reference. A generated sample of a smaller
-            one than the reference has a higher floor of its own.
+        effective_sizes: (sum w)^2 / sum w^2 of truth, generated sample and reference; events and their copies count as
+            one. A generated sample of a smaller one than the reference has a higher floor of its own.
         partitions: number of re-partitions.
     """
 
@@ -124,7 +125,7 @@ def sample_quality(
 
     Raises:
         ValueError: no observables, empty samples, numbers that are not finite (but for events that say that they do not
-            have the observable), negative weights, different columns.
+            have the observable), negative weights, different columns, copies among the true events.
     """
     if not observables:
         raise ValueError("observables is empty; give functions of events, or columns, by name")
@@ -142,10 +143,11 @@ def quality_table(
 ) -> QualityTable:
     """:func:`sample_quality`, with rows for what events of further samples do not have, too."""
     samples = checked_samples(truth=truth, generated=generated, reference=reference)
+    check_random_splits(truth=samples["truth"], reference=samples["reference"])
     n = min(len(samples["generated"]), len(samples["reference"]))
     samples = {name: sample if name == "truth" else sample[:n] for name, sample in samples.items()}
     total = len(samples["truth"])
-    weights = {name: _mean_one(sample) for name, sample in samples.items()}
+    weights = {name: mean_one(sample) for name, sample in samples.items()}
     rows = _rows(observables, samples, with_holes(observables, {**samples, **(also or {})}))
     pooled = np.concatenate([weights["truth"], weights["reference"]])
     generator = np.random.default_rng(stream(seed, "quality"))
@@ -173,7 +175,7 @@ def quality_table(
         floor[:, 1:].std(1, ddof=1),
         floor[:, 0],
         (total, n),
-        (samples["truth"].effective_size, samples["generated"].effective_size, samples["reference"].effective_size),
+        (samples["truth"].effective_size, independent_size(samples["generated"]), samples["reference"].effective_size),
         partitions,
     )
 
@@ -264,7 +266,8 @@ def _unit(what: Any, truth: EventSample) -> str:
     return truth.units[truth.names.index(what) if isinstance(what, str) else what]
 
 
-def _mean_one(sample: EventSample) -> Array:
+def mean_one(sample: EventSample) -> Array:
+    """The weights ``[N]`` of a sample, scaled to a mean of one; ones where it has none."""
     return np.ones(len(sample)) if sample.weights is None else sample.weights * (len(sample) / sample.total_weight)
 
 

@@ -22,8 +22,8 @@ class CalibrationCurve(Brief):
 
     Both samples are normalised. Of right weights the ratio in a bin is the mean of w over the generated events of the
     bin, however wide it is: ``chi2`` compares the fraction of true events in each bin with this sum over generated
-    ones, with the statistical errors of both samples. It knows nothing of errors of the training, which do not get
-    smaller with the samples: of very large samples every curve has a large chi2, and :attr:`worst` says whether it
+    ones, with the statistical errors of both samples. Errors of the training are not in it, and they do not get
+    smaller with the samples: every curve of very large samples has a large chi2, and :attr:`worst` says whether it
     matters. Weights that are nothing but noise have a chi2 of about 1.5 ndf, since each fold trains what scores the
     others.
 

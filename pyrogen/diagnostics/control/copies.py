@@ -35,6 +35,23 @@ def check_no_copies(samples: Mapping[str, EventSample]) -> None:
             )
 
 
+def check_random_splits(**true: EventSample) -> None:
+    """Raise a ValueError where true events tell of copies: a random split would have the same events on both sides."""
+    for name, sample in true.items():
+        number = told_copies(sample)
+        if number:
+            raise ValueError(
+                f"{name} has {number:,} events that are copies of others of it, so that its random "
+                "splits would have too low a floor; give every event once, with its weight if it has one: "
+                'pg.diagnostics.unweight(sample, overweights="cut") makes no copies'
+            )
+
+
+def told_copies(sample: EventSample) -> int:
+    """How many events are copies of another one, of a sample whose provenance tells of copies; else 0."""
+    return len(sample) - len(np.unique(_as_items(sample))) if sample.provenance.get(COPIES) else 0
+
+
 def independent_size(sample: EventSample) -> float:
     """How many independent events a sample is worth: its effective size, with the copies that it tells of as one."""
     if not sample.provenance.get(COPIES):

@@ -28,7 +28,7 @@ from pyrogen.diagnostics.control.variables import KINDS, Variable, variables_of
 Array = NDArray[np.float64]
 
 MOST_MODES = 5
-FOLLOWS = 0.5  # part of its information that an observable may keep after another one is mended, to be its shadow
+FOLLOWS = 0.5  # an observable follows from another one if it keeps less of its information once that is mended
 NEAR = 0.5  # of the lead, below which nothing shares it
 NAMED = 10  # rows with a mode of their own
 FEWEST_LEFT = 50  # effective events of each sample, and
@@ -53,9 +53,9 @@ def find_failures(
 ) -> Failures:
     """Rank the observables in which a generator fails, and name what is wrong there.
 
-    Small weights w of generated events mark what the truth has not, large ones of true events what the generator
-    misses [C secs. 2, 5]. These events are compared with all others in every observable: all columns, ``observables``,
-    and automatic pairs:
+    Generated events with a small weight w lie where the truth has too few events, true events with a large one where
+    the generator has too few [C secs. 2, 5]. These events are compared with all others in every observable: all
+    columns, ``observables``, and automatic pairs:
 
     * of particles, with columns ``pt_A, eta_A, phi_A`` (and ``m_A``) or ``px_A, py_A, pz_A`` (and ``E_A``): invariant
       mass, pT, Delta R, Delta phi, Delta eta and ratio of the pT of two of them, as ``m_AB, pt_AB, delta_r_AB,
@@ -77,14 +77,14 @@ def find_failures(
     itself it is the ``share``: 1 where w depends on the observable alone, and less where it is only correlated with
     it. No classifier saw the label of an event that it scored, so without a difference the value is zero within
     its error, whatever the classifiers learned: ``sigma`` is Gaussian then, or closer to zero. (The error has a factor
-    of sqrt(2) for the folds of the cross-fitting, see :attr:`ClassifierWeights.auc`.) The look elsewhere is that of
-    Bonferroni: the p-value times the number of observables. It is safe, and too safe where these are correlated. Where
-    several observables share the lead within one standard error of their difference, columns come before
+    of sqrt(2) for the folds of the cross-fitting, see :attr:`ClassifierWeights.auc`.) The look elsewhere is
+    counted by Bonferroni: the p-value times the number of observables. This is too strict where they are correlated.
+    Where several observables share the lead within one standard error of their difference, columns come before
     ``observables``, and these before pairs.
 
     **Names**: see :class:`FailureMode`. After the first failure is mended by reweighting in its observable, what is
-    left in all others is looked at again, so that a second failure is found, and those that only followed from the
-    first are told from it.
+    left in all others is looked at again. So a second failure is found, and is not confused with what only follows
+    from the first one.
 
     Args:
         weights: of both samples, from :func:`classifier_weights`.

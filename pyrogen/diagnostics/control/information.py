@@ -16,7 +16,7 @@ Cells = NDArray[np.int16]
 IN_CELL = 25  # events of both samples and one fold
 MOST_CELLS = 200  # in the middle of the distribution; its tails have more
 ROUNDING = 1e-9  # of probabilities
-KNOWN = 2.0  # sigma of what there is to have a share of
+KNOWN = 2.0  # sigma of all that the classifier knows: below it no share of it is given
 FEWEST = 5.0  # effective generated events of a cell whose ratio can be trusted
 
 

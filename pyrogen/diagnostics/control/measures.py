@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyrogen.checks import BOOLEAN, NATURAL, POSITIVE, SEED, dictionary, door, each, one_of, optional, require, whole
-from pyrogen.diagnostics.quality import checked_samples, finite_observable
+from pyrogen.diagnostics.control.copies import check_random_splits, independent_size, told_copies
+from pyrogen.diagnostics.quality import checked_samples, finite_observable, mean_one
 from pyrogen.events import EventSample
 from pyrogen.events.observing import OBSERVED, Observed
 from pyrogen.printing import Brief
@@ -169,12 +171,13 @@ def sample_measures(
     Args:
         truth: held-out events ``[N, d]``: a tensor, an array or an :class:`~pyrogen.EventSample`, whose (positive)
             weights count.
-        generated: events ``[M, d]``; the first ones where there are more than true events in their place. Of weighted
-            ones the effective number decides how many true events the floor has in their place.
+        generated: events ``[M, d]``; the first ones where there are more than true events in their place. Where they
+            have weights or are copies, the floor has as many true events in their place as they are worth.
         observables: the features by name: a function of events ``[n, d]`` (a float64 tensor) that gives ``[n]``, or the
             name or index of a column. None: all columns.
-        reference: true events independent of ``truth`` for the floor. None: half of ``truth`` at random, or as many as
-            there are generated events where these are fewer; the value is then that of the other part.
+        reference: true events independent of ``truth`` for the floor; weights of the same kind as those of ``truth``,
+            of any norm. None: half of ``truth`` at random, or as many as there are generated events where these are
+            fewer; the value is then that of the other part.
         which: names of measures; None: all that can be taken of these samples.
         scale: "std": features are centred and divided by the standard deviation of the truth; "max": divided by its
             largest absolute value, as in jetnet, for numbers that compare with published FPD and KPD.
@@ -185,16 +188,17 @@ def sample_measures(
         progress: show a progress bar.
 
     Raises:
-        ValueError: fewer than 100 events of a side, numbers that are not finite, events of a varying number of objects
-            in observables that not all have, features that are constant, negative weights, weights with ``prdc``,
-            different columns.
+        ValueError: fewer than 100 (effective) events of a side, also among ``most_pairs`` of them; numbers that are not
+            finite, events of a varying number of objects in observables that not all have, features that are constant,
+            negative weights, weights or copies with ``prdc``, copies among the true events, different columns.
     """
     given = {"truth": truth, "generated": generated} | ({} if reference is None else {"reference": reference})
     samples = checked_samples(**given)
+    check_random_splits(**{name: sample for name, sample in samples.items() if name != "generated"})
     kinds, left_out = _kinds(samples, which)
     names, values = _features(samples, observables, scale)
     rng = np.random.default_rng(stream(seed, "measures"))
-    pool, others, weights = values["truth"], values["generated"], {n: _weights(s) for n, s in samples.items()}
+    pool, others, weights = values["truth"], values["generated"], {n: mean_one(s) for n, s in samples.items()}
     pooled = weights["truth"]
     if reference is None:
         order = rng.permutation(len(pool))  # the events in the place of the generated ones are at the end
@@ -205,10 +209,17 @@ def sample_measures(
         pool = np.concatenate([pool, values["reference"]])
         pooled = np.concatenate([pooled, weights["reference"]])
     used = min(room, len(others))
-    instead = _as_good_as(weights["generated"][:used], pooled)
+    instead = _as_good_as(samples["generated"][:used], pooled)
     size = len(pool) - (instead if reference is None else room)
     for name, number in (("truth", size), ("generated", used), ("the true events in their place", instead)):
         require(number >= LEAST, name, number, f"at least {LEAST} (effective) events, for {splits} splits of the truth")
+    # Of a part of the generated events: as many true events as this part is worth.
+    fewer = min(instead, _as_good_as(samples["generated"][: min(used, most_pairs)], pooled))
+    if any(kind.pairs for kind in kinds.values()) and fewer < LEAST:
+        raise ValueError(
+            f"most_pairs is {most_pairs:,}, and so many of the generated events are worth {fewer}; give a larger one, "
+            f"such as {math.ceil(1.2 * most_pairs * LEAST / max(fewer, 1)):,}, or leave out the energy distance"
+        )
 
     value: list[tuple[float, ...]] = []
     floors: list[list[tuple[float, ...]]] = []
@@ -216,6 +227,7 @@ def sample_measures(
         for name, kind in kinds.items():
             own = functools.partial(estimators.prdc, neighbours=neighbours) if name == "prdc" else kind.estimator
             most = most_pairs if kind.pairs else len(pool)
+            there = fewer if kind.pairs else instead
             found = []
             for split in range(splits + 1):
                 its_rng = np.random.default_rng(stream(seed, "measures", name, split))
@@ -223,7 +235,7 @@ def sample_measures(
                 order = its_rng.permutation(len(pool)) if split else np.arange(len(pool))
                 first = order[:size][:most]
                 if split:
-                    second = order[-instead:][:most]
+                    second = order[-there:]
                     y, v = pool[second], pooled[second]
                 else:
                     y, v = others[:used][:most], weights["generated"][:used][:most]
@@ -245,8 +257,12 @@ def sample_measures(
 def _kinds(samples: Mapping[str, EventSample], which: Sequence[str] | None) -> tuple[dict[str, _Kind], dict[str, str]]:
     """The measures to take, and those that these samples do not allow with the reason."""
     weighted = [name for name, sample in samples.items() if sample.weights is not None]
-    reason = f"it counts neighbours, and {' and '.join(weighted)} has weights; unweight the events first"
-    left_out = {name: reason for name, kind in KINDS.items() if weighted and not kind.weighted}
+    reason = ""
+    if weighted:
+        reason = f"it counts neighbours, and {' and '.join(weighted)} has weights; unweight the events first"
+    elif told_copies(samples["generated"]):
+        reason = 'it counts neighbours, and generated has copies; unweight the events with overweights="cut"'
+    left_out = {name: reason for name, kind in KINDS.items() if reason and not kind.weighted}
     for name in which or ():
         require(name not in left_out, "which", name, f"another measure: {left_out.get(name)}")
     wanted = KINDS if which is None else which
@@ -264,7 +280,7 @@ def _features(
         which: np.stack([finite_observable(name, what, which, sample) for name, what in wanted.items()], -1)
         for which, sample in samples.items()
     }
-    own, weights = values["truth"], _weights(truth)
+    own, weights = values["truth"], mean_one(truth)
     if scale == "std":
         centre = np.average(own, 0, weights)
         width = np.sqrt(np.average((own - centre) ** 2, 0, weights))
@@ -276,14 +292,7 @@ def _features(
     return tuple(wanted), {which: (array - centre) / width for which, array in values.items()}
 
 
-def _weights(sample: EventSample) -> Array:
-    return np.ones(len(sample)) if sample.weights is None else np.array(sample.weights)
-
-
-def _as_good_as(weights: Array, true_weights: Array) -> int:
-    """How many true events have the effective size of weighted ones; at most as many as there are."""
-
-    def efficiency(w: Array) -> float:
-        return float(w.sum() ** 2 / np.sum(w**2) / len(w))
-
-    return min(len(weights), round(len(weights) * efficiency(weights) / efficiency(true_weights)))
+def _as_good_as(sample: EventSample, true_weights: Array) -> int:
+    """How many true events are worth as much as a sample with weights or copies; at most as many as it has."""
+    efficiency = true_weights.sum() ** 2 / np.sum(true_weights**2) / len(true_weights)
+    return min(len(sample), round(independent_size(sample) / efficiency))

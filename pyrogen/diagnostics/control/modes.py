@@ -52,7 +52,7 @@ class Region(Brief):
 
     @property
     def missing(self) -> float:
-        """Fraction of the events that the generator lacks there; negative: has too many of."""
+        """Fraction of the events that are missing there in the generated sample; negative where it has too many."""
         return self.truth - self.generated
 
     @door(unit=TEXT)

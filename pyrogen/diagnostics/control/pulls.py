@@ -1,4 +1,4 @@
-"""Did the error bar know? How far a generator is off, in units of its Bayesian sigma (arXiv:2305.16774)."""
+"""Whether the Bayesian sigma of a generator covers how far it is off (arXiv:2305.16774)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class HistogramPulls(Brief):
 
     Attributes:
         edges: ``[B + 1]``.
-        predicted, predicted_error: probability per bin and its standard deviation over the weight draws, ``[B]``, the
-            noise of the generated events among it.
+        predicted, predicted_error: probability per bin and its standard deviation over the weight draws, ``[B]``, which
+            includes the noise of the generated events.
         truth, truth_error: fraction of the true events and its statistical error, ``[B]``.
     """
 
@@ -66,10 +66,10 @@ class WeightPulls(Brief):
     standard Gaussian. They are not independent: a posterior knows the density in a few directions, along which it
     moves at all points together. So one posterior gives, in effect, a few pulls and not n of them, and the width is
     that of a few numbers: of a calibrated posterior it is often well below one, and may be above. Besides, w is
-    smoother than the density, since a classifier does not follow what it cannot see. On the other side stands the
-    noise of the classifier: :attr:`floor` is the width that it alone would give. A width below it says nothing; a width
-    far above one says that sigma is too small somewhere. What a few bins say together is far less correlated:
-    :attr:`histograms` beside it are the numbers to judge sigma by.
+    smoother than the density, since a classifier does not follow what it cannot see. The noise of the
+    classifier makes the pulls wider: :attr:`floor` is the width that it alone would give. A width below the floor says
+    nothing; a width far above one says that sigma is too small somewhere. The pulls of a few bins are far less
+    correlated: judge sigma by the :attr:`histograms`.
 
     Attributes:
         sample: ``"generated"`` or ``"truth"``.

@@ -23,9 +23,9 @@ from pyrogen.seeds import stream
 class Trees(Brief):
     """Settings of gradient-boosted trees, scikit-learn's ``HistGradientBoostingClassifier`` (extra ``trees``).
 
-    They sort every variable into 255 bins of equal population: structures narrower than that, such as a sharp peak in
-    a variable of long tails, they do not resolve. Where an event does not have a variable (NaN), they learn on which
-    side it goes. Negative weights they cannot take.
+    They sort every variable into 255 bins of equal population. They do not resolve what is narrower than such a bin,
+    for example a sharp peak in a variable of long tails. Where an event does not have a variable (NaN), they learn on
+    which side it goes. They cannot take negative weights.
 
     Attributes:
         iterations: most trees, one after the other.

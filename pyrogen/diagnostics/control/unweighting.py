@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from pyrogen.checks import POSITIVE, SEED, dictionary, door, instance, one_of, optional, require, whole
-from pyrogen.diagnostics.control.copies import COPIES, independent_size
+from pyrogen.diagnostics.control.copies import COPIES
 from pyrogen.diagnostics.quality import QualityTable, quality_table
 from pyrogen.events import EventSample
 from pyrogen.events.doors import PLAIN_EVENTS
@@ -79,8 +79,7 @@ def unweight(
             can make the efficiency small. A smaller one accepts more events, and has overweights.
         overweights: ``"repeat"``: an event of weight 2.3 maximum comes twice and, with probability 0.3, once more; the
             expectation stays right, but copies are not independent: classifiers and permutation tests refuse them.
-            ``"cut"``: it comes once, and what is above is
-            lost.
+            ``"cut"``: it comes once, and what is above is lost.
         seed: seeds the choice.
 
     Raises:
@@ -199,20 +198,13 @@ def closure(
     given = {"before": before, "after": after}
     both = {name: each if isinstance(each, EventSample) else EventSample(each) for name, each in given.items()}
     tables = [
-        _at_its_size(quality_table(truth, its, reference, observables, partitions, seed, both), its)
-        for its in both.values()
+        _at_its_size(quality_table(truth, its, reference, observables, partitions, seed, both)) for its in both.values()
     ]
     return Closure(*tables)
 
 
-def _at_its_size(table: QualityTable, generated: EventSample) -> QualityTable:
+def _at_its_size(table: QualityTable) -> QualityTable:
     """The table with the floor of as many true events as the generated ones are worth; it falls with their root."""
-    truth, _, reference = table.effective_sizes
-    own = independent_size(generated[: table.sizes[1]])
+    truth, own, reference = table.effective_sizes
     scale = math.sqrt((1 / truth + 1 / own) / (1 / truth + 1 / reference))
-    return replace(
-        table,
-        floor=scale * table.floor,
-        floor_std=scale * table.floor_std,
-        effective_sizes=(truth, own, reference),
-    )
+    return replace(table, floor=scale * table.floor, floor_std=scale * table.floor_std)

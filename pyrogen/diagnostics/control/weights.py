@@ -116,8 +116,8 @@ def classifier_weights(
 
     Raises:
         ValueError: what :func:`classifier_test` refuses; truth among the training events; events that are in both
-            samples; variables that are constant
-            over both samples; fewer events than folds or tail need; negative weights for trees.
+            samples; variables that are constant over both samples; fewer events than folds or tail need; negative
+            weights for trees.
         ImportError: scikit-learn is missing.
         TrainingDivergedError: a loss that is not finite.
     """
