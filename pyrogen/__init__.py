@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from pyrogen import events, targets
+from pyrogen.adversarial import GAN, GANSampler
 from pyrogen.bayes import ELBO, AutoNormal, BayesianFlow, LastLayers
 from pyrogen.events import EventSample
 from pyrogen.files import FileFormatError
@@ -36,7 +37,7 @@ from pyrogen.inference import (
     calibrate,
 )
 from pyrogen.locks import PathInUseError
-from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, load, sample_histograms
+from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, Worth, load, sample_histograms
 from pyrogen.signals import uninterrupted
 from pyrogen.threads import set_threads
 
@@ -50,6 +51,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AdamMCMC",
     "ELBO",
+    "GAN",
+    "GANSampler",
     "HMC",
     "NUTS",
     "SGHMC",
@@ -76,6 +79,7 @@ __all__ = [
     "SamplingError",
     "SamplingWarning",
     "TrainingDivergedError",
+    "Worth",
     "calibrate",
     "diagnostics",
     "events",

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import warnings
 
 import numpy as np
 import torch
@@ -81,6 +82,13 @@ def bins():
 
 
 @functools.cache
+def amplified():
+    samples = targets.FullRing().sample((3, 60))
+    made = [diagnostics.memorised(sample) for sample in samples]
+    return diagnostics.amplification(made, targets.FullRing(), (2,), sizes=(20, 100), progress=False)
+
+
+@functools.cache
 def calibration():
     values = np.random.default_rng(1).normal(size=(4, 10, 3))
     return diagnostics.calibration_of(values, np.zeros(3))
@@ -134,6 +142,11 @@ def geometry():
     return events.ShowerGeometry.flat([2, 3])
 
 
+def saved_amplification():
+    amplified().save("amplification.h5")
+    return "amplification.h5"
+
+
 def shower_file():
     events.write_showers(showers(), "s.h5")
     return "s.h5"
@@ -170,6 +183,11 @@ def weights():
     return diagnostics.classifier_weights(
         **truth_and_generated(), method=quick, ensemble=1, control=False, progress=False
     )
+
+
+@functools.cache
+def averaged():
+    return diagnostics.averaging_amplification(posterior(), cells=(2, 3), n=50, draws=5)
 
 
 def region():
@@ -251,6 +269,10 @@ def posterior_calls():
         "Posterior.generate_to": lazily(lambda: posterior().generate_to, path="x.h5", n=5, **some),
         "Posterior.histogram": lazily(lambda: posterior().histogram, observable=0, bins=[0.0, 1.0], n=5, **some),
         "Posterior.histograms": lazily(lambda: posterior().histograms, observables={"x": (0, [0.0, 1.0])}, n=5, **some),
+        "Posterior.worth": lazily(lambda: posterior().worth, observables={"x": (0, [0.0, 1.0])}, n=20, draws=5, seed=0),
+        "Worth.of": lazily(lambda: pg.Worth.of, band=band, training_events=60.0),
+        "Worth.at": lazily(lambda: pg.Worth.of(band()).at, n=100),
+        "Worth.text": lazily(lambda: pg.Worth.of(band()).text),
         "Posterior.save": lazily(lambda: posterior().save, path="p.h5"),
         "Posterior.to": lazily(lambda: posterior().to, device="cpu"),
         "load": lazily(lambda: pg.load, path=saved, device="cpu"),
@@ -270,6 +292,32 @@ def posterior_calls():
     table["HistogramBand.toys"] = lazily(lambda: band().toys, n=2, seed=0)
     table["HistogramBand.to_hist"] = lazily(lambda: band().to_hist, total=1.0)
     return table
+
+
+@functools.cache
+def generator():
+    """A GAN of a single step, which a warning is right about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pg.SamplingWarning)
+        return pg.GAN(hidden=(4,), embedding=(2,), epochs=1, batch_size=50, progress=False).fit(training())
+
+
+def saved_generator():
+    generator().save("gan.h5")
+    return "gan.h5"
+
+
+def adversarial_calls():
+    quick_gan = pg.GAN(hidden=(4,), embedding=(2,), epochs=1, batch_size=30, progress=False)
+    return {
+        "GAN": call(pg.GAN),
+        "GAN.fit": call(quick_gan.fit, events=training()),
+        "GAN.fit_many": call(quick_gan.fit_many, samples=training().reshape(2, 30, 2)),
+        "GANSampler.sample": lazily(lambda: generator().sample, n=5, seed=0),
+        "GANSampler.generate": lazily(lambda: generator().generate, n=5, seed=0),
+        "GANSampler.save": lazily(lambda: generator().save, path="gan.h5"),
+        "GANSampler.load": lazily(lambda: pg.GANSampler.load, path=saved_generator),
+    }
 
 
 def backend_calls():
@@ -492,6 +540,20 @@ def diagnostic_calls():
         "diagnostics.simulation_based_calibration": lazily(
             lambda: diagnostics.simulation_based_calibration, model=model, size=20, **recovery, **some
         ),
+        "diagnostics.averaging_amplification": lazily(
+            lambda: diagnostics.averaging_amplification,
+            generator=posterior,
+            cells=(2, 3),
+            n=20,
+            draws=5,
+            seed=0,
+        ),
+        "diagnostics.AveragingAmplification.below_one": lazily(
+            lambda: averaged().below_one,
+        ),
+        "diagnostics.differential_amplification": lazily(
+            lambda: diagnostics.differential_amplification, weights=weights, training_events=60.0
+        ),
         "diagnostics.bootstrap_calibration": lazily(
             lambda: diagnostics.bootstrap_calibration, posterior=posterior, size=20, **recovery, **some
         ),
@@ -501,6 +563,25 @@ def diagnostic_calls():
             **RING_LINES,
             **some,
         ),
+        "diagnostics.amplification": lazily(
+            lambda: diagnostics.amplification,
+            generators=lambda: [diagnostics.memorised(training(1)[i::3]) for i in range(3)],
+            target=targets.CamelBack(),
+            bins=(2,),
+            sizes=(10, 20),
+            progress=False,
+        ),
+        "diagnostics.Amplification.load": lazily(lambda: diagnostics.Amplification.load, path=saved_amplification),
+        "diagnostics.Amplification.save": lazily(lambda: amplified().save, path="a.h5"),
+        "diagnostics.QuantileError.true_error": lazily(lambda: amplified().rows[0].true_error, events=100),
+        "diagnostics.fit_two_gaussians": call(diagnostics.fit_two_gaussians, events=training(1)),
+        "diagnostics.kernel_density": call(diagnostics.kernel_density, events=training()),
+        "diagnostics.memorised": call(diagnostics.memorised, events=training()),
+        "diagnostics.truth": call(diagnostics.truth, target=ring),
+        "diagnostics.KernelDensity.sample": call(diagnostics.kernel_density(training()).sample, n=2),
+        "diagnostics.Memorised.sample": call(diagnostics.memorised(training()).sample, n=2),
+        "diagnostics.Truth.sample": call(diagnostics.truth(ring).sample, n=2),
+        "diagnostics.TwoGaussians.sample": call(diagnostics.fit_two_gaussians(training(1)).sample, n=2),
         "diagnostics.agreement": call(diagnostics.agreement, truth=training(), generated=training()),
         "diagnostics.calibration_of": call(
             diagnostics.calibration_of, values=np.random.default_rng(1).normal(size=(3, 4, 2)), truth=[0.0, 0.0]
@@ -706,6 +787,11 @@ def plotting_calls():
             errors={"a": one},
             fits=lambda: {"a": diagnostics.AmplificationFit(1.0, 0.1, 1.0, 0.1)},
         ),
+        "plotting.plot_amplification_map": lazily(lambda: plotting.plot_amplification_map, result=averaged),
+        "plotting.plot_differential": lazily(
+            lambda: plotting.plot_differential, result=lambda: diagnostics.differential_amplification(weights(), 60.0)
+        ),
+        "plotting.plot_worth": lazily(lambda: plotting.plot_worth, worths=lambda: [pg.Worth.of(band())]),
         "plotting.plot_backends": lazily(lambda: plotting.plot_backends, lines=lambda: {"a": lines()}),
         "plotting.plot_calibration": lazily(
             lambda: plotting.plot_calibration, calibrations=lambda: {"a": calibration()}
@@ -718,6 +804,13 @@ def plotting_calls():
         "plotting.plot_coverage": lazily(lambda: plotting.plot_coverage, calibrations=lambda: {"a": calibration()}),
         "plotting.plot_chains": call(plotting.plot_chains, history={"potential": np.zeros((2, 5))}),
         "plotting.plot_correlation": lazily(lambda: plotting.plot_correlation, band=band),
+        "plotting.plot_factor": lazily(lambda: plotting.plot_factor, results=lambda: {"a": amplified()}),
+        "plotting.plot_quantile_deviation": lazily(
+            lambda: plotting.plot_quantile_deviation, results=lambda: {"a": amplified()}
+        ),
+        "plotting.plot_quantile_error": lazily(
+            lambda: plotting.plot_quantile_error, results=lambda: {"a": amplified()}
+        ),
         "plotting.plot_failures": lazily(
             lambda: plotting.plot_failures, failures=lambda: diagnostics.find_failures(weights())
         ),
@@ -756,6 +849,7 @@ CALLS = {
     "AutoNormal": call(pg.AutoNormal, model=model()),
     "LastLayers": call(pg.LastLayers, model=model()),
     "ELBO": call(pg.ELBO),
+    **adversarial_calls(),
     **backend_calls(),
     **posterior_calls(),
     **event_calls(),
@@ -767,7 +861,9 @@ CALLS = {
 #: What functions of the package make and give back; users read them.
 RESULTS = {
     "DensityEstimate",
+    "GANSampler",
     "HistogramBand",
+    "Worth",
     "events.Distorted",
     "events.JetCoordinates",
     "events.JetSeparation",
@@ -780,7 +876,11 @@ RESULTS = {
     f"diagnostics.{name}"
     for name in [
         "Advice",
+        "AveragingAmplification",
+        "DifferentialAmplification",
+        "DifferentialWorth",
         "Agreement",
+        "Amplification",
         "AmplificationFit",
         "Calibration",
         "CalibrationCurve",
@@ -794,15 +894,18 @@ RESULTS = {
         "Failures",
         "Finding",
         "HistogramPulls",
+        "KernelDensity",
         "LikelihoodFit",
         "LineResult",
         "MarginalResult",
+        "Memorised",
         "ObservableFailure",
         "PeakFit",
         "PriorDraws",
         "QualityTable",
         "SampleMeasures",
         "QuantileBinResult",
+        "QuantileError",
         "Region",
         "Reweighted",
         "ShapeFit",
@@ -813,6 +916,8 @@ RESULTS = {
         "TailHistogram",
         "Templates",
         "Trainings",
+        "Truth",
+        "TwoGaussians",
         "TwoSampleTest",
         "UncertaintyMap",
         "Unweighted",
@@ -913,7 +1018,13 @@ RIGHT = {
     ("events.Nuisance", "nominal"): ("minus one",),
     ("plotting.plot_classifier_weights", "title"): ("a text",),
     ("plotting.plot_weight_pulls", "title"): ("a text",),
+    **{
+        (f"plotting.{name}", "title"): ("a text",)
+        for name in ("plot_amplification_map", "plot_differential", "plot_worth")
+    },
+    ("diagnostics.differential_amplification", "regions"): ("an empty list",),
     ("EventSample.column", "which"): ("minus one",),
+    ("Worth.at", "n"): ("True", "infinity"),
     ("diagnostics.LineResult.line", "index"): ("minus one",),
     ("Posterior.histogram", "observable"): ("minus one",),
     ("diagnostics.marginal", "observable"): ("minus one",),

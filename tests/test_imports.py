@@ -21,6 +21,7 @@ FLOORS = (
     ("posterior",),
     ("coverage",),
     ("inference",),
+    ("adversarial",),
     ("diagnostics",),
     ("plotting",),
 )

@@ -36,20 +36,20 @@ def call(tmp_path, monkeypatch):
 
 
 def test_a_file_of_showers_from_learning_to_mending(call, tmp_path, capsys):
-    showers = pg.events.showers(1_000, "gamma", (1, 20), progress=False)
+    showers = pg.events.showers(2_500, "gamma", (1, 20), progress=False)
     pg.events.write_showers(showers, tmp_path / "mine.hdf5")
     options = ["--quick", "--file", "mine.hdf5", "--epochs", 2, "--draws", 3, "--out", "made"]
     call("showers", *options)
     printed = capsys.readouterr().out
-    assert "800 training showers" in printed and "brightest_2 [GeV]" in printed and "200 generated showers" in printed
+    assert "2,000 training showers" in printed and "brightest_2 [GeV]" in printed and "500 generated showers" in printed
     out = tmp_path / "made"
     figures = ("training", "showers", "layer_0", "layer_1", "layer_2", "images")
     assert all((out / f"{name}.png").stat().st_size > 10_000 for name in figures)
     truth = pg.events.read_showers(out / "held_out.hdf5")
     rows = {each.tobytes() for each in pg.events.read_showers("mine.hdf5").values}
-    assert len(truth) == 200 and all(each.tobytes() in rows for each in truth.values)
+    assert len(truth) == 500 and all(each.tobytes() in rows for each in truth.values)
     made = pg.events.read(out / "generated.h5")
-    assert len(made) == 200 and made.log_weights.shape == (200, 3) and (made.uncertainties > 0).all()
+    assert len(made) == 500 and made.log_weights.shape == (500, 3) and (made.uncertainties > 0).all()
     row = json.loads((out / "summary.json").read_text())["observables"]["eta_2"]
     assert row["has_truth"] == pytest.approx(np.mean(truth.layer_energies[:, 2] > 0))
     before = (out / "posterior.h5").read_bytes()
@@ -59,12 +59,12 @@ def test_a_file_of_showers_from_learning_to_mending(call, tmp_path, capsys):
     pytest.importorskip("sklearn", reason="needs the extra trees")
     call("classifier_control", "made", "--quick")
     printed = capsys.readouterr().out
-    assert "100 true and 100 generated events" in printed and "has " in printed
+    assert "250 true and 250 generated events" in printed and "has " in printed
     assert "are too few for other measures" in printed
     folder = tmp_path / "out" / "classifier_control_made"
     assert {"weights.png", "failures.png", "pulls.png", "summary.json"} <= {path.name for path in folder.iterdir()}
     again = pg.events.read(folder / "reweighted.h5")
-    assert again.names[-1] == "E_inc" and np.allclose(again.column("E_inc"), truth.energies[:100])
+    assert again.names[-1] == "E_inc" and np.allclose(again.column("E_inc"), truth.energies[:250])
 
 
 def test_the_boundaries_of_layers_on_the_command_line(call, tmp_path, capsys):

@@ -43,6 +43,10 @@ _DAMAGE = (
 """What h5py, json and our own reading raise where a file does not hold what it should."""
 
 
+#: What reads kinds of files that are easily mixed up.
+READERS = {"GAN": "pg.GANSampler.load", "posterior": "pg.load"}
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of file of pyrogen's.
@@ -179,7 +183,8 @@ def check_own(file: h5py.File, path: Path, kind: Kind) -> None:
     if found is None:
         raise FileFormatError(f"{path} is an HDF5 file, but not one of pyrogen's; expected a pyrogen {kind.name} file")
     if found != kind.name:
-        raise FileFormatError(f"{path} is a pyrogen {found} file; expected a pyrogen {kind.name} file")
+        hint = f": {READERS[found]} reads it" if found in READERS else ""
+        raise FileFormatError(f"{path} is a pyrogen {found} file; expected a pyrogen {kind.name} file{hint}")
     version = version_of(file)
     if not 1 <= version <= kind.version:
         raise FileFormatError(

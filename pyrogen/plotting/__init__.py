@@ -4,6 +4,7 @@ The figures belong to the caller alone: pyplot, with its list of open figures, i
 :func:`save_figure` or its own ``savefig``.
 """
 
+from .amplification import plot_factor, plot_quantile_deviation, plot_quantile_error
 from .backends import plot_backends
 from .calibration import plot_amplification, plot_calibration, plot_coverage
 from .control import plot_classifier_weights
@@ -18,16 +19,20 @@ from .systematics import plot_systematics
 from .traces import plot_chains
 from .training import plot_training
 from .training_size import plot_training_size
+from .worth import plot_amplification_map, plot_differential, plot_worth
 
 __all__ = [
     "HistogramPanel",
     "plot_amplification",
+    "plot_amplification_map",
     "plot_backends",
     "plot_calibration",
     "plot_classifier_weights",
     "plot_coverage",
     "plot_chains",
     "plot_correlation",
+    "plot_factor",
+    "plot_differential",
     "plot_failures",
     "plot_histogram",
     "plot_histograms",
@@ -35,10 +40,13 @@ __all__ = [
     "plot_lines",
     "plot_map",
     "plot_marginal_sigma",
+    "plot_quantile_deviation",
+    "plot_quantile_error",
     "plot_systematics",
     "plot_training",
     "plot_training_size",
     "plot_uncertainties",
     "plot_weight_pulls",
+    "plot_worth",
     "save_figure",
 ]

@@ -18,6 +18,7 @@ from pyrogen.posterior.weights import (
     StoredDraws,
     WeightPosterior,
 )
+from pyrogen.posterior.worth import Worth
 
 __all__ = [
     "CalibrationRecord",
@@ -37,6 +38,7 @@ __all__ = [
     "StoredDraws",
     "Variations",
     "WeightPosterior",
+    "Worth",
     "load",
     "sample_histograms",
 ]

@@ -27,6 +27,7 @@ from pyrogen.checks import (
     door,
     instance,
     optional,
+    require,
     whole,
 )
 from pyrogen.devices import exact
@@ -34,17 +35,20 @@ from pyrogen.events import EventSample, EventsLike
 from pyrogen.posterior import files
 from pyrogen.posterior.bands import PROCEDURE, DensityEstimate, HistogramBand
 from pyrogen.posterior.binning import bins_of
+from pyrogen.posterior.effective import FEWEST
 from pyrogen.posterior.generation import EVENTS_PER_PART, enough_events, generate_sample, generate_to_file
 from pyrogen.posterior.histograms import labelled, own_events, weighted_events
+from pyrogen.posterior.holding import Holding
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.multiplicities import multiplicities
 from pyrogen.posterior.predictor import IN_PARTS, Predictor
 from pyrogen.posterior.probes import Probes
 from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.posterior.worth import Worth
 from pyrogen.threads import chosen_threads
 
 
-class Posterior:
+class Posterior(Holding):
     """A posterior over generators. Predictions use a fixed, seeded set of weight draws, so that two calls agree.
 
     Every method works in chunks: its memory is bounded whatever the number of events and draws (beyond the result
@@ -86,21 +90,6 @@ class Posterior:
         self.predictor = Predictor(model, weights, None, progress)
         self.info = info or RunInfo()
 
-    @property
-    def model(self) -> BayesianFlow:
-        """The prepared Bayesian flow."""
-        return self.predictor.model
-
-    @property
-    def weights(self) -> WeightPosterior:
-        """The distribution of its weights."""
-        return self.predictor.weights
-
-    @property
-    def device(self) -> torch.device:
-        """Where its networks are, and where the tensors that it gives are."""
-        return self.model.device
-
     @door(device=DEVICE)
     def to(self, device: torch.device | str) -> Posterior:
         """The posterior on another device, such as ``"cuda"`` or ``"cpu"``.
@@ -117,52 +106,6 @@ class Posterior:
         moved = Posterior(model, self.weights, self.history, self.info, progress=self.progress, probes=self.probes)
         moved.compile = self.compile
         return moved
-
-    @property
-    def info(self) -> RunInfo:
-        """How the posterior came about."""
-        return self._info
-
-    @info.setter
-    def info(self, info: RunInfo) -> None:
-        if not isinstance(info, RunInfo):
-            raise TypeError(f"info is a {type(info).__name__}; it must be a pyrogen.posterior.RunInfo")
-        self._info, self.predictor.trained_names = info, info.names
-        self.predictor.trained_units, self.predictor.trained_context_names = info.units, info.context_names
-        self.predictor.trained_context_range = info.context_range
-
-    @property
-    def progress(self) -> bool:
-        """The switch of the progress bars of all predictions."""
-        return self.predictor.progress
-
-    @progress.setter
-    def progress(self, show: bool) -> None:
-        self.predictor.progress = show
-
-    @property
-    def compile(self) -> bool:
-        """Whether densities are computed by compiled code; False, until it is set to True.
-
-        Compiling the steps of the flow takes some ten seconds on a card, at the first prediction. What it gains there,
-        ``docs/performance.md`` tells; on a CPU it hardly pays. A flow that cannot be compiled is evaluated as it is:
-        ``posterior.predictor.compiled.told`` says why.
-        """
-        return self.predictor.compiled.active
-
-    @compile.setter
-    def compile(self, wanted: bool) -> None:
-        self.predictor.compile(BOOLEAN("compile", wanted))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the columns, as the training events had them; ``x0, x1, ...`` where they had none."""
-        return self.predictor.names
-
-    @property
-    def units(self) -> tuple[str, ...]:
-        """Units of the columns; ``""`` each where the training events had none."""
-        return self.info.units or ("",) * len(self.names)
 
     def log_prob(self, x: EventsLike, draws: int | None = None, *, context: Any = None, seed: int = 0) -> Tensor:
         """Log density of every weight draw.
@@ -418,6 +361,39 @@ class Posterior:
         fill = own_events if procedure == "a" else weighted_events
         bands = fill(self.predictor, functions, bins, n, draws, context, seed)
         return labelled(bands, observables, bins, self.names, self.units, self.info.note)
+
+    @door(n=whole(2), draws=COUNT, procedure=PROCEDURE, seed=SEED)
+    def worth(
+        self,
+        observables: Mapping[str, tuple[Any, ...]],
+        *,
+        n: int = 100_000,
+        draws: int | None = None,
+        procedure: str = "b",
+        context: Any = None,
+        seed: int = 0,
+    ) -> dict[str, Worth]:
+        """How many true events generated events count as, in histograms of these observables.
+
+        Args:
+            observables: as in :meth:`histograms`.
+            n: number of events, in all (b) or per draw (a).
+            draws: number of weight draws K, at least 5; None: 50, or all where fewer are stored. They know
+                the number of a single bin to ``sqrt(2 / K)``: 20 % with 50.
+            procedure: ``"b"``: the same events for all draws, which have little noise of their own; or ``"a"``, where
+                densities are not to be relied on: then n has to be larger than the numbers that are found.
+            context: conditions ``[n, k]``.
+            seed: seeds weight draws and events.
+
+        Raises:
+            ValueError: as :meth:`histogram`, fewer than 5 draws, or weights without any spread.
+        """
+        if not self.weights.has_spread:
+            raise ValueError(f"the weights are {self.weights.family}, without a spread: there is no sigma of any bin")
+        draws = self.weights.count(draws, least=2)
+        require(draws >= FEWEST, "draws", draws, f"at least {FEWEST} weight draws, for a variance and its error")
+        bands = self.histograms(observables, n=n, draws=draws, procedure=procedure, context=context, seed=seed)
+        return {name: Worth.of(band, self.info.size) for name, band in bands.items()}
 
     @door(path=PATH)
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -93,6 +93,11 @@ class Target(TorchDistribution):
         """Number of dimensions d of an event."""
         return self.event_shape[0]
 
+    @property
+    def unit_names(self) -> tuple[str, ...]:
+        """Names of the coordinates of `to_unit`, such as r and phi of a ring."""
+        return ("x", "y")[: self.features]
+
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> Support:
         """The points at which the log density is finite."""
@@ -201,6 +206,15 @@ class Target(TorchDistribution):
             )
 
 
+def cell_index(u: Tensor, n: int) -> Tensor:
+    """The bin [...] of points [..., d] of the unit cube, n bins along each side; the last coordinate runs fastest."""
+    cells = (n * u).long().clamp(max=n - 1)
+    index = torch.zeros_like(cells[..., 0])
+    for cell in cells.unbind(-1):
+        index = n * index + cell
+    return index
+
+
 @dataclass(frozen=True)
 class QuantileBins:
     """The n^d bins of equal probability of a target, n along each coordinate of ``target.to_unit``.
@@ -234,11 +248,7 @@ class QuantileBins:
         Raises:
             ValueError: if ``x`` has another last dimension than d, is not floating point or is not finite.
         """
-        cells = (self.n * self.target._unit(x)).long().clamp(max=self.n - 1)
-        index = torch.zeros_like(cells[..., 0])
-        for cell in cells.unbind(-1):
-            index = self.n * index + cell
-        return index
+        return cell_index(self.target._unit(x), self.n)
 
     def counts(self, x: Tensor) -> Tensor:
         """Return the number of events [..., d] in each bin, integers [n_bins]."""

@@ -28,6 +28,11 @@ class _Ring(Target):
         super().__init__(2, dtype, **parameters)
 
     @property
+    def unit_names(self) -> tuple[str, ...]:
+        """The radius and the angle."""
+        return ("r", "phi")
+
+    @property
     def _anchor(self) -> Tensor:
         return torch.tensor([0.0, self._law.typical], dtype=torch.float64)
 

@@ -57,6 +57,11 @@ class Shell(Target):
         super().__init__(features, dtype, features=features, radius=self.radius, width=self.width)
 
     @property
+    def unit_names(self) -> tuple[str, ...]:
+        """The radius, the polar angles and the azimuth."""
+        return ("r", *(f"theta{k + 1}" for k in range(self.features - 2)), "phi")
+
+    @property
     def _anchor(self) -> Tensor:
         return torch.full((self.features,), self.radius / math.sqrt(self.features), dtype=torch.float64)
 

@@ -221,9 +221,9 @@ def weight_pulls(
             values = observable_values(function, _rows(posterior, weights.truth))
             found[name] = _against(bands[name], its, values, weights)
     elif observables:
-        bands, events = sample_histograms(weights.generated, observables), weights.truth.tensor(torch.float64)
+        bands, true = sample_histograms(weights.generated, observables), weights.truth.tensor(torch.float64)
         for name, its in functions.items():
-            values = observable_values(_function(weights.truth, observables[name][0]), events)
+            values = observable_values(_function(weights.truth, observables[name][0]), true)
             found[name] = _against(bands[name], its, values, weights)
     middle = weighted_quantiles(relative, np.array([0.5]), np.abs(size))[0]
     return WeightPulls(
