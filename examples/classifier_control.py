@@ -35,7 +35,7 @@ TOY = ["pt_a", "eta_a", "phi_a", "pt_b", "eta_b", "phi_b", "mass"]
 PEAK, WIDTH = 91.2, 2.5  # GeV
 DRAWS, MOST = 20, 12  # of the posterior; observables that judge the mending
 LEAST = 500  # events that other measures need
-SHOWERS = "held_out.hdf5"  # of showers.py
+EVENTS, SHOWERS = "held_out.h5", "held_out.hdf5"  # true events; those of showers.py
 FAULTS = {
     "none": [],
     "tail": [TailCut("pt_a", missing=0.01)],
@@ -116,7 +116,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", nargs="?", type=path_of, metavar="FOLDER", help="of an example's results")
     parser.add_argument("--truth", type=path_of, metavar="FILE", help="true events, which no generator was trained on")
     parser.add_argument("--generated", type=path_of, metavar="FILE", help="generated events")
-    parser.add_argument("--fault", choices=FAULTS, default="smear", help="of the toy (smear)")
+    parser.add_argument("--fault", choices=FAULTS, help="of the toy (smear)")
     parser.add_argument("--method", choices=("trees", "network"), default="trees", help="classifier (trees)")
     parser.add_argument("--quick", action="store_true", help="at most 10,000 events of each kind")
     parser.add_argument("--events", type=count, metavar="N", help="events of each kind, at most (100,000)")
@@ -132,19 +132,34 @@ def samples(
         raise ValueError("give --truth and --generated together")
     if args.folder is not None and args.truth is not None:
         raise ValueError("give a folder, or --truth and --generated")
+    if args.fault is not None and (args.folder, args.truth) != (None, None):
+        raise ValueError("--fault is of the toy; leave it out, or leave out the folder and the files")
     if args.folder is None and args.truth is None:
         first, second = (toy(2 * most if i == 0 else most, args.seed + i) for i in range(2))
-        made = distort(second, FAULTS[args.fault], seed=args.seed).sample
-        return first, made, None, f"toy_{args.fault}", observables_of(first)
+        fault = args.fault or "smear"
+        made = distort(second, FAULTS[fault], seed=args.seed).sample
+        return first, made, None, f"toy_{fault}", observables_of(first)
     if args.truth is not None:
         truth, made = pg.events.read(args.truth)[: 2 * most], pg.events.read(args.generated)[:most]
         return truth, made, None, args.generated.stem, observables_of(truth)
+    check_results(args.folder)
     posterior = pg.load(args.folder / "posterior.h5")
     if (args.folder / SHOWERS).exists():
         return *showers(args, most, posterior), None, args.folder.name, observables_of_showers(args.folder)
-    truth = pg.events.read(args.folder / "held_out.h5")[: 2 * most]
+    truth = pg.events.read(args.folder / EVENTS)[: 2 * most]
     made = posterior.generate(min(most, len(truth)), draws=DRAWS, seed=args.seed, log_weights=True)
     return truth, made, posterior, args.folder.name, observables_of(truth)
+
+
+def check_results(folder: Path) -> None:
+    """Raise a ValueError where the folder is not that of an example's results."""
+    instead = "give the folder in which an example wrote its results, or --truth FILE --generated FILE"
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is {'a file' if folder.exists() else 'no folder'}; {instead}")
+    if not (folder / "posterior.h5").exists():
+        raise ValueError(f"{folder} has no posterior.h5; {instead}")
+    if not any((folder / name).exists() for name in (EVENTS, SHOWERS)):
+        raise ValueError(f"{folder} has neither {EVENTS} nor {SHOWERS}, the true events to compare with; {instead}")
 
 
 def showers(args: argparse.Namespace, most: int, posterior: pg.Posterior) -> tuple[pg.EventSample, pg.EventSample]:

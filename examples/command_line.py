@@ -14,6 +14,7 @@ import numpy as np
 
 import pyrogen as pg
 from pyrogen.checks import DEVICE
+from pyrogen.files import check_writable
 from pyrogen.threads import MOST
 
 HELD_OUT = 0.2  # fraction of the events that are not learned
@@ -104,6 +105,7 @@ def make_folder(parser: argparse.ArgumentParser, folder: Path) -> Path:
     """Make the output folder before any work is done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        check_writable(folder / "summary.json")
     except OSError as error:
         parser.error(f"--out {folder}: {error.strerror}")
     return folder

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from command_line import HELD_OUT, add_common, count, fitted, make_folder, several, stoppable, tell_about
+from command_line import HELD_OUT, add_common, count, fitted, make_folder, path, several, stoppable, tell_about
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -113,8 +113,13 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", type=Path, metavar="SHOWERS", help="showers to learn; parametric ones if left out")
-    parser.add_argument("--geometry", type=Path, metavar="XML", help="binning file, for files of the CaloChallenge")
-    parser.add_argument("--particle", choices=("gamma", "e-", "e+", "pi-", "pi+"), default="gamma")
+    parser.add_argument(
+        "--geometry",
+        type=geometry,
+        metavar="XML",
+        help="for files of the CaloChallenge: the binning file, or boundaries of the layers such as 0,8,20",
+    )
+    parser.add_argument("--particle", choices=("gamma", "e-", "e+", "pi-", "pi+"), help="of parametric showers (gamma)")
     parser.add_argument("--threshold", type=float, default=1e-3, metavar="GEV", help="least energy of a cell (0.001)")
     parser.add_argument("--quick", action="store_true", help="a small network and few showers, in a minute")
     parser.add_argument("--events", type=count, metavar="N", help="showers, a fifth held out (200,000; quick: 7,500)")
@@ -124,11 +129,21 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def geometry(text: str) -> Path | tuple[int, ...]:
+    """The path of a binning file, or boundaries of layers, for argparse."""
+    parts = text.split(",")
+    return tuple(map(int, parts)) if len(parts) > 1 and all(part.isdecimal() for part in parts) else path(text)
+
+
 def read(args: argparse.Namespace, most: int) -> Showers:
     """The showers of the file, or parametric ones, without cells below the threshold."""
     wanted = args.events or most
     if args.file is None:
-        return pg.events.showers(wanted, args.particle, seed=1 + args.seed, threshold=args.threshold)
+        if args.geometry is not None:
+            raise ValueError("--geometry is of a file; give --file, too")
+        return pg.events.showers(wanted, args.particle or "gamma", seed=1 + args.seed, threshold=args.threshold)
+    if args.particle is not None:
+        raise ValueError("--particle is of parametric showers; leave it out with --file")
     return pg.events.read_showers(args.file, args.geometry, n=args.events).suppressed(args.threshold)
 
 

@@ -229,7 +229,7 @@ HALF = np.where(np.arange(100) < 52, 1.0, -1.0)  # sums to 4: that of no half is
             GOOD[:30],
             GOOD,
             {},
-            "truth: of 15 events 3 are for the validation part and 12 are left; both need at least 10",
+            "truth: of 15 training events 3 are for the validation part and 12 are left; both need at least 10",
         ),
         (GOOD, GOOD, {"held_out": 0.95}, "truth: of 100 events 95 are for the held-out part and 5 are left"),
         (GOOD, EventSample(GOOD, weights=HALF), {"trainings": 9}, "generated: the weights of the .* positive sum"),

@@ -60,7 +60,8 @@ def test_the_results_of_another_example(run, tmp_path, capsys):
     [
         (("--truth", "a.h5"), "give --truth and --generated together"),
         (("folder", "--truth", "a.h5", "--generated", "b.h5"), "give a folder, or --truth and --generated"),
-        (("missing",), "missing"),
+        (("missing",), "missing is no folder; give the folder in which"),
+        (("--fault", "hole", "--truth", "a.h5", "--generated", "b.h5"), "--fault is of the toy"),
         (("--fault", "bug"), "invalid choice"),
         (("--events", "20"), "give more events"),
     ],
@@ -69,3 +70,17 @@ def test_bad_arguments(run, arguments, message, capsys):
     with pytest.raises(SystemExit):
         run("--quick", *arguments)
     assert message in capsys.readouterr().err
+
+
+def test_folders_that_are_no_results(run, tmp_path, capsys):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    for make, message in ((None, "has no posterior.h5; give"), ("posterior.h5", "has neither held_out.h5 nor")):
+        if make:
+            (folder / make).touch()
+        with pytest.raises(SystemExit):
+            run("--quick", folder)
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("--quick", folder / "posterior.h5")
+    assert "posterior.h5 is a file; give" in capsys.readouterr().err

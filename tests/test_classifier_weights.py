@@ -436,7 +436,7 @@ NOWHERE = EventSample(np.column_stack([GOOD, np.full(100, np.nan)]), multiplicit
         (GOOD, OTHER, {"observables": ["m"]}, "observables is a list; it must be functions of events by name"),
         (GOOD[:15], OTHER, {}, "truth has 15 events for 2 folds; each needs at least 10, so give 20 events"),
         (GOOD, OTHER, {"folds": 11}, "truth has 100 events for 11 folds"),
-        (GOOD, OTHER[:40], {}, "generated: of 20 events 4 are for the validation part"),
+        (GOOD, OTHER[:40], {}, "generated: of 20 training events 4 are for the validation part"),
         (GOOD, OTHER, {"tail": 0.01}, "truth is worth 100 events, of which a tail of 0.01 has 1; .* give 1,000 events"),
         (GOOD, EventSample(OTHER, weights=HALF), {"folds": 9}, "generated: the weights of fold .* must be positive"),
         (GOOD, OTHER, {"trained_on": np.r_[OTHER, GOOD[5:8]]}, "truth shares 3 of its 100 events .* is event 5"),

@@ -307,7 +307,8 @@ GOOD = pg.EventSample(np.random.default_rng(1).normal(size=(50, 2)), ["a", "b"])
             "function is -.* at -.*, event .; it must be finite and not negative",
         ),
         (lambda: [Reweighting("a", lambda v: 0 * v)], "nothing would be left"),
-        (lambda: [], "distortions"),
+        (lambda: [], "a list of distortions, such as"),
+        (lambda: TailCut("a", cut=0.0), "a list of distortions, such as"),
         (lambda: [0.5], "every entry of distortions is 0.5, a float; it must be a distortion"),
     ],
 )

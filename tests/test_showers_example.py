@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,16 @@ def test_a_file_of_showers_from_learning_to_mending(call, tmp_path, capsys):
     assert again.names[-1] == "E_inc" and np.allclose(again.column("E_inc"), truth.energies[:250])
 
 
+def test_the_boundaries_of_layers_on_the_command_line(call, tmp_path, capsys):
+    """A file of the CaloChallenge without its binning file; it gets as far as the number of its showers."""
+    with h5py.File(tmp_path / "theirs.hdf5", "w") as file:
+        file["incident_energies"], file["showers"] = np.full((50, 1), 5_000.0), np.full((50, 20), 100.0)
+    for geometry, message in (("0,8,20", "50 showers; too few"), ("0,8,19", "20 voxels"), ("0,8,x", "no such file")):
+        with pytest.raises(SystemExit):
+            call("showers", "--quick", "--file", "theirs.hdf5", "--geometry", geometry)
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -72,6 +84,8 @@ def test_a_file_of_showers_from_learning_to_mending(call, tmp_path, capsys):
         (["--particle", "muon"], "invalid choice"),
         (["--events", "100"], "100 showers; too few"),
         (["--threshold", "-1"], "threshold"),
+        (["--geometry", "0,8,20"], "give --file, too"),
+        (["--particle", "pi+", "--file", "mine.hdf5"], "leave it out with --file"),
     ],
 )
 def test_bad_arguments(call, arguments, message, tmp_path, capsys):
@@ -79,3 +93,11 @@ def test_bad_arguments(call, arguments, message, tmp_path, capsys):
         call("showers", "--quick", *arguments)
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to read-only folders")
+def test_a_folder_without_the_right_to_write(call, tmp_path, capsys):
+    (tmp_path / "made").mkdir(mode=0o555)
+    with pytest.raises(SystemExit):
+        call("showers", "--quick", "--events", "250", "--out", "made")
+    assert "Permission denied" in capsys.readouterr().err

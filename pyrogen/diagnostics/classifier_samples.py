@@ -90,8 +90,9 @@ def part_size(name: str, size: int, share: float, part: str) -> int:
     """How many events the part has; an error where it or the rest has too few."""
     count = round(share * size)
     if min(count, size - count) < SMALLEST_PART:
+        training = "training " if part == "validation" else ""  # those of other folds or parts are not among them
         raise ValueError(
-            f"{name}: of {size} events {count} are for the {part} part and {size - count} are left; both need at "
-            f"least {SMALLEST_PART}: give more events or another fraction"
+            f"{name}: of {size} {training}events {count} are for the {part} part and {size - count} are left; both "
+            f"need at least {SMALLEST_PART}: give more events or another fraction"
         )
     return count

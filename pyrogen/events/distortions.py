@@ -206,7 +206,11 @@ def with_values(sample: EventSample, values: Array) -> EventSample:
 
 @door(
     sample=SAMPLE,
-    distortions=each(instance(Distortion, "a distortion of pyrogen.events, such as TailCut"), "distortions", 1),
+    distortions=each(
+        instance(Distortion, "a distortion of pyrogen.events, such as TailCut"),
+        "a list of distortions, such as [TailCut('pt', missing=0.01)]",
+        1,
+    ),
     seed=SEED,
     log_density=optional(FUNCTION),
 )

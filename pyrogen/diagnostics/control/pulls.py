@@ -199,7 +199,11 @@ def weight_pulls(
             "posterior.generate(n, log_weights=True) gives"
         )
     if posterior is None and relative is None:
-        raise ValueError(f"posterior is None; it is needed for sigma of the {sample} events, which do not carry it")
+        instead = ", or events of posterior.generate(n, log_weights=True)" if sample == "generated" else ""
+        raise ValueError(
+            f"posterior is None; it is needed for sigma of the {sample} events, which do not carry it: give the "
+            f"posterior{instead}"
+        )
     functions = bins_of(observables) if observables else {}
     if relative is None:
         assert posterior is not None

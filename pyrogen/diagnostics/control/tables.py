@@ -74,12 +74,12 @@ class TailFractions(Brief):
 
     def text(self) -> str:
         """The table as plain text."""
-        lines = [f"{'tail':>9}  {'truth':>18}  {'generated':>18}  {'control':>18}  sigma"]
+        lines = [f"{'tail':>10}  {'truth':>18}  {'generated':>18}  {'control':>18}  sigma"]
         columns = ("truth", "generated", "control")
         for i, cut in enumerate(self.cuts):
             cells = [f"{getattr(self, c)[i]:.5f} +- {getattr(self, c + '_error')[i]:.5f}" for c in columns]
             sign = "<" if cut < 1 else ">"
-            lines.append(f"w {sign} {cut:<5g}  {'  '.join(cells)}  {self.significance[i]:5.1f}")
+            lines.append(f"w {sign} {cut:<6.4g}  {'  '.join(cells)}  {self.significance[i]:5.1f}")
         return "\n".join(lines)
 
 

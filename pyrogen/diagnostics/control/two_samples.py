@@ -60,9 +60,11 @@ class TwoSampleTest(Brief):
 
     def text(self) -> str:
         """One line."""
+        least = f", the smallest of {len(self.toys)} permutations" if (self.toys < self.statistic).all() else ""
         return (
             f"t = {self.statistic:.1f}, without a difference {self.toys.mean():.1f} +- {self.toys.std(ddof=1):.1f} "
-            f"({len(self.toys)} permutations): p = {self.p_value:.3g}, {self.pull:.1f} standard deviations"
+            f"({len(self.toys)} permutations): p = {self.p_value:.3g}{least}; "
+            f"t is {self.pull:.1f} standard deviations off"
         )
 
 

@@ -141,10 +141,12 @@ class Closure(Brief):
     def text(self) -> str:
         """The table as aligned plain text."""
         width = max(len("observable"), *map(len, self.before.names))
-        lines = [f"{'observable':{width}}  {'W1 before':>10}  {'W1 after':>10}  {'/ floor':>8}  {'/ floor':>8}"]
+        lines = [
+            f"{'observable':{width}}  {'W1 before':>10}  {'W1 after':>10}  {'before/floor':>12}  {'after/floor':>11}"
+        ]
         for i, name in enumerate(self.before.names):
             distances = f"{self.before.distance[i]:10.4g}  {self.after.distance[i]:10.4g}"
-            lines.append(f"{name:{width}}  {distances}  {self.before.ratio[i]:8.2f}  {self.after.ratio[i]:8.2f}")
+            lines.append(f"{name:{width}}  {distances}  {self.before.ratio[i]:12.2f}  {self.after.ratio[i]:11.2f}")
         return "\n".join(lines)
 
 
