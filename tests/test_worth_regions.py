@@ -1,6 +1,8 @@
 """Amplification of regions and of the best test, without the truth, where both are known."""
 
 import math
+import warnings
+from dataclasses import replace
 
 import matplotlib.figure
 import numpy as np
@@ -228,6 +230,20 @@ def test_regions_have_their_own_distance():
     ):
         with pytest.raises(ValueError, match=message):
             differential_amplification(weights, 1_000, regions={"r": region})
+
+
+def test_a_classifier_that_misses_a_difference_is_told_of():
+    """No column can be farther apart than the likelihood ratio; a blind classifier has the same ratio everywhere."""
+    right = gaussians(0.5, 2_000, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        differential_amplification(right, 100, regions={"right": ("x", 0.0, math.inf)})
+        differential_amplification(gaussians(0.0, 2_000, 1), 100)
+    blind = replace(right, log_w_truth=np.zeros(2_000), log_w_generated=np.zeros(2_000))
+    with pytest.warns(
+        UserWarning, match="all events: the distance in x alone is 0.2.*the number of events is too large"
+    ):
+        differential_amplification(blind, 100)
 
 
 def test_the_curve_and_the_distance_of_kolmogorov_and_smirnov():
