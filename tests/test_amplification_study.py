@@ -399,3 +399,9 @@ def test_references_do_not_depend_on_where_the_events_are_and_on_their_unit():
     for reference in (diagnostics.memorised, diagnostics.kernel_density, diagnostics.fit_two_gaussians):
         with pytest.raises(ValueError, match="events has numbers too large for their variance"):
             reference(x * 1e300)
+
+
+def test_a_coordinate_is_given_once():
+    generators = [diagnostics.memorised(x) for x in CAMEL.sample((3, 20))]
+    with pytest.raises(ValueError, match=r"coordinates is \(0, 'x'\); give every one once"):
+        amplification(generators, CAMEL, (2,), coordinates=(0, "x"), sizes=(100,), **QUIET)

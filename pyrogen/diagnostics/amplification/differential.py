@@ -211,8 +211,8 @@ def _warn_of_blindness(name: str, weights: ClassifierWeights, inside: list[NDArr
     (true, made), (a, b) = ((weights.truth.values, weights.generated.values), weights.weights)
     (here, there), found = inside, {}
     for i, column in enumerate(weights.truth.names):
-        ends = (np.asarray(x[rows, i], np.float64) for x, rows in ((true, here), (made, there)))
-        found[column] = kolmogorov_smirnov(*ends, a[here], b[there])
+        values = [np.asarray(x[rows, i], np.float64) for x, rows in ((true, here), (made, there))]
+        found[column] = kolmogorov_smirnov(values[0], values[1], a[here], b[there])
     column = max(found, key=lambda each: found[each])
     if found[column] > most:
         warn(
