@@ -381,3 +381,27 @@ def test_file_holds_all_of_it(studies, tmp_path):
         Amplification.load(path)
     with pytest.raises(FileNotFoundError):
         Amplification.load(tmp_path / "none.h5")
+
+
+def test_references_do_not_depend_on_where_the_events_are_and_on_their_unit():
+    torch.manual_seed(8)
+    x = CAMEL.sample((60,)).double()
+    fit, kernels = diagnostics.fit_two_gaussians(x), diagnostics.kernel_density(x)
+    for unit, origin in ((1e6, 0.0), (1e-9, 0.0), (1.0, 1e8)):
+        moved = diagnostics.fit_two_gaussians(x * unit + origin)
+        assert moved.converged
+        for name in fit.values:
+            by = 1.0 if name == "fraction" else unit
+            at = origin if name.startswith("mean") else 0.0
+            assert (moved.values[name] - at) / by == pytest.approx(fit.values[name], rel=1e-3, abs=1e-3)
+            assert moved.errors[name] / by == pytest.approx(fit.errors[name], rel=1e-2)
+        assert diagnostics.kernel_density(x * unit + origin).bandwidth == kernels.bandwidth
+    for reference in (diagnostics.memorised, diagnostics.kernel_density, diagnostics.fit_two_gaussians):
+        with pytest.raises(ValueError, match="events has numbers too large for their variance"):
+            reference(x * 1e300)
+
+
+def test_a_coordinate_is_given_once():
+    generators = [diagnostics.memorised(x) for x in CAMEL.sample((3, 20))]
+    with pytest.raises(ValueError, match=r"coordinates is \(0, 'x'\); give every one once"):
+        amplification(generators, CAMEL, (2,), coordinates=(0, "x"), sizes=(100,), **QUIET)

@@ -367,6 +367,9 @@ def test_coverage():
     assert coverage(true, other) == pytest.approx(1 - 2**-5, abs=0.02)
     modes = true + torch.where(torch.arange(1000) % 2 == 0, 20.0, 0.0)[:, None]
     assert coverage(modes, other) == pytest.approx(0.5, abs=0.03)
+    # Events that are far from the origin, as without standardise, have the same neighbours.
+    far = x[:, :1] + 1000.0
+    assert coverage(far[:1000], far[1000:]) == pytest.approx(coverage(true[:, :1], other[:, :1]), abs=0.01)
     assert collapse([0.97]) == ()
     assert "sample 1, 50% of the training events" in str(collapse([0.97, 0.5, 0.7])[0])
 
@@ -376,3 +379,10 @@ def test_mode_collapse_is_told_once_for_all_samples():
         found = pg.GAN(**SMALL | {"epochs": 1}).fit_many([EVENTS, EVENTS])
     assert len(told) == 1
     assert found[0].info.findings[0].problem == "mode collapse" and not found[0].info.is_posterior
+
+
+def test_a_model_in_the_place_of_events_is_named():
+    model = pg.BayesianFlow(pg.CouplingFlow(2, blocks=1, hidden=(4,)))
+    for fit in (pg.GAN().fit, pg.GAN().fit_many):
+        with pytest.raises(TypeError, match="events is a BayesianFlow; a GAN has networks of its own"):
+            fit(model, torch.randn(20, 1))

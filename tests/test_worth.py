@@ -168,3 +168,40 @@ def test_rounding():
     assert rounded(34_123, 2_900) == "34,000 +- 3,000" and rounded(34_123, 1_400) == "34,100 +- 1,400"
     assert rounded(3.4123, 0.29) == "3.4 +- 0.3" and rounded(3.4, math.nan) == "3.4"
     assert rounded(31_234.0, 0.0) == "31,000" and rounded(math.inf, math.nan) == "infinitely many"
+
+
+@pytest.mark.parametrize(("draws", "noise"), [(6, 0.3), (50, 0.7)])
+def test_a_lower_limit_holds_for_few_draws(draws, noise):
+    """Of the variance so much is noise of the events; limits above the true number are 5 % at most."""
+    rng = np.random.default_rng(5)
+    limits, wrong, count = 0, 0, 2_000
+    for _ in range(count):
+        found = BinVariance(0.5 + 1e-3 * rng.normal(size=(draws, 1)), np.full((1, 1), 1e-6 * noise)).each()
+        limits += found.limit[0]
+        wrong += found.limit[0] and found.value[0] > 0.25 / (1e-6 * (1 - noise))
+    assert limits > count / 4 and wrong / count < 0.05 + 4 * math.sqrt(0.05 * 0.95 / count)
+
+
+def test_two_bins_have_one_combination_only():
+    """One half of the draws lies within the noise: the only combination of two bins is measured all the same."""
+    p = np.r_[np.full(10, 0.5), 0.5 + 0.05 * np.resize([1, -1], 10)]
+    draws, noise = np.stack([p, 1 - p], 1), 1e-6 * np.array([[1, -1], [-1, 1]])
+    found, combination = BinVariance(draws, noise).worst(np.array([True, True]))
+    assert not found.limit and combination * np.sign(combination[0]) == pytest.approx([1, -1])
+    halves = np.mean([0.0, np.var(p[10:], ddof=1)]) - 1e-6
+    assert found.value == pytest.approx(0.25 / halves / (1 + 2 / 18 * 19 / 17), rel=0.01)
+
+
+@pytest.mark.parametrize(("procedure", "low", "high"), [("a", -100, 100), ("b", -100, 100), ("b", 50, 100)])
+def test_all_or_no_events_in_one_bin_are_worth_no_number(procedure, low, high):
+    found = gaussian().worth({"x": (0, 1, (low, high))}, n=1_000, draws=5, procedure=procedure)["x"]
+    assert np.isnan(found.n_eff).all() and np.isnan(found.total).all() and np.isnan(found.at(10)).all()
+    assert not found.limit.any() and "nan" not in found.text(10)
+
+
+def test_a_limit_is_said_to_be_one():
+    rows = np.random.default_rng(0).multinomial(1_000, [0.5, 0.5], size=10) / 1_000
+    told = Worth.of(HistogramBand(np.arange(3.0), rows, 1_000, "a", multinomial_noise(rows, 1_000)), N)
+    assert math.isnan(told.total[1])
+    assert "at least" in told.text() and "(G > " in told.text() and "less than 10 %" not in told.text()
+    assert "N_eff > " in repr(told) and "G > " in repr(told)

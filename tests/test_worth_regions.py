@@ -1,6 +1,8 @@
 """Amplification of regions and of the best test, without the truth, where both are known."""
 
 import math
+import warnings
+from dataclasses import replace
 
 import matplotlib.figure
 import numpy as np
@@ -10,7 +12,7 @@ from known import Location
 from scipy.stats import norm
 
 import pyrogen as pg
-from pyrogen import plotting
+from pyrogen import diagnostics, plotting
 from pyrogen.diagnostics import (
     ClassifierWeights,
     Network,
@@ -105,6 +107,27 @@ def test_what_independent_generators_differ_by():
         averaging_amplification(generators)
     with pytest.raises(ValueError, match="generator is .*at least 5 generators"):
         averaging_amplification(generators[:4], training_events=400)
+    with pytest.raises(ValueError, match=r"generator\[2\] is generator\[0\]"):
+        averaging_amplification([*generators[:2], generators[0], *generators[2:]], training_events=400)
+
+
+def test_generators_that_know_their_training_events_or_differ():
+    rng = torch.Generator().manual_seed(3)
+    samples = [torch.randn(100, 2, generator=rng) for _ in range(6)]
+    known = [diagnostics.memorised(sample) for sample in samples]
+    weighted = [Shifted(i, 0.05) for i in range(6)]
+    for one in weighted:
+        one.info = RunInfo(training_events=100, effective_size=90.5)
+    with pytest.raises(ValueError, match="give training_events=N"):
+        averaging_amplification(weighted, cells=(2,), n=1_000)
+    assert averaging_amplification(weighted, cells=(2,), n=1_000, training_events=90.5).training_events == 90.5
+    assert averaging_amplification(known, cells=(4,), n=1_000).training_events == 100
+    with pytest.raises(ValueError, match=r"generator\[0\] was trained on 100 events, and not on 50"):
+        averaging_amplification(known, cells=(4,), n=1_000, training_events=50)
+    with pytest.raises(ValueError, match=r"generator\[6\] was trained on 99 events, and not on 100"):
+        averaging_amplification([*known, diagnostics.memorised(samples[0][1:])], cells=(4,), n=1_000)
+    with pytest.raises(ValueError, match=r"generator\[6\] gave \[1000, 3\] for 1000 events of 2 columns"):
+        averaging_amplification([*known, diagnostics.memorised(samples[0][:, [0, 1, 1]])], cells=(4,), n=1_000)
 
 
 def test_wrong_references_and_posteriors_are_refused():
@@ -207,6 +230,20 @@ def test_regions_have_their_own_distance():
     ):
         with pytest.raises(ValueError, match=message):
             differential_amplification(weights, 1_000, regions={"r": region})
+
+
+def test_a_classifier_that_misses_a_difference_is_told_of():
+    """No column can be farther apart than the likelihood ratio; a blind classifier has the same ratio everywhere."""
+    right = gaussians(0.5, 2_000, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        differential_amplification(right, 100, regions={"right": ("x", 0.0, math.inf)})
+        differential_amplification(gaussians(0.0, 2_000, 1), 100)
+    blind = replace(right, log_w_truth=np.zeros(2_000), log_w_generated=np.zeros(2_000))
+    with pytest.warns(
+        UserWarning, match="all events: the distance in x alone is 0.2.*the number of events is too large"
+    ):
+        differential_amplification(blind, 100)
 
 
 def test_the_curve_and_the_distance_of_kolmogorov_and_smirnov():

@@ -60,6 +60,16 @@ def refuse(name: str, value: Any) -> None:
         )
 
 
+def refuse_model(events: Any) -> None:
+    """Refuse a model in the place of the events, where other trainings take one.
+
+    Raises:
+        TypeError: it is a model.
+    """
+    if isinstance(events, BayesianFlow | torch.nn.Module):
+        raise TypeError(f"events is a {type(events).__name__}; a GAN has networks of its own: gan.fit(events)")
+
+
 def checked(events: Any, batch_size: int, standardise: bool) -> Sample:
     """A sample that a GAN can learn from.
 
@@ -68,8 +78,7 @@ def checked(events: Any, batch_size: int, standardise: bool) -> Sample:
         ValueError: NaN or infinite events, a varying number of objects, weights, a constant column, or fewer events
             than a batch.
     """
-    if isinstance(events, BayesianFlow | torch.nn.Module):
-        raise TypeError(f"events is a {type(events).__name__}; a GAN has networks of its own: gan.fit(events)")
+    refuse_model(events)
     table = table_of(events, "events")
     values = table.values[:, None] if table.values.ndim == 1 else table.values
     check_dimensions(values, None, "events")

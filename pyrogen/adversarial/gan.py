@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 
 from pyrogen.adversarial.coverage import collapse, coverage
-from pyrogen.adversarial.data import Sample, checked, checked_samples, refuse
+from pyrogen.adversarial.data import Sample, checked, checked_samples, refuse, refuse_model
 from pyrogen.adversarial.sampler import GANSampler
 from pyrogen.adversarial.settings import GANSettings
 from pyrogen.adversarial.training import Training
@@ -91,6 +91,7 @@ class GAN(GANSettings):
             OSError: the checkpoint cannot be written.
             KeyboardInterrupt: Ctrl-C. The checkpoint is written first, and the text says how to go on.
         """
+        refuse_model(events)
         refuse("weights", weights)
         refuse("context", context)
         return self._trained([checked(events, self.batch_size, self.standardise)], [self.seed])[0]
@@ -112,6 +113,7 @@ class GAN(GANSettings):
             TypeError, ValueError, TrainingDivergedError, PathInUseError, OSError: as :meth:`fit`, naming the sample;
                 samples that differ in size or columns.
         """
+        refuse_model(samples)
         refuse("context", context)
         found = checked_samples(samples, self.batch_size, self.standardise)
         return self._trained(found, [stream(self.seed, r, 1) % 2**31 for r in range(len(found))])

@@ -101,7 +101,8 @@ def _numbers(axis: Axes, worth: Worth) -> None:
         axis.plot(band.centres[limits], worth.n_eff[limits], "^", color=PREDICTION, markersize=6, label="lower limit")
     total = worth.total[0]
     if np.isfinite(total):
-        axis.axhline(total, color=VALIDATION, linestyle="--", linewidth=1.5, label=f"histogram: {_short(total)}")
+        told = f"histogram: {'> ' * bool(np.isnan(worth.total[1]))}{_short(total)}"
+        axis.axhline(total, color=VALIDATION, linestyle="--", linewidth=1.5, label=told)
     if worth.training_events is not None:
         label = f"training: {_short(worth.training_events)}"
         axis.axhline(worth.training_events, color=TRUTH, linestyle=":", linewidth=1.5, label=label)

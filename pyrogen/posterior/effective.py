@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import chdtri
 
 Array = NDArray[np.float64]
 
 FEWEST = 5  # draws, for a variance and its error
 SIGNIFICANT = 4.0  # standard deviations by which a variance exceeds that of the noise, or else there is a limit only
-LIMIT = 1.645  # errors: a limit of 95 %, one-sided
+LIMIT = 0.95  # confidence of a lower limit
+WHOLE = 1e-12  # what rounding leaves of the probability outside a bin that holds all events
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,9 @@ class BinVariance:
 
     @property
     def one_event(self) -> Array:
-        """Variance ``p (1 - p)`` of a single true event in every bin, ``[B]``."""
-        return self.mean * (1 - self.mean)
+        """Variance ``p (1 - p)`` of a single true event in every bin, ``[B]``: none where all events are in the bin."""
+        outside = 1 - self.mean
+        return self.mean * np.where(outside > WHOLE, outside, 0.0)
 
     def each(self) -> Numbers:
         """The number for every bin, ``[B]``."""
@@ -105,12 +108,10 @@ class BinVariance:
             [
                 [vector @ measured @ vector, vector @ noise @ vector]
                 for measured, other in (halves, halves[::-1])
-                for vector in [_largest(other - noise)]
+                for vector in [_largest(other - noise, np.sqrt(p))]
             ]
         )
-        best = _largest(z.T @ z / self.freedom - noise)
-        best = best - np.sqrt(p) * (best @ np.sqrt(p))
-        combination[bins] = best / np.sqrt(p) / np.linalg.norm(best)
+        combination[bins] = _largest(z.T @ z / self.freedom - noise, np.sqrt(p)) / np.sqrt(p)
         total, its_noise = found.mean(0) * inside
         error = math.sqrt(2 / (self.freedom - 1)) * total
         return self._numbers(1.0, 0.0, total, its_noise, error), combination
@@ -120,7 +121,8 @@ class BinVariance:
 
         ``1 / V`` of an estimate V of nu degrees of freedom and the relative error e is too large by
         ``1 + e^2 nu / (nu - 2)`` on average, exactly so of a chi-square, and its own relative error is
-        ``e sqrt(nu / (nu - 4))``.
+        ``e sqrt(nu / (nu - 4))``. The limit takes the total for a chi-square of as many degrees of freedom as its error
+        tells.
         """
         one, total, noise = (np.asarray(each, dtype=np.float64) for each in (one, total, noise))
         nu, variance = self.freedom, total - noise
@@ -129,12 +131,18 @@ class BinVariance:
             relative = total_error / variance
             value = one / variance / (1 + relative**2 * nu / (nu - 2))
             error = value * np.hypot(relative * math.sqrt(nu / max(nu - 4, 1)), one_error / one)
-            least = one / (np.clip(variance, 0, None) + LIMIT * total_error)
+            freedom = 2 * np.square(total / total_error)
+            most = np.where(total > 0, total * freedom / chdtri(freedom, LIMIT), 0.0)
+            least = one / (most - np.minimum(noise, total))
         empty = one <= 0
         value = np.where(empty, np.nan, np.where(limit, least, value))
         return Numbers(value, np.where(limit | empty, np.nan, error), limit & ~empty)
 
 
-def _largest(matrix: Array) -> Array:
-    """The eigenvector of the largest eigenvalue."""
-    return np.linalg.eigh(matrix)[1][:, -1]
+def _largest(matrix: Array, normal: Array) -> Array:
+    """The unit vector orthogonal to ``normal`` along which the matrix is largest.
+
+    The matrix has the eigenvalue 0 along the normal, which is the largest one where the noise is larger than the rest.
+    """
+    plane = np.linalg.svd(normal[None])[2][1:].T
+    return plane @ np.linalg.eigh(plane.T @ matrix @ plane)[1][:, -1]

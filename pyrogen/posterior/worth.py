@@ -42,7 +42,7 @@ class Worth(Brief):
             draws is lost in the noise of the generated events; NaN in a bin that no event fell into.
         error: ``[B]``, standard error of it.
         total: the number for the histogram, and its error: as many true events have the same variance, summed over
-            all bins. The error of a limit is NaN.
+            all bins. The error of a limit is NaN; both are where no event is in the bins, or all are in one.
         worst: the number, and its error, for the combination ``sum_b c_b x_b`` of the fractions x in the bins that is
             worth the fewest events. A fit to the histogram may be limited by it, as the bins of a posterior move
             together. It is found by half of the draws and measured with the others, so that the worst may be a bit
@@ -80,8 +80,9 @@ class Worth(Brief):
         return cls(band, each.value, each.error, _pair(total), _pair(worst), combination, training_events)
 
     def _summary(self) -> str:
-        gain = "" if self.training_events is None else f", G = {rounded(*self.gain)}"
-        return f"{self.name}: N_eff = {rounded(*self.total)}{gain}; {len(self.n_eff)} bins, {self.calibration}"
+        sign = ">" if math.isnan(self.total[1]) and not math.isnan(self.total[0]) else "="
+        gain = "" if self.training_events is None else f", G {sign} {rounded(*self.gain)}"
+        return f"{self.name}: N_eff {sign} {rounded(*self.total)}{gain}; {len(self.n_eff)} bins, {self.calibration}"
 
     @property
     def name(self) -> str:
@@ -124,7 +125,7 @@ class Worth(Brief):
     def saturation(self) -> float:
         """Generated events M beyond which any number of further ones lowers the variance by less than 10 %: 9 N_eff.
 
-        The error then falls by less than 5 %.
+        The error then falls by less than 5 %. A lower limit where ``total`` is one.
         """
         return (1 / GAINED - 1) * self.total[0]
 
@@ -132,6 +133,8 @@ class Worth(Brief):
     def at(self, n: float) -> tuple[float, float]:
         """What n generated events count for in this histogram, and its error: ``1 / N = 1 / N_eff + 1 / n``."""
         value, error = self.total
+        if math.isnan(value):
+            return value, error
         share = 1 / (1 + value / n) if math.isfinite(value) else 0.0
         return (value * share, error * share**2) if share > 0 else (float(n), math.nan)
 
@@ -143,15 +146,18 @@ class Worth(Brief):
             n: number of generated events in the histogram; None: any number.
         """
         value, error = self.total if n is None else self.at(n)
+        if math.isnan(value):
+            return "All generated events are outside the histogram, or all in one bin: there is no error of theirs."
         what = "any number of" if n is None else f"{n:,}"
-        least = "at least " if math.isnan(error) else ""
-        gain = ""
+        limit = math.isnan(error)
+        least, sign = ("at least ", ">") if limit else ("", "=")
+        gain, saturated = "", f"; more than {_two_digits(self.saturation)} add less than 10 %"
         if self.training_events is not None:
             events = self.training_events
-            gain = f" (G = {rounded(value / events, error / events)} for {events:,.0f} training events)"
+            gain = f" (G {sign} {rounded(value / events, error / events)} for {events:,.0f} training events)"
         first = (
-            f"{what} generated events count as {least}{rounded(value, error)} true events in this histogram{gain}; "
-            f"more than {_two_digits(self.saturation)} add less than 10 %"
+            f"{what} generated events count as {least}{rounded(value, error)} true events in this histogram{gain}"
+            f"{'' if limit else saturated}"
         )
         return ". ".join([first[0].upper() + first[1:], *self._remarks()]) + "."
 

@@ -162,16 +162,17 @@ def averaging_amplification(
         cells: numbers of cells.
         reference: events whose quantiles make the cells, with weights that are not negative; None: generated ones.
         training_events: number N of training events; None: the posterior's own, of weighted ones their effective
-            number.
+            number, and what generators know.
         n: number of events, as in :meth:`pyrogen.Posterior.worth`; of several generators that of each.
         draws, procedure: of a posterior, as there.
         seed: seeds weight draws and events.
 
     Raises:
-        ValueError: fewer than 5 draws or generators, an unknown number of training events, a posterior with conditions,
-            a reference of other columns, negative weights, or one too small for the cells.
+        ValueError: fewer than 5 draws or generators, one of them given twice, other numbers of columns, an unknown
+            number of training events, a posterior with conditions, a reference of other columns, negative weights,
+            or one too small for the cells.
     """
-    known = generator.info.size if isinstance(generator, Posterior) else None
+    known = generator.info.size if isinstance(generator, Posterior) else _known_size(generator, training_events)
     size = training_events if training_events is not None else known
     if size is None:
         what = "the posterior does not know" if isinstance(generator, Posterior) else "generators do not know"
@@ -195,6 +196,26 @@ def averaging_amplification(
     else:
         worths = {count: Worth.of(band, size) for count, band in _filled(generator, boxes, wanted, sample, n, seed)}
     return AveragingAmplification(boxes, worths)
+
+
+def _known_size(generators: Sequence[Any], given: float | None) -> float | None:
+    """The number of training events that the generators know of; None where none does, or they are weighted.
+
+    Raises:
+        ValueError: a generator that is given twice, or numbers that differ.
+    """
+    for r, one in enumerate(generators):
+        for earlier, other in enumerate(generators[:r]):
+            if one is other:
+                raise ValueError(f"generator[{r}] is generator[{earlier}]; their spread is to be that of trainings")
+    about = [getattr(one, "info", one) for one in generators]
+    # Effective numbers of weighted samples differ a bit: they have to be given.
+    sizes = [None if getattr(info, "is_weighted", False) else getattr(info, "training_events", None) for info in about]
+    right = next((size for size in (given, *sizes) if size), None)
+    for r, size in enumerate(sizes):
+        if size and size != right:
+            raise ValueError(f"generator[{r}] was trained on {size:,} events, and not on {right:,} as the others")
+    return right
 
 
 def _edges(count: int) -> Array:
@@ -264,7 +285,12 @@ def _filled(
     with bar(len(generators), "cells", "generator", brief=True) as shown:
         for r, its in enumerate(generators):
             for part, start in enumerate(range(0, n, AT_ONCE)):
-                events = torch.as_tensor(its.sample(min(AT_ONCE, n - start), seed=stream(seed, "cells", r, part)))
+                many = min(AT_ONCE, n - start)
+                events = torch.as_tensor(its.sample(many, seed=stream(seed, "cells", r, part)))
+                if list(events.shape) != [many, sample.features]:
+                    raise ValueError(
+                        f"generator[{r}] gave {list(events.shape)} for {many} events of {sample.features} columns"
+                    )
                 values = _values(wanted, events, sample.names)
                 for count, cells in boxes.items():
                     counts[count][r] += np.bincount(cells.numbers(values), minlength=count)

@@ -19,6 +19,7 @@ from pyrogen.events.observing import OBSERVED, observed
 from pyrogen.posterior.worth import rounded
 from pyrogen.printing import Brief
 from pyrogen.seeds import stream
+from pyrogen.warn import warn
 
 Array = NDArray[np.float64]
 
@@ -26,6 +27,7 @@ Array = NDArray[np.float64]
 MEAN_DISTANCE = math.sqrt(math.pi / 2) * math.log(2)
 SIGNIFICANT = 3.0  # errors of a distance, or else there is a limit only
 LIMIT = 1.645  # errors: a limit of 95 %, one-sided
+SEEN = 4.0  # times the error of two halves, by which a column is farther apart than what the classifier found
 FEWEST = 20  # effective events of each sample in a region
 WEIGHTS = instance(
     ClassifierWeights,
@@ -148,7 +150,8 @@ def differential_amplification(
     there is a lower limit at 95 % only; more held-out events raise it.
 
     The number is as right as the classifier: what it does not see makes D too small and the number too large. Use
-    ``weights.recalibrated()`` where its calibration curve is off.
+    ``weights.recalibrated()`` where its calibration curve is off. No column can be at a larger distance than the
+    likelihood ratio: where one is, there is a warning that the classifier missed it.
 
     Args:
         weights: what :func:`~pyrogen.diagnostics.classifier_weights` found, on events that the generator was not
@@ -191,6 +194,7 @@ def _worth(name: str, weights: ClassifierWeights, training_events: float, region
     distance = above[0][0] - above[1][0]
     error = math.hypot(above[0][1], above[1][1])
     half = 0.5 * math.sqrt(1 / sizes[0] + 1 / sizes[1])
+    _warn_of_blindness(name, weights, inside, distance + SEEN * half)
     events = _equivalent(distance, error, half, TWICE if weights.fold_truth.max() > 0 else 1.0)
     return DifferentialWorth(
         name,
@@ -200,6 +204,21 @@ def _worth(name: str, weights: ClassifierWeights, training_events: float, region
         (shares[0], shares[1]),
         (sizes[0], sizes[1]),
     )
+
+
+def _warn_of_blindness(name: str, weights: ClassifierWeights, inside: list[NDArray[np.bool_]], most: float) -> None:
+    """Warn where a column tells the samples apart by more than this: the classifier does not know of it."""
+    (true, made), (a, b) = ((weights.truth.values, weights.generated.values), weights.weights)
+    (here, there), found = inside, {}
+    for i, column in enumerate(weights.truth.names):
+        values = [np.asarray(x[rows, i], np.float64) for x, rows in ((true, here), (made, there))]
+        found[column] = kolmogorov_smirnov(values[0], values[1], a[here], b[there])
+    column = max(found, key=lambda each: found[each])
+    if found[column] > most:
+        warn(
+            f"{name}: the distance in {column} alone is {found[column]:.3f}, more than the best test can have by this "
+            "classifier: it missed that, and the number of events is too large. Train it longer"
+        )
 
 
 def _inside(name: str, region: Any, sample: EventSample) -> NDArray[np.bool_]:

@@ -154,8 +154,9 @@ def kernel_density(events: EventsLike, bandwidth: float | str = "likelihood") ->
 def _best_bandwidth(x: Tensor, spread: Tensor) -> float:
     """The width with the largest likelihood of events that are left out one by one."""
     check_memory("events", len(x), 24.0 * len(x) ** 2, 'give bandwidth="scott"')
-    scaled = torch.linalg.solve_triangular(spread, x.T, upper=False).T
-    distances = torch.cdist(scaled, scaled).square().fill_diagonal_(math.inf)
+    scaled = torch.linalg.solve_triangular(spread, (x - x.mean(0)).T, upper=False).T
+    exact = "donot_use_mm_for_euclid_dist"  # products of matrices lose the distances of near events
+    distances = torch.cdist(scaled, scaled, compute_mode=exact).square().fill_diagonal_(math.inf)
 
     def likelihood(width: float) -> float:
         kernels = torch.logsumexp(-distances / (2 * width**2), 1) - x.shape[1] * math.log(width)
@@ -215,8 +216,9 @@ def fit_two_gaussians(events: EventsLike) -> TwoGaussians:
     values = _values(events, 10)
     require(values.shape[1] == 1, "events", list(values.shape), "events of one column, [N, 1]")
     x = values[:, 0].numpy()
-    spread = float(x.std())
-    require(spread > 0, "events", float(x[0]), "different events")
+    require(float(x.std()) > 0, "events", float(x[0]), "different events")
+    centre, unit = float(x.mean()), float(x.std())
+    x, spread = (x - centre) / unit, 1.0  # the minimiser's steps and tolerances are for numbers of order one
     fits = []
     for split in SPLITS:
         minimiser = Minuit(lambda *p: -float(_log_density(x, *p).sum()), *_start(x, split, spread), name=PARAMETERS)
@@ -237,6 +239,9 @@ def fit_two_gaussians(events: EventsLike) -> TwoGaussians:
         covariance[:4, 4] *= -1
     inside = min(found["width1"], found["width2"]) > 1.01 * NARROWEST * spread
     inside &= 0.1 < found["fraction"] * len(x) < len(x) - 0.1
+    for name in PARAMETERS[:4]:
+        found[name] = found[name] * unit + centre * name.startswith("mean")
+    covariance *= np.outer(units := np.array([unit] * 4 + [1.0]), units)
     return TwoGaussians(len(x), found, covariance, bool(best.valid and inside))
 
 
@@ -261,4 +266,6 @@ def _values(events: EventsLike, least: int) -> Tensor:
     x = as_tensor(table.values, torch.float64).detach().cpu()
     if len(x) < least:
         raise ValueError(f"events has {len(x)} rows; at least {least} are needed")
+    if not torch.isfinite(torch.cat([x.mean(0), (x - x.mean(0)).square().sum(0)])).all():
+        raise ValueError("events has numbers too large for their variance; give them in other units")
     return x

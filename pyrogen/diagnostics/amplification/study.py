@@ -105,6 +105,8 @@ def amplification(
     draws, given = [draw for draw, _ in generators], [own for _, own in generators]
     known = _training_events(given, training_events)
     which = [None] if coordinates is None else [column_index(each, target.unit_names) for each in coordinates]
+    if len(set(which)) < len(which):
+        raise ValueError(f"coordinates is {coordinates}; give every one once")
     _check_sizes(sizes, bins, target.features if coordinates is None else 1, len(draws) * len(which))
     for r, draw in enumerate(draws):
         _events(draw, 2, stream(seed, "amplification", r), target, r)
