@@ -233,6 +233,7 @@ def dust(n, seed):
     return torch.full((n, 1), math.nan)
 
 
+REFERENCES = (diagnostics.kernel_density, diagnostics.memorised, diagnostics.fit_two_gaussians)
 SOME = {"training_events": 100, "sizes": (10, 100)}
 WRONG = [
     (given(2), CAMEL, SOME, "generators has 2 entries; a band needs 3 independent trainings"),
@@ -241,6 +242,12 @@ WRONG = [
         given(3, lambda r: posterior(seed=r // 2)),
         CAMEL,
         {},
+        r"generators\[1\] was trained on the events of generators\[0\]",
+    ),
+    (
+        given(3, lambda r: REFERENCES[r](torch.arange(10.0 + r // 2)[:, None])),
+        CAMEL,
+        SOME,
         r"generators\[1\] was trained on the events of generators\[0\]",
     ),
     (given(3), CAMEL, {}, r"generators\[0\] does not know how many events .* give training_events=N"),

@@ -126,6 +126,8 @@ def test_generators_that_know_their_training_events_or_differ():
         averaging_amplification(known, cells=(4,), n=1_000, training_events=50)
     with pytest.raises(ValueError, match=r"generator\[6\] was trained on 99 events, and not on 100"):
         averaging_amplification([*known, diagnostics.memorised(samples[0][1:])], cells=(4,), n=1_000)
+    with pytest.raises(ValueError, match=r"generator\[6\] was trained on the events of generator\[2\]"):
+        averaging_amplification([*known, diagnostics.kernel_density(samples[2])], cells=(4,), n=1_000)
     with pytest.raises(ValueError, match=r"generator\[6\] gave \[1000, 3\] for 1000 events of 2 columns"):
         averaging_amplification([*known, diagnostics.memorised(samples[0][:, [0, 1, 1]])], cells=(4,), n=1_000)
 

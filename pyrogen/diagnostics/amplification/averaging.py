@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyrogen.checks import COUNT, POSITIVE, SEED, dictionary, door, each, having, optional, require, whole
 from pyrogen.diagnostics.amplification.cells import Cells
+from pyrogen.diagnostics.amplification.independence import check_independent
 from pyrogen.events import EventSample
 from pyrogen.events.doors import EVENTS
 from pyrogen.events.observing import OBSERVED, Observed, observed
@@ -156,7 +157,7 @@ def averaging_amplification(
     Args:
         generator: a posterior; or at least 5 generators with ``sample(n, seed=...)`` that were trained alike, such as
             GANs. What these differ by is the sigma of one of them where each had a training sample of its own. Where
-            all had the same, the error of that sample is not in it, and G much too large.
+            all had the same, the error of that sample is not in it, and G much too large: refused where they know it.
         observables: what the cells are in, by name: a function of events ``[n, d]`` that gives ``[n]``, or the name or
             index of a column; None: all columns.
         cells: numbers of cells.
@@ -168,9 +169,9 @@ def averaging_amplification(
         seed: seeds weight draws and events.
 
     Raises:
-        ValueError: fewer than 5 draws or generators, one of them given twice, other numbers of columns, an unknown
-            number of training events, a posterior with conditions, a reference of other columns, negative weights,
-            or one too small for the cells.
+        ValueError: fewer than 5 draws or generators, one of them given twice or trained on the events of another, other
+            numbers of columns, an unknown number of training events, a posterior with conditions, a reference of other
+            columns, negative weights, or one too small for the cells.
     """
     known = generator.info.size if isinstance(generator, Posterior) else _known_size(generator, training_events)
     size = training_events if training_events is not None else known
@@ -202,12 +203,9 @@ def _known_size(generators: Sequence[Any], given: float | None) -> float | None:
     """The number of training events that the generators know of; None where none does, or they are weighted.
 
     Raises:
-        ValueError: a generator that is given twice, or numbers that differ.
+        ValueError: a generator that is given twice, or trained on the events of another, or numbers that differ.
     """
-    for r, one in enumerate(generators):
-        for earlier, other in enumerate(generators[:r]):
-            if one is other:
-                raise ValueError(f"generator[{r}] is generator[{earlier}]; their spread is to be that of trainings")
+    check_independent("generator", generators)
     about = [getattr(one, "info", one) for one in generators]
     # Effective numbers of weighted samples differ a bit: they have to be given.
     sizes = [None if getattr(info, "is_weighted", False) else getattr(info, "training_events", None) for info in about]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyrogen.bayes.inputs import as_tensor, checked_events
+from pyrogen.bayes.inputs import as_tensor, checked_events, data_digest
 from pyrogen.checks import POSITIVE, SEED, check_memory, door, instance, is_number, require, require_extra, whole
 from pyrogen.events import EventsLike
 from pyrogen.events.doors import EVENTS
@@ -39,9 +39,11 @@ class Reference(Brief):
 
     Attributes:
         training_events: events N that it was made from; None for the truth, which needs none.
+        data_sha256: their digest, by which two generators of the same events are known; None for the truth.
     """
 
     training_events: int | None
+    data_sha256: str | None
 
     @door(n=whole(0), seed=SEED)
     def sample(self, n: int, seed: int = 0) -> Tensor:
@@ -72,7 +74,7 @@ class Truth(Reference):
 @door(target=instance(Target, "a target of pyrogen.targets"))
 def truth(target: Target) -> Truth:
     """The target as a generator."""
-    return Truth(None, target)
+    return Truth(None, None, target)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,7 +95,7 @@ class Memorised(Reference):
 def memorised(events: EventsLike) -> Memorised:
     """A generator that gives back its training events ``[N, d]`` and nothing else."""
     x = _values(events, 1)
-    return Memorised(len(x), x)
+    return Memorised(len(x), _digest(x), x)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,8 +149,8 @@ def kernel_density(events: EventsLike, bandwidth: float | str = "likelihood") ->
         )
     if isinstance(bandwidth, str):
         width = _best_bandwidth(x, spread) if bandwidth == "likelihood" else len(x) ** (-1 / (x.shape[1] + 4))
-        return KernelDensity(len(x), x, float(width), bandwidth, spread)
-    return KernelDensity(len(x), x, bandwidth, "given", spread)
+        return KernelDensity(len(x), _digest(x), x, float(width), bandwidth, spread)
+    return KernelDensity(len(x), _digest(x), x, bandwidth, "given", spread)
 
 
 def _best_bandwidth(x: Tensor, spread: Tensor) -> float:
@@ -242,7 +244,7 @@ def fit_two_gaussians(events: EventsLike) -> TwoGaussians:
     for name in PARAMETERS[:4]:
         found[name] = found[name] * unit + centre * name.startswith("mean")
     covariance *= np.outer(units := np.array([unit] * 4 + [1.0]), units)
-    return TwoGaussians(len(x), found, covariance, bool(best.valid and inside))
+    return TwoGaussians(len(x), _digest(values), found, covariance, bool(best.valid and inside))
 
 
 def _start(x: Array, split: float, spread: float) -> tuple[float, ...]:
@@ -256,6 +258,10 @@ def _log_density(x: Array, mean1: float, width1: float, mean2: float, width2: fl
         first = np.log(fraction / width1) - 0.5 * ((x - mean1) / width1) ** 2
         second = np.log((1 - fraction) / width2) - 0.5 * ((x - mean2) / width2) ** 2
     return np.logaddexp(first, second) - 0.5 * math.log(2 * math.pi)
+
+
+def _digest(x: Tensor) -> str:
+    return data_digest({"events": x})
 
 
 def _values(events: EventsLike, least: int) -> Tensor:

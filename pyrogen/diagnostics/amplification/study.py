@@ -28,6 +28,7 @@ from pyrogen.checks import (
     optional,
     whole,
 )
+from pyrogen.diagnostics.amplification.independence import check_independent
 from pyrogen.diagnostics.amplification.result import Amplification, QuantileError
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.progress import bar
@@ -209,12 +210,7 @@ def _training_events(generators: Sequence[Any], given: int | None) -> int:
         raise ValueError(
             f"generators has {len(generators)} entries; a band needs {FEWEST} independent trainings, better 20"
         )
-    for what, keys in (("is", list(map(id, generators))), ("was trained on the events of", _digests(generators))):
-        for r, key in enumerate(keys):
-            if key is not None and key in keys[:r]:
-                raise ValueError(
-                    f"generators[{r}] {what} generators[{keys.index(key)}]; give trainings on independent samples"
-                )
+    check_independent("generators", generators)
     known = [getattr(getattr(g, "info", g), "training_events", None) for g in generators]
     for r, own in enumerate(known):
         if given is None and not own:
@@ -223,10 +219,6 @@ def _training_events(generators: Sequence[Any], given: int | None) -> int:
             right = f"not the {given:,} of training_events" if given else f"generators[0] on {known[0]:,}"
             raise ValueError(f"generators[{r}] was trained on {own:,} events, {right}")
     return given or int(known[0])  # type: ignore[arg-type]
-
-
-def _digests(generators: Sequence[Any]) -> list[Any]:
-    return [getattr(getattr(generator, "info", None), "data_sha256", None) for generator in generators]
 
 
 def _name(generators: Sequence[Any]) -> str:
