@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri
+
+from pyrogen.signals import uninterrupted
 
 Array = NDArray[np.float64]
 
@@ -124,6 +125,9 @@ class BinVariance:
         ``e sqrt(nu / (nu - 4))``. The limit takes the total for a chi-square of as many degrees of freedom as its error
         tells.
         """
+        with uninterrupted():
+            from scipy.special import chdtri  # here: nothing else of a posterior needs it
+
         one, total, noise = (np.asarray(each, dtype=np.float64) for each in (one, total, noise))
         nu, variance = self.freedom, total - noise
         limit = variance <= SIGNIFICANT * math.sqrt(2 / nu) * noise

@@ -10,12 +10,12 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
 
 from pyrogen.checks import NATURAL, PATH, door
 from pyrogen.files import FileFormatError, check_writable
 from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.printing import Brief
+from pyrogen.signals import uninterrupted
 
 Array = NDArray[np.float64]
 KIND = Kind("amplification study", version=1, sealed=1)
@@ -118,6 +118,9 @@ class QuantileError(Brief):
     @property
     def equivalent_events_limit(self) -> float:
         """Lower limit on the equivalent events at 95 % confidence, by Student's t over the trainings."""
+        with uninterrupted():
+            from scipy.special import ndtri, stdtrit
+
         value, error = self.error
         reach = max(stdtrit(self.trainings - 1, LIMIT) * error, ndtri(LIMIT) * self.noise)
         return float(self.true_error(1)[0] / (max(value, 0.0) + reach))
