@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -15,11 +14,11 @@ from pyrogen.adversarial.sampler import GANSampler
 from pyrogen.adversarial.settings import GANSettings
 from pyrogen.adversarial.training import Training
 from pyrogen.events import EventsLike
-from pyrogen.files import check_writable, target_of
+from pyrogen.files import check_writable
 from pyrogen.inference.documented import inherit_arguments
 from pyrogen.inference.problems import report
+from pyrogen.inference.run.checkpoint import only_run
 from pyrogen.inference.run.stopping import Terminated, end, terminable
-from pyrogen.locks import running
 from pyrogen.posterior.info import RunInfo
 from pyrogen.seeds import stream
 from pyrogen.threads import chosen_threads
@@ -126,7 +125,7 @@ class GAN(GANSettings):
             "data": {"events": list(samples[0].events.shape), "sha256": [each.digest for each in samples]},
         }
         try:
-            with terminable(), self._only_run() as run:
+            with terminable(), only_run(self) as run:
                 events = torch.stack([each.scaled for each in samples])
                 training = Training(run, events, seeds, identity)
                 training.run()
@@ -135,20 +134,6 @@ class GAN(GANSettings):
             end(stop, "GAN", self.checkpoint)
         report(collapse([each.info.details["coverage"] for each in found]))
         return found
-
-    @contextlib.contextmanager
-    def _only_run(self) -> Iterator[Self]:
-        """The same settings for a run that has its checkpoint for itself, wherever the working folder goes meanwhile.
-
-        Raises:
-            PathInUseError: there is another run with this checkpoint.
-        """
-        if self.checkpoint is None:
-            yield self
-            return
-        path = target_of(self.checkpoint)
-        with running(path, "train with the checkpoint"):
-            yield replace(self, checkpoint=path)
 
     def _sampler(self, training: Training, samples: list[Sample], r: int) -> GANSampler:
         """The generator of sample ``r``."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from numpy.typing import NDArray
@@ -20,10 +19,10 @@ from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import BOOLEAN, DEVICE, DTYPE, PATH, SEED, check_settings, door, instance, optional
 from pyrogen.devices import told
 from pyrogen.events import EventsLike
-from pyrogen.files import check_writable, target_of
+from pyrogen.files import check_writable
 from pyrogen.inference.documented import inherit_arguments
 from pyrogen.inference.problems import NotBatchedError
-from pyrogen.inference.run.checkpoint import CheckpointMismatchError
+from pyrogen.inference.run.checkpoint import CheckpointMismatchError, only_run
 from pyrogen.inference.run.data import (
     ManySamples,
     TrainingData,
@@ -37,7 +36,6 @@ from pyrogen.inference.run.data import (
 from pyrogen.inference.run.going_on import columns_in_order, columns_of, model_of, told_of
 from pyrogen.inference.run.potential import independent_starts
 from pyrogen.inference.run.stopping import Terminated, end, terminable
-from pyrogen.locks import running
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.probes import Probes
@@ -164,7 +162,7 @@ class Backend(ABC):
             return searched
         self._check_run()
         try:
-            with terminable(), self._only_run() as run:
+            with terminable(), only_run(self) as run:
                 if start is not None:
                     model = model_of(start, model, self.dtype)
                     events, context = columns_in_order(start, events, context)
@@ -211,7 +209,7 @@ class Backend(ABC):
         check_samples(model, samples, context)
         samples = in_one_order(samples)
         try:
-            with terminable(), self._only_run() as run:
+            with terminable(), only_run(self) as run:
                 try:
                     if context is not None:
                         raise NotBatchedError("the flow is conditional")
@@ -356,20 +354,6 @@ class Backend(ABC):
         self.describe()
         if self.checkpoint is not None:
             check_writable(self.checkpoint)
-
-    @contextlib.contextmanager
-    def _only_run(self) -> Iterator[Self]:
-        """The same settings for a run that has its checkpoint for itself, wherever the working folder goes meanwhile.
-
-        Raises:
-            PathInUseError: there is another run with this checkpoint.
-        """
-        if self.checkpoint is None:
-            yield self
-            return
-        path = target_of(self.checkpoint)
-        with running(path, "train with the checkpoint"):
-            yield replace(self, checkpoint=path)
 
     def _posterior(
         self, model: BayesianFlow, weights: WeightPosterior, history: History, data: TrainingData, **entries: Any

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -15,16 +17,37 @@ import torch
 from torch import Tensor
 
 from pyrogen.bayes.model import BayesianFlow
+from pyrogen.files import target_of
 from pyrogen.flows import is_own
 from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.inference.run.curves import Curve
 from pyrogen.inference.run.data import TrainingData
+from pyrogen.locks import running
 
 KIND = Kind("checkpoint", version=3, sealed=3)
+Settings = TypeVar("Settings", bound=Any)
 
 
 class CheckpointMismatchError(ValueError):
     """The checkpoint at the given path belongs to another model, configuration or data set."""
+
+
+@contextlib.contextmanager
+def only_run(settings: Settings) -> Iterator[Settings]:
+    """The same settings for a run that has its checkpoint for itself, wherever the working folder goes meanwhile.
+
+    Args:
+        settings: a dataclass with the field ``checkpoint``.
+
+    Raises:
+        PathInUseError: there is another run with this checkpoint.
+    """
+    if settings.checkpoint is None:
+        yield settings
+        return
+    path = target_of(settings.checkpoint)
+    with running(path, "train with the checkpoint"):
+        yield replace(settings, checkpoint=path)
 
 
 def digest(*tensors: Tensor) -> str:
