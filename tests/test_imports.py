@@ -23,6 +23,7 @@ FLOORS = (
     ("inference",),
     ("adversarial",),
     ("diagnostics",),
+    ("search",),
     ("plotting",),
 )
 #: Rooms within inference; `backend` and the rest stand between `run` and the kinds of backends.
