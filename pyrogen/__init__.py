@@ -42,9 +42,8 @@ from pyrogen.signals import uninterrupted
 from pyrogen.threads import set_threads
 
 if TYPE_CHECKING:  # what is imported when it is first used, see __getattr__
-    from pyrogen import diagnostics
+    from pyrogen import diagnostics, search
     from pyrogen import plotting as plotting
-    from pyrogen import search
     from pyrogen.diagnostics import to_inference_data
 
 __version__ = "0.1.0"

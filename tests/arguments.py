@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import torch
-from arguments_search import SEARCH_RESULTS, search_calls
+from arguments_search import SEARCH_RESULTS, SEARCH_RIGHT, search_calls
 
 import pyrogen as pg
 import pyrogen.plotting as plotting
@@ -965,6 +965,7 @@ INNER = [
     "explain",
     "inside",
     "outside",
+    "populated",
     "renamed",
     "logit",
     "standardise",
@@ -983,6 +984,7 @@ INNER = [
 ]
 #: Kinds of values that look wrong and are right, by the call ("": of all) and the argument.
 RIGHT = {
+    **SEARCH_RIGHT,
     **{(f"events.{name}", "observable"): ("a text", "minus one") for name in ("TailCut", "MissingMode", "Reweighting")},
     **{(f"events.{name}", "column"): ("a text", "minus one") for name in ("Shift", "Smear")},
     **{

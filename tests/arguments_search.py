@@ -19,9 +19,13 @@ def search_calls(call, lazily):
         "search.Regions": call(search.Regions, signal=(3.4, 3.6), window=(3.3, 3.7)),
         "search.Regions.inside": call(regions().inside, mass=masses()),
         "search.Regions.in_signal": call(regions().in_signal, mass=masses()),
-        "search.Regions.checked": call(regions().checked, mass=masses()),
     }
 
 
 #: What functions of the room make and give back; users read them.
 SEARCH_RESULTS = set()
+#: Kinds of values that look wrong and are right, by the call and the argument.
+SEARCH_RIGHT = {
+    ("search.Regions.inside", "mass"): ("an empty list",),
+    ("search.Regions.in_signal", "mass"): ("an empty list",),
+}

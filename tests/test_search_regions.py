@@ -35,4 +35,4 @@ def test_both_sidebands_are_needed(signal):
 )
 def test_masses_that_make_no_search_are_refused(mass, text):
     with pytest.raises(ValueError, match=text):
-        REGIONS.checked(np.array(mass))
+        REGIONS.populated(np.array(mass))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -57,7 +58,7 @@ class Regions(Brief):
         return (values >= self.signal[0]) & (values < self.signal[1])
 
     @door(mass=array(1))
-    def checked(self, mass: ArrayLike, name: str = "mass") -> NDArray[np.float64]:
+    def populated(self, mass: ArrayLike, name: str = "mass") -> NDArray[np.float64]:
         """Masses ``[N]`` in float64, all of them in the window, some in each of its three parts.
 
         Args:
