@@ -1,9 +1,14 @@
 """Calls of the room `search` that work, for the table of `tests/arguments.py`."""
 
+import functools
+
 import numpy as np
+import torch
 
 import pyrogen as pg
-from pyrogen import search
+from pyrogen import plotting, search
+from pyrogen.diagnostics import Network
+from pyrogen.posterior import MeanField, RunInfo
 
 
 def regions():
@@ -21,6 +26,51 @@ def band():
 
 def spectra():
     return [np.random.default_rng(i).uniform(3.3, 3.7, 200) for i in range(6)]
+def features(seed, n=100):
+    return np.random.default_rng(seed).normal(size=(n, 2))
+
+
+QUICK = {"method": Network(hidden=(2,), epochs=1), "folds": 2, "ensemble": 1, "progress": False}
+
+
+@functools.cache
+def scores():
+    return search.anomaly_scores(features(1), features(2), **QUICK)
+
+
+def signal_scores():
+    return np.arange(30) + 0.5
+
+
+@functools.cache
+def curve():
+    return search.sic_curve(signal_scores(), np.arange(40.0))
+
+
+def many_masses():
+    return np.linspace(3.3, 3.7, 400)
+
+
+def sideband(context):
+    flow = pg.CouplingFlow(2, blocks=1, hidden=(4,), context=context)
+    own = pg.BayesianFlow(flow, preprocessing=None)
+    own = own.prepare(torch.randn(60, 2), context=torch.randn(60, 1) if context else None)
+    info = RunInfo(training_events=60, effective_size=60.0)
+    return pg.Posterior(own, MeanField(loc=own.initial_theta, scale=0 * own.initial_theta + 0.05), None, info)
+
+
+@functools.cache
+def two_densities():
+    return {"data": features(4), "mass": many_masses()[:100], "inside": sideband(0), "beside": sideband(1)}
+
+
+@functools.cache
+def ratio():
+    return search.density_ratio(**two_densities(), draws=2)
+
+
+def trainer():
+    return pg.SVI(epochs=1, batch_size=50, seed=0, progress=False)
 
 
 def search_calls(call, lazily):
@@ -40,11 +90,49 @@ def search_calls(call, lazily):
         "search.excess_p_value": call(search.excess_p_value, observed=12, background=8.0, sigma=1.0, scale=1.0),
         "search.excess_significance": call(search.excess_significance, observed=12, background=8.0, sigma=1.0),
         "search.mass_windows": call(search.mass_windows, range=(2.0, 7.0), n=5),
+        "search.anomaly_scores": call(search.anomaly_scores, data=features(1), template=features(2), **QUICK),
+        "search.cwola": call(search.cwola, events=features(5, 400), mass=many_masses(), regions=regions(), **QUICK),
+        "search.idealised": call(search.idealised, data=features(1), background=features(2), **QUICK),
+        "search.supervised": call(search.supervised, signal=features(1), background=features(2), **QUICK),
+        "search.density_ratio": lambda: (search.density_ratio, {**two_densities(), "draws": 2}),
+        "search.DensityRatio.of": lambda: (ratio().of, {"events": features(6), "mass": many_masses()[:100]}),
+        "search.DensityRatio.members_of": lambda: (
+            ratio().members_of,
+            {"events": features(6), "mass": many_masses()[:100]},
+        ),
+        "search.signal_region_posterior": lambda: (
+            search.signal_region_posterior,
+            {"data": features(7), "backend": trainer(), "flow": pg.CouplingFlow(2, blocks=1, hidden=(4,))},
+        ),
+        "search.sic_curve": call(search.sic_curve, signal=signal_scores(), background=np.arange(40.0)),
+        "search.SicCurve.at_signal": lambda: (curve().at_signal, {"efficiency": [0.5]}),
+        "search.SicCurve.at_background": lambda: (curve().at_background, {"efficiency": [0.5]}),
+        "search.SicCurves": lambda: (search.SicCurves, {"curves": [curve(), curve()]}),
+        "search.SicCurves.at_signal": lambda: (search.SicCurves([curve()]).at_signal, {"efficiency": [0.5]}),
+        "search.SicCurves.at_background": lambda: (search.SicCurves([curve()]).at_background, {"efficiency": [0.5]}),
+        "search.score_histogram": lambda: (search.score_histogram, {"scores": scores(), "bins": 5}),
+        "plotting.plot_sic": lambda: (plotting.plot_sic, {"curves": {"a": curve()}}),
+        "plotting.plot_scores": lambda: (plotting.plot_scores, {"histogram": search.score_histogram(scores())}),
+        "search.Scores.of": call(lambda **given: scores().of(**given), events=features(3)),
+        "search.Scores.members_of": call(lambda **given: scores().members_of(**given), events=features(3)),
     }
 
 
 #: What functions of the room make and give back; users read them.
-SEARCH_RESULTS = {"search.BumpHuntResult", "search.SpectrumFit", "search.Trials"}
+SEARCH_RESULTS = {
+    "search.BumpHuntResult",
+    "search.Cathode",
+    "search.CutTable",
+    "search.DensityRatio",
+    "search.MassFit",
+    "search.ScoreHistogram",
+    "search.Scores",
+    "search.SearchSample",
+    "search.SicCurve",
+    "search.SpectrumFit",
+    "search.Template",
+    "search.Trials",
+}
 #: Kinds of values that look wrong and are right, by the call and the argument.
 NUMBERS = ("a half", "a numpy number", "True", "an empty list")
 SEARCH_RIGHT = {
@@ -56,4 +144,10 @@ SEARCH_RIGHT = {
     ("search.GivenBackground", "name"): ("a text",),
     ("search.Regions.inside", "mass"): ("an empty list",),
     ("search.Regions.in_signal", "mass"): ("an empty list",),
+    ("search.SicCurve.at_signal", "efficiency"): ("an empty list",),
+    ("search.SicCurve.at_background", "efficiency"): ("an empty list",),
+    ("search.SicCurves.at_signal", "efficiency"): ("an empty list",),
+    ("search.SicCurves.at_background", "efficiency"): ("an empty list",),
+    ("plotting.plot_sic", "title"): ("a text",),
+    ("plotting.plot_scores", "title"): ("a text",),
 }

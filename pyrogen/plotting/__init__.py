@@ -14,6 +14,7 @@ from .kinematics import plot_kinematics, plot_uncertainties
 from .lines import plot_lines
 from .maps import plot_correlation, plot_map, plot_marginal_sigma
 from .pulls import plot_weight_pulls
+from .sic import plot_scores, plot_sic
 from .style import save_figure
 from .systematics import plot_systematics
 from .traces import plot_chains
@@ -42,6 +43,8 @@ __all__ = [
     "plot_marginal_sigma",
     "plot_quantile_deviation",
     "plot_quantile_error",
+    "plot_scores",
+    "plot_sic",
     "plot_systematics",
     "plot_training",
     "plot_training_size",

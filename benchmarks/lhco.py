@@ -1,0 +1,120 @@
+"""Significance improvement on the LHC Olympics R&D events, of several trainings of each method.
+
+    python benchmarks/lhco.py PATH.npz [--methods supervised idealised cwola] [--trainings 5] [--figure sic.png]
+
+The file has ``data`` and ``test``, ``[N, 5]`` of mjj, mj1, mj2 - mj1 [TeV], tau21 of both jets, and ``data_label`` and
+``test_label``, 1 for signal. Curves are those of the test events in the signal region, 3.4 to 3.6 TeV. A method is one
+function: it takes :class:`Events`, and gives the scores of ``events.test``.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+import pyrogen as pg
+from pyrogen.search import SicCurves, cwola, idealised, sic_curve, supervised
+
+REGIONS = pg.search.Regions(signal=(3.4, 3.6), window=(3.3, 3.7))
+NAMES, UNITS = ("mj1", "dmj", "tau21_1", "tau21_2"), ("TeV", "TeV", "", "")
+
+
+def sample(values):
+    return pg.EventSample(values[:, 1:].astype(float), NAMES, UNITS)
+
+
+@dataclass
+class Events:
+    """Events of one training; the order of data and of test signal changes with it.
+
+    Attributes:
+        data: the window ``[N, 5]``; label: 1 for signal, for the baselines that need it.
+        signal: labelled test signal in the signal region for the supervised training, which is not in ``test``.
+        test: events that are scored; test_label: 1 for signal.
+    """
+
+    data: np.ndarray
+    label: np.ndarray
+    signal: np.ndarray
+    test: np.ndarray
+    test_label: np.ndarray
+
+    @property
+    def region(self):
+        """Which data are in the signal region."""
+        return REGIONS.in_signal(self.data[:, 0])
+
+
+def read(path, seed):
+    with np.load(path) as file:
+        data, label, test, test_label = (np.array(file[k]) for k in ("data", "data_label", "test", "test_label"))
+    test, test_label = (each[REGIONS.in_signal(test[:, 0])] for each in (test, test_label))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(data))
+    chosen = rng.permutation(np.flatnonzero(test_label))[: int(test_label.sum()) // 2]
+    kept = np.ones(len(test), bool)
+    kept[chosen] = False
+    return Events(data[order], label[order], test[chosen], test[kept], test_label[kept])
+
+
+def run_supervised(events, seed, options):
+    """Half of the labelled test signal (3,301 events) against all background of the data."""
+    background = events.data[events.region & (events.label == 0)]
+    return supervised(sample(events.signal), sample(background), seed=seed, **options)
+
+
+def run_idealised(events, seed, options):
+    """All signal and half of the background against the other half."""
+    region = events.data[events.region]
+    label = events.label[events.region]
+    background = region[label == 0]
+    half = len(background) // 2
+    data = np.concatenate([region[label == 1], background[:half]])
+    return idealised(sample(data), sample(background[half:]), seed=seed, **options)
+
+
+def run_cwola(events, seed, options):
+    """Signal region against sidebands."""
+    return cwola(sample(events.data), events.data[:, 0], REGIONS, seed=seed, **options)
+
+
+METHODS = {"supervised": run_supervised, "idealised": run_idealised, "cwola": run_cwola}
+
+
+def curve_of(scores, label):
+    return sic_curve(scores[label == 1], scores[label == 0])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--trainings", type=int, default=5)
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--ensemble", type=int, default=10)
+    parser.add_argument("--classifier", choices=("trees", "network", "both"), default="trees")
+    parser.add_argument("--figure", help="where to draw the curves")
+    given = parser.parse_args()
+    options = {"folds": given.folds, "ensemble": given.ensemble, "method": given.classifier, "progress": False}
+    print(f"{'method':12} {'maximum SIC':>15} {'SIC at eps_S = 0.2':>20} {'0.4':>14} {'CPU s each':>11}")
+    found = {}
+    for name in given.methods:
+        curves, start = [], time.process_time()
+        for seed in range(given.trainings):
+            events = read(given.path, seed)
+            scores = METHODS[name](events, seed, options).of(sample(events.test))
+            curves.append(curve_of(scores, events.test_label))
+        used = (time.process_time() - start) / given.trainings
+        found[name] = SicCurves(curves)
+        mean, spread = found[name].maximum
+        at, of = found[name].at_signal([0.2, 0.4])
+        cells = " ".join(f"{m:10.2f} +- {s:4.2f}" for m, s in zip(at, of, strict=True))
+        each = ", ".join(f"{m:.2f}" for m in found[name].maxima)
+        print(f"{name:12} {mean:8.2f} +- {spread:4.2f} {cells} {used:8.0f}   maxima {each}", flush=True)
+    if given.figure:
+        pg.plotting.save_figure(pg.plotting.plot_sic(found), given.figure)
+
+
+if __name__ == "__main__":
+    main()
