@@ -209,6 +209,13 @@ def inference_data():
     return pg.to_inference_data(chains(), generated=0)
 
 
+def olympic():
+    """A file of the LHC Olympics in the present folder."""
+    rows = np.tile([3.5, 0.1, 0.4, 0.5, 0.6], (5, 1))
+    np.savez("olympic.npz", data=rows, data_label=np.arange(5) % 2)
+    return "olympic.npz"
+
+
 def file():
     """A file of events in the present folder."""
     sample().save("events.h5")
@@ -418,6 +425,14 @@ def event_calls():
         "events.drell_yan": call(events.drell_yan, n=1, progress=False),
         "events.z_jets": call(events.z_jets, n=1, progress=False),
         "events.z_jets_to": call(events.z_jets_to, path="z.h5", n=1, progress=False),
+        "events.dijets": call(events.dijets, n=1, progress=False),
+        "events.dijets_to": call(events.dijets_to, path="d.h5", n=1, progress=False),
+        "events.Dijets": lazily(lambda: events.Dijets, events=sample, signal=lambda: np.zeros(len(sample()), bool)),
+        "events.Dijets.of": lazily(lambda: events.Dijets.of, sample=sample),
+        "events.Dijets.read": lazily(lambda: events.Dijets.read, path=file),
+        "events.Dijets.save": lazily(lambda: events.Dijets(sample()).save, path="d.h5"),
+        "events.lhco": lazily(lambda: events.lhco, path=olympic),
+        "events.lhco_to": lazily(lambda: events.lhco_to, path=olympic, output="o.h5"),
         "events.Showers": lazily(
             lambda: events.Showers, values=lambda: showers().values, energies=np.full(6, 5.0), geometry=geometry
         ),
