@@ -1,6 +1,7 @@
 """Calls of the room `search` that work, for the table of `tests/arguments.py`."""
 
 import functools
+import warnings
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ def band():
 
 def spectra():
     return [np.random.default_rng(i).uniform(3.3, 3.7, 200) for i in range(6)]
+
+
 def features(seed, n=100):
     return np.random.default_rng(seed).normal(size=(n, 2))
 
@@ -73,6 +76,26 @@ def trainer():
     return pg.SVI(epochs=1, batch_size=50, seed=0, progress=False)
 
 
+def search_events(n=800):
+    rng = np.random.default_rng(3)
+    return pg.EventSample(np.column_stack([rng.uniform(3.3, 3.7, n), rng.normal(size=(n, 2))]), ("m", "x", "y"))
+
+
+def search_settings():
+    flow = pg.CouplingFlow(2, blocks=1, hidden=(2,), context=1)
+    backend = pg.Bootstrap(replicas=3, steps=1, batch_size=20, progress=False)
+    own = {"regions": regions(), "model": pg.BayesianFlow(flow, prior_scale="fan-in"), "mass": "m", "energy": 13.0}
+    quick = {"method": Network(hidden=(2,), epochs=1), "folds": 2, "ensemble": 1, "cuts": [0.5, 0.2], "parameters": 2}
+    return own | quick | {"backend": backend, "progress": False}
+
+
+@functools.cache
+def cathode():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of three replicas of one step
+        return search.cathode(search_events(), **search_settings())
+
+
 def search_calls(call, lazily):
     """By the name that a user writes."""
     return {
@@ -90,6 +113,21 @@ def search_calls(call, lazily):
         "search.excess_p_value": call(search.excess_p_value, observed=12, background=8.0, sigma=1.0, scale=1.0),
         "search.excess_significance": call(search.excess_significance, observed=12, background=8.0, sigma=1.0),
         "search.mass_windows": call(search.mass_windows, range=(2.0, 7.0), n=5),
+        "search.cathode": call(search.cathode, events=search_events(), **search_settings()),
+        "search.Cathode.score": lambda: (cathode().score, {"events": search_events().select(["x", "y"])}),
+        "search.Cathode.passed": lambda: (cathode().passed, {"cut": 0}),
+        "search.Cathode.after": lambda: (cathode().after, {"cut": 0}),
+        "search.MassFit.draw": lambda: (cathode().mass_fit.draw, {"n": 3, "seed": 0}),
+        "search.Template.fractions": lambda: (
+            cathode().templates[0].fractions,
+            {"passed": np.zeros(len(cathode().templates[0]), dtype=bool)},
+        ),
+        "search.SearchSample.flow_of": lambda: (cathode().sample.flow_of, {"fold": 0}),
+        "search.SearchSample.others": lambda: (cathode().sample.others, {"fold": 0}),
+        "search.SearchSample.sideband": lambda: (cathode().sample.sideband, {"flow": 0}),
+        "plotting.plot_template": lambda: (plotting.plot_template, {"result": cathode()}),
+        "plotting.plot_significance": lambda: (plotting.plot_significance, {"result": cathode()}),
+        "plotting.plot_mass_after_cut": lambda: (plotting.plot_mass_after_cut, {"result": cathode(), "cut": 0}),
         "search.anomaly_scores": call(search.anomaly_scores, data=features(1), template=features(2), **QUICK),
         "search.cwola": call(search.cwola, events=features(5, 400), mass=many_masses(), regions=regions(), **QUICK),
         "search.idealised": call(search.idealised, data=features(1), background=features(2), **QUICK),

@@ -15,6 +15,7 @@ from .coordinates import (
     RecoilingPair,
     lepton_pair_coordinates,
 )
+from .dijet_coordinates import dijet_coordinates
 from .dijet_sample import Dijets
 from .dijets import dijets, dijets_to
 from .distortions import Distorted, Distortion, distort
@@ -136,6 +137,7 @@ __all__ = [
     "dijets_to",
     "lhco",
     "lhco_to",
+    "dijet_coordinates",
     "drell_yan",
     "read",
     "write",

@@ -7,6 +7,7 @@ The figures belong to the caller alone: pyplot, with its list of open figures, i
 from .amplification import plot_factor, plot_quantile_deviation, plot_quantile_error
 from .backends import plot_backends
 from .calibration import plot_amplification, plot_calibration, plot_coverage
+from .cathode import plot_mass_after_cut, plot_significance, plot_template
 from .control import plot_classifier_weights
 from .failures import plot_failures
 from .histograms import HistogramPanel, plot_histogram, plot_histograms
@@ -40,12 +41,15 @@ __all__ = [
     "plot_kinematics",
     "plot_lines",
     "plot_map",
+    "plot_mass_after_cut",
     "plot_marginal_sigma",
     "plot_quantile_deviation",
     "plot_quantile_error",
     "plot_scores",
     "plot_sic",
+    "plot_significance",
     "plot_systematics",
+    "plot_template",
     "plot_training",
     "plot_training_size",
     "plot_uncertainties",

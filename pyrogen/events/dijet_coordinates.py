@@ -1,0 +1,20 @@
+"""The features of a dijet search on the line, for flows: masses above zero, tau21 from 0 to 1."""
+
+from __future__ import annotations
+
+from .bijection import Bijection
+from .composites import Chain, Columns
+from .elementwise import Positive, Probit
+from .preprocessing import Standardise, UnitBox
+
+
+def dijet_coordinates() -> Bijection:
+    """A preprocessing for ``mj1, delta_mj, tau21_1, tau21_2``, the features of :class:`Dijets` without ``mjj``.
+
+    Masses above zero become numbers on the line by a softplus, ratios from 0 to 1 by the normal quantile; then each
+    column gets mean 0 and standard deviation 1. Its constants are fitted by a training::
+
+        pg.BayesianFlow(pg.CouplingFlow(4, context=1, transform="rqs"), preprocessing=pg.events.dijet_coordinates())
+    """
+    ratios = [Chain([UnitBox(0.0, 1.0), Probit()]) for _ in range(2)]
+    return Chain([Columns([Positive(0.0), Positive(0.0), *ratios]), Standardise()])
