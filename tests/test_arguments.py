@@ -79,6 +79,8 @@ NEEDED = {  # packages that the tests do without
     "events.drell_yan": ("pythia8mc",),
     "events.z_jets": ("pythia8mc", "fastjet"),
     "events.z_jets_to": ("pythia8mc", "fastjet"),
+    "events.dijets": ("pythia8mc", "fastjet"),
+    "events.dijets_to": ("pythia8mc", "fastjet"),
 }
 
 
@@ -196,6 +198,7 @@ MEMORY = {
     ),
     "drell_yan": (lambda: pg.events.drell_yan(10**12), "n is 1,000"),
     "z_jets": (lambda: pg.events.z_jets(10**12), "n is 1,000.*z_jets_to"),
+    "dijets": (lambda: pg.events.dijets(10**12), "n is 1,000.*dijets_to"),
 }
 
 

@@ -16,8 +16,8 @@ from .coordinates import (
     lepton_pair_coordinates,
 )
 from .dijet_coordinates import dijet_coordinates
+from .dijet_production import dijets, dijets_to
 from .dijet_sample import Dijets
-from .dijets import dijets, dijets_to
 from .distortions import Distorted, Distortion, distort
 from .elementwise import Dequantise, Log, Positive, Probit, Squash
 from .format import Format, PartWriter
@@ -26,7 +26,7 @@ from .jet_preprocessing import JetCoordinates, jet_coordinates
 from .jet_variables import JET_COORDINATES, LeptonsAndJets
 from .kinematics import Observable, lepton_pair_observables, momenta, pair_momenta
 from .leptons import LEPTONS, collision_energy, four_vectors, lepton_balance, lepton_pair
-from .lhco import lhco, lhco_to
+from .lhc_olympics import lhco, lhco_to
 from .moving import FilledHole, Shift, Smear, SmearMass
 from .multiplicity import Multiplicity
 from .nuisances import Nuisance, NuisanceSample, Rate, RateEstimate, with_nuisances
