@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 import pyrogen as pg
 from pyrogen import EventSample
 from pyrogen.diagnostics import Network, Trees, roc_auc
 from pyrogen.search import anomaly_scores
+from pyrogen.search.scores import Bins
 
 TREES = Trees(iterations=30, leaves=6)
 QUICK = Network(hidden=(4,), epochs=2)
@@ -81,6 +83,16 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_state():
     assert np.array_equal(np.random.get_state()[1], state)
     assert a.data_members.shape == (4, 100)  # two members of each method
     assert not np.array_equal(a.data_members[0], a.data_members[1])
+
+
+def test_trees_see_bins_of_equal_population():
+    values = np.random.default_rng(1).normal(size=(10_200, 2)) ** 3
+    seen = Bins(values)(torch.from_numpy(values)).numpy()
+    for column, its in zip(values.T, seen.T, strict=True):
+        assert np.bincount(its.astype(int)).tolist() == pytest.approx([40] * 255, abs=1)
+        assert (np.diff(its[np.argsort(column)]) >= 0).all()
+    few = Bins(np.repeat([[0.0], [1.0], [5.0]], 200, 0))(torch.tensor([[0.0], [1.0], [5.0]]).double())
+    assert len(few.unique()) == 3  # few values stay apart
 
 
 def test_both_methods_are_an_ensemble_of_each(monkeypatch):
