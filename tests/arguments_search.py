@@ -23,6 +23,10 @@ def spectra():
     return [np.random.default_rng(i).uniform(3.3, 3.7, 200) for i in range(6)]
 
 
+def hunted():
+    return search.bump_hunt(masses(), regions(), background="counting", progress=False)
+
+
 def search_calls(call, lazily):
     """By the name that a user writes."""
     return {
@@ -39,6 +43,9 @@ def search_calls(call, lazily):
         ),
         "search.excess_p_value": call(search.excess_p_value, observed=12, background=8.0, sigma=1.0, scale=1.0),
         "search.excess_significance": call(search.excess_significance, observed=12, background=8.0, sigma=1.0),
+        "plotting.plot_spectrum": lazily(lambda: pg.plotting.plot_spectrum, result=hunted()),
+        "plotting.plot_scan": lazily(lambda: pg.plotting.plot_scan, results=hunted()),
+        "plotting.plot_p_values": lazily(lambda: pg.plotting.plot_p_values, p_values={"fit": [0.2, 0.7]}),
         "search.mass_windows": call(search.mass_windows, range=(2.0, 7.0), n=5),
     }
 
