@@ -96,6 +96,10 @@ def cathode():
         return search.cathode(search_events(), **search_settings())
 
 
+def hunted():
+    return search.bump_hunt(masses(), regions(), background="counting", progress=False)
+
+
 def search_calls(call, lazily):
     """By the name that a user writes."""
     return {
@@ -112,6 +116,9 @@ def search_calls(call, lazily):
         ),
         "search.excess_p_value": call(search.excess_p_value, observed=12, background=8.0, sigma=1.0, scale=1.0),
         "search.excess_significance": call(search.excess_significance, observed=12, background=8.0, sigma=1.0),
+        "plotting.plot_spectrum": lazily(lambda: plotting.plot_spectrum, result=hunted()),
+        "plotting.plot_scan": lazily(lambda: plotting.plot_scan, results=hunted()),
+        "plotting.plot_p_values": lazily(lambda: plotting.plot_p_values, p_values={"fit": [0.2, 0.7]}),
         "search.mass_windows": call(search.mass_windows, range=(2.0, 7.0), n=5),
         "search.cathode": call(search.cathode, events=search_events(), **search_settings()),
         "search.Cathode.score": lambda: (cathode().score, {"events": search_events().select(["x", "y"])}),

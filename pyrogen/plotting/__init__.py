@@ -6,6 +6,7 @@ The figures belong to the caller alone: pyplot, with its list of open figures, i
 
 from .amplification import plot_factor, plot_quantile_deviation, plot_quantile_error
 from .backends import plot_backends
+from .bump_hunt import plot_p_values, plot_scan, plot_spectrum
 from .calibration import plot_amplification, plot_calibration, plot_coverage
 from .cathode import plot_mass_after_cut, plot_significance, plot_template
 from .control import plot_classifier_weights
@@ -43,11 +44,14 @@ __all__ = [
     "plot_map",
     "plot_mass_after_cut",
     "plot_marginal_sigma",
+    "plot_p_values",
     "plot_quantile_deviation",
     "plot_quantile_error",
     "plot_scores",
     "plot_sic",
     "plot_significance",
+    "plot_scan",
+    "plot_spectrum",
     "plot_systematics",
     "plot_template",
     "plot_training",

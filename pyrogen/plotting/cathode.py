@@ -150,14 +150,18 @@ def plot_mass_after_cut(result: Cathode, cut: int) -> Figure:
 def _spectrum(axis: Axes, result: Cathode, counts: Array, mean: Array, sigma: Array, label: str) -> None:
     edges, sample = result.table.slice_edges, result.sample
     centres = (edges[1:] + edges[:-1]) / 2
+    # The slices of the regions have different widths: events per the narrowest one.
+    narrow = float(np.diff(edges).min())
+    errors = np.sqrt(counts)
+    counts, errors, mean, sigma = (each * narrow / np.diff(edges) for each in (counts, errors, mean, sigma))
     axis.axvspan(*sample.regions.signal, color="#bbbbbb", alpha=0.35, linewidth=0, label="signal region")
     _with_band(axis, edges, mean, sigma, label)
-    axis.errorbar(centres, counts, np.sqrt(counts), fmt="o", color=TRUTH, markersize=5, label="data")
-    high = max(float((counts + np.sqrt(counts)).max()), float((mean + 2 * sigma).max()))
-    low = min(float((counts - np.sqrt(counts)).min()), float((mean - 2 * sigma).min()))
+    axis.errorbar(centres, counts, errors, fmt="o", color=TRUTH, markersize=5, label="data")
+    high = max(float((counts + errors).max()), float((mean + 2 * sigma).max()))
+    low = min(float((counts - errors).min()), float((mean - 2 * sigma).min()))
     axis.set(
         xlabel=with_unit(sample.name, sample.unit),
-        ylabel="events",
+        ylabel=f"events / {narrow:.3g} {sample.unit}".rstrip(),
         xlim=(edges[0], edges[-1]),
         ylim=(max(0.0, low - 0.5 * (high - low)), 1.05 * high),
     )

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrogen.diagnostics.control.trees import Trees
 from pyrogen.diagnostics.control.weights import Learner
 from pyrogen.events import EventSample
 from pyrogen.progress import bar
 from pyrogen.search.background import Template
+from pyrogen.search.scores import Bins
 from pyrogen.search.shares import SearchSample
 from pyrogen.seeds import stream
 
@@ -53,6 +55,7 @@ def score(
     data = sample.features[sample.in_signal]
     fold = sample.fold[sample.in_signal]
     learners[0].check({"data": int((fold != 0).sum())}, {"data": data})
+    binned = Bins(np.concatenate([data.values, *(each.events.values for each in templates)]))
     with bar(sample.folds * count, "CATHODE", "training", show=progress) as shown:
         for k in range(sample.folds):
             flow, others = sample.flow_of(k), [templates[each] for each in sample.others(k)]
@@ -65,7 +68,8 @@ def score(
                 draw = m % ensemble + (k // sample.flows) * ensemble
                 weights = np.concatenate([each.weights[draw % each.draws] for each in others])
                 weighted = EventSample(values, data.names, data.units, weights)
-                found = learners[m // ensemble].train(rest, weighted, None, stream(seed, "classifier", k, m), None)
+                learner, number = learners[m // ensemble], stream(seed, "classifier", k, m)
+                found = learner.train(rest, weighted, binned if isinstance(learner, Trees) else None, number, None)
                 members[m, own] = np.asarray(found.log_ratio(sample.features[own]))
                 for total, its in zip(sums, (backgrounds[flow], sidebands[flow]), strict=True):
                     total += np.asarray(found.log_ratio(its.events))

@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 LHC = {"TeV": 13.0, "GeV": 13_000.0, "MeV": 13e6}  #: Centre-of-mass energy of the LHC by the unit of the masses.
 WIDE = 2.0  # ratio of the ends of a range from which on the function takes four parameters
 UNLIKE = 200.0  # an energy beyond this multiple of the range is one in another unit
+CALLS = 10_000  # of the likelihood at most
 FULL = 5.0  # expected events of a bin of the goodness of fit
 
 
@@ -183,7 +184,7 @@ def fit_by_minuit(
 
     minuit = Minuit(loss, function.start(counts[None], used)[0], grad=gradient)
     minuit.errordef, minuit.tol = Minuit.LIKELIHOOD, 1e-3
-    minuit.migrad(ncall=10_000)
+    minuit.migrad(ncall=CALLS)
     if not minuit.valid:
         raise ValueError(
             f"data: the fit of {what} does not converge, with {n.sum():g} events and {len(function.names)} parameters; "

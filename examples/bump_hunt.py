@@ -1,0 +1,84 @@
+"""A bump hunt on a falling dijet spectrum with a resonance, by all methods beside each other.
+
+    python examples/bump_hunt.py [--quick] [--out bump_hunt]
+
+20,000 background masses between 2 and 7 TeV, and a resonance at 3.5 TeV with 160 events. The scan of 16 windows is done
+with the dijet function fitted to the sidebands, with counting in two sidebands, and with generators: a bootstrap of
+flows of the mass, from which O and B are taken both, and the background of their sidebands beside real events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+import pyrogen as pg
+from pyrogen.search import GeneratedMasses, SidebandCounting, SidebandFit, bump_hunt
+
+RANGE, ENERGY = (2.0, 7.0), 13.0
+MASS, WIDTH = 3.5, 0.1
+
+
+def falling(n: int, rng: np.random.Generator) -> np.ndarray:
+    """About ``n`` masses by the dijet function."""
+    grid = np.linspace(*RANGE, 20_001)
+    x = grid / ENERGY
+    density = (1 - x) ** 9 / x ** (5.0 + 0.1 * np.log(x))
+    cumulative = np.append(0, np.cumsum((density[1:] + density[:-1]) / 2))
+    return np.interp(rng.uniform(size=rng.poisson(n)), cumulative / cumulative[-1], grid)
+
+
+def generators(masses: np.ndarray, replicas: int, steps: int, seed: int) -> pg.Posterior:
+    """A bootstrap of flows of the mass alone: one polynomial each, on a power law that is fitted first."""
+    flow = pg.CouplingFlow(1, blocks=1, hidden=(), transform="bernstein", bins=24, base="uniform")
+    model = pg.BayesianFlow(flow, preprocessing=pg.events.PowerLaw(RANGE[0]), prior_scale=3.0)
+    settings = pg.Bootstrap(replicas=replicas, steps=steps, lr=0.05, batch_size=1_000, seed=seed)
+    return settings.fit(model, pg.EventSample(masses[:, None], ["mjj"], ["TeV"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer events, windows, toys and replicas: some seconds")
+    parser.add_argument("--out", default="bump_hunt", help="folder of the figures and tables")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    events, signal, count, toys, replicas, steps = (
+        (4_000, 60, 6, 50, 8, 150) if args.quick else (20_000, 160, 16, 500, 24, 500)
+    )
+    rng = np.random.default_rng(args.seed)
+    masses = np.concatenate([falling(events, rng), rng.normal(MASS, WIDTH, signal)])
+    windows = pg.search.mass_windows((2.2, 5.2), count)
+    given = {"range": RANGE, "seed": args.seed}
+    results = {
+        "sideband fit": bump_hunt(masses, windows, background=SidebandFit(energy=ENERGY), toys=toys, **given),
+        "counting": bump_hunt(masses, windows, background=SidebandCounting(), toys=toys, **given),
+    }
+    warnings.simplefilter("ignore", pg.SamplingWarning)
+    posterior = generators(masses, replicas, steps, args.seed)
+    fit = SidebandFit(energy=ENERGY, parameters=3)
+    source = GeneratedMasses(source=posterior, column="mjj", sidebands=fit)
+    results["generators"] = bump_hunt(source, windows, background=fit, toys=toys, **given)
+    results["events, B of generators"] = bump_hunt(masses, windows, background=source, **given)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, result in results.items():
+        (out / f"{name.replace(' ', '_').replace(',', '')}.txt").write_text(result.text() + "\n")
+        print(f"\n{result.text()}")
+    print(f"\nthe window of the largest excess of the fit, {windows[results['sideband fit'].best]} TeV:")
+    print(f"{'method':26} {'O':>8} {'B':>8} {'delta_B':>8} {'S':>7} {'signif.':>8} {'local p':>9} {'z':>6}")
+    at = results["sideband fit"].best
+    for name, r in results.items():
+        print(
+            f"{name:26} {r.observed[at]:8.1f} {r.background[at]:8.1f} {r.background_sigma[at]:8.1f} "
+            f"{r.signal[at]:7.1f} {r.significance[at]:8.2f} {r.p_value[at]:9.2g} {r.z[at]:6.2f}"
+        )
+    pg.plotting.save_figure(pg.plotting.plot_spectrum(results["sideband fit"]), out / "spectrum.png")
+    pg.plotting.save_figure(pg.plotting.plot_scan(results), out / "scan.png")
+    print(f"\nfigures in {out}")
+
+
+if __name__ == "__main__":
+    main()
