@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import pyrogen as pg
-from pyrogen.search import SicCurves, cwola, idealised, sic_curve, supervised
+from pyrogen.search import SicCurves, cathode, cwola, density_ratio, idealised, sic_curve, supervised
 
 REGIONS = pg.search.Regions(signal=(3.4, 3.6), window=(3.3, 3.7))
 NAMES, UNITS = ("mj1", "dmj", "tau21_1", "tau21_2"), ("TeV", "TeV", "", "")
@@ -22,6 +22,11 @@ NAMES, UNITS = ("mj1", "dmj", "tau21_1", "tau21_2"), ("TeV", "TeV", "", "")
 
 def sample(values):
     return pg.EventSample(values[:, 1:].astype(float), NAMES, UNITS)
+
+
+def inside(values):
+    """Features that have a density: some tau21 are exactly 0."""
+    return np.clip(values[:, 1:].astype(float), 1e-6, [np.inf, np.inf, 1 - 1e-6, 1 - 1e-6])
 
 
 @dataclass
@@ -61,7 +66,7 @@ def read(path, seed):
 def run_supervised(events, seed, options):
     """Half of the labelled test signal (3,301 events) against all background of the data."""
     background = events.data[events.region & (events.label == 0)]
-    return supervised(sample(events.signal), sample(background), seed=seed, **options)
+    return supervised(sample(events.signal), sample(background), seed=seed, **options).of(sample(events.test))
 
 
 def run_idealised(events, seed, options):
@@ -71,15 +76,59 @@ def run_idealised(events, seed, options):
     background = region[label == 0]
     half = len(background) // 2
     data = np.concatenate([region[label == 1], background[:half]])
-    return idealised(sample(data), sample(background[half:]), seed=seed, **options)
+    return idealised(sample(data), sample(background[half:]), seed=seed, **options).of(sample(events.test))
 
 
 def run_cwola(events, seed, options):
     """Signal region against sidebands."""
-    return cwola(sample(events.data), events.data[:, 0], REGIONS, seed=seed, **options)
+    found = cwola(sample(events.data), events.data[:, 0], REGIONS, seed=seed, **options)
+    return found.of(sample(events.test))
 
 
-METHODS = {"supervised": run_supervised, "idealised": run_idealised, "cwola": run_cwola}
+def background_model(context):
+    """The flow of the sidebands, or of the signal region without a condition."""
+    flow = pg.CouplingFlow(4, blocks=4, hidden=(16, 16), transform="rqs", context=context, bins=8, mixing="random")
+    return pg.BayesianFlow(flow, prior_scale="fan-in", preprocessing=pg.events.dijet_coordinates())
+
+
+def run_cathode(events, seed, options, flows=2):
+    """Conditional flows of the sidebands, each of half of them."""
+    values = np.column_stack([events.data[:, :1].astype(float), inside(events.data)])
+    data = pg.EventSample(values, ("mjj", *NAMES), ("TeV", *UNITS))
+    backend = pg.Bootstrap(replicas=8, steps=1000, lr=5e-3, progress=False)
+    more = {"mass": "mjj", "energy": 13.0, "backend": backend, "flows": flows, "background": 2.0, "seed": seed}
+    result = cathode(data, REGIONS, background_model(1), **more, **options | {"folds": options["folds"] // 2 * 2})
+    print(result.text(), flush=True)
+    own, region = events.label == 0, result.sample.in_signal
+    print("   true background:", [int((own & region & result.passed(c)).sum()) for c in range(len(result.table))])
+    return result.of(sample(events.test))
+
+
+def run_cathode_one_flow(events, seed, options):
+    """One flow of all sidebands, as published."""
+    return run_cathode(events, seed, options, flows=1)
+
+
+def run_anode(events, seed, options):
+    """Ratio of two densities: a flow of the signal region, and a conditional one of the sidebands."""
+    backend = pg.Bootstrap(replicas=8, steps=1000, lr=5e-3, seed=seed, progress=False)
+    region, mass = events.region, events.data[:, :1].astype(float)
+    own = backend.fit(background_model(0), pg.EventSample(inside(events.data[region]), NAMES, UNITS))
+    beside = backend.fit(
+        background_model(1), pg.EventSample(inside(events.data[~region]), NAMES, UNITS), context=mass[~region]
+    )
+    test = pg.EventSample(inside(events.test), NAMES, UNITS)
+    return density_ratio(test, events.test[:, 0].astype(float), own, beside).data
+
+
+METHODS = {
+    "supervised": run_supervised,
+    "idealised": run_idealised,
+    "cwola": run_cwola,
+    "cathode": run_cathode,
+    "one flow": run_cathode_one_flow,
+    "anode": run_anode,
+}
 
 
 def curve_of(scores, label):
@@ -103,7 +152,7 @@ def main():
         curves, start = [], time.process_time()
         for seed in range(given.trainings):
             events = read(given.path, seed)
-            scores = METHODS[name](events, seed, options).of(sample(events.test))
+            scores = METHODS[name](events, seed, options)
             curves.append(curve_of(scores, events.test_label))
         used = (time.process_time() - start) / given.trainings
         found[name] = SicCurves(curves)

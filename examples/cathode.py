@@ -106,7 +106,7 @@ def main() -> None:
         print("true background after each cut:", *truth)
         summary["true_background"] = truth
     if test is not None and test.signal is not None:
-        scores = result.score(test.events.select(result.sample.features.names))
+        scores = result.of(test.events.select(result.sample.features.names))
         curve = search.sic_curve(scores[test.signal], scores[~test.signal])
         figures["sic"] = plot_sic({"CATHODE": curve})
         print(curve)

@@ -121,7 +121,7 @@ def search_calls(call, lazily):
         "plotting.plot_p_values": lazily(lambda: plotting.plot_p_values, p_values={"fit": [0.2, 0.7]}),
         "search.mass_windows": call(search.mass_windows, range=(2.0, 7.0), n=5),
         "search.cathode": call(search.cathode, events=search_events(), **search_settings()),
-        "search.Cathode.score": lambda: (cathode().score, {"events": search_events().select(["x", "y"])}),
+        "search.Cathode.of": lambda: (cathode().of, {"events": search_events().select(["x", "y"])}),
         "search.Cathode.passed": lambda: (cathode().passed, {"cut": 0}),
         "search.Cathode.after": lambda: (cathode().after, {"cut": 0}),
         "search.MassFit.draw": lambda: (cathode().mass_fit.draw, {"n": 3, "seed": 0}),

@@ -141,7 +141,7 @@ def test_a_planted_signal_is_found_and_its_events_have_the_largest_scores(found)
     assert found.significance_without_sigma.max() >= found.significance.max()
     own = np.arange(len(found.sample)) >= 4000  # the planted ones
     assert np.median(found.scores[own]) > np.quantile(found.scores[~own], 0.95)
-    assert found.score(found.sample.features[own]).min() > np.median(found.scores)
+    assert found.of(found.sample.features[own]).min() > np.median(found.scores)
     after = found.after(1)
     assert after.names == ("x", "y", "mjj") and after.units == ("", "", "TeV")
     assert REGIONS.in_signal(after.column("mjj")).sum() == found.table.observed[1]

@@ -59,7 +59,7 @@ class Cathode(Brief):
         """Standard deviation of the log-ratio over the ensemble, ``[N]``: of the template and of the training."""
         return self.members.std(0, ddof=1) if len(self.members) > 1 else np.full(len(self.sample), np.nan)
 
-    def score(self, events: EventsLike) -> Array:
+    def of(self, events: EventsLike) -> Array:
         """Scores ``[n]`` of other events, such as labelled ones: the mean over all folds and members.
 
         Raises:
