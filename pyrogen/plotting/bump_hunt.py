@@ -60,6 +60,9 @@ def plot_spectrum(result: BumpHuntResult, *, bins: int = SHOWN) -> Figure:
     top.set_yscale("log")
     positive = (counts / widths)[seen]
     top.set_ylim(0.3 * positive.min(), 5 * positive.max())
+    for w, (first, last) in enumerate(zip(result.low, result.high, strict=True)):
+        height = 0.02 + 0.02 * (w % 2)  # of neighbours that overlap
+        top.plot([first, last], [height] * 2, color=VALIDATION, linewidth=1.5, transform=top.get_xaxis_transform())
     top.set_ylabel(f"events / {result.unit or 'unit'}")
     top.set_xlim(*result.range)
     top.legend(loc="upper right", title=result.method, title_fontsize="small")
@@ -86,10 +89,18 @@ def _fit(
     told = f"dijet function, $\\chi^2$/ndf = {fit.chi2:.0f}/{fit.ndf}"
     top.stairs(expected / widths, edges, baseline=None, color=PREDICTION, label=told)
     scale = np.square(errors).sum() / counts.sum()
-    low.stairs((counts - expected) / np.sqrt(expected * scale), edges, fill=True, color=PREDICTION, alpha=0.6)
+    pulls = _pulls(counts / scale, expected / scale)
+    low.stairs(pulls, edges, fill=True, color=PREDICTION, alpha=0.6)
     low.set_ylabel("pull", fontsize="medium")
-    reach = max(3.5, float(1.1 * np.abs((counts - expected) / np.sqrt(expected * scale)).max()))
+    reach = max(3.5, float(1.1 * np.abs(pulls).max()))
     low.set_ylim(-reach, reach)
+
+
+def _pulls(seen: NDArray[np.float64], expected: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Signed roots of the deviance: pulls of the Poisson distribution, also of few events."""
+    ratio = np.where(seen > 0, seen, 1.0) / expected
+    deviance = 2 * (np.where(seen > 0, seen * np.log(ratio), 0.0) - (seen - expected))
+    return np.sign(seen - expected) * np.sqrt(np.clip(deviance, 0, None))
 
 
 def _groups(edges: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
@@ -111,7 +122,7 @@ def plot_scan(results: BumpHuntResult | Mapping[str, BumpHuntResult]) -> Figure:
         results: one scan, or several by the names of their methods.
     """
     require(len(results) > 0, "results", results, "at least one BumpHuntResult")  # type: ignore[arg-type]
-    figure = new_figure(8.2, 5.2)
+    figure = new_figure(9.6, 5.2)
     axis = figure.subplots()
     shift = np.linspace(-0.18, 0.18, len(results)) if len(results) > 1 else [0.0]  # type: ignore[arg-type]
     for (name, result), colour, marker, moved in zip(
