@@ -131,7 +131,7 @@ def dijets(
 
     The events are those of the R&D data of the LHC Olympics (arXiv:2101.08320, sec. 2.1), but for the detector, which
     is not simulated. Leading order with parton shower and hadronisation. All final particles but neutrinos make the
-    jets: anti-kT, E scheme, |eta| < 2.5. The two hardest are the event; the hardest has pT > ``pt_min``, and their mass
+    jets: anti-kT, E scheme, pseudorapidity up to 2.5. The two hardest are the event; the hardest has pT > ``pt_min``, and their mass
     is in the window. For :math:`\\tau_N` see :mod:`pyrogen.events.substructure`.
 
     Partons of the background have pT above 0.8 ``pt_min`` and a mass above 0.8 of the lower end of the window. This
