@@ -131,8 +131,8 @@ def dijets(
 
     The events are those of the R&D data of the LHC Olympics (arXiv:2101.08320, sec. 2.1), but for the detector, which
     is not simulated. Leading order with parton shower and hadronisation. All final particles but neutrinos make the
-    jets: anti-kT, E scheme, pseudorapidity up to 2.5. The two hardest are the event; the hardest has pT > ``pt_min``, and their mass
-    is in the window. For :math:`\\tau_N` see :mod:`pyrogen.events.substructure`.
+    jets: anti-kT, E scheme, pseudorapidity up to 2.5. The two hardest are the event; the hardest has pT > ``pt_min``,
+    and their mass is in the window. For :math:`\\tau_N` see :mod:`pyrogen.events.substructure`.
 
     Partons of the background have pT above 0.8 ``pt_min`` and a mass above 0.8 of the lower end of the window. This
     leaves out 6.6 % of the events in the default window: those that owe their mass or pT to the shower. W' has spin 1,

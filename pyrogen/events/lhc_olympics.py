@@ -77,7 +77,7 @@ def lhco(
       tau1j1, tau2j1, tau3j1, pxj2, ..., tau3j2`` and ``label``, in GeV. tau3 is not needed.
     * Particles, ``events_anomalydetection_v2.h5``: a frame of 2,101 columns, pT (GeV), eta and phi of 700 particles
       without mass, zeros behind the last one, and the label. They are clustered (``pip install "pyrogen[fastjet]"``):
-      anti-kT, E scheme, pseudorapidity up to 2.5, the two hardest jets. :mod:`pyrogen.events.substructure` defines tau_N.
+      anti-kT, E scheme, pseudorapidity up to 2.5, two hardest jets. :mod:`pyrogen.events.substructure` defines tau_N.
     * ``.npy`` with six columns in TeV, as the scripts of CATHODE (arXiv:2109.00546) write it: those of
       :class:`Dijets`, and the label.
     * ``.npz`` with such tables of five columns, and labels of the same name with ``_label`` behind it.
