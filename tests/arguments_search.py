@@ -187,6 +187,7 @@ SEARCH_RIGHT = {
         for name in ("observed", "background", "sigma", "observed_sigma", "scale")
     },
     ("search.GivenBackground", "name"): ("a text",),
+    ("plotting.plot_p_values", "title"): ("a text",),
     ("search.Regions.inside", "mass"): ("an empty list",),
     ("search.Regions.in_signal", "mass"): ("an empty list",),
     ("search.SicCurve.at_signal", "efficiency"): ("an empty list",),

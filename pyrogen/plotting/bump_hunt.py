@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from pyrogen.checks import TEXT, array, dictionary, door, instance, optional, require, whole
 from pyrogen.search import BumpHuntResult
 
-from .style import BANDS, FIT, PREDICTION, TRUTH, VALIDATION, colours, new_figure, styled, with_unit
+from .style import BANDS, FIT, PREDICTION, TRUTH, VALIDATION, colours, legend_above, new_figure, styled, with_unit
 
 RESULT = instance(BumpHuntResult, "a BumpHuntResult, from pg.search.bump_hunt")
 SHOWN = 40  # bins of the figure at most; finer ones are summed
@@ -122,7 +123,7 @@ def plot_scan(results: BumpHuntResult | Mapping[str, BumpHuntResult]) -> Figure:
         results: one scan, or several by the names of their methods.
     """
     require(len(results) > 0, "results", results, "at least one BumpHuntResult")  # type: ignore[arg-type]
-    figure = new_figure(9.6, 5.2)
+    figure = new_figure(8.6, 6.2)
     axis = figure.subplots()
     shift = np.linspace(-0.18, 0.18, len(results)) if len(results) > 1 else [0.0]  # type: ignore[arg-type]
     for (name, result), colour, marker, moved in zip(
@@ -140,7 +141,8 @@ def plot_scan(results: BumpHuntResult | Mapping[str, BumpHuntResult]) -> Figure:
         axis.axhline(level, color="dimgrey" if level else TRUTH, linewidth=0.6 if level else 1.2, zorder=0)
     axis.set_xlabel(with_unit(result.label, result.unit))
     axis.set_ylabel(r"local significance [$\sigma$]")
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+    axis.xaxis.set_major_locator(MaxNLocator(6))
+    legend_above(axis, 2, fontsize="small")
     return figure
 
 
@@ -167,7 +169,7 @@ def plot_p_values(p_values: Mapping[str, ArrayLike | Sequence[float]], *, title:
     found = {name: np.sort(np.asarray(its, dtype=np.float64)) for name, its in p_values.items()}
     for name, its in found.items():
         require(len(its) > 0 and bool(((its >= 0) & (its <= 1)).all()), f"p_values[{name!r}]", its, "between 0 and 1")
-    figure = new_figure(7.2, 5.6)
+    figure = new_figure(7.2, 6.4)
     axis = figure.subplots()
     grid = np.linspace(0, 1, 201)
     error = np.sqrt(grid * (1 - grid) / min(map(len, found.values())))
@@ -181,5 +183,5 @@ def plot_p_values(p_values: Mapping[str, ArrayLike | Sequence[float]], *, title:
     axis.set_ylabel("fraction of samples below p, minus p")
     if title:
         axis.set_title(title, fontsize="medium")
-    axis.legend(fontsize="small")
+    legend_above(axis, 1, fontsize="small")
     return figure
