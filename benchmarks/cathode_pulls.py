@@ -2,6 +2,7 @@
 
     python benchmarks/cathode_pulls.py lhco_rd_inner.npz --experiments 20 --to pulls.json
     python benchmarks/cathode_pulls.py --toy --experiments 20
+    python benchmarks/cathode_pulls.py lhco_rd_inner.npz --misfit --blocks 4
 
 The file has the arrays ``data [N, 5]`` (columns mjj, mj1, mj2 - mj1, tau21 of both jets; TeV) and ``data_label [N]``.
 A flow is trained on all of its background. The mean density of its eight networks, which is smoother than that of each,
@@ -93,6 +94,43 @@ def gaussian_truth(mass: Array, seed: int) -> Array:
     return noise + np.column_stack([2 * (mass - 3.5), 0 * mass])
 
 
+def misfit(path: Path, arguments: argparse.Namespace) -> str:
+    """How far two flows, each of half of the sidebands, are off in the signal region, and how much of that they share.
+
+    It is the deviation of log p from the learned truth, at events of the truth.
+    """
+    draw = learned_truth(path, arguments.truth_file, arguments.truth_steps)
+    truth = pg.load(arguments.truth_file)
+    truth.progress = False
+    mass, test = masses(arguments.events, 1), masses(arguments.truth, 7)
+    test = test[REGIONS.in_signal(test)][:20_000]
+    values, events = draw(mass, 1), draw(test, 7)
+    scale = CENTRE / test
+    own = truth.log_prob(np.column_stack([events[:, :2] * scale[:, None], events[:, 2:]])).double().numpy()
+    log_p = np.logaddexp.reduce(own) - math.log(len(own)) + 2 * np.log(scale)
+    beside = np.flatnonzero(~REGIONS.in_signal(mass))
+    off, sigma = [], []
+    for half in (0, 1):
+        rows = beside[half::2]
+        backend = pg.Bootstrap(
+            replicas=arguments.replicas, steps=arguments.steps, batch_size=512, lr=5e-3, seed=half, progress=False
+        )
+        model = flow_model(4, arguments.hidden, arguments.blocks, seed=half)
+        found = backend.fit(model, values[rows], context=mass[rows, None])
+        draws = found.log_prob(events, context=test[:, None]).double().numpy()
+        mean = np.logaddexp.reduce(draws) - math.log(len(draws))
+        off.append(np.clip(mean - log_p, -1, 1))
+        sigma.append(np.median(np.exp(draws - mean).std(0, ddof=1)))
+    covariance = np.cov(off)
+    shared = math.sqrt(max(covariance[0, 1], 0.0))
+    alone = np.sqrt(np.maximum(np.diag(covariance) - covariance[0, 1], 0))
+    return (
+        f"{arguments.blocks} blocks of {arguments.hidden}, {arguments.steps} steps, {arguments.events:,} events: log p "
+        f"is off by {shared:.3f} in both flows together and by {alone[0]:.3f}, {alone[1]:.3f} in each alone; the spread "
+        f"of the draws is {sigma[0]:.3f}, {sigma[1]:.3f}"
+    )
+
+
 def experiment(draw: Callable[[Array, int], Array], arguments: argparse.Namespace, number: int) -> dict[str, Any]:
     """One pseudo-experiment without a signal."""
     seed = stream(arguments.seed, "experiment", number) % 2**31
@@ -171,6 +209,7 @@ def report(found: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, nargs="?")
+    parser.add_argument("--misfit", action="store_true", help="only how far two flows are off the truth, and how alike")
     parser.add_argument("--toy", action="store_true", help="two Gaussian features in place of a learned truth")
     parser.add_argument("--experiments", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="number of the first experiment")
@@ -182,7 +221,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=8)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--hidden", type=int, default=16)
-    parser.add_argument("--blocks", type=int, default=6)
+    parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--ensemble", type=int, default=4)
     parser.add_argument("--template", type=float, default=3.0)
     parser.add_argument("--background", type=float, default=6.0)
