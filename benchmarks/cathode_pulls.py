@@ -126,8 +126,8 @@ def misfit(path: Path, arguments: argparse.Namespace) -> str:
     alone = np.sqrt(np.maximum(np.diag(covariance) - covariance[0, 1], 0))
     return (
         f"{arguments.blocks} blocks of {arguments.hidden}, {arguments.steps} steps, {arguments.events:,} events: log p "
-        f"is off by {shared:.3f} in both flows together and by {alone[0]:.3f}, {alone[1]:.3f} in each alone; the spread "
-        f"of the draws is {sigma[0]:.3f}, {sigma[1]:.3f}"
+        f"is off by {shared:.3f} in both flows together and by {alone[0]:.3f}, {alone[1]:.3f} in each alone; the "
+        f"spread of the draws is {sigma[0]:.3f}, {sigma[1]:.3f}"
     )
 
 
@@ -228,9 +228,16 @@ def main() -> None:
     parser.add_argument("--cuts", type=float, nargs="+", default=[0.3, 0.1, 0.03, 0.01, 0.003])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--to", type=Path, default=Path("cathode_pulls.json"))
+    parser.add_argument("--read", type=Path, nargs="+", help="only report on such files, of experiments run in parts")
     arguments = parser.parse_args()
+    if arguments.read:
+        print(report([row for path in arguments.read for row in json.loads(path.read_text())]))
+        return
     if arguments.toy == (arguments.file is not None):
         parser.error("give the file of events, or --toy")
+    if arguments.misfit:
+        print(misfit(arguments.file, arguments))
+        return
     draw = (
         gaussian_truth if arguments.toy else learned_truth(arguments.file, arguments.truth_file, arguments.truth_steps)
     )
