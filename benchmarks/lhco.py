@@ -87,17 +87,17 @@ def run_cwola(events, seed, options):
 
 def background_model(context):
     """The flow of the sidebands, or of the signal region without a condition."""
-    flow = pg.CouplingFlow(4, blocks=10, hidden=(16, 16), transform="rqs", context=context, bins=8, mixing="random")
+    flow = pg.CouplingFlow(4, blocks=6, hidden=(16, 16), transform="rqs", context=context, bins=8, mixing="random")
     return pg.BayesianFlow(flow, prior_scale="fan-in", preprocessing=pg.events.dijet_coordinates())
 
 
-def run_cathode(events, seed, options, flows=2):
-    """Conditional flows of the sidebands, each of half of them."""
+def run_cathode(events, seed, options, flows=3):
+    """Conditional flows of the sidebands, each of a third of them."""
     values = np.column_stack([events.data[:, :1].astype(float), inside(events.data)])
     data = pg.EventSample(values, ("mjj", *NAMES), ("TeV", *UNITS))
-    backend = pg.Bootstrap(replicas=6, steps=1000, lr=5e-3, progress=False)
+    backend = pg.Bootstrap(replicas=6, steps=800, lr=5e-3, progress=False)
     more = {"mass": "mjj", "energy": 13.0, "backend": backend, "flows": flows, "background": 2.0, "seed": seed}
-    result = cathode(data, REGIONS, background_model(1), **more, **options | {"folds": options["folds"] // 2 * 2})
+    result = cathode(data, REGIONS, background_model(1), **more, **options | {"folds": 6})
     print(result.text(), flush=True)
     own, region = events.label == 0, result.sample.in_signal
     print("   true background:", [int((own & region & result.passed(c)).sum()) for c in range(len(result.table))])
@@ -111,7 +111,7 @@ def run_cathode_one_flow(events, seed, options):
 
 def run_anode(events, seed, options):
     """Ratio of two densities: a flow of the signal region, and a conditional one of the sidebands."""
-    backend = pg.Bootstrap(replicas=6, steps=1000, lr=5e-3, seed=seed, progress=False)
+    backend = pg.Bootstrap(replicas=6, steps=800, lr=5e-3, seed=seed, progress=False)
     region, mass = events.region, events.data[:, :1].astype(float)
     own = backend.fit(background_model(0), pg.EventSample(inside(events.data[region]), NAMES, UNITS))
     beside = backend.fit(

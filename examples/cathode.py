@@ -38,12 +38,12 @@ MODES: dict[str, dict[str, Any]] = {
         # Ten blocks: with four, two flows are wrong in the same places (docs/cathode.md).
         "flow": {"blocks": 10, "hidden": (16, 16), "bins": 8},
         "backend": {"replicas": 8, "steps": 1000, "batch_size": 512, "lr": 5e-3},
-        "search": {"folds": 4, "ensemble": 6, "background": 5.0},
+        "search": {"folds": 2, "ensemble": 4, "background": 5.0},
     },
     "quick": {
         "flow": {"blocks": 4, "hidden": (8,), "bins": 6},
         "backend": {"replicas": 4, "steps": 200, "batch_size": 200, "lr": 1e-2},
-        "search": {"folds": 2, "ensemble": 2, "template": 2.0, "background": 4.0, "cuts": (0.3, 0.1, 0.03, 0.01)},
+        "search": {"folds": 1, "ensemble": 2, "template": 2.0, "background": 4.0, "cuts": (0.3, 0.1, 0.03, 0.01)},
     },
 }
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("file", type=command_line.path, nargs="?", help="events (the dijets of the repository)")
     parser.add_argument("--part", help="table of an .npz file to search")
     parser.add_argument("--test", help="table of an .npz file with labelled events, for the SIC curve")
-    parser.add_argument("--flows", type=command_line.count, default=2, help="flows that share the sidebands (2)")
+    parser.add_argument("--flows", type=command_line.count, default=3, help="flows that share the sidebands (3)")
     parser.add_argument("--quick", action="store_true", help="a small search of a minute")
     command_line.add_common(parser, "out/cathode")
     arguments = parser.parse_args()
@@ -89,7 +89,7 @@ def main() -> None:
         backend=backend,
         flows=arguments.flows,
         seed=arguments.seed,
-        **mode["search"],
+        **mode["search"] | {"folds": max(2, mode["search"]["folds"] * arguments.flows)},
     )
     print(result.text())
     for k, posterior in enumerate(result.posteriors):

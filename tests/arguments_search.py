@@ -85,7 +85,14 @@ def search_settings():
     flow = pg.CouplingFlow(2, blocks=1, hidden=(2,), context=1)
     backend = pg.Bootstrap(replicas=3, steps=1, batch_size=20, progress=False)
     own = {"regions": regions(), "model": pg.BayesianFlow(flow, prior_scale="fan-in"), "mass": "m", "energy": 13.0}
-    quick = {"method": Network(hidden=(2,), epochs=1), "folds": 2, "ensemble": 1, "cuts": [0.5, 0.2], "parameters": 2}
+    quick = {
+        "method": Network(hidden=(2,), epochs=1),
+        "flows": 2,
+        "folds": 2,
+        "ensemble": 1,
+        "cuts": [0.5, 0.2],
+        "parameters": 2,
+    }
     return own | quick | {"backend": backend, "progress": False}
 
 

@@ -66,9 +66,9 @@ def cathode(
     features: Sequence[str] | None = None,
     backend: Backend | None = None,
     method: str | Learner | Sequence[Learner] = "trees",
-    flows: int = 2,
-    folds: int = 4,
-    ensemble: int = 8,
+    flows: int = 3,
+    folds: int = 6,
+    ensemble: int = 4,
     template: float = 4.0,
     background: float = 10.0,
     cuts: Sequence[float] = CUTS,
@@ -90,8 +90,9 @@ def cathode(
     The events are split into folds, and the folds into a share for each flow (:class:`SearchSample`). A classifier
     never scores an event that it was trained on. The background after a cut comes from a flow that made no template
     for the classifier. Otherwise the classifier would look for the deviations of the very flow that predicts the
-    background, and the excess over it would be false. ``flows=1`` learns all sidebands with one flow. Its scores are
-    better, and its background is biased in this way: take a fit of the sidebands after the cut instead.
+    background, and the excess over it would be false. With three flows one share of the sidebands is left: it checks
+    the flow that predicts, and corrects what all flows get wrong in the same way (``table.corrected``). ``flows=2`` has
+    no such share. ``flows=1`` learns all sidebands with one flow, as published: its background is biased.
 
     Args:
         events: data in the window, with the mass and the features as named columns, without weights.

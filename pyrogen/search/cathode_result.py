@@ -79,7 +79,7 @@ class Cathode(Brief):
             ValueError: there is no such cut.
         """
         require(cut < len(self.table), "cut", cut, f"below {len(self.table)}, the number of cuts")
-        return self.scores > self.table.thresholds[self.sample.fold, cut]
+        return self.scores > self.table.thresholds[self.sample.scored_by, cut]
 
     @property
     def significance(self) -> Array:
@@ -103,6 +103,16 @@ class Cathode(Brief):
         return z_of(self.p_value)
 
     @property
+    def z_corrected(self) -> Array:
+        """:attr:`z` for the background that the sideband events correct, ``[C]``; NaN with fewer than three flows."""
+        table, found = self.table, np.full(len(self.table), np.nan)
+        known = np.isfinite(table.corrected)
+        if known.any():
+            p = excess_p_value(table.observed[known], table.corrected[known], table.sigma_corrected[known])
+            found[known] = z_of(p)
+        return found
+
+    @property
     def closure(self) -> Array:
         """Observed over predicted events after each cut, ``[C, 2]``, in the lower and the upper sideband."""
         return self.table.sideband_observed / self.table.sideband_background
@@ -117,8 +127,9 @@ class Cathode(Brief):
     def closure_p_value(self) -> Array:
         """Probability of a closure at least as bad, ``[C]``, from the chi-square of both sidebands.
 
-        The flow saw these events, so that it closes a little better than on new ones: a small value is a warning, a
-        large one no proof.
+        From three flows on the flow did not see these events. With fewer it did, and closes a little better than on
+        new ones: then a small value is a warning, and a large one no proof. A signal that leaks into the sidebands
+        makes it small, too.
         """
         with uninterrupted():
             from scipy.stats import chi2
@@ -153,29 +164,25 @@ class Cathode(Brief):
         values = np.column_stack([own.values, self.sample.mass])[rows]
         return EventSample(values, (*own.names, self.sample.name), (*own.units, self.sample.unit))
 
-    def rows(self) -> list[dict[str, float]]:
-        """A row for each cut, in JSON types."""
+    def rows(self) -> list[dict[str, float | None]]:
+        """A row for each cut, in JSON types; None for what three flows are needed for."""
         table = self.table
-        columns = {
-            name: getattr(table, name)
-            for name in (
-                "efficiency",
-                "observed",
-                "background",
-                "sigma",
-                "sigma_posterior",
-                "sigma_mass",
-                "sigma_template",
-            )
-        }
-        columns |= {
-            "significance": self.significance,
-            "significance_without_sigma": self.significance_without_sigma,
-            "p_value": self.p_value,
-            "closure_p_value": self.closure_p_value,
-            "sculpting": self.sculpting,
-        }
-        return [{name: float(values[c]) for name, values in columns.items()} for c in range(len(table))]
+        names = ["efficiency", "observed", "background", "sigma", "sigma_posterior", "sigma_mass", "sigma_template"]
+        columns = {name: getattr(table, name) for name in [*names, "corrected", "sigma_corrected"]}
+        own = [
+            "significance",
+            "significance_without_sigma",
+            "p_value",
+            "z",
+            "z_corrected",
+            "closure_p_value",
+            "sculpting",
+        ]
+        columns |= {name: getattr(self, name) for name in own}
+        return [
+            {name: float(values[c]) if np.isfinite(values[c]) else None for name, values in columns.items()}
+            for c in range(len(table))
+        ]
 
     def text(self) -> str:
         """A table of all cuts."""
@@ -186,7 +193,7 @@ class Cathode(Brief):
             f"{int(self.sample.in_signal.sum()):,} events, background from the fit {self.mass_fit.total:,.0f} "
             f"+- {self.mass_fit.sigma:,.0f}",
             "  eff. of B       O        B  +- posterior  mass  template   S/sqrt(B)  with sigma       p    "
-            "closure low, high      sculpting",
+            "closure low, high      B corrected    z: flows, corrected",
         ]
         for c in range(len(table)):
             ratio, error = self.closure[c], self.closure_error[c]
@@ -194,7 +201,8 @@ class Cathode(Brief):
                 f"  {table.efficiency[c]:9.2g} {table.observed[c]:7.0f} {table.background[c]:8.1f} "
                 f"{table.sigma_posterior[c]:12.1f} {table.sigma_mass[c]:5.1f} {table.sigma_template[c]:9.1f} "
                 f"{self.significance_without_sigma[c]:11.2f} {self.significance[c]:11.2f} {self.p_value[c]:9.2g}   "
-                f"{ratio[0]:.2f}({error[0]:.2f}) {ratio[1]:.2f}({error[1]:.2f})   {self.sculpting[c]:6.1%}"
+                f"{ratio[0]:.2f}({error[0]:.2f}) {ratio[1]:.2f}({error[1]:.2f})  {table.corrected[c]:8.1f} +- "
+                f"{table.sigma_corrected[c]:5.1f} {self.z[c]:8.2f} {self.z_corrected[c]:6.2f}"
             )
         return "\n".join(lines)
 

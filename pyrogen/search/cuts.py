@@ -16,6 +16,7 @@ from pyrogen.search.shares import SearchSample
 
 Array = NDArray[np.float64]
 SLICES = 4  # of the mass in each region
+LEAST = 0.5  # sideband events that pass, where none does
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -31,6 +32,9 @@ class CutTable(Brief):
             mean of K draws differs from the mean of all of them, too: a variance is multiplied by ``1 + 1/K``.
         sigma_mass: from the fit of the mass spectrum.
         sigma_template: from the number of generated events.
+        corrected: the sideband events that pass, times the ratio of signal region to sidebands that the flows predict,
+            ``[C]``; NaN with fewer than three flows. What all flows get wrong in the same way cancels.
+        sigma_corrected: of the number of these events, and of the ratio.
         sideband_observed: events that pass, ``[C, 2]``: lower and upper sideband.
         sideband_background, sideband_sigma: what the flows say there, and the spread of the draws, ``[C, 2]``. The
             number of events before the cut is the observed one.
@@ -49,6 +53,8 @@ class CutTable(Brief):
     sigma_posterior: Array
     sigma_mass: Array
     sigma_template: Array
+    corrected: Array
+    sigma_corrected: Array
     sideband_observed: Array
     sideband_background: Array
     sideband_sigma: Array
@@ -81,7 +87,7 @@ def cuts_of(
 ) -> CutTable:
     """Apply cuts that leave these fractions ``[C]`` of the generated background."""
     thresholds = np.stack([np.quantile(its, 1 - efficiency) for its in scored.backgrounds])
-    passed = scored.members.mean(0) > thresholds[sample.fold].T  # [C, N]
+    passed = scored.members.mean(0) > thresholds[sample.scored_by].T  # [C, N]
     slices = _Slices.of(sample, fit, backgrounds, sidebands)
     rows = [
         _row(sample, fit, scored, backgrounds, sidebands, thresholds[:, c], passed[c])
@@ -106,10 +112,13 @@ def _row(
     everywhere = [np.zeros(len(template), dtype=np.int64) for template in backgrounds]
     found = _predicted(sample, scored.backgrounds, backgrounds, thresholds, inside, everywhere)
     sides = [sample.side == side for side in (0, 2)]
-    before = np.stack([np.bincount(sample.fold[rows], minlength=sample.folds) for rows in sides], -1)
+    before = np.stack([np.bincount(sample.scored_by[rows], minlength=sample.folds) for rows in sides], -1)
     which = [(template.mass >= sample.regions.signal[0]).astype(np.int64) for template in sidebands]
     beside = _predicted(sample, scored.sidebands, sidebands, thresholds, before.astype(np.float64), which)
+    corrected, sigma = _corrected(sample, found, beside, float((passed & ~sample.in_signal).sum()), fit)
     return {
+        "corrected": corrected,
+        "sigma_corrected": sigma,
         "observed": float((passed & sample.in_signal).sum()),
         "background": float(found.mean[0]),
         "sigma_posterior": float(np.sqrt(found.posterior[0])),
@@ -119,6 +128,24 @@ def _row(
         "sideband_background": beside.mean,
         "sideband_sigma": beside.sigma,
     }
+
+
+def _corrected(
+    sample: SearchSample, inside: _Predicted, beside: _Predicted, observed: float, fit: MassFit
+) -> tuple[float, float]:
+    """The background by the transfer factor of the flows, from the ``observed`` sideband events, and its sigma."""
+    if not sample.checked:
+        return np.nan, np.nan
+    b, p = float(inside.mean.sum()), float(beside.mean.sum())
+    factor, seen = b / p, max(observed, LEAST)
+    # What a draw changes inside and beside alike cancels.
+    spread = sum(
+        (its.sum(1) - factor * others.sum(1)).var(ddof=1) * (1 + 1 / len(its))
+        for its, others in zip(inside.draws, beside.draws, strict=True)
+    )
+    relative = spread / b**2 + (fit.sigma / fit.total) ** 2
+    relative += inside.noise.sum() / b**2 + beside.noise.sum() / p**2 + 1 / seen
+    return factor * seen, factor * seen * float(np.sqrt(relative))
 
 
 @dataclass(frozen=True)
@@ -139,7 +166,7 @@ class _Slices:
         edges = np.unique(np.concatenate([np.linspace(low, high, SLICES + 1) for low, high in ends]))
         numbers = _numbers(sample.mass, edges)
         before = np.zeros((sample.folds, len(edges) - 1))
-        np.add.at(before, (sample.fold, numbers), 1.0)
+        np.add.at(before, (sample.scored_by, numbers), 1.0)
         middle = (fit.edges[1:] + fit.edges[:-1]) / 2
         before[:, SLICES : 2 * SLICES] = np.histogram(middle, edges, weights=fit.expected)[0][SLICES : 2 * SLICES]
         before[:, SLICES : 2 * SLICES] /= sample.folds
@@ -175,11 +202,15 @@ def _numbers(mass: Array, edges: Array) -> NDArray[np.int64]:
 
 
 class _Predicted(NamedTuple):
-    """Background that passes, the variance of its draws, and that of the generated events, ``[P]`` each."""
+    """Background that passes, the variance of its draws, and that of the generated events, ``[P]`` each.
+
+    ``draws`` are those of each flow, ``[K, P]``.
+    """
 
     mean: Array
     posterior: Array
     noise: Array
+    draws: list[Array]
 
     @property
     def sigma(self) -> Array:
@@ -205,16 +236,19 @@ def _predicted(
         parts: the part of each generated event of each flow; a part without generated events counts nothing.
     """
     mean, posterior, noise = np.zeros((3, before.shape[1]))
+    of_flows = []
     for flow, (template, part) in enumerate(zip(templates, parts, strict=True)):
         folds = [k for k in range(sample.folds) if sample.flow_of(k) == flow]
         passing = np.stack([scores[k] > thresholds[k] for k in folds])
+        of_flows.append(np.zeros((template.draws, before.shape[1])))
         for p in np.unique(part):
             inside = part == p
             # How many events each generated event stands for, over all folds in which it passes.
             stands = before[folds, p] @ passing[:, inside]
             weights = template.weights[:, inside]
             draws = (weights @ stands.astype(np.float32)).astype(np.float64) / weights.sum(1, dtype=np.float64)
+            of_flows[-1][:, p] = draws
             mean[p] += draws.mean()
             posterior[p] += draws.var(ddof=1) * (1 + 1 / len(draws))
             noise[p] += stands.var() / inside.sum()
-    return _Predicted(mean, posterior, noise)
+    return _Predicted(mean, posterior, noise, of_flows)

@@ -27,7 +27,7 @@ class Scored:
 
     Attributes:
         classifiers: of each fold, the members.
-        members: log-ratio of each event in each member, ``[E, N]``, by the classifiers of its fold.
+        members: log-ratio of each event in each member, ``[E, N]``, by the classifiers of ``sample.scored_by``.
         backgrounds: scores ``[M]`` of the generated events of its flow in the signal region, for each fold.
         sidebands: the same in the sidebands.
     """
@@ -59,7 +59,7 @@ def score(
     with bar(sample.folds * count, "CATHODE", "training", show=progress) as shown:
         for k in range(sample.folds):
             flow, others = sample.flow_of(k), [templates[each] for each in sample.others(k)]
-            rest, own = data[fold != k], sample.fold == k
+            rest, own = data[fold != k], sample.scored_by == k
             values = np.concatenate([each.events.values for each in others])
             sums = [np.zeros(len(backgrounds[flow])), np.zeros(len(sidebands[flow]))]
             trained = []

@@ -24,8 +24,9 @@ class SearchSample(Brief):
 
     A fold has events of the signal region and of both sidebands. Each of K flows learns the sideband events of its own
     share of the folds. A fold of the signal region is compared with the flow of its own share, at a cut on a classifier
-    that was trained on all other folds and on a template of the *other* flows. So the cut cannot follow the deviations
-    of the flow that predicts what it leaves.
+    that was trained on all other folds and on a template of *other* flows. So the cut cannot follow the deviations of
+    the flow that predicts what it leaves. From three flows on, one more share stays out of both: its sideband events
+    pass the same cut, and show whether the flow predicts them.
 
     Attributes:
         features: ``[N, d]``, without the mass.
@@ -64,7 +65,9 @@ class SearchSample(Brief):
     @door(fold=whole(0))
     def others(self, fold: int) -> list[int]:
         """The flows that make the template for the classifiers of a fold; a single flow makes its own."""
-        return [flow for flow in range(self.flows) if flow != self.flow_of(fold) or self.flows == 1]
+        own = self.flow_of(fold)
+        apart = {own, (own - 1) % self.flows} if self.checked else {own}
+        return [flow for flow in range(self.flows) if flow not in apart] or [own]
 
     @door(flow=whole(0))
     def sideband(self, flow: int) -> NDArray[np.bool_]:
@@ -75,6 +78,19 @@ class SearchSample(Brief):
         """
         require(flow < self.flows, "flow", flow, f"below {self.flows}, the number of flows")
         return ~self.in_signal & (self.fold % self.flows == flow)
+
+    @property
+    def checked(self) -> bool:
+        """Whether sideband events check a flow that did not learn them."""
+        return self.flows >= 3
+
+    @property
+    def scored_by(self) -> NDArray[np.int64]:
+        """The fold whose classifiers score each event, ``[N]``: its own.
+
+        Sideband events that check a flow which did not learn them belong to the next fold.
+        """
+        return np.where(self.in_signal | (not self.checked), self.fold, (self.fold + 1) % self.folds)
 
     @property
     def side(self) -> NDArray[np.int64]:
