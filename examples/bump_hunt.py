@@ -2,9 +2,9 @@
 
     python examples/bump_hunt.py [--quick] [--out bump_hunt]
 
-20,000 background masses between 2 and 7 TeV, and a resonance at 3.5 TeV with 160 events. The scan of 16 windows is done
-with the dijet function fitted to the sidebands, with counting in two sidebands, and with generators: a bootstrap of
-flows of the mass, from which O and B are taken both, and the background of their sidebands beside real events.
+The spectrum has 20,000 background events between 2 and 7 TeV, and 160 events of a resonance at 3.5 TeV. Four methods
+scan 16 windows: the dijet function, fitted to the sidebands; counting in two sidebands; generators for both O and B;
+and real events for O with the generators for B. The generators are a bootstrap of flows of the mass.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def generators(masses: np.ndarray, replicas: int, steps: int, seed: int) -> pg.P
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer events, windows, toys and replicas: some seconds")
+    parser.add_argument("--quick", action="store_true", help="fewer events, windows, toys and replicas: a few seconds")
     parser.add_argument("--out", default="bump_hunt", help="folder of the figures and tables")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -67,7 +67,8 @@ def main() -> None:
     for name, result in results.items():
         (out / f"{name.replace(' ', '_').replace(',', '')}.txt").write_text(result.text() + "\n")
         print(f"\n{result.text()}")
-    print(f"\nthe window of the largest excess of the fit, {windows[results['sideband fit'].best]} TeV:")
+    low, high = windows[results["sideband fit"].best]
+    print(f"\nwindow with the largest excess of the fit, {low:.3f} to {high:.3f} TeV:")
     print(f"{'method':26} {'O':>8} {'B':>8} {'delta_B':>8} {'S':>7} {'signif.':>8} {'local p':>9} {'z':>6}")
     at = results["sideband fit"].best
     for name, r in results.items():

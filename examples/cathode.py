@@ -1,12 +1,13 @@
-"""Search a resonance with CATHODE, with the uncertainty of the background flow in the score and the significance.
+"""Search for a resonance with CATHODE, with the uncertainty of the background flow in the score and the significance.
 
     python examples/cathode.py --quick                 # dijets of the repository, in a minute
     python examples/cathode.py FILE                    # the R&D data of the LHC Olympics, as pg.events.lhco reads them
     python examples/cathode.py FILE --part data --test test    # tables of an .npz file: the search, and labelled events
 
-Conditional flows learn the sidebands, classifiers compare what they generate in the signal region with the data, and
-a cut on the score is compared with the background that each posterior draw predicts (arXiv:2109.00546). Labels, where
-the file has them, are used after the search only: for the true background, and for the SIC curve.
+Conditional flows learn the background in the sidebands and generate it in the signal region. Classifiers compare it
+with the data and give each event a score. After each cut on the score, the number of events is compared with the
+background that the flows predict, with its uncertainty (arXiv:2109.00546). Labels are used only after the search: for
+the true background, and for the SIC curve.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def read(arguments: argparse.Namespace) -> tuple[Dijets, Dijets | None]:
 @command_line.stoppable
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=command_line.path, nargs="?", help="events (the dijets of the repository)")
+    parser.add_argument("file", type=command_line.path, nargs="?", help="labelled events (dijets of the repository)")
     parser.add_argument("--part", help="table of an .npz file to search")
     parser.add_argument("--test", help="table of an .npz file with labelled events, for the SIC curve")
     parser.add_argument("--flows", type=command_line.count, default=3, help="flows that share the sidebands (3)")

@@ -100,7 +100,8 @@ def cathode(
         model: a conditional flow of the features, ``pg.BayesianFlow(pg.CouplingFlow(features=d, context=1, ...))``.
             Choose a preprocessing that knows the limits of the features, such as :class:`pyrogen.events.Positive`.
         mass: name of the column with the mass.
-        energy: centre-of-mass energy of the collisions, in the unit of the mass, for the dijet function.
+        energy: centre-of-mass energy of the collisions, in the unit of the mass (13.0 for 13 TeV and masses in TeV),
+            for the dijet function.
         features: names of the columns that the search sees; None: all but the mass.
         backend: trains each flow, with a seed and a checkpoint of its own; None:
             ``pg.Bootstrap(replicas=12, steps=2000)``.

@@ -89,7 +89,7 @@ class Cathode(Brief):
 
     @property
     def significance_without_sigma(self) -> Array:
-        """``(O - B) / sqrt(B)`` of each cut, ``[C]``: what one would claim who takes the background for exact."""
+        """``(O - B) / sqrt(B)`` of each cut, ``[C]``: the significance if the background had no uncertainty."""
         return excess_significance(self.table.observed, self.table.background, np.zeros(len(self.table)))
 
     @property
@@ -140,8 +140,8 @@ class Cathode(Brief):
     def sculpting(self) -> Array:
         """Largest relative deviation of the efficiency of a cut in a slice of the mass from its mean, ``[C]``.
 
-        Where it is large the cut makes a shape in the mass spectrum by itself, and a fit of the sidebands after the
-        cut is no estimate of the background. The template is: it has the same shape.
+        If it is large, the cut changes the shape of the mass spectrum, and a fit of the sidebands after the cut gives
+        a wrong background. The template is still right, because it has the same shape.
         """
         mean = self.table.slice_efficiency.mean(1, keepdims=True)
         return np.abs(self.table.slice_efficiency / mean - 1).max(1)

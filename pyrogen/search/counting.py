@@ -121,7 +121,7 @@ class SidebandCounting(Brief):
     ``"exponential"``: the exponential with the numbers of events of both sidebands, ``B = N1^(1 - r) N2^r`` times a
     ratio of integrals. It has no bias where the spectrum falls exponentially. ``"linear"``: the straight line through
     both, ``B = w ((1 - t) N1 / w1 + t N2 / w2)``. A spectrum that falls like ``exp(-m / L)`` has more curvature than a
-    line: with sidebands as wide as the window, B comes out too large by ``w^2 / (2 L^2)``.
+    line: with sidebands as wide as the window, of width w, B is too large by the fraction ``w^2 / (2 L^2)``.
 
     Args:
         width: of each sideband, in widths of the window, cut off at the ends of the range. None: once the window; with

@@ -153,8 +153,8 @@ def sic_curve(
         signal: scores ``[S]`` of signal events, large for signal.
         background: scores ``[B]`` of background events.
         signal_weights, background_weights: ``[S]`` and ``[B]``, not negative; None: each event counts once.
-        least: a cut must leave so many background events; of weighted ones, (sum w)^2 / sum w^2. Fewer would make the
-            curve's maximum one of chance.
+        least: smallest number of background events that a cut may leave; with weights, (sum w)^2 / sum w^2. With fewer,
+            the maximum of the curve is a fluctuation.
         points: most cuts of the curve.
 
     Raises:

@@ -25,13 +25,15 @@ PAIRS = each(LIMITS, "a sequence of (low, high), or pg.search.Regions", 1)
 def mass_windows(
     range: tuple[float, float], n: int, overlap: float = 0.5, margin: float = 0.15
 ) -> tuple[tuple[float, float], ...]:
-    """``n`` windows of equal ratio ``high / low`` that cover a range of masses, for a resolution that grows with it.
+    """``n`` windows in the inner part of a range of masses, all with the same ratio ``high / low``.
+
+    Their widths grow with the mass, as the resolution does.
 
     Args:
-        range: of the spectrum, above zero.
+        range: lower and upper end, above zero; the windows keep a distance from both, see ``margin``.
         n: number of windows.
-        overlap: of neighbours, as a fraction of a window.
-        margin: what is left for sidebands at each end of the range, as a fraction of its logarithm.
+        overlap: of two neighbours, as a fraction of a window.
+        margin: part that is left free for sidebands at each end of the range, as a fraction of ``log(high / low)``.
 
     Raises:
         ValueError: a range that does not start above zero, or a margin that leaves nothing.
