@@ -339,6 +339,14 @@ def backend_calls():
             model=model,
             samples=training().reshape(2, 30, 2),
         )
+        if backend in (pg.SVI, pg.Bootstrap):
+            own = {"resampling": "poisson"} if backend is pg.Bootstrap else {}
+            table[f"{name}.fit_stream"] = lazily(
+                lambda backend=backend, own=own: backend(progress=False, **own).fit_stream,
+                model=model,
+                stream=lambda: iter([training()]),
+                buffer=50,
+            )
         if sampler:
             table[f"{name}.kernel"] = lazily(lambda backend=backend: backend().kernel, model=model)
             table[f"{name}.run"] = lazily(lambda backend=backend: backend().run, **FIT)
@@ -824,6 +832,10 @@ def plotting_calls():
         "plotting.plot_marginal_sigma": lazily(lambda: plotting.plot_marginal_sigma, result=marginal),
         "plotting.plot_systematics": lazily(lambda: plotting.plot_systematics, result=systematics, counts=[9, 9]),
         "plotting.plot_training": call(plotting.plot_training, history={"loss": one, "nll": one, "kl": one}),
+        "plotting.plot_online": lazily(
+            lambda: plotting.plot_online,
+            curves=lambda: {"online": {"events": [10.0, 20.0], "error": [0.2, 0.1], "sigma": [0.2, 0.1]}},
+        ),
         "plotting.plot_training_size": lazily(lambda: plotting.plot_training_size, scan=scan),
         "plotting.save_figure": lazily(lambda: plotting.save_figure, figure=figure, path="f.png"),
     }

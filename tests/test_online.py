@@ -13,19 +13,26 @@ import pyrogen as pg
 from pyrogen.inference.modes.resampling import dirichlet, split_mix
 from pyrogen.inference.problems import SamplingWarning
 from pyrogen.inference.run import stream_run
+from pyrogen.inference.run.data import prepare_many
 from pyrogen.inference.run.repeats import Repeats, row_hashes
 from pyrogen.inference.run.stream import Rows
 from pyrogen.inference.run.stream_buffer import EventBuffer
 from pyrogen.inference.run.stream_curve import MOST, OpenCurve
 from pyrogen.inference.run.stream_drift import WINDOW, Drift, kolmogorov
+from pyrogen.inference.vi.mean_field import ManyMeanFields
 from pyrogen.seeds import stream as seed_of
 
-SETTINGS = {"lr": 0.1, "lr_widths": 0.06, "init_scale": 0.01, "progress": False, "batch_size": 100}
+SETTINGS = {"lr": 0.1, "lr_widths": 0.06, "progress": False, "batch_size": 100}
 STREAM = {"buffer": 1000, "passes": 2, "decay_after": 500}
-N = 20_000
+N = 2000
+#: Enough steps for the widths, which one batch tells little about.
+KNOWN = {"buffer": 500, "passes": 100, "decay_after": 200}
+QUIET = {"lr": 0.03, "batch_size": 250, "init_scale": 0.001}
+LATE = np.exp(1 / 8)  # N grew while widths of 1 / sqrt(N) were averaged with weights t^3, in the logarithm
+STRETCHED = 16 / 7  # variance of a mean with weights t^3, over that of the plain one
 
 
-def events(n=N, seed=0, d=2):
+def events(n=20_000, seed=0, d=2):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, d, generator=generator, dtype=torch.float64) + torch.arange(float(d))
 
@@ -51,22 +58,21 @@ def fit(x=None, model=None, backend=pg.SVI, chunk=700, settings=None, **kwargs):
 
 @pytest.fixture(scope="module")
 def trained():
-    return fit()
+    return fit(events(N), settings=QUIET, **KNOWN)
 
 
 def test_the_posterior_of_a_location_is_found(trained):
-    """N(sum x / (N + 1), 1 / (N + 1)): the width is that of all events seen, though each was used twice."""
-    x, weights = events(), trained.weights.arrays
+    """N(sum x / (N + 1), 1 / (N + 1)): the width is that of all events seen, though each was used a hundred times."""
+    x, weights = events(N), trained.weights.arrays
     width = (N + 1) ** -0.5
-    # Steps weigh the last events more: of an average with the power 3 the variance is 16 / 7 times as large.
-    assert weights["loc"].numpy() == pytest.approx((x.sum(0) / (N + 1)).numpy(), abs=5 * width)
-    assert weights["scale"].numpy() == pytest.approx(np.full(2, width), rel=0.12)
+    assert weights["loc"].numpy() == pytest.approx((x.sum(0) / (N + 1)).numpy(), abs=3 * width * STRETCHED**0.5)
+    assert weights["scale"].numpy() == pytest.approx(np.full(2, LATE * width), rel=0.15)
     info, history = trained.info, trained.history
     assert info.training_events == info.effective_size == N and info.details["stream"]["to_its_end"]
     assert history["events_seen"][-1] == N and (np.diff(history["events_seen"]) > 0).all()
     entropy = 1 + np.log(2 * np.pi)
-    assert np.nanmean(history["fresh_nll"][-50:]) == pytest.approx(entropy, abs=5 * (50 * 62) ** -0.5)
-    assert info.findings == () and info.gradients == pytest.approx(2, abs=0.03)
+    assert np.nanmean(history["fresh_nll"][-32:]) == pytest.approx(entropy, abs=4 * 1000**-0.5)
+    assert info.findings == () and info.gradients == pytest.approx(100, rel=0.03)
 
 
 def test_every_event_is_used_as_often_as_asked_and_then_never_again():
@@ -87,39 +93,38 @@ def test_every_event_is_used_as_often_as_asked_and_then_never_again():
 
 @pytest.mark.parametrize("kind", ["signed weights", "conditions", "bootstrap"])
 def test_other_streams_and_backends_find_the_known_answer(kind):
-    x = events()
+    x = events(N)
     generator = torch.Generator().manual_seed(1)
     if kind == "conditions":
         context = torch.rand(N, 1, generator=generator, dtype=torch.float64) + 0.5
         y = context + 0.5 * torch.randn(N, 1, generator=generator, dtype=torch.float64)
         model = pg.BayesianFlow(Line(1, 0.5), preprocessing=None, context_preprocessing=None)
         pairs = zip(y.split(700), context.split(700), strict=True)
-        weights = fit(pairs, model, settings={"lr": 0.05}).weights.arrays
+        weights = fit(pairs, model, settings=QUIET, **KNOWN).weights.arrays
         precision = float((context**2).sum()) / 0.25 + 1
         assert float(weights["loc"]) == pytest.approx(
             float((context * y).sum()) / 0.25 / precision, abs=5 * precision**-0.5
         )
-        assert float(weights["scale"]) == pytest.approx(precision**-0.5, rel=0.12)
+        assert float(weights["scale"]) == pytest.approx(LATE * precision**-0.5, rel=0.15)
         return
     if kind == "bootstrap":
-        found = fit(backend=pg.Bootstrap, settings={"replicas": 12, "seed": 3}, passes=2)
+        found = fit(backend=pg.Bootstrap, settings={"replicas": 12, "seed": 3, "lr": 0.03}, **KNOWN | {"passes": 30})
         draws = found.weights.arrays["draws"][:, 0].double()
         keys = torch.tensor([seed_of(3, "bootstrap sample", r) for r in range(12)])
         w = dirichlet(split_mix(keys, torch.arange(N).expand(12, -1)), N)[1]
         expected = (w[..., None] * x).sum(1) / w.sum(1, keepdim=True)  # offline, with the weights of the same events
-        width = N**-0.5
-        assert (draws - expected).abs().max() < 6 * width
+        assert (draws - expected).abs().max() < 4 * STRETCHED**0.5 * N**-0.5
         assert float(np.corrcoef((draws - x.mean(0)).flatten(), (expected - x.mean(0)).flatten())[0, 1]) > 0.3
-        assert found.info.details["replicas"] == 12 and found.at(1000).weights.stored == 12
+        assert found.info.details["replicas"] == 12 and found.at(500).weights.stored == 12
         return
     w = 1.3 * torch.rand(N, generator=generator, dtype=torch.float64) - 0.2
     batches = (pg.EventSample(a, weights=b, part=0) for a, b in zip(x.split(700), w.split(700), strict=True))
-    found = fit(batches)
+    found = fit(batches, settings=QUIET, **KNOWN)
     size = float(w.sum() ** 2 / w.square().sum())
     mean = (w[:, None] * x).sum(0) / w.sum() * size / (size + 1)
     assert found.info.effective_size == pytest.approx(size)
     assert found.weights.arrays["loc"].numpy() == pytest.approx(mean.numpy(), abs=5 * size**-0.5)
-    assert found.weights.arrays["scale"].numpy() == pytest.approx(np.full(2, (size + 1) ** -0.5), rel=0.12)
+    assert found.weights.arrays["scale"].numpy() == pytest.approx(np.full(2, LATE * (size + 1) ** -0.5), rel=0.15)
 
 
 class StoppedError(Exception):
@@ -157,17 +162,16 @@ def test_a_run_goes_on_to_the_same_bits_whatever_the_batches(tmp_path, backend):
 
 
 def test_the_posterior_is_kept_as_it_was(trained, tmp_path):
-    assert list(trained.snapshots) == [1000, 2000, 4000, 8000, 16000]
-    for n in (1000, 16000):
+    assert list(trained.snapshots) == [500, 1000, 2000]
+    for n in (500, 1000):
         then = trained.at(n)
         assert then.info.training_events == then.info.effective_size == n and then.history["events_seen"][-1] <= n
-    assert float(then.weights.arrays["scale"].mean()) == pytest.approx(16000**-0.5, rel=0.15)
-    assert trained.at(N) is trained and list(then.snapshots) == [1000, 2000, 4000, 8000]
+    assert trained.at(N) is trained and list(then.snapshots) == [500]
     trained.save(tmp_path / "stream.h5")
     loaded = pg.load(tmp_path / "stream.h5", Location(2))
     x = events(5)
-    assert torch.equal(loaded.at(4000).log_prob(x), trained.at(4000).log_prob(x))
-    with pytest.raises(ValueError, match="events_seen is 3; the numbers of events that were kept are 1000, 2000, 4000"):
+    assert torch.equal(loaded.at(1000).log_prob(x), trained.at(1000).log_prob(x))
+    with pytest.raises(ValueError, match="events_seen is 3; the numbers of events that were kept are 500, 1000, 2000"):
         loaded.at(3)
     chosen = fit(events(3000), snapshots=[1111, 2000])
     assert list(chosen.snapshots) == [1111, 2000] and chosen.at(1111).info.training_events == 1111
@@ -379,7 +383,13 @@ def test_other_backends_take_a_model_with_another_prior():
     assert laplace.weights.arrays["loc"].numpy() == pytest.approx(exact.numpy(), abs=1e-4)
     many = pg.SVI(epochs=500, lr=0.05, lr_widths=0.03, progress=False).fit_many(model, [x, x.flip(0)])
     assert many[0].weights.arrays["loc"].numpy() == pytest.approx(exact.numpy(), abs=0.02)
-    assert many[0].weights.arrays["scale"].numpy() == pytest.approx(np.full(2, 150**-0.5), rel=0.15)
+    several = ManyMeanFields(pg.SVI(), *prepare_many(model, [x, x.flip(0)], torch.float64, "cpu"))
+    kl = several.losses(torch.zeros(2, 1, dtype=torch.long), True)[2] * 50
+    scale = torch.full((2,), 1e-3).double()
+    offset = (several.mean[0].detach() - centres) / 0.1
+    assert float(kl[0]) == pytest.approx(
+        float((0.5 * ((scale / 0.1) ** 2 + offset**2 - 1) - (scale / 0.1).log()).sum())
+    )
     for bad, message in (
         ((centres[:1], centres), "centres is .*; it must be 2 finite numbers, one per weight"),
         ((centres, centres), "scales is .*; it must be positive"),

@@ -13,6 +13,7 @@ from .histograms import HistogramPanel, plot_histogram, plot_histograms
 from .kinematics import plot_kinematics, plot_uncertainties
 from .lines import plot_lines
 from .maps import plot_correlation, plot_map, plot_marginal_sigma
+from .online import plot_online
 from .pulls import plot_weight_pulls
 from .style import save_figure
 from .systematics import plot_systematics
@@ -39,6 +40,7 @@ __all__ = [
     "plot_kinematics",
     "plot_lines",
     "plot_map",
+    "plot_online",
     "plot_marginal_sigma",
     "plot_quantile_deviation",
     "plot_quantile_error",

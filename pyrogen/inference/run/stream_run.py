@@ -164,7 +164,8 @@ class StreamRun:
             before = self.seen.events
             row = self._take_in(fresh)
             shown.update(self.feed.seen.events - before)
-            shown.set_postfix_str(f"nll {row['nll']:.4f}, KL/N {row['kl']:.4f}", refresh=False)
+            if row["nll"] == row["nll"]:  # a round without a step has none
+                shown.set_postfix_str(f"nll {row['nll']:.4f}, KL/N {row['kl']:.4f}", refresh=False)
             if not self.ended and time.monotonic() - self._saved > CHECKPOINT_SECONDS:
                 self.save()
             safe_point()
