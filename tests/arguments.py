@@ -261,6 +261,7 @@ def posterior_calls():
     x, some = training()[:5], {"draws": 3, "seed": 0}
     table = {
         "Posterior": lazily(lambda: pg.Posterior, model=model, weights=lambda: posterior().weights, progress=False),
+        "Posterior.at": lazily(lambda: posterior().at, events_seen=posterior().info.training_events),
         "Posterior.density": lazily(lambda: posterior().density, x=x, **some),
         "Posterior.log_prob": lazily(lambda: posterior().log_prob, x=x, **some),
         "Posterior.multiplicities": lazily(lambda: chain().multiplicities, **some),
@@ -843,6 +844,11 @@ def plotting_calls():
 
 CALLS = {
     "BayesianFlow": call(pg.BayesianFlow, flow=pg.CouplingFlow(2, blocks=1, hidden=(4,))),
+    "BayesianFlow.with_prior": lazily(
+        lambda: model().with_prior,
+        centres=lambda: torch.zeros(model().weights),
+        scales=lambda: torch.ones(model().weights),
+    ),
     "BayesianFlow.prepare": call(model().prepare, events=training()),
     "CouplingFlow": call(pg.CouplingFlow, features=2, blocks=1, hidden=(4,)),
     "CouplingFlow.log_prob": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).log_prob, x=training()),
@@ -1040,7 +1046,7 @@ RIGHT = {
     ("plotting.plot_weight_pulls", "title"): ("a text",),
     **{
         (f"plotting.{name}", "title"): ("a text",)
-        for name in ("plot_amplification_map", "plot_differential", "plot_worth")
+        for name in ("plot_amplification_map", "plot_differential", "plot_online", "plot_worth")
     },
     ("diagnostics.differential_amplification", "regions"): ("an empty list",),
     ("EventSample.column", "which"): ("minus one",),

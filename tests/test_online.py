@@ -108,7 +108,7 @@ def test_other_streams_and_backends_find_the_known_answer(kind):
         assert float(weights["scale"]) == pytest.approx(LATE * precision**-0.5, rel=0.15)
         return
     if kind == "bootstrap":
-        found = fit(backend=pg.Bootstrap, settings={"replicas": 12, "seed": 3, "lr": 0.03}, **KNOWN | {"passes": 30})
+        found = fit(backend=pg.Bootstrap, settings={"replicas": 12, "seed": 3, "lr": 0.03}, **KNOWN)
         draws = found.weights.arrays["draws"][:, 0].double()
         keys = torch.tensor([seed_of(3, "bootstrap sample", r) for r in range(12)])
         w = dirichlet(split_mix(keys, torch.arange(N).expand(12, -1)), N)[1]

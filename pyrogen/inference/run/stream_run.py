@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,9 +33,6 @@ from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.weights import WeightPosterior, make_weights
 from pyrogen.progress import Bar, bar
 from pyrogen.seeds import manual_seed, stream
-
-if TYPE_CHECKING:
-    from pyrogen.inference.backend import Backend
 
 ROUNDS = 16  # rounds in which as many events come in as the buffer holds
 SCORED = 256  # events of a round whose density is found before they are trained on
@@ -77,7 +74,7 @@ class StreamRun:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Any,
         settings: StreamSettings,
         model: BayesianFlow,
         stream: Iterable[Any],
@@ -114,7 +111,7 @@ class StreamRun:
         self.feed.spread = first.events.std(0, correction=0).nan_to_num(0.0)
         self.buffer = EventBuffer(first, self.settings.passes, model.input_dtype, model.dtype, model.device)
         self.learner = self.maker(model, self.data, self.buffer)
-        self.batch_size = min(self.backend.batch_size, len(first))  # type: ignore[attr-defined]
+        self.batch_size = min(self.backend.batch_size, len(first))
         self.gulp = max(1, len(first) // ROUNDS)
         labels = names or tuple(f"x{i}" for i in range(first.events.shape[1]))
         conditions = () if context is None else self.feed.context_names or range(first.context.shape[1])  # type: ignore[union-attr]
@@ -228,7 +225,7 @@ class StreamRun:
             if self.in_a_row >= MOST_SKIPPED:
                 raise TrainingDivergedError(
                     f"after {seen.events} events of the stream the loss or its gradient was NaN or infinite in "
-                    f"{self.in_a_row} steps in a row; try a smaller lr (now {backend.lr}), with another checkpoint "  # type: ignore[attr-defined]
+                    f"{self.in_a_row} steps in a row; try a smaller lr (now {backend.lr}), with another checkpoint "
                     "file if there is one"
                 )
             nll.append(float(found.nll[found.finite].mean()) if bad < len(found.finite) else float("nan"))
