@@ -63,7 +63,7 @@ def study(name: str, mode: dict[str, Any], quick: bool, seed: int, out: Path) ->
     found: dict[str, list[dict[str, float]]] = {"online": [], "offline": [], "subset": []}
     svi = pg.SVI(batch_size=mode["batch"], seed=seed, checkpoint=out / f"{name}_online.h5", **RATES)
     posterior = svi.fit_stream(model, iter(events.split(50_000)), buffer=buffer, passes=mode["passes"])
-    for size in (*posterior.snapshots, n):
+    for size in sorted({*posterior.snapshots, n}):
         found["online"].append({"events": size} | judged(posterior.at(size), target, test))
     for size in sorted({buffer, *mode["offline"]}):
         epochs = max(1, round(mode["steps"] * mode["batch"] / size))
