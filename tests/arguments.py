@@ -268,6 +268,7 @@ def posterior_calls():
     x, some = training()[:5], {"draws": 3, "seed": 0}
     table = {
         "Posterior": lazily(lambda: pg.Posterior, model=model, weights=lambda: posterior().weights, progress=False),
+        "Posterior.at": lazily(lambda: posterior().at, events_seen=posterior().info.training_events),
         "Posterior.density": lazily(lambda: posterior().density, x=x, **some),
         "Posterior.log_prob": lazily(lambda: posterior().log_prob, x=x, **some),
         "Posterior.multiplicities": lazily(lambda: chain().multiplicities, **some),
@@ -346,6 +347,14 @@ def backend_calls():
             model=model,
             samples=training().reshape(2, 30, 2),
         )
+        if backend in (pg.SVI, pg.Bootstrap):
+            own = {"resampling": "poisson"} if backend is pg.Bootstrap else {}
+            table[f"{name}.fit_stream"] = lazily(
+                lambda backend=backend, own=own: backend(progress=False, **own).fit_stream,
+                model=model,
+                stream=lambda: iter([training()]),
+                buffer=50,
+            )
         if sampler:
             table[f"{name}.kernel"] = lazily(lambda backend=backend: backend().kernel, model=model)
             table[f"{name}.run"] = lazily(lambda backend=backend: backend().run, **FIT)
@@ -839,6 +848,10 @@ def plotting_calls():
         "plotting.plot_marginal_sigma": lazily(lambda: plotting.plot_marginal_sigma, result=marginal),
         "plotting.plot_systematics": lazily(lambda: plotting.plot_systematics, result=systematics, counts=[9, 9]),
         "plotting.plot_training": call(plotting.plot_training, history={"loss": one, "nll": one, "kl": one}),
+        "plotting.plot_online": lazily(
+            lambda: plotting.plot_online,
+            curves=lambda: {"online": {"events": [10.0, 20.0], "error": [0.2, 0.1], "sigma": [0.2, 0.1]}},
+        ),
         "plotting.plot_training_size": lazily(lambda: plotting.plot_training_size, scan=scan),
         "plotting.save_figure": lazily(lambda: plotting.save_figure, figure=figure, path="f.png"),
     }
@@ -846,6 +859,11 @@ def plotting_calls():
 
 CALLS = {
     "BayesianFlow": call(pg.BayesianFlow, flow=pg.CouplingFlow(2, blocks=1, hidden=(4,))),
+    "BayesianFlow.with_prior": lazily(
+        lambda: model().with_prior,
+        centres=lambda: torch.zeros(model().weights),
+        scales=lambda: torch.ones(model().weights),
+    ),
     "BayesianFlow.prepare": call(model().prepare, events=training()),
     "CouplingFlow": call(pg.CouplingFlow, features=2, blocks=1, hidden=(4,)),
     "CouplingFlow.log_prob": call(pg.CouplingFlow(2, blocks=1, hidden=(4,)).log_prob, x=training()),
@@ -878,6 +896,7 @@ CALLS = {
 #: What functions of the package make and give back; users read them.
 RESULTS = (
     {
+        "DiscFlow.fit_stream",  # which refuses every stream
         "DensityEstimate",
         "GANSampler",
         "HistogramBand",
@@ -1043,7 +1062,7 @@ RIGHT = {
     ("plotting.plot_weight_pulls", "title"): ("a text",),
     **{
         (f"plotting.{name}", "title"): ("a text",)
-        for name in ("plot_amplification_map", "plot_differential", "plot_worth")
+        for name in ("plot_amplification_map", "plot_differential", "plot_online", "plot_worth")
     },
     ("diagnostics.differential_amplification", "regions"): ("an empty list",),
     ("EventSample.column", "which"): ("minus one",),

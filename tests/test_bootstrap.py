@@ -12,8 +12,9 @@ from known import Line
 import pyrogen as pg
 from pyrogen.bayes.model import normalise_weights
 from pyrogen.diagnostics import advise
-from pyrogen.inference.modes import bootstrap, descent
-from pyrogen.inference.modes.bootstrap import ReplicaPotential, left_out, wide_anchors
+from pyrogen.inference.modes import bootstrap, descent, judging
+from pyrogen.inference.modes.bootstrap import ReplicaPotential, wide_anchors
+from pyrogen.inference.modes.judging import left_out
 from pyrogen.inference.run.data import TrainingData, prepare_many
 
 
@@ -177,24 +178,24 @@ def test_a_replica_that_failed_is_left_out_and_named(monkeypatch):
 
 
 def test_replicas_with_steps_left_out_are_named():
-    (found,) = bootstrap.steps_left_out(torch.tensor([0.0, 3.0, 0.0, 12.0]), "sample 2: ")
+    (found,) = judging.steps_left_out(torch.tensor([0.0, 3.0, 0.0, 12.0]), "sample 2: ")
     assert "sample 2: the loss of 2 of 4 replicas was NaN or infinite in some steps" in str(found)
-    assert "1 (3), 3 (12)" in str(found) and list(bootstrap.steps_left_out(torch.zeros(4))) == []
+    assert "1 (3), 3 (12)" in str(found) and list(judging.steps_left_out(torch.zeros(4))) == []
 
 
 def test_a_replica_far_above_the_others_is_left_out():
     """Replicas off by 3 % lose 4.5e-4 nats; one that lost fourteen times as much failed, one with six times did not."""
     log_density = 0.03 * torch.randn(40, 200, generator=torch.Generator().manual_seed(1)).double()
     nll = 1 + 0.5 * log_density.square().mean(1)
-    assert not bootstrap.far_above(nll, log_density).any()
+    assert not judging.far_above(nll, log_density).any()
     nll[3], nll[5] = 1 + 14 * 4.5e-4, 1 + 6 * 4.5e-4
-    failed = bootstrap.far_above(nll, log_density)
+    failed = judging.far_above(nll, log_density)
     assert failed.nonzero()[:, 0].tolist() == [3]
     assert "1 of 40 replicas failed to train and are left out: 3 (1.0063); the median of the others is 1.0005" in str(
         next(left_out(nll, failed))
     )
     assert list(left_out(nll, failed & False)) == []
-    assert bootstrap.far_above(nll + torch.inf, log_density).all()
+    assert judging.far_above(nll + torch.inf, log_density).all()
 
 
 @pytest.mark.parametrize("replicas", [4, 5, 10, 50])
@@ -208,7 +209,7 @@ def test_good_replicas_are_seldom_left_out(replicas):
     left = 0
     for _ in range(10_000 // replicas):
         off = torch.randn(replicas, 1, generator=generator, dtype=torch.float64) / 100
-        left += int(bootstrap.far_above(1 + 0.5 * off[:, 0].square(), off).sum())
+        left += int(judging.far_above(1 + 0.5 * off[:, 0].square(), off).sum())
     assert left <= 20
 
 
@@ -222,7 +223,7 @@ def test_one_of_few_replicas_that_failed_is_found(replicas):
         )
         off *= 0.1 / 20**0.5
         off[1] += 0.1 * 60**0.5 * torch.randn(100, generator=generator, dtype=torch.float64)
-        failed = bootstrap.far_above(1 + 0.5 * off.square().mean(1), off)
+        failed = judging.far_above(1 + 0.5 * off.square().mean(1), off)
         assert failed.nonzero()[:, 0].tolist() == [1]
 
 
@@ -230,9 +231,9 @@ def test_replicas_are_judged_where_the_weights_are():
     """Weights in proportion to c^2 of a slope: the loss differs by three times what it does over all events."""
     few = torch.zeros(10_000)
     few[[17, 4000]] = torch.tensor([1.0, -3.0])
-    rows = bootstrap.probed(10_000, few)
+    rows = judging.probed(10_000, few)
     assert sorted(set(rows.tolist())) == [17, 4000] and (rows == 17).sum() == len(rows) // 4
-    assert bootstrap.probed(5, None).tolist() == bootstrap.probed(5, torch.ones(5)).tolist() == [0, 1, 2, 3, 4]
+    assert judging.probed(5, None).tolist() == judging.probed(5, torch.ones(5)).tolist() == [0, 1, 2, 3, 4]
     generator = torch.Generator().manual_seed(5)
     c = torch.randn(400, 1, generator=generator).double()
     y = 0.5 * c + torch.randn(400, 1, generator=generator).double()
@@ -244,12 +245,12 @@ def test_replicas_are_judged_where_the_weights_are():
 def test_three_replicas_do_not_tell_which_of_them_failed():
     """None is left out, and it is said; with a fourth one, the one that failed is found."""
     nll, off = torch.tensor([1.0, 8.0, 1.01, 1.02]).double(), torch.tensor([0.01, 3.0, 0.02, 0.03]).double()[:, None]
-    assert not bootstrap.far_above(nll[:3], off[:3]).any()
-    (found,) = bootstrap.untold(nll[:3])
+    assert not judging.far_above(nll[:3], off[:3]).any()
+    (found,) = judging.untold(nll[:3])
     assert "3 replicas have a finite loss, 1.0000, 8.0000, 1.0100 nats per event" in str(found)
-    assert bootstrap.far_above(nll, off).tolist() == [False, True, False, False] and not list(bootstrap.untold(nll))
+    assert judging.far_above(nll, off).tolist() == [False, True, False, False] and not list(judging.untold(nll))
     nll[3] = torch.nan
-    assert bootstrap.far_above(nll, off).tolist() == [False, False, False, True] and list(bootstrap.untold(nll))
+    assert judging.far_above(nll, off).tolist() == [False, False, False, True] and list(judging.untold(nll))
 
 
 @pytest.mark.filterwarnings("ignore::pyrogen.SamplingWarning")

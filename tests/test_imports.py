@@ -27,7 +27,12 @@ FLOORS = (
     ("plotting",),
 )
 #: Rooms within inference; `backend` and the rest stand between `run` and the kinds of backends.
-INFERENCE_FLOORS = (("run", "problems", "documented"), ("backend",), ("calibrated",), ("vi", "mcmc", "modes"))
+INFERENCE_FLOORS = (
+    ("run", "problems", "documented"),
+    ("backend",),
+    ("calibrated", "streaming"),
+    ("vi", "mcmc", "modes"),
+)
 
 
 def modules(root: Path) -> dict[str, Path]:

@@ -17,11 +17,11 @@ from pyrogen.bayes.buffers import flow_buffers, load_flow_buffers
 from pyrogen.bayes.contract import check_output, given, told
 from pyrogen.bayes.distribution import EventWeights, FlowDistribution
 from pyrogen.bayes.evaluation import in_evaluation_mode
-from pyrogen.bayes.inputs import as_tensor, check_rows
+from pyrogen.bayes.inputs import as_tensor, check_rows, data_digest
 from pyrogen.bayes.local import LocalFlow, LocalReparameterizationError
 from pyrogen.bayes.packing import WeightPacking
 from pyrogen.bayes.scales import default_bijection, input_dtype, own_bijection
-from pyrogen.checks import DEVICE, DTYPE, TEXT, array, door, each, optional
+from pyrogen.checks import DEVICE, DTYPE, TEXT, array, door, each, optional, require
 from pyrogen.events import check_weights
 from pyrogen.events.bijection import Bijection, from_config
 from pyrogen.events.conditions import StandardiseContext
@@ -115,6 +115,9 @@ class BayesianFlow(PyroModule):
         theta = self.packing.pack()
         self.register_buffer("_initial_theta", theta)
         self.register_buffer("_prior_scales", scales.to(theta))
+        self.register_buffer("_prior_centres", torch.zeros_like(theta))
+        #: Whether the prior is one of :meth:`with_prior`, with a centre and a width of its own for every weight.
+        self.has_own_prior = False
 
     def extra_repr(self) -> str:
         return f"{self.packing.size} weights, prior_scale={self.prior_scale!r}"
@@ -140,6 +143,11 @@ class BayesianFlow(PyroModule):
     def prior_scales(self) -> Tensor:
         """Width of the prior of every weight, ``[P]``."""
         return self._buffers["_prior_scales"]  # type: ignore[return-value]
+
+    @property
+    def prior_centres(self) -> Tensor:
+        """Where the prior of every weight has its centre, ``[P]``: zero, but for :meth:`with_prior`."""
+        return self._buffers["_prior_centres"]  # type: ignore[return-value]
 
     @property
     def on_unit_box(self) -> bool:
@@ -196,8 +204,33 @@ class BayesianFlow(PyroModule):
         return self
 
     def prior(self) -> TorchDistribution:
-        """The prior over ``theta [P]``, independent Gaussians around zero."""
-        return dist.Normal(torch.zeros_like(self.prior_scales), self.prior_scales, validate_args=False).to_event(1)
+        """The prior over ``theta [P]``, independent Gaussians around zero, or as :meth:`with_prior` says."""
+        return dist.Normal(self.prior_centres, self.prior_scales, validate_args=False).to_event(1)
+
+    @door(centres=array(1), scales=array(1))
+    def with_prior(self, centres: Tensor, scales: Tensor) -> BayesianFlow:
+        """A copy with another prior, independent Gaussians ``N(centre, scale^2)``, whose centres training starts at.
+
+        Such as a mean-field posterior of other events: then it goes on as if it had seen these (sequential Bayes).
+
+        Args:
+            centres: of every weight, ``[P]``.
+            scales: widths, ``[P]``, positive.
+
+        Raises:
+            ValueError: another number of weights, or numbers that are no centres or widths.
+        """
+        found = {}
+        for name, values in (("centres", centres), ("scales", scales)):
+            found[name] = as_tensor(values, torch.float64)
+            right = f"{self.weights} finite numbers, one per weight"
+            require(found[name].shape == (self.weights,) and bool(found[name].isfinite().all()), name, values, right)
+        require(bool((found["scales"] > 0).all()), "scales", scales, "positive")
+        copied = self.packing.copied(self)
+        copied.has_own_prior = True
+        for buffer, name in (("_prior_centres", "centres"), ("_prior_scales", "scales"), ("_initial_theta", "centres")):
+            copied._buffers[buffer] = found[name].to(self.initial_theta, copy=True)
+        return copied
 
     @door(
         weights=optional(array(1)),
@@ -267,8 +300,10 @@ class BayesianFlow(PyroModule):
         }
 
     def _describe_inputs(self) -> dict[str, Any]:
-        """Preprocessing of conditions and type of the inputs; nothing where they are as in files of old versions."""
+        """What is not as in files of old versions: prior, preprocessing of conditions, type of the inputs."""
         told: dict[str, Any] = {}
+        if self.has_own_prior:
+            told["prior_sha256"] = data_digest({"centres": self.prior_centres, "scales": self.prior_scales})
         if self.context_preprocessing.fitted and not isinstance(self.context_preprocessing, Identity):
             told["context_preprocessing"] = self.context_preprocessing.config()
         if self.input_dtype != self.dtype:
@@ -282,6 +317,7 @@ class BayesianFlow(PyroModule):
         initial_theta: Tensor,
         buffers: Mapping[str, Tensor],
         flow: nn.Module | None = None,
+        prior: Mapping[str, Tensor] | None = None,
     ) -> BayesianFlow:
         """The model that :meth:`describe` described.
 
@@ -290,9 +326,10 @@ class BayesianFlow(PyroModule):
             initial_theta: the weights ``[P]`` that the flow had when it was lifted.
             buffers: the flow's buffers by name, as :meth:`flow_buffers` has them.
             flow: the flow, where it is not one of pyrogen's own; it is copied.
+            prior: ``centres [P]`` and ``scales [P]`` of a model :meth:`with_prior`.
 
         Raises:
-            ValueError: a flow that has to be given, or one that does not fit.
+            ValueError: a flow that has to be given, or one that does not fit, or another prior.
         """
         if flow is None:
             if description["flow"] not in OWN:
@@ -313,6 +350,10 @@ class BayesianFlow(PyroModule):
         if model.describe()["parameters"] != description["parameters"]:
             raise ValueError("the parameters of the flow given differ in name or shape from those saved")
         load_flow_buffers(model.flow, buffers)
+        if prior:
+            model = model.with_prior(**prior)
+        if model.describe().get("prior_sha256") != description.get("prior_sha256"):
+            raise ValueError("the prior of the weights is another one than the description tells of, or is missing")
         model.initial_theta.copy_(initial_theta)
         return model
 

@@ -12,6 +12,8 @@ from pyrogen.inference.modes.ensemble import Ensemble
 from pyrogen.inference.modes.laplace import Laplace
 from pyrogen.inference.problems import SamplingError, SamplingWarning, TrainingDivergedError
 from pyrogen.inference.run.checkpoint import CheckpointMismatchError
+from pyrogen.inference.run.repeats import RepeatedStreamError
+from pyrogen.inference.run.stream import StreamError
 from pyrogen.inference.vi.discflow import DiscFlow
 from pyrogen.inference.vi.svi import SVI
 
@@ -29,8 +31,10 @@ __all__ = [
     "CheckpointMismatchError",
     "Ensemble",
     "Laplace",
+    "RepeatedStreamError",
     "SamplingError",
     "SamplingWarning",
+    "StreamError",
     "TrainingDivergedError",
     "calibrate",
 ]

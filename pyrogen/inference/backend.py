@@ -33,7 +33,7 @@ from pyrogen.inference.run.data import (
     prepare_together,
     why_apart,
 )
-from pyrogen.inference.run.going_on import columns_in_order, columns_of, model_of, told_of
+from pyrogen.inference.run.going_on import columns_in_order, columns_of, model_of, model_with_prior, told_of
 from pyrogen.inference.run.potential import independent_starts
 from pyrogen.inference.run.stopping import Terminated, end, terminable
 from pyrogen.posterior.info import History, RunInfo
@@ -129,6 +129,7 @@ class Backend(ABC):
         context: Any = None,
         *,
         start: Posterior | None = None,
+        prior: Posterior | None = None,
     ) -> Posterior:
         """Learn the posterior of the weights, or go on from the checkpoint.
 
@@ -140,7 +141,12 @@ class Backend(ABC):
             context: conditions ``[N, k]`` of a conditional flow.
             start: a posterior of the same model, to go on from: for longer, or with other events of the same columns.
                 Columns of events and of conditions are chosen by name. The constants of its preprocessing are kept.
-                ``info.started_from`` of the result tells of it.
+                ``info.started_from`` of the result tells of it. The prior is that of the model: ``start`` says where
+                the training begins, and nothing of what it finds.
+            prior: a mean-field posterior of the same model and of other events, whose distribution of the weights takes
+                the place of the prior (sequential Bayes): the result is the posterior of both samples, as far as mean
+                field can tell (``docs/online.md``). For :class:`~pyrogen.SVI`. The run starts at it, and keeps the
+                constants of its preprocessing; ``info.prior_from`` tells of it.
 
         Returns:
             The posterior. Its ``history`` has the curves of the run, its ``info`` how it came about, and in
@@ -148,8 +154,8 @@ class Backend(ABC):
 
         Raises:
             TypeError: a model that is no :class:`~pyrogen.BayesianFlow`.
-            ValueError: events, weights or context that cannot be learned from, a foreign checkpoint, or a ``start`` of
-                another model or of a kind that this backend cannot go on from.
+            ValueError: events, weights or context that cannot be learned from, a foreign checkpoint, or a ``start`` or
+                ``prior`` of another model or of a kind that this backend cannot go on from.
             TrainingDivergedError: the loss or its gradient was NaN or infinite for many steps in a row.
             SamplingError: no chain, or no network, has a finite potential.
             PathInUseError: another process, or another part of this one, trains with this checkpoint.
@@ -157,6 +163,8 @@ class Backend(ABC):
             KeyboardInterrupt: Ctrl-C. The checkpoint is written first, and the text says how to go on. A second Ctrl-C
                 does not wait for that. SIGTERM and SIGHUP end the process in the same way.
         """
+        if prior is not None:
+            self._check_prior(prior, start)
         searched = self._searched(model, events, weights, context, start)
         if searched is not None:
             return searched
@@ -166,10 +174,17 @@ class Backend(ABC):
                 if start is not None:
                     model = model_of(start, model, self.dtype)
                     events, context = columns_in_order(start, events, context)
+                if prior is not None:
+                    model = model_with_prior(prior, model, self.dtype)
+                    events, context = columns_in_order(prior, events, context)
                 model, data = run.checked(model, events, weights, context)
                 if start is not None:
                     data = columns_of(start, data)
                     run._check_going_on(start, model)
+                if prior is not None:
+                    data = columns_of(prior, data, "prior")
+                    if data.digest == prior.info.data_sha256:
+                        raise ValueError("prior was trained on these very events, which would count twice; take start")
                 with untouched(self.device):
                     return run._fit(model, data)
         except (KeyboardInterrupt, Terminated) as stop:
@@ -289,6 +304,17 @@ class Backend(ABC):
         """
         raise ValueError(f"{type(self).__name__} cannot go on from a posterior; leave start out")
 
+    def _check_prior(self, prior: Posterior, start: Posterior | None) -> None:
+        """Check that a run can have a posterior for its prior.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        raise ValueError(
+            f"prior is for pg.SVI; for {type(self).__name__} give the model another prior by "
+            "posterior.model.with_prior(centres, scales)"
+        )
+
     def _check_batch(self, samples: Samples) -> None:
         """Check that samples can be one batch.
 
@@ -367,6 +393,7 @@ class Backend(ABC):
             context_range=data.context_range,
             findings=(*data.findings, *entries.pop("findings", ())),
             started_from=None if data.start is None else told_of(data.start),
+            prior_from=None if data.prior is None else told_of(data.prior),
             device=told(self.device),
             context_names=data.context_names,
             **{"data_sha256": data.digest} | entries,

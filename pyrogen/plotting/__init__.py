@@ -15,6 +15,7 @@ from .histograms import HistogramPanel, plot_histogram, plot_histograms
 from .kinematics import plot_kinematics, plot_uncertainties
 from .lines import plot_lines
 from .maps import plot_correlation, plot_map, plot_marginal_sigma
+from .online import plot_online
 from .pulls import plot_weight_pulls
 from .sic import plot_scores, plot_sic
 from .style import save_figure
@@ -43,6 +44,7 @@ __all__ = [
     "plot_lines",
     "plot_map",
     "plot_mass_after_cut",
+    "plot_online",
     "plot_marginal_sigma",
     "plot_p_values",
     "plot_quantile_deviation",

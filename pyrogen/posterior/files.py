@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import h5py
@@ -23,7 +23,7 @@ from pyrogen.posterior.weights import FAMILIES, WeightPosterior, make_weights
 
 KIND = Kind("posterior", version=3, sealed=3)
 
-Content = tuple[BayesianFlow, WeightPosterior, History, RunInfo, Probes | None]
+Content = tuple[BayesianFlow, WeightPosterior, History, RunInfo, Probes | None, dict[int, WeightPosterior]]
 
 
 def write(
@@ -33,6 +33,7 @@ def write(
     history: History,
     info: RunInfo,
     probes: Probes | None = None,
+    snapshots: Mapping[int, WeightPosterior] | None = None,
 ) -> None:
     """The work of :meth:`~pyrogen.Posterior.save`."""
     if FAMILIES.get(weights.family) is not type(weights):
@@ -49,6 +50,9 @@ def write(
         for name, array in weights.arrays.items():
             write_array(file, f"weights/{name}", array.cpu().numpy())
         write_array(file, "initial_weights", model.initial_theta.cpu().numpy())
+        if model.has_own_prior:
+            write_array(file, "prior/centres", model.prior_centres.cpu().numpy())
+            write_array(file, "prior/scales", model.prior_scales.cpu().numpy())
         for name, buffer in model.flow_buffers().items():
             write_array(file, f"flow_buffers/{name}", buffer.cpu().numpy())
         for name, values in history.items():
@@ -56,6 +60,9 @@ def write(
         if probes is not None:
             for name, array in probes.arrays(model, weights).items():
                 write_array(file, f"probes/{name}", array.numpy())
+        for n, earlier in (snapshots or {}).items():
+            for name, array in earlier.arrays.items():
+                write_array(file, f"snapshots/{n}/{name}", array.cpu().numpy())
 
     write_hdf5(path, KIND, fill)
 
@@ -73,7 +80,7 @@ def read(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Content
             buffers = _arrays(file, "flow_buffers")
             for name, buffer in buffers.items() if description["flow"] in OWN else ():
                 _check(bool(buffer.isfinite().all()), f"flow_buffers/{name} holds NaN or infinite numbers")
-            model = BayesianFlow.from_description(description, initial, buffers, flow)
+            model = BayesianFlow.from_description(description, initial, buffers, flow, _arrays(file, "prior"))
         with _entry(path, "weights"):
             weights = make_weights(text_of(file, "family"), _arrays(file, "weights"))
             weights.check(len(initial))
@@ -85,7 +92,22 @@ def read(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Content
             info = RunInfo.from_json(read_json(file, "info"))
         if info.seconds is None and len(history.get("seconds", ())):  # as in files of version 1
             info = replace(info, seconds=float(history["seconds"][-1]))
-        return model, weights, history, info, probes
+        with _entry(path, "snapshots"):
+            snapshots = _snapshots(_arrays(file, "snapshots"), weights)
+        return model, weights, history, info, probes, snapshots
+
+
+def _snapshots(arrays: dict[str, Tensor], weights: WeightPosterior) -> dict[int, WeightPosterior]:
+    """What the weights were earlier, by numbers of events; they are of the family of the weights themselves."""
+    parts: dict[int, dict[str, Tensor]] = {}
+    for name, array in arrays.items():
+        n, _, own = name.partition("/")
+        _check(n.isdigit(), f"{n} is no number of events")
+        parts.setdefault(int(n), {})[own] = array
+    found = {n: make_weights(weights.family, parts[n]) for n in sorted(parts)}
+    for earlier in found.values():
+        earlier.check(weights.size)
+    return found
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -71,6 +71,8 @@ class RunInfo:
         batched_reason: why not.
         started_from: of a run that went on from another posterior, what that one was: backend, seed, data, and what
             it was started from itself. All other entries, and the history, are of the last run alone.
+        prior_from: of a run whose prior was another posterior, what that one was, likewise. N is that of the new
+            events alone.
         calibration: how often its intervals held the truth where that is known, see :func:`pyrogen.calibrate`; None:
             nobody tried, and sigma is not calibrated.
         findings: what was found wrong at the end of the run.
@@ -107,6 +109,7 @@ class RunInfo:
     batched: bool | None = None
     batched_reason: str | None = None
     started_from: Mapping[str, Any] | None = None
+    prior_from: Mapping[str, Any] | None = None
     calibration: CalibrationRecord | None = None
     findings: tuple[Finding, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -177,6 +180,16 @@ class RunInfo:
         check(isinstance(content, Mapping), "info", content, "a mapping")
         given = dict(content)
         return record_of(cls, given if "findings" in given else _of_version_1(given), "info")
+
+
+def as_of(info: RunInfo, history: History, events_seen: int) -> tuple[RunInfo, History]:
+    """The record and the curves of a training on a stream, as they were after so many events."""
+    until = history["events_seen"] <= events_seen
+    earlier = {name: values[until] for name, values in history.items()}
+    size = earlier["effective_size"][-1] if until.any() else None
+    if info.training_events == info.effective_size:  # without weights
+        size = float(events_seen)
+    return replace(info, training_events=events_seen, effective_size=size), earlier
 
 
 def _of_version_1(content: dict[str, Any]) -> dict[str, Any]:

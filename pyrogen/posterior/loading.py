@@ -28,5 +28,7 @@ def load(path: str | os.PathLike[str], flow: nn.Module | None = None, device: to
         FileFormatError: not a posterior, truncated, damaged, of a newer version, or not fitting ``flow``: other
             parameters, other buffers, or another density at the training events that the file remembers.
     """
-    model, weights, history, info, probes = files.read(path, flow)
-    return Posterior(model, weights, history, info, probes=probes).to(device)
+    model, weights, history, info, probes, snapshots = files.read(path, flow)
+    posterior = Posterior(model, weights, history, info, probes=probes)
+    posterior.snapshots = snapshots
+    return posterior.to(device)

@@ -39,7 +39,7 @@ from pyrogen.posterior.effective import FEWEST
 from pyrogen.posterior.generation import EVENTS_PER_PART, enough_events, generate_sample, generate_to_file
 from pyrogen.posterior.histograms import labelled, own_events, weighted_events
 from pyrogen.posterior.holding import Holding
-from pyrogen.posterior.info import History, RunInfo
+from pyrogen.posterior.info import History, RunInfo, as_of
 from pyrogen.posterior.multiplicities import multiplicities
 from pyrogen.posterior.predictor import IN_PARTS, Predictor
 from pyrogen.posterior.probes import Probes
@@ -65,6 +65,7 @@ class Posterior(Holding):
     Attributes:
         history: the training curve, one array per quantity.
         predictor: what evaluates and samples its networks, for diagnostics of one's own.
+        snapshots: of a training on a stream, what the weights were after so many events, see :meth:`at`.
     """
 
     @door(
@@ -89,6 +90,7 @@ class Posterior(Holding):
         self.history = history or {}
         self.predictor = Predictor(model, weights, None, progress)
         self.info = info or RunInfo()
+        self.snapshots: dict[int, WeightPosterior] = {}
 
     @door(device=DEVICE)
     def to(self, device: torch.device | str) -> Posterior:
@@ -105,7 +107,39 @@ class Posterior(Holding):
         model = self.model.packing.copied(self.model).to(device)
         moved = Posterior(model, self.weights, self.history, self.info, progress=self.progress, probes=self.probes)
         moved.compile = self.compile
+        moved.snapshots = self.snapshots
         return moved
+
+    @door(events_seen=whole(1))
+    def at(self, events_seen: int) -> Posterior:
+        """The posterior of a training on a stream as it was after so many events.
+
+        Args:
+            events_seen: one of the numbers in ``snapshots``, or that of the whole run. They are those which
+                ``fit_stream(snapshots=...)`` was asked for; by default 1, 2, 4, ... times as many as the buffer held.
+
+        Returns:
+            A posterior with the curves up to there. Its findings are those of the whole run.
+
+        Raises:
+            ValueError: nothing was kept after this number of events; the text lists the numbers.
+        """
+        if events_seen == self.info.training_events:
+            return self
+        if events_seen not in self.snapshots:
+            kept = ", ".join(map(str, self.snapshots)) or "none, for it was not trained by fit_stream"
+            raise ValueError(f"events_seen is {events_seen}; the numbers of events that were kept are {kept}")
+        info, history = as_of(self.info, self.history, events_seen)
+        earlier = Posterior(
+            self.model,
+            self.snapshots[events_seen].to(self.device),
+            history,
+            info,
+            progress=self.progress,
+            probes=self.probes,
+        )
+        earlier.snapshots = {n: weights for n, weights in self.snapshots.items() if n < events_seen}
+        return earlier
 
     def log_prob(self, x: EventsLike, draws: int | None = None, *, context: Any = None, seed: int = 0) -> Tensor:
         """Log density of every weight draw.
@@ -402,7 +436,7 @@ class Posterior(Holding):
         Raises:
             OSError: the file cannot be written; an old file at ``path`` is left as it was.
         """
-        files.write(path, self.model, self.weights, self.history, self.info, self.probes)
+        files.write(path, self.model, self.weights, self.history, self.info, self.probes, self.snapshots)
 
     def __repr__(self) -> str:
         trained = "?" if self.info.training_events is None else self.info.training_events

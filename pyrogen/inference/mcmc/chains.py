@@ -53,7 +53,7 @@ class SamplingRun:
         kernel = self.kernel
         self.potential = self.make_potential()
         self.generator = torch.Generator(self.model.device).manual_seed(stream(kernel.seed, 0))
-        location, scale = torch.zeros_like(self.potential.prior_scale), self.potential.prior_scale
+        location, scale = self.potential.prior_centre, self.potential.prior_scale
         if kernel.whiten:
             assert isinstance(kernel.start, Posterior)
             location, scale = (kernel.start.weights.arrays[name].to(scale) for name in ("loc", "scale"))
@@ -190,7 +190,7 @@ class SamplingRun:
         if isinstance(kernel.start, Posterior):
             theta = _overdispersed(kernel.start, kernel.chains, kernel.dispersion, seed).to(self.target.scale)
         elif kernel.start == "prior":
-            theta = self.potential.prior_scale * torch.randn(
+            theta = self.potential.prior_centre + self.potential.prior_scale * torch.randn(
                 kernel.chains,
                 self.model.weights,
                 generator=self.generator,

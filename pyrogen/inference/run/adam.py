@@ -69,6 +69,15 @@ class Adam:
         if self.batch_size is not None and self.batch_size < target.size:
             rows = target.batches(len(position), self.batch_size, generator)
         value, gradient = target.value_and_gradient(position, rows)
+        return self.moved(position, first, second, value, gradient, numbers)
+
+    def moved(
+        self, position: Tensor, first: Tensor, second: Tensor, value: Tensor, gradient: Tensor, numbers: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Position and moments after a step along a gradient ``[C, P]``, and its value ``[C]``, NaN where it is none.
+
+        ``numbers`` are the learning rate and the corrections of both moments.
+        """
         finite = (gradient.isfinite().all(1) & value.isfinite())[:, None]
         gradient = torch.where(finite, gradient, 0.0)
         beta1, beta2 = self.betas

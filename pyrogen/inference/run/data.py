@@ -44,6 +44,7 @@ class TrainingData:
         digest: SHA-256 of all numbers, by which a checkpoint knows its data.
         findings: what makes a density of them doubtful.
         start: the posterior that the run goes on from, if any.
+        prior: the posterior that is the prior of the run, if any.
         context_names: column names of the conditions, where they had them.
     """
 
@@ -55,6 +56,7 @@ class TrainingData:
     digest: str
     findings: tuple[Finding, ...] = field(default=(), kw_only=True)
     start: Posterior | None = field(default=None, kw_only=True)
+    prior: Posterior | None = field(default=None, kw_only=True)
     context_names: tuple[str, ...] | None = field(default=None, kw_only=True)
 
     @property

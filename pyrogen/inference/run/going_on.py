@@ -18,7 +18,10 @@ from pyrogen.inference.run.checkpoint import digest
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.posterior.posterior import Posterior
 
-KEPT = ("backend", "training_events", "data_sha256", "epochs_done", "chains", "gradients", "seconds", "started_from")
+KEPT = (
+    *("backend", "training_events", "data_sha256", "epochs_done", "chains", "gradients", "seconds"),
+    *("started_from", "prior_from"),
+)
 
 
 def model_of(start: Posterior, model: BayesianFlow, dtype: torch.dtype | None, name: str = "start") -> BayesianFlow:
@@ -32,7 +35,8 @@ def model_of(start: Posterior, model: BayesianFlow, dtype: torch.dtype | None, n
     require(isinstance(start, Posterior), name, start, "a trained pyrogen.Posterior")
     _same(name, "dtype", str(start.model.dtype), str(dtype or model.dtype), "give the backend dtype={}")
     theirs, ours = (_flatten(one.describe()) for one in (start.model, model))
-    for entry in ("flow", "flow_config", "features", "weights", "parameters", "prior_scale"):
+    entries = ["flow", "flow_config", "features", "weights", "parameters", "prior_scale"]
+    for entry in entries if name == "prior" else [*entries, "prior_sha256"]:
         if entry == "features" and ours["features"] is None:
             continue
         for key in [key for key in theirs | ours if key == entry or key.startswith(f"{entry}.")]:
@@ -52,6 +56,22 @@ def model_of(start: Posterior, model: BayesianFlow, dtype: torch.dtype | None, n
             )
     _check_flow(name, start, model)
     return start.model
+
+
+def model_with_prior(prior: Posterior, model: BayesianFlow, dtype: torch.dtype | None) -> BayesianFlow:
+    """The model of a posterior whose distribution of the weights is the prior, after the checks of :func:`model_of`.
+
+    Raises:
+        ValueError: as :func:`model_of`, or a posterior that is not mean-field.
+    """
+    found = model_of(prior, model, dtype, "prior")
+    weights = prior.weights
+    if not weights.independent:
+        raise ValueError(
+            f"prior holds {weights.family}; a prior is a centre and a width for every weight, as pg.SVI with the guide "
+            "pg.AutoNormal finds them"
+        )
+    return found.with_prior(weights.arrays["loc"], weights.arrays["scale"])
 
 
 def _same(name: str, what: str, theirs: Any, ours: Any, advice: str) -> None:
@@ -110,12 +130,16 @@ def columns_in_order(start: Posterior, events: EventsLike, context: Any) -> tupl
     return start.predictor.in_order(events), start.predictor.conditions_in_order(context)
 
 
-def columns_of(start: Posterior, data: TrainingData) -> TrainingData:
-    """Training data in the order of a posterior, with its names and units where they have none of their own."""
+def columns_of(start: Posterior, data: TrainingData, role: str = "start") -> TrainingData:
+    """Training data in the order of a posterior, with its names and units where they have none of their own.
+
+    ``role`` is what the posterior is to the run: ``"start"``, or ``"prior"``.
+    """
     own, theirs = data.units or (), start.info.units or ()
     return replace(
         data,
-        start=start,
+        start=start if role == "start" else None,
+        prior=start if role == "prior" else None,
         names=data.names or start.info.names,
         units=tuple(mine or other for mine, other in itertools.zip_longest(own, theirs)) or None,
         context_names=data.context_names or start.info.context_names,

@@ -51,7 +51,7 @@ class Potential:
         #: Width of the prior of every weight, ``[P]``.
         self.prior_scale: Tensor = model.prior_scales
         #: Where the prior of every weight has its centre, ``[P]``, or ``[C, P]`` for each chain one of its own.
-        self.prior_centre: Tensor = torch.zeros_like(self.prior_scale)
+        self.prior_centre: Tensor = model.prior_centres
         self.likelihood_only = likelihood_only
         needed = row_bytes(model.packing.shapes, model.dtype, gradient=True)
         #: Events times chains evaluated at once.

@@ -54,6 +54,9 @@ class DiscFlow(DiscFlowSettings, SVI):
     def _many_searched(self, model: BayesianFlow, samples: Samples, context: Samples | None) -> list[Posterior] | None:
         return None
 
+    def _check_stream(self) -> None:
+        raise ValueError("DiscFlow cannot learn from a stream: its discriminator needs the events again; take pg.SVI")
+
     def _check_batch(self, samples: Samples) -> None:
         raise NotBatchedError("each sample has a discriminator of its own")
 

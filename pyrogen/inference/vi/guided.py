@@ -55,8 +55,9 @@ class GuideObjective(Objective):
         with torch.device(model.device), pyro.poutine.block(), uninterrupted():
             self.guide = _make_guide(settings, model)
             self.guide(*example)
-        if data.start is not None:
-            start_at(self.guide, data.start.weights)
+        begun = data.start or (data.prior if isinstance(self.guide, AutoNormal) else None)
+        if begun is not None:
+            start_at(self.guide, begun.weights)
         self.local, self.local_reason = self._can_be_local()
         self.elbo = ELBO(local=False, num_particles=settings.num_particles, kl_weight=settings.kl_factor)
         means: list[Tensor] = []

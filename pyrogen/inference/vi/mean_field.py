@@ -75,9 +75,10 @@ class ManyMeanFields(Batched):
         width = self._width()
         nll = -self._log_prob(rows, width, local).mean(1)
         ratio = (width / self.model.prior_scales).square()
-        kl = 0.5 * (ratio + (self.mean / self.model.prior_scales).square() - 1 - ratio.log())
+        offset = ((self.mean - self.model.prior_centres) / self.model.prior_scales).square()
+        kl = 0.5 * (ratio + offset - 1 - ratio.log())
         if self.random is not None:  # points have the density of their prior, and no entropy
-            kl = torch.where(self.random, kl, 0.5 * (self.mean / self.model.prior_scales).square())
+            kl = torch.where(self.random, kl, 0.5 * offset)
         kl = kl.sum(1) / self.size
         return nll + self.settings.kl_factor * kl, nll, kl
 

@@ -18,9 +18,12 @@ from pyrogen.inference.calibrated import BOOTSTRAP, Search, calibrate, effective
 from pyrogen.inference.problems import NotBatchedError
 from pyrogen.inference.run.checkpoint import digest, run_identity
 from pyrogen.inference.run.data import ManySamples, TrainingData, check_samples, in_one_order, prepare_together
+from pyrogen.inference.run.stream_buffer import EventBuffer
+from pyrogen.inference.streaming import Streaming
 from pyrogen.inference.vi.guided import GuideObjective
 from pyrogen.inference.vi.mean_field import ManyMeanFields
 from pyrogen.inference.vi.objective import Objective
+from pyrogen.inference.vi.online import GuideLearner
 from pyrogen.inference.vi.settings import CALIBRATED, SVISettings
 from pyrogen.inference.vi.training import Training
 from pyrogen.posterior.posterior import Posterior
@@ -29,7 +32,7 @@ ALIKE = 1.2  # ratio of effective sizes up to which one kl_weight, known to 12 %
 
 
 @dataclass(frozen=True, kw_only=True)
-class SVI(SVISettings):
+class SVI(SVISettings, Streaming):
     """Trains a variational posterior over the weights of a :class:`~pyrogen.BayesianFlow`.
 
     The loss per event is ``-sum_m w_m log p(x_m|theta) / sum_m w_m + KL(q||prior) / N`` in nats [A eq. 16], with N the
@@ -91,12 +94,24 @@ class SVI(SVISettings):
         """What one training minimises."""
         return GuideObjective(self, model, data)
 
+    def _check_prior(self, prior: Posterior, start: Posterior | None) -> None:
+        require(start is None, "start", start, "left out where a prior is given: the run starts at the prior")
+        right = 'a number where a prior is given: "calibrated" fits begin anew'
+        require(self.kl_weight != CALIBRATED, "kl_weight", self.kl_weight, right)
+
     def _check_going_on(self, start: Posterior, model: BayesianFlow) -> None:
         if self.guide is not AutoNormal or not start.weights.independent:
             raise ValueError(
                 f"{type(self).__name__} goes on with the guide pg.AutoNormal from a mean-field posterior; here the "
                 f"guide is {self.describe()['guide']}, and start holds {start.weights.family}"
             )
+
+    @property
+    def _without_stream(self) -> tuple[str, ...]:
+        return "epochs", "schedule", "lr_warmup", "widths_after", "validation", "patience", "checkpoint_every"
+
+    def _learner(self, model: BayesianFlow, data: TrainingData, buffer: EventBuffer) -> GuideLearner:
+        return GuideLearner(self, model, data, buffer)
 
     def _check_batch(self, samples: Samples) -> None:
         if not is_batched(self.guide):

@@ -1,0 +1,52 @@
+"""Online against offline training: error and sigma against the number of events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from pyrogen.checks import MAPPING, TEXT, dictionary, door, require
+
+from .style import FIT, PREDICTION, VALIDATION, new_figure, styled
+
+#: Colour and marker of every way to use the events.
+LOOKS = {"online": (PREDICTION, "o"), "offline": (FIT, "s"), "subset": (VALIDATION, "D")}
+LABELS = {
+    "online": "online, each event while in the buffer",
+    "offline": "offline, all events stored",
+    "subset": "offline, a stored subset of the buffer's size",
+}
+FIGURES = ("error", "sigma")
+
+
+@styled
+@door(curves=dictionary(MAPPING, 'a dictionary such as {"online": {"events": [...], "error": [...]}}'), title=TEXT)
+def plot_online(curves: Mapping[str, Mapping[str, Sequence[float]]], *, title: str = "") -> Figure:
+    """Median error and median sigma of the density, both relative, against the events that a training had seen.
+
+    Args:
+        curves: for ``"online"``, ``"offline"`` and ``"subset"`` lists of one length: ``"events"``, ``"error"`` and
+            ``"sigma"``.
+        title: above the figure.
+    """
+    for name, curve in curves.items():
+        require(name in LOOKS, "curves", name, f"by the names {', '.join(LOOKS)}")
+        lengths = {len(curve.get(entry, ())) for entry in ("events", *FIGURES)}
+        require(lengths != {0} and len(lengths) == 1, f"curves[{name!r}]", curve, "lists events, error, sigma")
+    figure = new_figure(12.0, 5.6)
+    if title:
+        figure.suptitle(title, fontsize="large")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, entry in zip(axes, FIGURES, strict=True):
+        for name, curve in curves.items():
+            colour, marker = LOOKS[name]
+            style = {"color": colour, "marker": marker, "markersize": 7, "label": LABELS[name]}
+            axis.plot(curve["events"], curve[entry], **style)
+        axis.set(xscale="log", yscale="log", xlabel="events seen")
+    axes[0].set_ylabel("median, relative to the density")
+    axes[0].set_title(r"error $|p - p_{\mathrm{true}}| / p_{\mathrm{true}}$", fontsize="medium")
+    axes[1].set_title(r"sigma $\sigma / p$", fontsize="medium")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=1)
+    return figure
