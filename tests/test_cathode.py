@@ -244,3 +244,76 @@ def test_template_fractions_are_those_of_the_weights():
     template = Template(events=pg.EventSample(torch.zeros(4, 1)), mass=np.full(4, 3.5), weights=weights)
     assert template.fractions(np.array([False, False, True, True])) == pytest.approx([0.5, 0.75])
     assert len(template) == 4 and template.draws == 2
+
+
+def with_column(sample, column, name):
+    return pg.EventSample(np.column_stack([sample.values, column]), (*NAMES, name), (*UNITS, ""))
+
+
+def test_events_that_would_make_an_excess_by_themselves_are_refused_before_any_work():
+    good = events(1200)
+    label = np.arange(1200) < 60
+    with pytest.raises(ValueError, match="the column signal has zeros and ones alone: it is a label"):
+        search(with_column(good, label, "signal"))
+    assert len(search_sample(with_column(good, label, "signal"), "mjj", REGIONS, ["x", "y"], 4, 2, 0)) == 1200
+    for column in (1000 * good.column("mjj"), -np.log(good.column("mjj")), good.column("mjj").astype(np.float32)):
+        with pytest.raises(ValueError, match="the column m2 is a function of the mass"):
+            search(with_column(good, column, "m2"))
+    # Each half of a copied event trains the classifiers that score the other half: 9.9 sigma of S / sqrt(B).
+    with pytest.raises(ValueError, match=r"the signal region has \d+ events that are copies"):
+        search(pg.EventSample(np.concatenate([good.values, good.values]), NAMES, UNITS))
+    with pytest.raises(ValueError, match="events have uncertainties or log_weights"):
+        search(pg.EventSample(good.values, NAMES, UNITS, log_weights=np.zeros((1200, 3))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"energy": 13_000.0}, "energy is 13000.0; it must be above the window .* in the same unit"),
+        ({"template": 1e-3}, "the template of template=0.001: of 2 training events"),
+        ({"background": 1e9}, "background is 1000000000.0; it must be at most"),
+    ],
+)
+def test_sizes_and_units_that_cannot_work_are_refused_before_any_work(changes, text):
+    settings = {"backend": pg.SVI(epochs=10**6, progress=False), "method": pg.diagnostics.Trees(), **changes}
+    with pytest.raises(ValueError, match=text):
+        search(events(4000), **settings)
+
+
+def test_masses_that_are_not_positive_are_refused():
+    sample, regions = events(4000), pg.search.Regions(signal=(-0.1, 0.1), window=(-0.2, 0.2))
+    moved = pg.EventSample(sample.values - [3.5, 0, 0], NAMES, UNITS)
+    with pytest.raises(ValueError, match="regions is .* of masses above zero"):
+        pg.search.cathode(moved, regions, model(), mass="mjj", energy=13.0)
+
+
+def test_events_of_the_same_score_pass_a_cut_together():
+    """One score for all, as of a classifier that learned nothing: all pass, and the background is all of it."""
+    sample = search_sample(events(2000), "mjj", REGIONS, None, folds=4, flows=2, seed=0)
+    known = Known(sample, [[-0.1, 0.1]] * 2)
+    known.scores = [[np.zeros_like(each) for each in part] for part in known.scores]
+    known.backgrounds, known.sidebands = known.scores
+    known.members = np.zeros((1, 2000))
+    fit = fit_masses(sample.mass, REGIONS, 13.0, 2)
+    table = cuts_of(sample, fit, known, *known.templates, np.array([0.1]))
+    assert table.observed == sample.in_signal.sum() and table.background == pytest.approx(fit.total, rel=1e-5)
+    assert table.sideband_background.sum(1) == pytest.approx((~sample.in_signal).sum(), rel=1e-5)
+    assert table.sigma > 0
+
+
+def test_a_region_where_nothing_passes_has_an_error_and_checks_without_nan(found):
+    sample = search_sample(events(2000), "mjj", REGIONS, None, folds=4, flows=2, seed=0)
+    known = Known(sample, [[-0.1, 0.1]] * 2)
+    for scores, flow in zip(known.sidebands, map(sample.flow_of, range(4)), strict=True):
+        scores[known.templates[1][flow].mass < 3.35] = -1.0  # two slices of the lower sideband
+    fit = fit_masses(sample.mass, REGIONS, 13.0, 2)
+    table = cuts_of(sample, fit, known, *known.templates, np.array([0.1]))
+    assert (table.slice_background[0, :2] == 0).all() and (table.slice_error > 0).all()
+    other = replace(found, table=replace(table, sideband_background=np.array([[0.0, 20.0]])))
+    assert (other.sculpting_p_value < 1e-6).all() and np.isfinite(other.closure_p_value).all()
+    assert np.isinf(other.closure_error[0, 0]) and "inf" in other.text()
+    empty = replace(table, slice_efficiency=table.slice_efficiency.copy())
+    empty.slice_efficiency[0, 0] = np.nan  # no event before the cut
+    assert np.isfinite(replace(found, table=empty).sculpting_p_value).all()
+    bad = replace(found.table, sideband_observed=found.table.sideband_observed * 10)
+    assert "NOT CLOSED" in repr(replace(found, table=bad)) and "NOT CLOSED" not in repr(found)

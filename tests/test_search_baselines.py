@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pyrogen as pg
-from pyrogen import EventSample
+from pyrogen import EventSample, search
 from pyrogen.diagnostics import Network, Trees, roc_auc
 from pyrogen.posterior import MeanField, RunInfo
 from pyrogen.search import (
@@ -149,3 +149,37 @@ def test_bad_input_is_refused_by_name(case):
     make, text = BAD[case]
     with pytest.raises(ValueError, match=text):
         make()
+
+
+def test_labels_and_the_mass_among_the_features_are_refused():
+    """A column of zeros and ones called signal, as files of pg.events.Dijets have it; and the mass, for CWoLa."""
+    rng = np.random.default_rng(5)
+    regions, mass = search.Regions(signal=(3.4, 3.6), window=(3.3, 3.7)), np.linspace(3.3, 3.7, 200)
+    values, other = rng.normal(size=(2, 200, 2))
+    label = rng.random(200) < 0.1
+
+    def labelled(table, column):
+        return pg.EventSample(np.column_stack([table, column]), ("x", "y", "signal"))
+
+    calls = (
+        lambda: search.cwola(labelled(values, label), mass, regions),
+        lambda: search.anomaly_scores(labelled(values, label), labelled(other, 0 * mass)),
+        lambda: search.idealised(labelled(values, label), labelled(other, 0 * mass)),
+        lambda: search.supervised(labelled(values, 1 + 0 * mass), labelled(other, 0 * mass)),
+        lambda: search.signal_region_posterior(labelled(values, label)),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="the column signal has zeros and ones alone: it is a label"):
+            call()
+    with pytest.raises(ValueError, match="events: the column c is a function of the mass"):
+        search.cwola(pg.EventSample(np.column_stack([values, -mass]), ("a", "b", "c")), mass, regions)
+    with pytest.raises(ValueError, match="template: the events have uncertainties or log_weights"):
+        search.anomaly_scores(values, pg.EventSample(other, ("x", "y"), log_weights=np.zeros((200, 3))))
+
+
+def test_one_score_for_all_events_has_a_histogram():
+    flat = pg.diagnostics.Trees(iterations=1, leaves=2, smallest_leaf=900, patience=0)
+    values = np.random.default_rng(6).normal(size=(2, 200, 2))
+    found = search.anomaly_scores(*values, method=flat, folds=2, ensemble=1, progress=False)
+    histogram = search.score_histogram(found, bins=5)
+    assert (np.diff(histogram.edges) > 0).all() and histogram.data.sum() == 200

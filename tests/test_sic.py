@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from pyrogen.plotting import plot_sic
 from pyrogen.search import SicCurves, sic_curve
 
 SHIFT, S, B = 2.0, 20_000, 40_000
@@ -104,3 +105,18 @@ def test_curves_must_be_curves():
     for wrong in ([], [1], 3):
         with pytest.raises((ValueError, TypeError), match="curves"):
             SicCurves(wrong)
+
+
+def test_no_cut_of_weighted_events_is_worth_less_than_least():
+    """Thirty events of weight one, and a heavy one behind them: cuts that let it pass are worth one event."""
+    weights = np.concatenate([np.ones(30), [1000.0], np.ones(29)])
+    curve = sic_curve(np.arange(60.0), np.arange(60.0)[::-1], background_weights=weights)
+    assert curve.threshold.min() == 30 and curve.threshold.max() == 35
+    assert (curve.background_error < curve.background_efficiency).sum() == 6
+    with pytest.raises(ValueError, match="background is worth 1.* events behind the best cut"):
+        sic_curve(np.ones(5), np.zeros(60), background_weights=weights)
+
+
+def test_a_score_that_is_the_same_for_all_events_can_be_drawn(recwarn):
+    plot_sic({"nothing": sic_curve(np.zeros(5), np.zeros(60))}, against="background")
+    assert not [each for each in recwarn if "identical" in str(each.message)]

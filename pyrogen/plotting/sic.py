@@ -37,7 +37,7 @@ def plot_sic(curves: Mapping[str, SicCurve | SicCurves], *, against: str = "sign
     require(len(curves) > 0, "curves", curves, 'at least one curve by name, such as {"CWoLa": SicCurves([...])}')
     figure = new_figure(8.0, 6.0)
     axis = figure.subplots()
-    low = min(_first(each) for each in curves.values())
+    low = min(0.5, *(_first(each) for each in curves.values()))
     x = GRID if against == "signal" else np.geomspace(low, 1.0, 201)
     for i, (colour, (name, each)) in enumerate(zip(colours(len(curves)), curves.items(), strict=True)):
         if isinstance(each, SicCurves):

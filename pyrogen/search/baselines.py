@@ -20,7 +20,15 @@ from pyrogen.inference import Bootstrap
 from pyrogen.posterior import Posterior
 from pyrogen.printing import Brief
 from pyrogen.search.regions import Regions
-from pyrogen.search.samples import METHODS, check_variables, checked, weights_of_members, with_weights
+from pyrogen.search.samples import (
+    METHODS,
+    check_columns,
+    check_not_mass,
+    check_variables,
+    checked,
+    weights_of_members,
+    with_weights,
+)
 from pyrogen.search.scores import Scores, cross_fit
 from pyrogen.seeds import seeded, stream
 from pyrogen.threads import chosen_threads
@@ -71,6 +79,8 @@ def cwola(
         ValueError: as in :func:`anomaly_scores`; masses outside the window, or an empty region.
     """
     own, values = _with_mass("events", events, mass, regions)
+    check_columns("events", own)
+    check_not_mass("events", own, values)
     signal = regions.in_signal(values)
     sidebands, beside = own[~signal], values[~signal]
     weights = np.ones(len(sidebands)) if sidebands.weights is None else np.array(sidebands.weights, dtype=np.float64)
@@ -246,6 +256,7 @@ def signal_region_posterior(data: EventsLike, *, backend: Any = None, flow: Any 
         ValueError: what :func:`anomaly_scores` refuses of the data, and what the backend refuses.
     """
     sample = checked("data", data)
+    check_columns("data", sample)
     if flow is None:
         with seeded(stream(seed, "search", "signal region")):
             flow = CouplingFlow(features=sample.features, blocks=6, hidden=(32, 32), transform="rqs")

@@ -29,10 +29,12 @@ from pyrogen.search.regions import Regions
 from pyrogen.search.samples import METHODS
 from pyrogen.search.scoring import score
 from pyrogen.search.shares import SearchSample, search_sample
+from pyrogen.search.spectrum import UNLIKE
 from pyrogen.seeds import stream
 from pyrogen.threads import chosen_threads
 
 Array = NDArray[np.float64]
+MOST = 1e8  # generated events of a flow
 CUTS = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  #: fractions of the background that the cuts leave
 
 
@@ -122,8 +124,9 @@ def cathode(
         The :class:`Cathode` with scores, background, significance, closure in the sidebands and sculpting.
 
     Raises:
-        ValueError: events with weights, masses outside the window, an empty region, too few events for the folds, a
-            model without one condition or of another number of features, a cut that leaves no generated event.
+        ValueError: events with weights, copies of events, a label or the mass among the features, masses outside the
+            window, an empty region, too few events for the folds, a model without one condition or of another number
+            of features, an energy in another unit, a cut that leaves too few generated events.
         ImportError: scikit-learn is missing.
         TrainingDivergedError, SamplingError: as of the backend.
     """
@@ -139,17 +142,20 @@ def cathode(
             f"({', '.join(sample.features.names)}) and one condition, the mass: context=1"
         )
     require(parameters <= 4, "parameters", parameters, "2, 3 or 4")
-    require(regions.window[1] < energy, "energy", energy, f"above the window {regions.window}, in the same unit")
+    low, high = regions.window
+    require(low > 0, "regions", regions, "of masses above zero: the dijet function has no others")
+    require(high < energy < UNLIKE * high, "energy", energy, f"above the window {regions.window}, in the same unit")
+    size = int(sample.in_signal.sum())
+    share = round(template * size / len(sample.others(0)))
+    _check_sizes(sample, learners, share, template, background)
     for cut in cuts:
-        least = 25 / (background * sample.in_signal.sum())
+        least = 25 / (background * size)
         require(
             cut >= least, "cuts", cut, f"at least {least:.2g}, or background larger: 25 generated events have to pass"
         )
     fit = fit_masses(sample.mass, regions, energy, parameters)
     backend = Bootstrap(replicas=12, steps=2000) if backend is None else backend
     posteriors = tuple(_posterior(sample, model, backend, k, seed, progress) for k in range(flows))
-    size = int(sample.in_signal.sum())
-    share = round(template * size / max(1, flows - 1))
     templates = [
         _generated(sample, posterior, fit.draw(share, stream(seed, "train", h) % 2**32), seed, "train", h)
         for h, posterior in enumerate(posteriors)
@@ -191,6 +197,19 @@ def cathode(
             "seed": seed,
         },
     )
+
+
+def _check_sizes(
+    sample: SearchSample, learners: Sequence[Learner], share: int, template: float, background: float
+) -> None:
+    """Refuse samples that are too small to train a classifier, or that no memory holds."""
+    size, others = int(sample.in_signal.sum()), len(sample.others(0))
+    for name, times in (("template", template), ("background", background)):
+        require(times * size <= MOST, name, times, f"at most {MOST / size:.3g}: it makes {MOST:,.0f} generated events")
+    rest = int((sample.in_signal & (sample.fold != 0)).sum())
+    data = sample.features[sample.in_signal]
+    for learner in learners:
+        learner.check({"data": rest, f"the template of template={template:g}": share * others}, {"data": data})
 
 
 def _posterior(

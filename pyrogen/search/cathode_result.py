@@ -20,6 +20,7 @@ from pyrogen.search.shares import SearchSample
 from pyrogen.signals import uninterrupted
 
 Array = NDArray[np.float64]
+UNLIKELY = 1e-4  # closure of a background that may not be believed
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -79,7 +80,7 @@ class Cathode(Brief):
             ValueError: there is no such cut.
         """
         require(cut < len(self.table), "cut", cut, f"below {len(self.table)}, the number of cuts")
-        return self.scores > self.table.thresholds[self.sample.scored_by, cut]
+        return self.scores >= self.table.thresholds[self.sample.scored_by, cut]
 
     @property
     def significance(self) -> Array:
@@ -114,14 +115,22 @@ class Cathode(Brief):
 
     @property
     def closure(self) -> Array:
-        """Observed over predicted events after each cut, ``[C, 2]``, in the lower and the upper sideband."""
-        return self.table.sideband_observed / self.table.sideband_background
+        """Observed over predicted events after each cut, ``[C, 2]``, in the lower and the upper sideband.
+
+        Infinite or NaN where no generated event passes.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.table.sideband_observed / self.table.sideband_background
 
     @property
     def closure_error(self) -> Array:
-        """Its uncertainty, ``[C, 2]``: Poisson noise of the prediction, and the spread of the draws."""
+        """Its uncertainty, ``[C, 2]``: Poisson noise of the prediction, and the spread of the draws.
+
+        Infinite where no generated event passes.
+        """
         table = self.table
-        return np.sqrt(table.sideband_background + table.sideband_sigma**2) / table.sideband_background
+        with np.errstate(divide="ignore"):
+            return np.sqrt(table.sideband_background + table.sideband_sigma**2) / table.sideband_background
 
     @property
     def closure_p_value(self) -> Array:
@@ -133,7 +142,9 @@ class Cathode(Brief):
         """
         with uninterrupted():
             from scipy.stats import chi2
-        pulls = (self.closure - 1) / self.closure_error
+        table = self.table
+        variance = table.sideband_background + table.sideband_sigma**2
+        pulls = (table.sideband_observed - table.sideband_background) / np.sqrt(variance)
         return chi2.sf((pulls**2).sum(1), 2)
 
     @property
@@ -143,15 +154,16 @@ class Cathode(Brief):
         If it is large, the cut changes the shape of the mass spectrum, and a fit of the sidebands after the cut gives
         a wrong background. The template is still right, because it has the same shape.
         """
-        mean = self.table.slice_efficiency.mean(1, keepdims=True)
-        return np.abs(self.table.slice_efficiency / mean - 1).max(1)
+        values = self.table.slice_efficiency
+        return np.nanmax(np.abs(values / np.nanmean(values, 1, keepdims=True) - 1), 1)
 
     @property
     def sculpting_p_value(self) -> Array:
         """Probability of such differences between the slices if the efficiency is the same in all, ``[C]``."""
         with uninterrupted():
             from scipy.stats import chi2
-        values, errors = self.table.slice_efficiency, self.table.slice_error
+        there = np.isfinite(self.table.slice_efficiency[0])  # slices that have events before the cut
+        values, errors = self.table.slice_efficiency[:, there], self.table.slice_error[:, there]
         weights = 1 / errors**2
         mean = (weights * values).sum(1, keepdims=True) / weights.sum(1, keepdims=True)
         return chi2.sf((weights * (values - mean) ** 2).sum(1), values.shape[1] - 1)
@@ -204,6 +216,8 @@ class Cathode(Brief):
                 f"{ratio[0]:.2f}({error[0]:.2f}) {ratio[1]:.2f}({error[1]:.2f})  {table.corrected[c]:8.1f} +- "
                 f"{table.sigma_corrected[c]:5.1f} {self.z[c]:8.2f} {self.z_corrected[c]:6.2f}"
             )
+        if self._open:
+            lines.append(f"  {self._open}")
         return "\n".join(lines)
 
     def _summary(self) -> str:
@@ -211,4 +225,13 @@ class Cathode(Brief):
         return (
             f"{int(self.sample.in_signal.sum()):,} events in the signal region, {len(self.table)} cuts, at most "
             f"{self.z[best]:.1f} sigma at {self.table.efficiency[best]:g} of the background"
+            f"{', ' if self._open else ''}{self._open}"
         )
+
+    @property
+    def _open(self) -> str:
+        """A warning where the flows do not describe the sidebands, from which they were learned."""
+        worst = float(self.closure_p_value.min())
+        if worst > UNLIKELY:
+            return ""
+        return f"NOT CLOSED: the flows do not describe the sidebands after a cut (p = {worst:.1g}); claim no excess"

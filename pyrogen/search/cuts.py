@@ -24,8 +24,9 @@ class CutTable(Brief):
     """Events and background after C cuts, the loosest first.
 
     Attributes:
-        efficiency: fraction of the background that the cut leaves, ``[C]``. It decides the thresholds.
-        thresholds: on the score, for each fold, ``[folds, C]``.
+        efficiency: fraction of the background that the cut leaves, ``[C]``. It decides the thresholds. Where many
+            events have the same score, as few small trees give it, more are left: ``background`` says how many.
+        thresholds: on the score, for each fold, ``[folds, C]``; an event at the threshold passes.
         observed: O, events of the signal region that pass, ``[C]``.
         background: B, mean over the posterior draws.
         sigma_posterior: from the spread of the draws. The flows learned different events, so their variances add. A
@@ -43,7 +44,8 @@ class CutTable(Brief):
         slice_background, slice_sigma: what the flows say, and the spread of the draws with the noise of the generated
             events. Before the cut there are as many events as the fit of the masses says in the signal region, and as
             many as were observed beside it.
-        slice_efficiency, slice_error: fraction of the generated background that passes, and its binomial error.
+        slice_efficiency, slice_error: fraction of the generated background that passes, and its binomial error; NaN in
+            a slice without events before the cut.
     """
 
     efficiency: Array
@@ -87,7 +89,7 @@ def cuts_of(
 ) -> CutTable:
     """Apply cuts that leave these fractions ``[C]`` of the generated background."""
     thresholds = np.stack([np.quantile(its, 1 - efficiency) for its in scored.backgrounds])
-    passed = scored.members.mean(0) > thresholds[sample.scored_by].T  # [C, N]
+    passed = scored.members.mean(0) >= thresholds[sample.scored_by].T  # [C, N]
     slices = _Slices.of(sample, fit, backgrounds, sidebands)
     rows = [
         _row(sample, fit, scored, backgrounds, sidebands, thresholds[:, c], passed[c])
@@ -134,9 +136,9 @@ def _corrected(
     sample: SearchSample, inside: _Predicted, beside: _Predicted, observed: float, fit: MassFit
 ) -> tuple[float, float]:
     """The background by the transfer factor of the flows, from the ``observed`` sideband events, and its sigma."""
-    if not sample.checked:
-        return np.nan, np.nan
     b, p = float(inside.mean.sum()), float(beside.mean.sum())
+    if not sample.checked or min(b, p) <= 0:
+        return np.nan, np.nan
     factor, seen = b / p, max(observed, LEAST)
     # What a draw changes inside and beside alike cancels.
     spread = sum(
@@ -191,9 +193,14 @@ class _Slices:
             "slice_observed": np.histogram(sample.mass[passed], self.edges)[0].astype(np.float64),
             "slice_background": mean,
             "slice_sigma": np.hypot(first.sigma, second.sigma),
-            "slice_efficiency": mean / size,
-            "slice_error": np.sqrt(first.noise + second.noise) / size,
+            "slice_efficiency": _over(mean, size),
+            "slice_error": _over(np.sqrt(first.noise + second.noise), size),
         }
+
+
+def _over(values: Array, size: Array) -> Array:
+    """Fractions; NaN of nothing."""
+    return np.divide(values, size, out=np.full(len(size), np.nan), where=size > 0)
 
 
 def _numbers(mass: Array, edges: Array) -> NDArray[np.int64]:
@@ -239,7 +246,7 @@ def _predicted(
     of_flows = []
     for flow, (template, part) in enumerate(zip(templates, parts, strict=True)):
         folds = [k for k in range(sample.folds) if sample.flow_of(k) == flow]
-        passing = np.stack([scores[k] > thresholds[k] for k in folds])
+        passing = np.stack([scores[k] >= thresholds[k] for k in folds])
         of_flows.append(np.zeros((template.draws, before.shape[1])))
         for p in np.unique(part):
             inside = part == p
@@ -250,5 +257,6 @@ def _predicted(
             of_flows[-1][:, p] = draws
             mean[p] += draws.mean()
             posterior[p] += draws.var(ddof=1) * (1 + 1 / len(draws))
-            noise[p] += stands.var() / inside.sum()
+            # Where none passes, or all do, the error is that of one event more or less.
+            noise[p] += (stands.var() or before[folds, p].sum() ** 2 / inside.sum()) / inside.sum()
     return _Predicted(mean, posterior, noise, of_flows)

@@ -52,7 +52,7 @@ def score_histogram(scores: Scores, *, labels: ArrayLike | None = None, bins: in
     """
     data, template = scores.data, scores.template
     both = np.concatenate([data, template])
-    edges = np.linspace(both.min(), both.max(), bins + 1)
+    edges = np.histogram_bin_edges(both, bins)  # of one score for all, from half a unit below it to half above
     w = np.ones(len(data)) if scores.data_weights is None else scores.data_weights
     v = np.ones(len(template)) if scores.template_weights is None else np.atleast_2d(scores.template_weights)
     v = (v / v.sum(-1, keepdims=True)).reshape(-1, len(template)).mean(0) * w.sum()

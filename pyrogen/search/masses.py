@@ -92,7 +92,7 @@ def _check_masses(values: Array, windows: Windows, label: str, unit: str) -> Non
         other = " (are masses and range in the same unit?)" if ratio > 100 or ratio < 0.01 else ""
         raise ValueError(
             f"data: {outside.size:,} of {values.size:,} events have a {label} outside the range {windows.range} "
-            f"{unit}, the first of them, event {outside[0]}, {values[outside[0]]:.6g}{other}; leave them out, or give "
+            f"{unit}, the first of them, event {outside[0]}, {values[outside[0]]:.10g}{other}; leave them out, or give "
             "another range"
         )
 

@@ -77,7 +77,7 @@ class Regions(Brief):
         if outside.size:
             raise ValueError(
                 f"{outside.size:,} of {values.size:,} events have a {name} outside the window {self.window}, the "
-                f"first of them, event {outside[0]}, {values[outside[0]]:.6g}{self._unit(values)}; give "
+                f"first of them, event {outside[0]}, {values[outside[0]]:.10g}{self._unit(values)}; give "
                 "events[regions.inside(mass)], or another window"
             )
         signal = self.in_signal(values)

@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 TREES = Trees(lr=0.05, leaves=31, smallest_leaf=20, patience=10)  #: of a search: see benchmarks/lhco.py
 NETWORK = Network(epochs=20)  #: of a search
 OUTER = (0.05, 0.95)  # quantiles between which two samples must have something in common
+LABELS = ("signal", "is_signal", "issignal", "label", "labels", "truth", "target")  # columns that know the answer
 
 
 def METHODS(name: str, value: Any) -> tuple[Learner, ...]:
@@ -76,9 +77,43 @@ def check_not_negative(what: str, weights: NDArray[Any]) -> None:
         )
 
 
+def check_columns(what: str, sample: EventSample) -> None:
+    """Raise a ValueError for events that carry a label among their features, or what a search does not use."""
+    for name, column in zip(sample.names, sample.values.T, strict=True):
+        if name.lower() in LABELS and np.isin(column, (0.0, 1.0)).all():
+            raise ValueError(
+                f"{what}: the column {name} has zeros and ones alone: it is a label and no feature, and a score would "
+                "learn it; leave it out with sample.select(names), or read the file with pg.events.Dijets.read"
+            )
+    if sample.uncertainties is not None or sample.log_weights is not None:
+        raise ValueError(
+            f"{what}: the events have uncertainties or log_weights of a generator, which a score does not use; give "
+            "EventSample(values, names, units), and template_weights where the draws of a posterior have weights"
+        )
+
+
+def check_not_mass(what: str, sample: EventSample, mass: NDArray[np.float64]) -> None:
+    """Raise a ValueError for a column that rises or falls with the mass ``[N]`` in all events: it is the mass."""
+    for name, column in zip(sample.names, sample.values.T, strict=True):
+        for sign in (1, -1):
+            ordered = column[np.lexsort((sign * column, mass))]
+            if ordered[0] != ordered[-1] and (np.diff(sign * ordered) >= 0).all():
+                raise ValueError(
+                    f"{what}: the column {name} is a function of the mass. A score that knows the mass knows the "
+                    "signal region, and a cut on it would make a bump by itself: leave the column out"
+                )
+
+
 def check_variables(samples: Mapping[str, EventSample], overlap: bool) -> None:
-    """Raise a ValueError for a column that is constant or, with ``overlap``, in which the samples are far apart."""
+    """Raise a ValueError for a column that is a label, constant, or in which the samples are far apart.
+
+    Args:
+        samples: two of them, by the names of errors.
+        overlap: whether samples that are far apart are refused.
+    """
     (first, a), (second, b) = samples.items()
+    for what, sample in samples.items():
+        check_columns(what, sample)
     for name, own, its in zip(a.names, a.values.T, b.values.T, strict=True):
         if own.min() == own.max() == its.min() == its.max():
             raise ValueError(f"{name} is {own[0]:.6g} in all events of {first} and {second}; leave it out")

@@ -54,7 +54,6 @@ def score(
     classifiers, scores = [], ([], [])  # type: ignore[var-annotated]
     data = sample.features[sample.in_signal]
     fold = sample.fold[sample.in_signal]
-    learners[0].check({"data": int((fold != 0).sum())}, {"data": data})
     binned = Bins(np.concatenate([data.values, *(each.events.values for each in templates)]))
     with bar(sample.folds * count, "CATHODE", "training", show=progress) as shown:
         for k in range(sample.folds):

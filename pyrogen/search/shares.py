@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pyrogen.checks import door, require, whole
+from pyrogen.diagnostics.control.copies import check_no_copies
 from pyrogen.events import EventSample
 from pyrogen.printing import Brief
 from pyrogen.search.regions import Regions
-from pyrogen.search.samples import checked
+from pyrogen.search.samples import check_columns, check_not_mass, checked
 from pyrogen.seeds import stream
 
 Array = NDArray[np.float64]
@@ -104,8 +105,8 @@ def search_sample(
     """Split checked events.
 
     Raises:
-        ValueError: no such column, weights, masses outside the window, an empty region, or too few events for the
-            folds.
+        ValueError: no such column, weights, a label or the mass among the features, masses outside the window, an
+            empty region, copies of events, or too few events for the folds.
     """
     sample = checked("events", events)
     if sample.weights is not None:
@@ -121,7 +122,10 @@ def search_sample(
     found = sample.select([*chosen, mass])
     values = regions.populated(found.values[:, -1], mass)
     own = found.select(chosen)
+    check_columns("events", own)
+    check_not_mass("events", own, values)
     in_signal = regions.in_signal(values)
+    check_no_copies({"the signal region": found[in_signal], "the sidebands": found[~in_signal]})
     fold = np.empty(len(values), dtype=np.int64)
     rng = np.random.default_rng(stream(seed, "shares") % 2**32)
     for what, rows in (

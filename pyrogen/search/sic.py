@@ -171,6 +171,14 @@ def sic_curve(
         )
     rank = np.unique(np.geomspace(enough[0] + 1, len(b), points).round().astype(int)) - 1
     threshold = np.unique(b[rank])[::-1]
+    # Weighted events behind a looser cut may be worth less, and events of the same score pass together.
+    worth = size[np.searchsorted(-b, -threshold, "right") - 1]
+    if not (worth >= least).any():
+        raise ValueError(
+            f"background is worth {worth.max():,.4g} events behind the best cut; a cut must leave least={least} of "
+            "them: give more events, or a smaller least"
+        )
+    threshold = threshold[worth >= least]
     signal_efficiency, signal_error = _efficiencies(s, w, threshold)
     background_efficiency, background_error = _efficiencies(b, v, threshold)
     return SicCurve(
