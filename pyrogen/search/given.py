@@ -149,6 +149,9 @@ class GeneratedMasses(Brief):
       alone, and averages out: ``delta = sqrt(2 / K) std`` for means over halves of K trainings (Kasieczka 2023). The
       noise of the data is added: B for the window, and the statistical error of the sidebands' fit in ``delta_B``.
 
+    Coordinates of a generator should end where its training events end, as ``UnitBox(low, high)`` does. Those that go
+    on, as ``PowerLaw(low)`` does, let the density leak beyond the end, and B is biased. ``docs/search.md`` has figures.
+
     Args:
         source: a posterior; a band of ``posterior.histogram`` of the mass; or a list of posteriors or of generated
             masses ``[n]``, one for each training.
