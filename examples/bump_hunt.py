@@ -2,9 +2,9 @@
 
     python examples/bump_hunt.py [--quick] [--out bump_hunt]
 
-5,000 background masses between 2.5 and 5 TeV, and 160 events of a resonance at 3.5 TeV. Four methods scan 12 windows: the
-dijet function, fitted to the sidebands; counting in two sidebands; generators for both O and B; and real events for O
-with the generators for B. The generators are a bootstrap of flows of the mass.
+5,000 background masses between 2.5 and 5 TeV, and 160 events of a resonance at 3.5 TeV. Four methods scan 12 windows:
+the dijet function, fitted to the sidebands; counting in two sidebands; generators for both O and B; and real events for
+O with the generators for B. The generators are a bootstrap of flows of the mass.
 """
 
 from __future__ import annotations
