@@ -197,7 +197,8 @@ def main() -> None:
             print(line(name, strength, z), flush=True)
         print(f"   {time.process_time() - start:.0f} s of CPU", flush=True)
     if args.figure:
-        without = {**record["counted 0"], **record["trained 0"]}
+        minimum = {f"{name}, at minimum": z for name, z in record.get("converged 0", {}).items()}
+        without = {**record.get("counted 0", {}), **minimum, **record.get("trained 0", {})}
         p = {name: stats.norm.sf(z) for name, z in without.items() if not name.endswith(("linear", "counting"))}
         pg.plotting.save_figure(pg.plotting.plot_p_values(p, title="samples without a signal"), args.figure)
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import command_line
-import numpy as np
 
 import pyrogen as pg
 from pyrogen import search
@@ -98,11 +97,10 @@ def main() -> None:
     print(result.text())
     for k, posterior in enumerate(result.posteriors):
         posterior.save(folder / f"flow{k}.h5")
-    best = int(np.nanargmax(result.z_corrected if arguments.flows > 2 else result.z))
     figures = {
         "template": plot_template(result),
         "significance": plot_significance(result),
-        "mass": plot_mass_after_cut(result, best),
+        "mass": plot_mass_after_cut(result),
     }
     summary = {"seconds": result.seconds, "settings": result.settings, "table": result.rows()}
     if data.signal is not None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pyrogen.checks import door, instance, require, whole
+from pyrogen.checks import door, instance, optional, require, whole
 from pyrogen.search.cathode_result import Cathode
 
 from .style import (
@@ -93,6 +93,8 @@ def plot_significance(result: Cathode) -> Figure:
     left.plot(table.efficiency, result.significance_without_sigma, "s--", color=VALIDATION, label=r"$S/\sqrt{B}$")
     left.plot(table.efficiency, result.significance, "o-", color=PREDICTION, label=r"$S/\sqrt{B + \sigma_B^2}$")
     left.plot(table.efficiency, result.z, "d:", color=TRUTH, label="from the Poisson p-value")
+    if np.isfinite(result.z_corrected).all():
+        left.plot(table.efficiency, result.z_corrected, "^-", color="#2a8f3c", label="corrected by the sidebands")
     left.axhline(0, color=TRUTH, linewidth=1)
     left.set(xscale="log", xlabel="fraction of the background left", ylabel=r"significance [$\sigma$]")
     left.invert_xaxis()
@@ -113,18 +115,20 @@ def plot_significance(result: Cathode) -> Figure:
 
 
 @styled
-@door(result=RESULT, cut=whole(0))
-def plot_mass_after_cut(result: Cathode, cut: int) -> Figure:
+@door(result=RESULT, cut=optional(whole(0)))
+def plot_mass_after_cut(result: Cathode, cut: int | None = None) -> Figure:
     """Mass spectrum before and after a cut, with the background that the flows predict.
 
     Args:
         result: of :func:`pyrogen.search.cathode`.
-        cut: its number in the table, from 0.
+        cut: its number in the table, from 0; None: that of the largest significance.
 
     Raises:
         ValueError: there is no such cut.
     """
     table, sample = result.table, result.sample
+    if cut is None:
+        cut = int(np.argmax(result.z if np.isnan(result.z_corrected).any() else result.z_corrected))
     require(cut < len(table), "cut", cut, f"below {len(table)}, the number of cuts")
     figure = new_figure(14, 5.6)
     before, after = figure.subplots(1, 2)
