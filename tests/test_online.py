@@ -205,6 +205,26 @@ def test_the_posterior_is_kept_as_it_was(trained, tmp_path):
     assert shorter.info.training_events == 1111
 
 
+def test_a_posterior_with_widths_that_had_no_time_to_grow_says_so(tmp_path):
+    """From 0.001 a width needs 6.9 e-folds: with 0.06 a step, and 100 steps without, about 230 steps."""
+    saved = {"lr_widths": 0.06, "init_scale": 0.001, "checkpoint": tmp_path / "run.h5"}
+    with pytest.raises(StoppedError):
+        fit(stopping(events(16_000).split(500), 20), settings=saved, decay_after=10**9)
+    found = fit(events(16_000), settings=saved, decay_after=10**9)  # 20 steps for 1,000 events
+    assert found.info.findings == () and list(found.snapshots) == [1000, 2000, 4000, 8000, 16_000]
+    found.save(tmp_path / "stream.h5")
+    for posterior in (found, pg.load(tmp_path / "stream.h5", Location(2))):
+        for n in (1000, 2000, 4000, 8000):
+            with pytest.warns(UserWarning, match=f"after {n} events: too few steps for the widths: in"):
+                early = posterior.at(n)
+            (finding,) = early.info.findings
+            assert finding.serious and "sigma is too small" in finding.advice
+            assert float(early.weights.arrays["scale"].max()) < 0.5
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert posterior.at(16_000).info.findings == ()
+
+
 def named(values, names=("a", "b"), units=("GeV", ""), **kwargs):
     return pg.EventSample(values, names, units, **kwargs)
 

@@ -18,18 +18,39 @@ LABELS = {
     "subset": "offline, a stored subset of the buffer's size",
 }
 FIGURES = ("error", "sigma")
+#: Label of the axis and titles of the two panels.
+MEASURES = {
+    "density": (
+        "median, relative to the density",
+        (r"error $|p - p_{\mathrm{true}}| / p_{\mathrm{true}}$", r"sigma $\sigma / p$"),
+    ),
+    "bins": (
+        "rms over the bins, relative",
+        (r"error $|n - n_{\mathrm{true}}| / n_{\mathrm{true}}$", r"sigma $\sigma / n$"),
+    ),
+}
 
 
 @styled
-@door(curves=dictionary(MAPPING, 'a dictionary such as {"online": {"events": [...], "error": [...]}}'), title=TEXT)
-def plot_online(curves: Mapping[str, Mapping[str, Sequence[float]]], *, title: str = "") -> Figure:
-    """Median error and median sigma of the density, both relative, against the events that a training had seen.
+@door(
+    curves=dictionary(MAPPING, 'a dictionary such as {"online": {"events": [...], "error": [...]}}'),
+    title=TEXT,
+    of=TEXT,
+)
+def plot_online(curves: Mapping[str, Mapping[str, Sequence[float]]], *, title: str = "", of: str = "density") -> Figure:
+    """Error and sigma, both relative, against the events that a training had seen.
 
     Args:
         curves: for ``"online"``, ``"offline"`` and ``"subset"`` lists of one length: ``"events"``, ``"error"`` and
             ``"sigma"``.
         title: above the figure.
+        of: what they are the error and sigma of: ``"density"`` (medians over true events) or ``"bins"`` (root mean
+            squares over the bins of histograms).
+
+    Raises:
+        ValueError: another name, lists of several lengths, or another ``of``.
     """
+    require(of in MEASURES, "of", of, f"one of {', '.join(MEASURES)}")
     for name, curve in curves.items():
         require(name in LOOKS, "curves", name, f"by the names {', '.join(LOOKS)}")
         lengths = {len(curve.get(entry, ())) for entry in ("events", *FIGURES)}
@@ -44,9 +65,10 @@ def plot_online(curves: Mapping[str, Mapping[str, Sequence[float]]], *, title: s
             style = {"color": colour, "marker": marker, "markersize": 7, "label": LABELS[name]}
             axis.plot(curve["events"], curve[entry], **style)
         axis.set(xscale="log", yscale="log", xlabel="events seen")
-    axes[0].set_ylabel("median, relative to the density")
-    axes[0].set_title(r"error $|p - p_{\mathrm{true}}| / p_{\mathrm{true}}$", fontsize="medium")
-    axes[1].set_title(r"sigma $\sigma / p$", fontsize="medium")
+    label, titles = MEASURES[of]
+    axes[0].set_ylabel(label)
+    for axis, text in zip(axes, titles, strict=True):
+        axis.set_title(text, fontsize="medium")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=1)
     return figure

@@ -183,13 +183,24 @@ class RunInfo:
 
 
 def as_of(info: RunInfo, history: History, events_seen: int) -> tuple[RunInfo, History]:
-    """The record and the curves of a training on a stream, as they were after so many events."""
+    """The record and the curves of a training on a stream, as they were after so many events.
+
+    The findings of then come first: widths that had not grown, for instance.
+    """
     until = history["events_seen"] <= events_seen
     earlier = {name: values[until] for name, values in history.items()}
     size = earlier["effective_size"][-1] if until.any() else None
     if info.training_events == info.effective_size:  # without weights
         size = float(events_seen)
-    return replace(info, training_events=events_seen, effective_size=size), earlier
+    findings = (*findings_of(info, events_seen), *info.findings)
+    one_of_each = tuple({finding.problem: finding for finding in reversed(findings)}.values())[::-1]
+    return replace(info, training_events=events_seen, effective_size=size, findings=one_of_each), earlier
+
+
+def findings_of(info: RunInfo, events_seen: int) -> tuple[Finding, ...]:
+    """What was wrong with a training on a stream after so many events, when its posterior was kept."""
+    kept = info.details.get("stream", {}).get("findings_of_snapshots", {})
+    return tuple(Finding(**finding) for finding in kept.get(str(events_seen), ()))
 
 
 def _of_version_1(content: dict[str, Any]) -> dict[str, Any]:

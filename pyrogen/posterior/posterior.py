@@ -39,13 +39,14 @@ from pyrogen.posterior.effective import FEWEST
 from pyrogen.posterior.generation import EVENTS_PER_PART, enough_events, generate_sample, generate_to_file
 from pyrogen.posterior.histograms import labelled, own_events, weighted_events
 from pyrogen.posterior.holding import Holding
-from pyrogen.posterior.info import History, RunInfo, as_of
+from pyrogen.posterior.info import History, RunInfo, as_of, findings_of
 from pyrogen.posterior.multiplicities import multiplicities
 from pyrogen.posterior.predictor import IN_PARTS, Predictor
 from pyrogen.posterior.probes import Probes
 from pyrogen.posterior.weights import WeightPosterior
 from pyrogen.posterior.worth import Worth
 from pyrogen.threads import chosen_threads
+from pyrogen.warn import warn
 
 
 class Posterior(Holding):
@@ -119,7 +120,8 @@ class Posterior(Holding):
                 ``fit_stream(snapshots=...)`` was asked for; by default 1, 2, 4, ... times as many as the buffer held.
 
         Returns:
-            A posterior with the curves up to there. Its findings are those of the whole run.
+            A posterior with the curves up to there. Its findings are those of the whole run, and what was wrong then:
+            a warning tells of widths that had not had the steps to grow, with which sigma is far too small.
 
         Raises:
             ValueError: nothing was kept after this number of events; the text lists the numbers.
@@ -130,6 +132,8 @@ class Posterior(Holding):
             kept = ", ".join(map(str, self.snapshots)) or "none, for it was not trained by fit_stream"
             raise ValueError(f"events_seen is {events_seen}; the numbers of events that were kept are {kept}")
         info, history = as_of(self.info, self.history, events_seen)
+        for finding in findings_of(self.info, events_seen):
+            warn(f"after {events_seen} events: {finding}")
         earlier = Posterior(
             self.model,
             self.snapshots[events_seen].to(self.device),

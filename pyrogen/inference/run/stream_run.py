@@ -91,6 +91,7 @@ class StreamRun:
             ("events_seen", "effective_size", "steps", "learning_rate", "skipped_steps", "seconds"),
         )
         self.snapshots: dict[int, WeightPosterior] = {}
+        self.unready: dict[str, list[dict[str, Any]]] = {}  # what is wrong with them, by the number of events
         self.frozen: Tensor | None = None
         self.ended = False
         self._began, self._saved = time.monotonic(), time.monotonic()
@@ -259,6 +260,8 @@ class StreamRun:
         due = seen in asked if asked is not None else seen == 2 * max(self.snapshots, default=seen / 2)
         if due:
             self.snapshots[seen] = self.learner.weights()
+            found = [asdict(finding) for finding in self.learner.findings(self.step)]
+            self.unready |= {str(seen): found} if found else {}
 
     def _mark(self) -> None:
         """The state is whole: up to here a checkpoint may hold it."""
@@ -281,6 +284,7 @@ class StreamRun:
             "curve": self.curve.state(),
             "seconds": time.monotonic() - self._began,
             "snapshots": [[n, its.family] for n, its in self.snapshots.items()],
+            "unready": self.unready,
         }
         parts = {
             "learner": self.learner.tensors(),
@@ -311,6 +315,7 @@ class StreamRun:
             parts.setdefault(part, {})[rest] = value
         for name in ("round", "step", "skipped", "in_a_row"):
             setattr(self, name, state[name])
+        self.unready = state.get("unready", {})  # a file of before has none
         self.learner.load(parts["learner"])
         averaged = parts["averaged"]
         self.learner.averaged = [averaged[str(i)].to(self.model.device) for i in range(len(averaged))]
@@ -367,6 +372,7 @@ class StreamRun:
                 "passes": self.settings.passes,
                 "steps": self.step,
                 "snapshots": list(self.snapshots),
+                "findings_of_snapshots": self.unready,
                 "drift_windows": drift.tested,
                 "drift_alarms": drift.raised,
                 "to_its_end": self.ended,
