@@ -97,6 +97,7 @@ def run_cathode(events, seed, options, flows=3):
     data = pg.EventSample(values, ("mjj", *NAMES), ("TeV", *UNITS))
     backend = pg.Bootstrap(replicas=6, steps=800, lr=5e-3, progress=False)
     more = {"mass": "mjj", "energy": 13.0, "backend": backend, "flows": flows, "background": 2.0, "seed": seed}
+    more["template"] = 4.0 if flows == 1 else 2.0
     result = cathode(data, REGIONS, background_model(1), **more, **options | {"folds": 6})
     print(result.text(), flush=True)
     own, region = events.label == 0, result.sample.in_signal
