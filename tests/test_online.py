@@ -423,12 +423,10 @@ def test_other_backends_take_a_model_with_another_prior():
     x, centres = events(50), torch.tensor([3.0, -2.0]).double()
     model = location().to(torch.float64).with_prior(centres, torch.full((2,), 0.1))
     exact = (x.sum(0) + 100 * centres) / 150
-    laplace = pg.Laplace(progress=False, dtype=torch.float64).fit(model, x)
+    laplace = pg.Laplace(steps=300, lr=0.05, progress=False, dtype=torch.float64).fit(model, x)
     assert laplace.weights.arrays["loc"].numpy() == pytest.approx(exact.numpy(), abs=1e-4)
-    many = pg.SVI(epochs=500, lr=0.05, lr_widths=0.03, progress=False).fit_many(model, [x, x.flip(0)])
-    assert many[0].weights.arrays["loc"].numpy() == pytest.approx(exact.numpy(), abs=0.02)
     several = ManyMeanFields(pg.SVI(), *prepare_many(model, [x, x.flip(0)], torch.float64, "cpu"))
-    kl = several.losses(torch.zeros(2, 1, dtype=torch.long), True)[2] * 50
+    kl = several.losses(torch.zeros(2, 1, dtype=torch.long), False)[2] * 50
     scale = torch.full((2,), 1e-3).double()
     offset = (several.mean[0].detach() - centres) / 0.1
     assert float(kl[0]) == pytest.approx(
