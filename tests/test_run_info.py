@@ -40,6 +40,7 @@ WHOLE = RunInfo(
     samples=3,
     batched=True,
     batched_reason="why not",
+    prior_from={"backend": "SVI", "seed": 1},
     started_from={"backend": "SVI", "seed": 2, "started_from": {"backend": "Laplace"}},
     calibration=RECORD,
     findings=(Finding("the chains disagree", "R-hat is 2", "Try more", serious=False), Finding("stuck", "all", "Stop")),
