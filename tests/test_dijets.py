@@ -327,3 +327,13 @@ def test_committed_sample():
     assert (np.diff(counts) < 0).all()
     told = found.events.provenance
     assert told["seed"] == 1 and told["background"]["in_window"] >= 8000 and told["signal"]["in_window"] >= 120
+
+
+def test_a_jet_without_mass_has_a_density():
+    mass = np.linspace(0.0, 0.5, 50)
+    ratios = np.linspace(0.0, 1.0, 50)
+    sample = pg.EventSample(np.column_stack([mass, mass[::-1], ratios, ratios[::-1]]))
+    coordinates = pg.events.dijet_coordinates().fit(sample)
+    inner, log_jacobian = coordinates(sample.tensor())
+    assert inner.isfinite().all() and log_jacobian.isfinite().all()
+    assert coordinates.inverse(inner)[0].numpy() == pytest.approx(sample.values, abs=1e-6)
