@@ -143,11 +143,10 @@ def plot_mass_after_cut(result: Cathode, cut: int | None = None) -> Figure:
     _spectrum(before, result, counts, summed, summed * relative * fit.sigma / fit.total, "fit of the sidebands")
     before.set_title("before the cut", fontsize="medium")
     _spectrum(after, result, table.slice_observed[cut], table.slice_background[cut], table.slice_sigma[cut], "flows")
-    after.set_title(
-        f"{table.efficiency[cut]:.2g} of the background left: "
-        f"{result.significance[cut]:.1f}$\\sigma$ in the signal region",
-        fontsize="medium",
-    )
+    told = f"{result.z[cut]:.1f}$\\sigma$ over the flows"
+    if np.isfinite(result.z_corrected[cut]):
+        told += f", {result.z_corrected[cut]:.1f}$\\sigma$ corrected"
+    after.set_title(f"{table.efficiency[cut]:.2g} of the background left: {told}", fontsize="medium")
     return figure
 
 
