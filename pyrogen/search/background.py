@@ -39,7 +39,9 @@ class MassFit(Brief):
     @door(n=whole(1), seed=SEED)
     def draw(self, n: int, seed: int) -> Array:
         """``n`` masses ``[n]`` of the background in the signal region."""
-        return _drawn(self.edges, self.expected, n, seed)
+        rng = np.random.default_rng(seed)
+        bins = rng.choice(len(self.expected), n, p=self.expected / self.expected.sum())
+        return self.edges[bins] + rng.random(n) * (self.edges[bins + 1] - self.edges[bins])
 
 
 def fit_masses(mass: Array, regions: Regions, energy: float, parameters: int = 3) -> MassFit:
@@ -77,12 +79,6 @@ def fit_masses(mass: Array, regions: Regions, energy: float, parameters: int = 3
         sideband_edges=np.stack([parts[0], parts[2]]),
         sideband_expected=np.stack([expected[:BINS], expected[2 * BINS :]]),
     )
-
-
-def _drawn(edges: Array, expected: Array, n: int, seed: int) -> Array:
-    rng = np.random.default_rng(seed)
-    bins = rng.choice(len(expected), n, p=expected / expected.sum())
-    return edges[bins] + rng.random(n) * (edges[bins + 1] - edges[bins])
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
