@@ -25,6 +25,8 @@ FLOORS = (
     ("diagnostics",),
     ("search",),
     ("plotting",),
+    ("cli",),
+    ("__main__",),
 )
 #: Rooms within inference; `backend` and the rest stand between `run` and the kinds of backends.
 INFERENCE_FLOORS = (
