@@ -1,4 +1,4 @@
-"""Builds the sdist, from it the wheel, installs that in a fresh environment, and uses it there; run by `tox -e package`.
+"""Builds sdist and wheel, installs the wheel in a fresh environment, and uses it there; run by `tox -e package`.
 
     python tests/package.py FOLDER
 
