@@ -17,6 +17,7 @@ import yaml
 from killing import forked
 
 import pyrogen as pg
+from pyrogen import recipes
 from pyrogen.cli import fitting, main
 from pyrogen.cli.classes import BACKENDS, FLOWS
 from pyrogen.cli.commands import COMMANDS, RECIPES
@@ -414,3 +415,23 @@ def test_the_lines_of_the_page_work(tmp_path, monkeypatch, brief, capsys):
 def test_the_page_names_every_command_and_key():
     card = parse_card("fit", [])
     assert all(f"`{name}`" in PAGE for name in (*COMMANDS, *RECIPES, *card.values, *BACKENDS, *FLOWS))
+
+
+def test_recipes_are_commands(tmp_path, monkeypatch, capsys):
+    """Their fields are flags, with types; they do their work elsewhere, see tests of the recipes."""
+    ran = []
+    monkeypatch.setattr(recipes.Toy, "run", lambda self, out: ran.append((self, out)) or {"bias": 0.0})
+    assert command("toy", "kicker", "--quick", "--draws", 5, "-o", tmp_path / "k") == 0
+    assert ran == [(recipes.Toy("kicker", quick=True, draws=5), tmp_path / "k")]
+    assert command("toy", "kick") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "pyrogen toy: error: TARGET is 'kick'; it must be one of wedge, kicker, ring"
+    )
+    assert command("toy", "ring", "--quick", "--paper") == 2 and command("z-jets", "--train", "none") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "pyrogen toy: error: --paper is True; it must be left out where quick is given",
+        "pyrogen z-jets: error: --train is 'none'; it must be a whole number",
+    ]
+    for name in RECIPES:
+        assert command(name, "--help") == 0
+        assert "--quick" in capsys.readouterr().out

@@ -25,6 +25,7 @@ FLOORS = (
     ("diagnostics",),
     ("search",),
     ("plotting",),
+    ("recipes",),
     ("cli",),
     ("__main__",),
 )

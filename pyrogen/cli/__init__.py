@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 log = logging.getLogger("pyrogen")
 
-#: What the user has to change, whenever it happens. Commands that do not train are never wrong by chance.
+#: What the user has to change, whenever it happens. Other wrong values are a mistake too, unless a training met them.
 MISTAKES = (CommandError, FileFormatError, PathInUseError, ImportError, FileNotFoundError, IsADirectoryError)
 
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log.error("%s", f"pyrogen {name}: {stop}")
             return stop.exit_code
         except Exception as error:  # --debug tells where
-            trains = name in RECIPES or COMMANDS[name].card or name == "resume"
+            trains = name not in RECIPES and (COMMANDS[name].card or name == "resume")
             mistakes = MISTAKES if trains else (*MISTAKES, ValueError, TypeError)
             if debug:
                 log.error("%s", "".join(traceback.format_exception(error)))
