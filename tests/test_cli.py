@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -154,6 +155,13 @@ def test_another_card_in_the_same_folder_is_refused_with_the_differences(run, fo
         "  seed: 0 in the folder, 3 in this card",
         "Give another folder (--run), or delete this one",
     ]
+
+
+def test_a_card_of_an_earlier_version_has_the_defaults_of_new_settings(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    text = (tmp_path / "run" / "card.yaml").read_text()
+    (tmp_path / "run" / "card.yaml").write_text(text.replace("log_weights: false\n", ""))
+    assert command("resume", tmp_path / "run") == 0 and "is finished" in capsys.readouterr().err
 
 
 def test_two_processes_in_one_folder_are_refused(folder, capsys):
@@ -337,6 +345,8 @@ def test_a_killed_run_is_resumed_to_the_same_bits(folder, brief, uninterrupted, 
     code = signalled(card, path / "checkpoint.h5", number)
     assert code == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number]
     assert not (path / "posterior.h5").exists()
+    status = json.loads((path / "summary.json").read_text())["status"] if number != signal.SIGKILL else "stopped"
+    assert status == "stopped"
     if number != signal.SIGKILL:
         name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
         line = f"stopped by {name}; the run is saved. Go on with: pyrogen resume {path}"

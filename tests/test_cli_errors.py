@@ -1,7 +1,6 @@
 """Mistakes at the command line: one line that says what, where, and what would be right; no traceback."""
 
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +76,7 @@ def test_a_run_that_fails_is_code_1_and_debug_shows_where(folder, tmp_path, monk
     assert message(capsys, "fit", card, *flags, code=1).splitlines()[-1] == (
         "pyrogen fit: error: the loss was NaN for 100 steps in a row"
     )
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
     assert "ERROR the loss was NaN" in (tmp_path / "run" / "run.log").read_text()
     assert command("fit", card, *flags, "--debug") == 1
     assert "Traceback" in capsys.readouterr().err
@@ -147,4 +147,3 @@ def test_warnings_are_lines_of_the_log(folder, tmp_path, monkeypatch, capsys):
     assert command("fit", card_with(folder), "--run", tmp_path / "run") == 0
     assert "WARNING warning: something is odd" in (tmp_path / "run" / "run.log").read_text()
     assert "\nwarning: something is odd\n" in capsys.readouterr().err
-    assert logging.getLogger("pyrogen").handlers == []

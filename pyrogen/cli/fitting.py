@@ -15,7 +15,7 @@ from pyrogen.cli.diagnosis import diagnose
 from pyrogen.cli.finding import card_of, command_of, posterior_of
 from pyrogen.cli.parsing import Card, parse_card
 from pyrogen.cli.predicting import draws_for
-from pyrogen.cli.problems import OK, CommandError, Stopped
+from pyrogen.cli.problems import OK, CommandError, Stopped, one_line
 from pyrogen.cli.report import write_figures, write_report
 from pyrogen.cli.run_folder import RunFolder
 from pyrogen.cli.settings import Run
@@ -72,7 +72,8 @@ def run_card(card: Card, command: str) -> int:
     backend = make_backend(card, run, target_of(folder.checkpoint))
     _check(card, backend, model, data)
     with folder.alone():
-        folder.begin(card)
+        there = card_of(folder).values if folder.card.exists() else None
+        folder.begin(card, there)
         for note in card.notes:
             log.info("%s", note)
         if folder.finished:
@@ -84,14 +85,28 @@ def run_card(card: Card, command: str) -> int:
             _run(card, run, folder, data, model, backend, command)
         except (ValueError, TypeError) as error:
             if folder.checkpoint.exists() or folder.posterior.exists():
+                folder.write_summary(_ended("failed", command, one_line(error)))
                 raise
             folder.card.unlink()  # nothing was trained: the mistake is in the card, and a better one may take its place
             raise CommandError(card.placed(error)) from error
         except Stopped as stop:
             saved = "; the run is saved" if folder.checkpoint.exists() else "; there was nothing to save yet"
             stop.go_on = f"{saved}. Go on with: pyrogen resume {folder.path}"
+            folder.write_summary(_ended("stopped", command, str(stop)))
+            raise
+        except Exception as error:
+            folder.write_summary(_ended("failed", command, one_line(error)))
             raise
     return OK
+
+
+def _ended(status: str, command: str, told: str) -> dict[str, Any]:
+    """The summary of a run that did not come to its end."""
+    return {"status": status, "command": command, "date": _now(), "versions": package_versions(), "message": told}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _check(card: Card, backend: Backend, model: BayesianFlow, data: Data) -> None:
@@ -178,7 +193,7 @@ def look(
     summary = {
         "status": "finished",
         "command": command,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": _now(),
         "versions": package_versions(),
         "seconds": {**seconds, "this command": round(time.monotonic() - started, 3)},
         "backend": posterior.info.backend,

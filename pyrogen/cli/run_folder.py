@@ -13,7 +13,6 @@ from typing import Any
 
 from pyrogen.cli.parsing import Card
 from pyrogen.cli.problems import CommandError, one_line
-from pyrogen.cli.yaml_card import read_card
 from pyrogen.files import check_writable, target_of, write_bytes
 from pyrogen.locks import running
 
@@ -85,19 +84,22 @@ class RunFolder:
             with logged(self.log):
                 yield
 
-    def begin(self, card: Card) -> None:
+    def begin(self, card: Card, there: Mapping[str, Any] | None) -> None:
         """Write the card, or check that the run that is there has the same one.
+
+        Args:
+            card: the card.
+            there: settings of the run that is there, with the defaults of what its card does not have; None: no run.
 
         Raises:
             CommandError: it has another one; the text names the differences.
         """
-        if not self.card.exists():
+        if there is None:
             strange = [path.name for path in (self.checkpoint, self.posterior) if path.exists()]
             if strange:
                 raise CommandError(f"{self.path} holds a {strange[0]} but no card.yaml; give another run folder")
             write_bytes(self.card, card.text().encode())
             return
-        there, _ = read_card(self.card)
         found = list(differences(there, card.values))
         if found:
             lines = "".join(f"\n  {line}" for line in found)

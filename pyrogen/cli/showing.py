@@ -62,9 +62,11 @@ def _folder(path: Path) -> Iterator[str]:
     if not folder.card.exists():
         raise CommandError(f"{path} is no run folder: it has no card.yaml; give a file, or a folder of pyrogen fit")
     summary = folder.read_summary()
-    status = summary.get("status", "not finished; pyrogen resume " + str(path) + " goes on")
+    status = summary.get("status", "not finished")
     yield f"{path}: run folder, {status} {summary.get('date', '')}".rstrip()
-    for name in ("command", "backend", "seconds", "events", "verdicts", "verdicts of columns", "versions"):
+    if status != "finished":
+        yield f"go on with: pyrogen resume {path}"
+    for name in ("command", "message", "backend", "seconds", "events", "verdicts", "verdicts of columns", "versions"):
         if name in summary:
             yield f"{name}: {_short(summary[name])}"
     for finding in summary.get("findings", ()):
