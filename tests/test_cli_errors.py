@@ -117,6 +117,13 @@ def test_classes_by_all_their_names():
     assert named("backend", "pyrogen.inference.vi.svi.SVI") is pg.SVI
 
 
+def test_names_of_columns_in_all_forms(tmp_path):
+    (tmp_path / "card.yaml").write_text("events: {file: e.h5, columns: 'pt, eta'}\n")
+    for arguments in ([tmp_path / "card.yaml"], ["--events.columns", "pt,eta"], ["--events.columns=[pt, eta]"]):
+        assert parse_card("fit", [str(each) for each in arguments]).settings["events"]["columns"] == ["pt", "eta"]
+    assert parse_card("fit", ["--events.columns", "null"]).settings["events"]["columns"] is None
+
+
 def test_numbers_and_words():
     assert value_of("1e-3") == 1e-3 and value_of("1E5") == 1e5 and value_of("[1, 2]") == [1, 2]
     assert value_of("h5") == "h5" and value_of("1.5") == 1.5 and value_of("12") == 12

@@ -110,6 +110,11 @@ def parameters(section: str, kind: Callable[..., Any]) -> dict[str, inspect.Para
     return {name: p for name, p in found.items() if name not in FILLED.get(section, ()) and p.kind in plain}
 
 
+def owners(section: str, setting: str) -> list[str]:
+    """Which classes of a section have a setting."""
+    return [name for name, kind in FAMILIES.get(section, {}).items() if setting in parameters(section, kind)]
+
+
 def is_by_name(parameter: inspect.Parameter) -> bool:
     """Whether a card names what this setting is."""
     return any(word in str(parameter.annotation) for word in BY_NAME)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import os
 import re
 import types
@@ -25,6 +26,7 @@ from pyrogen.signals import uninterrupted
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+LISTS = ("columns", "context")  # keys of the events that may be texts with commas
 CHOSEN = {"flow": "coupling", "backend": "svi"}  # sections that name a class, and the default
 CALIBRATE = {"backend", "model", "events", "weights", "context", "posterior", "seed"}  # what the card says elsewhere
 ORDER = ("events", "flow", "model", "backend", "calibrate")  # of the sections in a card
@@ -209,7 +211,19 @@ def _long_forms(
             card[section] = {first: card[section]}
             places.setdefault(f"{section}.{first}", places.get(section, section))
         flags = [(f"{name}.{first}" if name == f"--{section}" else name, value) for name, value in flags]
+    for key in LISTS:  # `columns: pt, eta` and `--events.columns pt,eta`
+        own = card.get("events")
+        text = own.get(key) if isinstance(own, Mapping) else None
+        if isinstance(text, str):
+            card["events"] = {**own, key: _names(text)}
+        for i, (name, value) in enumerate(flags):
+            if name == f"--events.{key}" and value and not value.lstrip().startswith("[") and value != "null":
+                flags[i] = (name, json.dumps(_names(value)))
     return card, places, flags
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _chosen(
@@ -321,9 +335,22 @@ def _check_keys(
         for key in value or {}:
             if key not in own:
                 what = f"{name} ({kinds[name].__name__})" if name in kinds else name
-                place = f"{places.get(f'{name}.{key}', 'the card')}: "
-                filled = key in classes.FILLED.get(str(name), ()) and f"; {_FILLED[str(key)]}"
-                raise CommandError(f"{place}there is no key {key!r} in {what}{filled or nearest(str(key), own)}")
+                place = places.get(f"{name}.{key}", "the card")
+                raise CommandError(f"{place}: there is no key {key!r} in {what}{_hint_for(str(name), str(key), own)}")
+
+
+def _hint_for(section: str, key: str, own: Sequence[str]) -> str:
+    """What to do instead of a key that a section does not have."""
+    if key in classes.FILLED.get(section, ()):
+        return f"; {_FILLED[key]}"
+    owners = classes.owners(section, key)
+    return (
+        f"; {', '.join(owners)} have it"
+        if len(owners) > 1
+        else f"; {owners[0]} has it"
+        if owners
+        else nearest(key, own)
+    )
 
 
 def explained(error: Exception, keys: Mapping[str, Any], given: Mapping[str, Given]) -> str:
@@ -340,13 +367,18 @@ def explained(error: Exception, keys: Mapping[str, Any], given: Mapping[str, Giv
         flag = unknown[1].partition("=")[0]
         if not flag.startswith("-"):
             return f"unexpected argument {flag!r}; flags begin with --"
-        return f"there is no flag {flag}{nearest(flag, [f'--{key}' for key in keys])}"
+        section, _, key = flag.removeprefix("--").partition(".")
+        if any(name.startswith(f"{section}.") for name in keys) and classes.owners(section, key):
+            return f"there is no flag {flag}{_hint_for(section, key, ())}"
+        return f"there is no flag {flag}{nearest(flag, [f'--{name}' for name in keys])}"
     bare = re.search(r"argument (?:-\w/)?--([\w.]+): expected", text)
     if bare:
         return f"--{bare[1]} needs a value: {words(_hint(keys, bare[1]))}"
     missing = re.search(r"arguments are required: (.+)", text)
     if missing:
-        return f"{missing[1]} is missing; --help tells what it is"
+        name = missing[1].split(",")[0]
+        flags = getattr(keys.get(name), "option_strings", None)
+        return f"{' or '.join(flags or [name])} is missing; --help tells what it is"
     key = _KEY.search(text)
     if key is None or key[1] not in keys:
         return " ".join(text.split())

@@ -62,9 +62,9 @@ def stoppable() -> Iterator[None]:
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """``; did you mean 'epochs'?``, or the list of what there is."""
-    words = list(words)
-    close = difflib.get_close_matches(word, words, 1, 0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(words)}"
+    by_lower = {each.lower(): each for each in words}
+    close = difflib.get_close_matches(word.lower(), by_lower, 1, 0.6)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else f"; there are {', '.join(by_lower.values())}"
 
 
 def one_line(error: BaseException) -> str:
