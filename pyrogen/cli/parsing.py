@@ -213,9 +213,8 @@ def _long_forms(
         flags = [(f"{name}.{first}" if name == f"--{section}" else name, value) for name, value in flags]
     for key in LISTS:  # `columns: pt, eta` and `--events.columns pt,eta`
         own = card.get("events")
-        text = own.get(key) if isinstance(own, Mapping) else None
-        if isinstance(text, str):
-            card["events"] = {**own, key: _names(text)}
+        if isinstance(own, Mapping) and isinstance(own.get(key), str):
+            card["events"] = {**own, key: _names(own[key])}
         for i, (name, value) in enumerate(flags):
             if name == f"--events.{key}" and value and not value.lstrip().startswith("[") and value != "null":
                 flags[i] = (name, json.dumps(_names(value)))
