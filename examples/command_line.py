@@ -10,14 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import pyrogen as pg
 from pyrogen.checks import DEVICE
 from pyrogen.files import check_writable
+from pyrogen.recipes.common import HELD_OUT as HELD_OUT
+from pyrogen.recipes.common import held_out as held_out
+from pyrogen.recipes.common import tell_about as tell_about
 from pyrogen.threads import MOST
-
-HELD_OUT = 0.2  # fraction of the events that are not learned
 
 
 def stoppable(script: Callable[..., None]) -> Callable[..., None]:
@@ -111,13 +110,6 @@ def make_folder(parser: argparse.ArgumentParser, folder: Path) -> Path:
     return folder
 
 
-def held_out(sample: pg.EventSample, seed: int) -> tuple[pg.EventSample, pg.EventSample]:
-    """A fifth of the events at random, to compare with, and the others, to learn from."""
-    order = np.random.default_rng(seed).permutation(len(sample))
-    truth, learned = np.split(order, [round(HELD_OUT * len(sample))])
-    return sample[truth], sample[learned]
-
-
 def fitted(
     parser: argparse.ArgumentParser,
     backend: Any,
@@ -142,11 +134,3 @@ def fitted(
         parser.exit(1, f"{error}\nOr give another --out.\n")
     except ValueError as error:  # such as masses without spread, weights that cancel: nothing was trained yet
         parser.exit(1, f"{source or 'Pythia'}: {error}\n")
-
-
-def tell_about(checkpoint: Path) -> None:
-    """Say how a run can be interrupted, or that one goes on."""
-    if checkpoint.exists():
-        print(f"going on from {checkpoint}; delete it to start afresh", flush=True)
-    else:
-        print(f"the run is saved in {checkpoint}: if killed, repeat the command and it goes on", flush=True)

@@ -19,10 +19,11 @@ from typing import Any
 import command_line
 import coverage_bins
 import torch
-from drell_yan import FIGURES, SAMPLE
 
 import pyrogen as pg
 from pyrogen.events import PERIODIC, collision_energy, lepton_pair, lepton_pair_coordinates, lepton_pair_observables
+from pyrogen.recipes.drell_yan import SAMPLE
+from pyrogen.recipes.drell_yan_results import FIGURES
 
 MODES: dict[str, dict[str, Any]] = {
     "default": {

@@ -19,11 +19,12 @@ from typing import Any
 import command_line
 import coverage_bins
 import torch
-import z_jets
-from z_jets import FIGURES, SAMPLE, apart
 
 import pyrogen as pg
 from pyrogen.events import Multiplicity, z_jets_observables
+from pyrogen.recipes import z_jets
+from pyrogen.recipes.z_jets import SAMPLE, apart
+from pyrogen.recipes.z_jets_results import FIGURES
 
 MODES: dict[str, dict[str, Any]] = {
     "default": {

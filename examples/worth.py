@@ -24,7 +24,6 @@ import command_line
 import numpy as np
 import torch
 from coverage_drell_yan import events_of, make_model
-from drell_yan import FIGURES, features
 
 import pyrogen as pg
 from pyrogen.diagnostics import (
@@ -37,6 +36,7 @@ from pyrogen.events import lepton_pair_observables
 from pyrogen.files import write_bytes
 from pyrogen.plotting import plot_amplification_map, plot_differential, plot_worth, save_figure
 from pyrogen.posterior.worth import rounded
+from pyrogen.recipes.drell_yan_results import FIGURES, features
 
 MODES: dict[str, dict[str, Any]] = {
     "default": {

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import z_jets
 from command_line import add_common, count, fitted, held_out, make_folder, stoppable, tell_about
 
 import pyrogen as pg
@@ -25,6 +24,7 @@ from pyrogen.diagnostics import Systematics, systematics
 from pyrogen.events import Nuisance, OfObjects, with_nuisances, z_jets_observables
 from pyrogen.files import write_bytes
 from pyrogen.plotting import plot_systematics, save_figure
+from pyrogen.recipes import z_jets
 
 LEADING = 6  # column of the leading jet's pT
 A = Nuisance("a", lambda x, a: 1 + a * ((x[:, LEADING] - 15) / 100) ** 2, low=0, high=1, nominal=0, sigma=0.5)
@@ -46,7 +46,7 @@ def main() -> None:
     mode = MODES["quick" if args.quick else "default"]
     pg.set_threads(args.threads)
     try:
-        sample = z_jets.apart(z_jets.read_events(args))
+        sample = z_jets.apart(z_jets.read_events(args.events, args.train, args.quick, args.seed))
     except (OSError, ValueError, ImportError) as error:
         parser.error(str(error))
     name = "z_jets_systematics_quick" if args.quick else "z_jets_systematics"

@@ -57,4 +57,4 @@ def test_other_events_are_refused(run, tmp_path, capsys):
     pg.EventSample(torch.randn(600, 4)).save(tmp_path / "plain.h5")
     with pytest.raises(SystemExit):
         run("--events", "plain.h5")
-    assert "this script needs two leptons and 1 to 3 jets" in capsys.readouterr().err
+    assert "needs two leptons and 1 to 3 jets" in capsys.readouterr().err
