@@ -13,21 +13,17 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from small_flows import SETTINGS, make_small_model
 
 import pyrogen as pg
 from pyrogen.diagnostics import WeightPulls, classifier_weights, weight_pulls
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-from backends import SETTINGS, make_small_model  # noqa: E402
 
 Array = NDArray[np.float64]
 TARGET = pg.targets.Wedge()
