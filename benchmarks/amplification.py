@@ -38,7 +38,6 @@ from coverage_toys import (
     settings_of,
 )
 from ring_bins import bin_probabilities
-from small_flows import NAMES
 
 import pyrogen as pg
 from pyrogen.coverage.calibration import TWO_SIGMA
@@ -47,6 +46,7 @@ from pyrogen.files import write_bytes
 from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_hdf5, write_json
 from pyrogen.plotting import plot_amplification, save_figure
 from pyrogen.posterior.weights import StoredDraws
+from pyrogen.recipes.backends import NAMES
 from pyrogen.seeds import stream
 
 TARGET = pg.targets.GammaRing()

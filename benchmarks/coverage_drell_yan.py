@@ -22,9 +22,9 @@ import torch
 
 import pyrogen as pg
 from pyrogen.events import PERIODIC, collision_energy, lepton_pair, lepton_pair_coordinates, lepton_pair_observables
+from pyrogen.recipes.drell_yan import SAMPLE
+from pyrogen.recipes.drell_yan_results import FIGURES
 
-SAMPLE = Path(__file__).parents[1] / "examples" / "data" / "drell_yan_5k.h5"
-FIGURES = ("E", "px", "pT", "pz", "E_pair", "M_pair")  # arXiv:2104.04543, fig. 9
 MODES: dict[str, dict[str, Any]] = {
     "default": {
         "sets": 20,

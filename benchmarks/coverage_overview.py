@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import study_options
 from coverage_toys import calibration_in
-from small_flows import NAMES
 
 from pyrogen.coverage import Calibration
 from pyrogen.plotting import plot_coverage, save_figure
+from pyrogen.recipes.backends import NAMES
 
 EDGE = 0.1  # the ramps vanish at x = 0, where no flow of ours does
 TARGETS = ("wedge", "kicker", "ring", "gamma-ring", "Drell-Yan", "Z + jets")

@@ -23,7 +23,6 @@ import numpy as np
 import study_options
 import torch
 from pyro.infer.autoguide import AutoLowRankMultivariateNormal
-from small_flows import AFFINE, NAMES, RING_BOX, WIDE_RING_BOX, make_backend, make_small_model
 
 import pyrogen as pg
 from pyrogen.diagnostics import (
@@ -38,6 +37,7 @@ from pyrogen.diagnostics import (
 )
 from pyrogen.files import write_bytes
 from pyrogen.plotting import plot_amplification, plot_calibration, save_figure
+from pyrogen.recipes.backends import AFFINE, NAMES, RING_BOX, WIDE_RING_BOX, make_backend, make_small_model
 
 TARGETS: dict[str, Any] = {
     "wedge": pg.targets.Wedge(),
@@ -69,7 +69,7 @@ GAMMA_RING: dict[str, dict[str, Any]] = {
 #: Larger flows of the toys, with settings for 20,000 events and more.
 LARGER: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
-        "affine": AFFINE,
+        "affine": AFFINE["default"],
         "spline": {"blocks": 4, "hidden": (16, 16), "transform": "rqs", "bins": 8},
         "svi": {"steps": 12_000, "batch_size": 1024, "lr": 3e-3, "lr_widths": 2e-2, "widths_after": 0.4},
         "bootstrap": {"replicas": 16, "steps": 4_000, "batch_size": 1024, "lr": 5e-3},

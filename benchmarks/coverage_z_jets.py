@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import coverage_bins
@@ -22,16 +21,11 @@ import study_options
 import torch
 
 import pyrogen as pg
-from pyrogen.events import Multiplicity, jet_coordinates, separated_jets, z_jets_observables
+from pyrogen.events import Multiplicity, z_jets_observables
+from pyrogen.recipes import z_jets
+from pyrogen.recipes.z_jets import SAMPLE, apart
+from pyrogen.recipes.z_jets_results import FIGURES
 
-SAMPLE = Path(__file__).parents[1] / "examples" / "data" / "z_jets_5k.h5"
-CLOSEST = 0.4  # no two jets are closer in rapidity and azimuth
-#: Shown for each number of jets: those of arXiv:2110.13632 and what is hidden in correlations.
-FIGURES = {
-    1: ("pt_mu+", "pt_j1", "eta_j1", "M_pair", "pt_pair", "delta_r_mu+mu-", "m_j1", "delta_phi_mu+j1", "delta_r_mu+j1"),
-    2: ("pt_mu+", "pt_j1", "pt_j2", "M_pair", "pt_pair", "delta_r_j1j2", "m_j2", "delta_phi_j1j2", "ht"),
-    3: ("pt_mu+", "pt_j2", "pt_j3", "M_pair", "delta_r_j1j2", "delta_r_j1j3", "delta_r_j2j3", "m_j3", "ht"),
-}
 MODES: dict[str, dict[str, Any]] = {
     "default": {
         "sets": 10,
@@ -89,20 +83,9 @@ def read(args: argparse.Namespace, count: int, truth: int) -> tuple[pg.EventSamp
     return sample[:count], rest[:truth]
 
 
-def apart(sample: pg.EventSample) -> pg.EventSample:
-    """The events whose jets are farther apart than their radius: all but a few, whose jets moved while they grew."""
-    keep = separated_jets(sample, CLOSEST).keep
-    if not keep.all():
-        print(f"{(~keep).sum()} of {len(sample):,} events with jets closer than {CLOSEST} are left out")
-    return sample[keep]
-
-
 def make_model(flow: Mapping[str, Any], train: pg.EventSample) -> pg.BayesianFlow:
     """A chain of spline flows in coordinates that know the Z peak and the distances of jets."""
-    chosen = jet_coordinates("resonance", most=3)
-    places = {"periodic": chosen.periodic, "uniform": chosen.uniform}
-    made = pg.MultiplicityFlow(**chosen.layout.config(), **flow, **places, mixing="random")
-    return pg.BayesianFlow(made, prior_scale="fan-in", preprocessing=chosen.preprocessing)
+    return z_jets.make_model("resonance", flow, prior_scale="fan-in")
 
 
 def values(events: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from small_flows import make_small_model
 from torch import Tensor
 
 import pyrogen as pg
@@ -30,13 +29,14 @@ from pyrogen.diagnostics.lines import points_on_lines
 from pyrogen.inference.modes.curvature import Curvature
 from pyrogen.inference.run.potential import Potential
 from pyrogen.posterior import LowRank
+from pyrogen.recipes.backends import make_small_model
 
 TARGETS = {"wedge": pg.targets.Wedge(), "kicker": pg.targets.Kicker(), "ring": pg.targets.GaussianRing()}
 PARTS = ("backends", "laplace", "trained")
 T = torch.linspace(0.01, 0.99, 41, dtype=torch.float64)
 DRAWS = 100
 COLUMNS = ("1 sigma", "2 sigma", "pull", "+-", "s/spread", "p_WAIC", "loss", "ms/step")
-#: Of the small flow as in small_flows.py, and of a larger one.
+#: Of the small flow as in pyrogen/recipes/backends.py, and of a larger one.
 SETTINGS = {
     "small": {"steps": 6000, "batch_size": 500, "lr": 1e-2, "lr_widths": 3e-2},
     "spline": {"steps": 3000, "batch_size": 512, "lr": 3e-3, "lr_widths": 2e-2, "widths_after": 0.4},

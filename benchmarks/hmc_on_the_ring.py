@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from small_flows import make_small_model
 
 import pyrogen as pg
 from pyrogen.coverage.chains import diagnose
 from pyrogen.diagnostics import function_space, probe_points
+from pyrogen.recipes.backends import make_small_model
 
 
 def main() -> None:

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from small_flows import SETTINGS, make_small_model
 
 import pyrogen as pg
 from pyrogen.diagnostics import WeightPulls, classifier_weights, weight_pulls
+from pyrogen.recipes.backends import SETTINGS, make_small_model
 
 Array = NDArray[np.float64]
 TARGET = pg.targets.Wedge()

@@ -10,7 +10,7 @@ from arguments_search import SEARCH_RESULTS, SEARCH_RIGHT, search_calls
 
 import pyrogen as pg
 import pyrogen.plotting as plotting
-from pyrogen import diagnostics, events, targets
+from pyrogen import diagnostics, events, recipes, targets
 from pyrogen.posterior import MeanField, RunInfo, StoredDraws
 
 
@@ -875,6 +875,13 @@ def plotting_calls():
     }
 
 
+def recipe_calls():
+    given = {"Toy": {"target": "wedge"}, "DrellYan": {}, "ZJets": {}}
+    classes = {f"recipes.{name}": call(getattr(recipes, name), quick=True, **its) for name, its in given.items()}
+    runs = {f"{name}.run": call(make()[0](**make()[1]).run, out="out") for name, make in classes.items()}
+    return classes | runs
+
+
 CALLS = {
     "BayesianFlow": call(pg.BayesianFlow, flow=pg.CouplingFlow(2, blocks=1, hidden=(4,))),
     "BayesianFlow.with_prior": lazily(
@@ -909,6 +916,7 @@ CALLS = {
     **target_calls(),
     **plotting_calls(),
     **search_calls(call, lazily),
+    **recipe_calls(),
 }
 
 #: What functions of the package make and give back; users read them.
@@ -1038,6 +1046,11 @@ INNER = [
 #: Kinds of values that look wrong and are right, by the call ("": of all) and the argument.
 RIGHT = {
     **SEARCH_RIGHT,
+    **{
+        (f"recipes.{name}", key): ("a text",)
+        for name in ("DrellYan", "ZJets")
+        for key in ("events", "label", "caption")
+    },
     **{(f"events.{name}", "observable"): ("a text", "minus one") for name in ("TailCut", "MissingMode", "Reweighting")},
     **{(f"events.{name}", "column"): ("a text", "minus one") for name in ("Shift", "Smear")},
     **{
