@@ -48,6 +48,12 @@ def chains():
 
 
 @functools.cache
+def bin_calibration():
+    bins = {"first": (0, 2, (-1.0, 1.0))}
+    return diagnostics.calibration_in_bins([posterior()] * 2, bins, training(), n=20, draws=3, least=1.0)
+
+
+@functools.cache
 def band():
     return posterior().histogram(0, [-2.0, 0.0, 2.0], n=50, draws=5)
 
@@ -588,6 +594,17 @@ def diagnostic_calls():
             **RING_LINES,
             **some,
         ),
+        "diagnostics.calibration_in_bins": lazily(
+            lambda: diagnostics.calibration_in_bins,
+            posteriors=lambda: [posterior(), posterior()],
+            observables={"first": (0, 2, (-1, 1))},
+            truth=training,
+            n=20,
+            least=1.0,
+            groups={"group": ["first"]},
+            **some,
+        ),
+        "diagnostics.BinCalibration.sigma_ratio": lazily(lambda: bin_calibration().sigma_ratio, name="first"),
         "diagnostics.amplification": lazily(
             lambda: diagnostics.amplification,
             generators=lambda: [diagnostics.memorised(training(1)[i::3]) for i in range(3)],
@@ -846,6 +863,7 @@ def plotting_calls():
         "plotting.plot_lines": lazily(lambda: plotting.plot_lines, result=lines),
         "plotting.plot_map": lazily(lambda: plotting.plot_map, result=uncertainty),
         "plotting.plot_marginal_sigma": lazily(lambda: plotting.plot_marginal_sigma, result=marginal),
+        "plotting.plot_shower_images": lazily(lambda: plotting.plot_shower_images, truth=showers, generated=showers),
         "plotting.plot_systematics": lazily(lambda: plotting.plot_systematics, result=systematics, counts=[9, 9]),
         "plotting.plot_training": call(plotting.plot_training, history={"loss": one, "nll": one, "kl": one}),
         "plotting.plot_online": lazily(
@@ -923,6 +941,7 @@ RESULTS = (
         for name in [
             "Advice",
             "AveragingAmplification",
+            "BinCalibration",
             "DifferentialAmplification",
             "DifferentialWorth",
             "Agreement",

@@ -16,7 +16,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import torch
 from matplotlib.figure import Figure
 
 import pyrogen as pg
@@ -52,7 +51,7 @@ def drawn_once(figure, *arguments, bbox_inches=None, **options):
     savefig(figure, *arguments, **options)
 
 
-def call(script, *arguments, cwd=ROOT, code=0, layout=True):
+def call(script, *arguments, cwd=ROOT, code=0, layout=True, folder=EXAMPLES):
     """The same as :func:`run` in this process: where a process of its own would do little else than import torch.
 
     Without ``layout``, all figures are still drawn: for runs of a script whose layout another test sees.
@@ -60,13 +59,13 @@ def call(script, *arguments, cwd=ROOT, code=0, layout=True):
     if not layout:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Figure, "savefig", drawn_once)
-            return call(script, *arguments, cwd=cwd, code=code)
+            return call(script, *arguments, cwd=cwd, code=code, folder=folder)
     printed, message, kept = io.StringIO(), io.StringIO(), (sys.argv, sys.path[:])
-    sys.argv, sys.path[:0] = [f"{script}.py", *map(str, arguments)], [str(EXAMPLES)]
+    sys.argv, sys.path[:0] = [f"{script}.py", *map(str, arguments)], [str(folder)]
     found = 0
     try:
         with contextlib.chdir(cwd), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(message):
-            runpy.run_path(str(EXAMPLES / f"{script}.py"), run_name="__main__")
+            runpy.run_path(str(folder / f"{script}.py"), run_name="__main__")
     except SystemExit as end:
         found = end.code
     finally:
@@ -198,41 +197,3 @@ def test_no_example_hides_an_installed_package():
     """A script's folder comes first on sys.path: where its name is that of a package, others import the script."""
     packages = {*importlib.metadata.packages_distributions(), *sys.stdlib_module_names, "coverage", "numba", "torch"}
     assert not packages & {path.stem for folder in ("examples", "benchmarks") for path in (ROOT / folder).glob("*.py")}
-
-
-def test_every_bin_of_drell_yan_is_counted(tmp_path):
-    printed = call("coverage_drell_yan", "--quick", "--out", tmp_path)
-    assert "M_pair" in printed and "4 trainings" in printed
-    result = json.loads((tmp_path / "bootstrap.json").read_text())
-    assert set(result["observables"]) == {"E", "px", "pT", "pz", "E_pair", "M_pair"}
-    assert result["calibration"]["draws"] == 4
-    again = call("coverage_drell_yan", "--quick", "--out", tmp_path)  # the fits and the bins are kept
-    assert "delete it to fill them afresh" in again
-    (tmp_path / "bootstrap_bins_40000.json").write_text('{"of": 0, "counts": {}}')  # of other trainings
-    assert "delete it to fill" not in call("coverage_drell_yan", "--quick", "--out", tmp_path)
-    assert json.loads((tmp_path / "bootstrap.json").read_text())["observables"] == result["observables"]
-
-
-def test_bins_of_drell_yan_hold_what_the_truth_has(monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)
-    script = importlib.import_module("coverage_drell_yan")
-    truth = pg.events.read(EXAMPLES / "data" / "drell_yan_5k.h5")
-    for name, content in script.STUDY.fill(torch.tensor(truth.values)).items():
-        values, edges = pg.events.lepton_pair_observables()[name](truth).numpy(), script.STUDY.edges[name]
-        expected = np.histogram(values[values < edges[-1]], edges)[0]
-        assert content.tolist() == expected.tolist()
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (("--train", "none.h5"), "no such file"),
-        (("--kl-weight", "0.1"), "an option of svi"),
-        (("--events", "2000"), "4 samples of 2,000 events need 8,000"),
-        (("--set", "replicas=1"), "--set: replicas"),
-        (("--set", "seed=1"), "--set seed: give it once, as --seed"),
-        (("--device", "abacus"), "--device: device is 'abacus'; it must be a torch device"),
-    ],
-)
-def test_drell_yan_coverage_refuses(tmp_path, arguments, message):
-    assert message in call("coverage_drell_yan", "--quick", "--out", tmp_path, *arguments, code=2)

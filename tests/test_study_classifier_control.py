@@ -1,4 +1,4 @@
-"""examples/classifier_control.py as a user runs it, on toys and on the results of another example."""
+"""benchmarks/classifier_control.py as a user runs it, on toys and on the results of another example."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from studies import imported
 
 import pyrogen as pg
 
@@ -14,9 +15,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
-def script(example):
+def script():
     pytest.importorskip("sklearn", reason="needs the extra trees")
-    return example("classifier_control")
+    return imported("classifier_control")
 
 
 @pytest.fixture

@@ -1,13 +1,13 @@
 """The protocol of [F] on the gamma ring, as a user runs it: as a script, from the command line."""
 
-import importlib.util
 import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from test_examples import EXAMPLES, call, is_png, numbers, run
+from studies import imported, run
+from test_examples import is_png, numbers
 
 import pyrogen as pg
 
@@ -21,17 +21,17 @@ def test_amplification(tmp_path):
     assert all(0 < row["gain"] < row["largest"] and row["trainings"] == 2 and row["draws"] == 6 for row in told["rows"])
     assert all(math.isfinite(number) for number in numbers(told)) and is_png(tmp_path / "one" / "amplification.png")
     several = (*few, "--out", tmp_path / "several", "--set", "epochs=5")
-    message = call("amplification", *several, "--gather", code=1)
+    message = run("amplification", *several, "--gather", code=1)
     assert "several has no svi_epochs_5_posterior_0_of_2.h5, svi_epochs_5_posterior_1_of_2.h5: repeat" in message
     assert list((tmp_path / "several").iterdir()) == []  # nothing was trained
     for share in (("--only", "0"), ("--only", "1", "--part", "0/2"), ("--part", "1/2")):
-        assert "--gather makes the table" in call("amplification", *several, *share)
-    one = call("amplification", *several, "--gather")  # as many draws of each training
+        assert "--gather makes the table" in run("amplification", *several, *share)
+    one = run("amplification", *several, "--gather")  # as many draws of each training
     assert one.count("counted draws") == 0 and "      4     2      4 " in one
-    assert "counted draws 2 to 3 of training 1" in call("amplification", *several)
+    assert "counted draws 2 to 3 of training 1" in run("amplification", *several)
     assert json.loads((tmp_path / "several" / "svi_epochs_5.json").read_text()) == told
-    call("amplification", *several, "--only", "0", "--most", "5")  # G of one training, the calibration of both
-    call("amplification", *several, "--gather")
+    run("amplification", *several, "--only", "0", "--most", "5")  # G of one training, the calibration of both
+    run("amplification", *several, "--gather")
     rows = json.loads((tmp_path / "several" / "svi_epochs_5.json").read_text())["rows"]
     assert [(row["n_bins"], row["trainings"], row["calibrated_trainings"]) for row in rows] == [
         (4, 1, 2),
@@ -40,16 +40,13 @@ def test_amplification(tmp_path):
     ]
     for path in (tmp_path / "several").glob("*_counts_*"):
         path.unlink()
-    assert "nothing is counted of SVI, epochs 5" in call("amplification", *several, "--gather", code=1)
+    assert "nothing is counted of SVI, epochs 5" in run("amplification", *several, "--gather", code=1)
 
 
-def test_integrals_of_the_ring_are_the_probabilities_of_its_bins(monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)
-    where = importlib.util.spec_from_file_location("ring_bins_example", EXAMPLES / "ring_bins.py")
-    script = importlib.util.module_from_spec(where)
-    where.loader.exec_module(script)
+def test_integrals_of_the_ring_are_the_probabilities_of_its_bins():
+    script = imported("ring_bins")
     ring, wide = pg.targets.GammaRing(), torch.distributions.Normal(torch.zeros(2), 3.0)
-    exact = script.bin_probabilities(lambda x: ring.log_prob(x).exp(), ring, (7, 150))
+    exact = script.bin_probabilities(lambda x: ring.log_prob(x).exp(), ring, (5, 7))
     for n, p in exact.items():
         assert p * n * n == pytest.approx(np.ones(n * n), abs=1e-4)
     # A Gaussian of width 3 has half of its probability in the hole: P(r < a) = 1 - exp(-a^2 / 18).
@@ -70,16 +67,16 @@ def test_integrals_of_the_ring_are_the_probabilities_of_its_bins(monkeypatch):
 
 def test_amplification_of_several_backends(tmp_path):
     few = ("--quick", "--most", "3", "--out", tmp_path)
-    call("amplification", *few, "--backend", "bootstrap")
+    run("amplification", *few, "--backend", "bootstrap")
     events = json.loads((tmp_path / "bootstrap.json").read_text())
-    call("amplification", *few, "--backend", "bootstrap", "--integrate")
+    run("amplification", *few, "--backend", "bootstrap", "--integrate")
     integrals = json.loads((tmp_path / "bootstrap_integrated.json").read_text())
     for a, b in zip(events["rows"], integrals["rows"], strict=True):  # the same networks, other noise
         assert a["gain"] == pytest.approx(b["gain"], rel=0.4)
-    call("amplification", *few, "--kl-weight", "0.3", "--sets", "1", "--draws", "8")
+    run("amplification", *few, "--kl-weight", "0.3", "--sets", "1", "--draws", "8")
     names = {json.loads(path.read_text())["label"] for path in tmp_path.glob("*.json")}
     assert names == {"Bootstrap", "Bootstrap, integrated", "SVI, KL \u00d7 0.3"}
-    message = call("amplification", *few, "--backend", "bootstrap", "--seed", "1", code=1)
+    message = run("amplification", *few, "--backend", "bootstrap", "--seed", "1", code=1)
     assert "bootstrap_posterior_0_of_2.h5 was fitted with seed 0, not 1" in message
 
 
@@ -100,14 +97,14 @@ def test_amplification_of_several_backends(tmp_path):
     ],
 )
 def test_bad_arguments_of_amplification(arguments, message, tmp_path):
-    told = call("amplification", "--quick", "--out", tmp_path, *arguments, code=2)
+    told = run("amplification", "--quick", "--out", tmp_path, *arguments, code=2)
     assert message in told and "another --out" not in told
 
 
 def test_a_damaged_file_of_counts_is_named(tmp_path):
     few = ("--quick", "--most", "3", "--out", tmp_path, "--set", "epochs=2")
-    call("amplification", *few)
+    run("amplification", *few)
     path = tmp_path / "svi_epochs_2_counts_1_0.h5"
     path.write_bytes(path.read_bytes()[:-500])
-    message = call("amplification", *few, code=1)
+    message = run("amplification", *few, code=1)
     assert path.name in message and "Delete it" in message

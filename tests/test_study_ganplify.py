@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_examples import call
+from studies import run
 
 from pyrogen.diagnostics import Amplification
 
@@ -15,7 +15,7 @@ def folder(tmp_path_factory):
 
 def test_example_trains_compares_and_keeps(folder, capfd):
     quick = ("ganplify", "--quick", "--out", folder, "--generators")
-    printed = call(*quick, "memory", "fit", "gan", "bootstrap", layout=False)
+    printed = run(*quick, "memory", "fit", "gan", "bootstrap", layout=False)
     assert "likelihood fit" in printed and "Bootstrap" in printed and "factor_training_events" not in printed
     told = json.loads((folder / "camel_100" / "summary.json").read_text())
     assert set(told) == {"training sample", "likelihood fit", "GAN", "Bootstrap"}
@@ -25,7 +25,7 @@ def test_example_trains_compares_and_keeps(folder, capfd):
     assert [row.quantiles for row in study.rows] == [10, 20, 50] and study.trainings == 3
     trained = (folder / "camel_100" / "bootstrap_trainings" / "2.h5").stat().st_mtime_ns
     (folder / "camel_100" / "bootstrap.json").unlink()  # the study is lost, the trainings are kept
-    again = call(*quick, "memory", "gan", "bootstrap", layout=False)
+    again = run(*quick, "memory", "gan", "bootstrap", layout=False)
     assert "training sample: kept from before" in again and "training Bootstrap" not in again
     assert trained == (folder / "camel_100" / "bootstrap_trainings" / "2.h5").stat().st_mtime_ns
     assert (
@@ -36,9 +36,9 @@ def test_example_trains_compares_and_keeps(folder, capfd):
 
 def test_example_puts_targets_and_training_sizes_into_figures(folder):
     memory = ("ganplify", "--quick", "--out", folder, "--generators", "memory")
-    printed = call(*memory, "--events", "50", "--target", "ring", layout=False)
+    printed = run(*memory, "--events", "50", "--target", "ring", layout=False)
     assert "factor_dimension" not in printed  # that of a ring of another size is no partner of the camel back
-    printed = call(*memory, "kde", "--target", "ring", layout=False)
+    printed = run(*memory, "kde", "--target", "ring", layout=False)
     assert "10 quantiles of phi" in printed
     for name in ("ring_100/projected.png", "ring_100/deviation.png", "factor_training_events_ring.png"):
         assert (folder / name).exists() and name in printed
@@ -52,4 +52,4 @@ def test_example_puts_targets_and_training_sizes_into_figures(folder):
     ],
 )
 def test_example_refuses_what_cannot_be(options, message):
-    assert message in call("ganplify", "--quick", *options, code=2)
+    assert message in run("ganplify", "--quick", *options, code=2)

@@ -1,6 +1,6 @@
 """All studies of coverage on one page: a table in Markdown, and a figure with one row for each.
 
-    python examples/coverage_overview.py out/coverage out/coverage_drell_yan
+    python benchmarks/coverage_overview.py out/coverage out/coverage_drell_yan
 
 Reads what coverage_toys.py and coverage_drell_yan.py wrote into these folders.
 """
@@ -13,20 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import command_line
 import numpy as np
-from backends import NAMES
+import study_options
 from coverage_toys import calibration_in
 
 from pyrogen.coverage import Calibration
 from pyrogen.plotting import plot_coverage, save_figure
+from pyrogen.recipes.backends import NAMES
 
 EDGE = 0.1  # the ramps vanish at x = 0, where no flow of ours does
 TARGETS = ("wedge", "kicker", "ring", "gamma-ring", "Drell-Yan", "Z + jets")
 BACKENDS = ("bootstrap", "hmc", "svi", "sghmc", "sgld", "adam-mcmc", "nuts", "laplace", "ensemble")
 
 
-@command_line.stoppable
+@study_options.stoppable
 def run(argv: list[str] | None = None) -> None:
     """Read, print the table, draw.
 

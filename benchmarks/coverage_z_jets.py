@@ -1,8 +1,8 @@
 """Is sigma right for events with one, two and three jets? Many samples of Z + jets, and every bin of many observables.
 
-    python examples/coverage_z_jets.py --train z_jets.h5        # 10 samples of 20,000 events; the rest is the truth
-    python examples/coverage_z_jets.py --train z_jets.h5 --backend svi
-    python examples/coverage_z_jets.py --quick                  # the 5,000 events of the repository, in a minute
+    python benchmarks/coverage_z_jets.py --train z_jets.h5        # 10 samples of 20,000 events; the rest is the truth
+    python benchmarks/coverage_z_jets.py --train z_jets.h5 --backend svi
+    python benchmarks/coverage_z_jets.py --quick                  # the 5,000 events of the repository, in a minute
 
 The same chain of flows learns 10 independent samples in one batch. The bins of the observables of z_jets.py, for each
 number of jets, are filled with generated events of every weight draw, and held against the truth, whose own statistical
@@ -16,8 +16,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-import command_line
 import coverage_bins
+import study_options
 import torch
 
 import pyrogen as pg
@@ -50,7 +50,7 @@ NUMBERS = "number of jets"
 LAYOUT = Multiplicity(6, 4, 3)
 
 
-@command_line.stoppable
+@study_options.stoppable
 def run(argv: list[str] | None = None) -> None:
     """Fit, generate, count, and write table and figure.
 

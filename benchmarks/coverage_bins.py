@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import command_line
 import numpy as np
+import study_options
 import torch
 from coverage_toys import SVI_OPTIONS, numbers, setting, settings_of
 
 import pyrogen as pg
-from pyrogen.diagnostics import Calibration, QuantileBinResult, advise, calibration_of
+from pyrogen.diagnostics import BinCalibration, advise
+from pyrogen.diagnostics.bin_calibration import ALL, judge_bins
 from pyrogen.files import write_bytes
 from pyrogen.plotting import plot_calibration, save_figure
 from pyrogen.progress import bar
@@ -23,9 +24,7 @@ from pyrogen.seeds import seeded, stream
 
 NAMES: dict[str, Any] = {"bootstrap": pg.Bootstrap, "svi": pg.SVI}
 DRAWS = 32
-ROUNDING = 1e-9  # of a spread: a smaller sigma is none
 LEAST = 10  # training events that a bin has to expect; emptier ones are left out
-ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def run(study: Study, parser: argparse.ArgumentParser, argv: list[str] | None = 
     changed = {"kl_weight": args.kl_weight} if args.kl_weight is not None else {}
     if changed and args.backend != "svi":
         parser.error("--kl-weight is an option of svi")
-    out = command_line.make_folder(parser, args.out or command_line.default_folder(study.name, mode))
+    out = study_options.make_folder(parser, args.out or study_options.default_folder(study.name, mode))
     pg.set_threads(args.threads)
     try:
         train, truth = study.read(args, sets * n, settings["truth"])
@@ -103,7 +102,7 @@ def run(study: Study, parser: argparse.ArgumentParser, argv: list[str] | None = 
         parser.error(f"--set: {error}")
     model = study.make_model(settings["flow"], train)
     print(f"{sets} samples of {n:,} {study.target} events, {model.weights:,} weights, {args.backend}, seed {args.seed}")
-    command_line.tell_about(checkpoint)
+    study_options.tell_about(checkpoint)
     try:
         posteriors = backend.fit_many(model, torch.tensor(train.values[: sets * n]).reshape(sets, n, -1))
     except (pg.CheckpointMismatchError, pg.FileFormatError) as error:
@@ -113,13 +112,14 @@ def run(study: Study, parser: argparse.ArgumentParser, argv: list[str] | None = 
     print(f"\nthe first training:\n{look.text()}\n", flush=True)
     filled = out / f"{name}_bins_{generated}.json"
     counts = filled_bins(study, posteriors, generated, args.seed, filled)
-    alone, found = calibrations(study, counts, generated, n, truth, args.seed)
-    print(table(study, found, alone, len(truth)))
-    told = {key: numbers(one) | {"sigma_over_spread": sigma_ratio(alone[key])} for key, one in found.items()}
+    result = judged(study, counts, generated, n, truth, args.seed)
+    print(f"\n{result.text()}")
+    found = result.intervals
+    told = {key: numbers(one) | {"sigma_over_spread": result.sigma_ratio(key)} for key, one in found.items()}
     label = ", ".join(
         [NAMES[args.backend].__name__, *(f"{SVI_OPTIONS.get(key, key)} {value}" for key, value in chosen)]
     )
-    result = {
+    summary = {
         "target": study.target,
         "backend": args.backend,
         "label": label,
@@ -135,7 +135,7 @@ def run(study: Study, parser: argparse.ArgumentParser, argv: list[str] | None = 
         "observables": {key: told[key] for key in study.edges if key in told},
         "groups": {key: told[key] for key in study.groups if key in told},
     } | told[ALL]
-    write_bytes(out / f"{name}.json", json.dumps(result, indent=1).encode())
+    write_bytes(out / f"{name}.json", json.dumps(summary, indent=1).encode())
     shown = {key: found[key] for key in study.groups if key in found} or {label: found[ALL]}
     figure = save_figure(plot_calibration(shown), out / f"{name}.png")
     print("wrote", *(f"  {path}" for path in (filled, out / f"{name}.json", figure)), sep="\n")
@@ -170,77 +170,14 @@ def filled_bins(
     return counts
 
 
-def calibrations(
-    study: Study,
-    counts: dict[str, np.ndarray],
-    generated: int,
-    training_events: int,
-    truth: pg.EventSample,
-    seed: int = 0,
-) -> tuple[dict[str, Calibration], dict[str, Calibration]]:
-    """Of every observable, every group, and all bins together, of sigma alone and with the error of the truth.
-
-    Bins that expect fewer than :data:`LEAST` training events are left out, and observables without any other. Both are
-    the same for a truth of many events.
-    """
-    values, shares = {}, {}
-    for name, content in study.fill(torch.tensor(truth.values)).items():
-        share = content.numpy() / len(truth)
-        kept = share * training_events >= LEAST
-        values[name] = QuantileBinResult(counts[name], generated, training_events).probabilities()[..., kept]
-        shares[name] = share[kept]
-    for group, names in {**study.groups, ALL: list(study.edges)}.items():
-        values[group] = np.concatenate([values[name] for name in names], -1)
-        shares[group] = np.concatenate([shares[name] for name in names])
-    filled = [name for name in values if len(shares[name])]
-    alone = {name: calibration_of(values[name], shares[name], label="bin") for name in filled}
-    if not study.few:
-        return alone, alone
-    random = np.random.default_rng(stream(seed, "truth"))
-    return alone, {name: with_error(alone[name], values[name], len(truth), random) for name in filled}
-
-
-def with_error(alone: Calibration, values: np.ndarray, truth: int, random: np.random.Generator) -> Calibration:
-    """The calibration of what the posterior says about the counted truth: its draws, with the error of the count.
-
-    The error is that of ``truth`` events, ``sqrt(p (1 - p) / truth)``. Pulls have it in their sigma; the ranks are
-    those of draws that scatter by it, as the true fraction does.
-    """
-    share = np.broadcast_to(alone.truth, alone.means.shape)
-    error = np.sqrt(share * (1 - share) / truth)
-    scattered = calibration_of(values + error[:, None] * random.standard_normal(values.shape), alone.truth)
-    return replace(alone, ranks=scattered.ranks, sigmas=np.hypot(alone.sigmas, error))
-
-
-def sigma_ratio(alone: Calibration) -> tuple[float, float]:
-    """Sigma over the spread of the trainings, in the bins where the noise of the generated events leaves a sigma."""
-    kept = has_sigma(alone)
-    cut = {key: getattr(alone, key)[:, kept] for key in ("ranks", "means", "sigmas")}
-    return replace(alone, **cut, truth=alone.truth[kept], at=alone.at[kept]).sigma_ratio() if kept.any() else (0.0, 0.0)
-
-
-def has_sigma(alone: Calibration) -> np.ndarray:
-    """In which bins something is left of sigma, but for rounding, ``[B]``."""
-    return alone.sigma > ROUNDING * alone.spread
-
-
-def table(study: Study, found: dict[str, Calibration], alone: dict[str, Calibration], truth: int) -> str:
-    """Coverage of every observable and group, in words."""
-    width = max(10, *map(len, found))
-    lines = [
-        f"\ntruth: {truth:,} events" + (", whose own error is in the intervals" if study.few else ""),
-        f"{'bins of':{width}} {'bins':>5} {'within 1 sigma':>16} {'2 sigma':>15} {'pull width':>12} {'score':>6} "
-        "sigma / spread",
-    ]
-    for name, one in found.items():
-        within = [f"{100 * f:.1f} +- {100 * e:.1f} %" for f, e in (one.fraction(), one.fraction(0.9545))]
-        pull, ratio = (f"{value:.2f} +- {error:.2f}" for value, error in (one.pull_width(), sigma_ratio(alone[name])))
-        bins = one.ranks.shape[1]
-        lines.append(f"{name:{width}} {bins:5} {within[0]:>16} {within[1]:>15} {pull:>12} {one.score:6.3f} {ratio:>14}")
-    silent = sum(int((~has_sigma(one)).sum()) for name, one in alone.items() if name in study.edges)
-    if silent:
-        lines.append(f"{silent} bins have no sigma beside the noise of the generated events; --generate more")
-    return "\n".join([*lines, "", f"{ALL}: {found[ALL].verdict}" if study.few else alone[ALL].text()])
+def judged(
+    study: Study, counts: dict[str, np.ndarray], generated: int, training_events: int, truth: pg.EventSample, seed: int
+) -> BinCalibration:
+    """The calibration of all bins; the error of a truth of few events is in the intervals."""
+    shares = {name: its.numpy() / len(truth) for name, its in study.fill(torch.tensor(truth.values)).items()}
+    errors = {name: np.sqrt(p * (1 - p) / len(truth)) for name, p in shares.items()} if study.few else None
+    shared = (LEAST, study.groups, seed)
+    return judge_bins(counts, generated, training_events, shares, errors, len(truth), *shared)
 
 
 def make_parser(doc: str | None, folder: str, sets: str, events: str) -> argparse.ArgumentParser:
@@ -259,17 +196,17 @@ def make_parser(doc: str | None, folder: str, sets: str, events: str) -> argpars
     )
     parser.add_argument("--train", type=Path, metavar="FILE", help="events to learn from, instead of Pythia's")
     parser.add_argument("--truth", type=Path, metavar="FILE", help="other events of the same kind, many more")
-    parser.add_argument("--sets", type=command_line.several, metavar="R", help=f"independent samples ({sets})")
-    parser.add_argument("--events", type=command_line.count, metavar="N", help=f"events per sample ({events})")
+    parser.add_argument("--sets", type=study_options.several, metavar="R", help=f"independent samples ({sets})")
+    parser.add_argument("--events", type=study_options.count, metavar="N", help=f"events per sample ({events})")
     parser.add_argument(
-        "--generate", type=command_line.count, metavar="M", help="events that every weight draw generates"
+        "--generate", type=study_options.count, metavar="M", help="events that every weight draw generates"
     )
     parser.add_argument("--kl-weight", type=float, metavar="T", help="factor on the KL of svi")
     parser.add_argument(
         "--set", type=setting, action="append", default=[], metavar="NAME=VALUE", help="another setting of the backend"
     )
     parser.add_argument(
-        "--device", type=command_line.device, default="cpu", help="where to train and generate: cpu or cuda (cpu)"
+        "--device", type=study_options.device, default="cpu", help="where to train and generate: cpu or cuda (cpu)"
     )
-    command_line.add_common(parser, f"{folder}, with the mode")
+    study_options.add_common(parser, f"{folder}, with the mode")
     return parser

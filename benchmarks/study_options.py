@@ -1,4 +1,4 @@
-"""What the command lines of the examples share: options, folders for the results, and how a script ends."""
+"""What the command lines of the studies share: options, folders for the results, and how a script ends."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyrogen as pg
 from pyrogen.checks import DEVICE
 from pyrogen.files import check_writable
-from pyrogen.recipes.common import HELD_OUT as HELD_OUT
-from pyrogen.recipes.common import held_out as held_out
-from pyrogen.recipes.common import tell_about as tell_about
 from pyrogen.threads import MOST
 
 
@@ -40,7 +36,7 @@ def stoppable(script: Callable[..., None]) -> Callable[..., None]:
 
 
 def add_common(parser: argparse.ArgumentParser, folder: str) -> None:
-    """The options that all examples have."""
+    """The options that all studies have."""
     parser.add_argument("--seed", type=seed, default=0, metavar="S", help="seed of events and training (0)")
     parser.add_argument(
         "--threads", type=threads, default=1, metavar="T", help="CPU threads (1: the same bits every time)"
@@ -110,27 +106,9 @@ def make_folder(parser: argparse.ArgumentParser, folder: Path) -> Path:
     return folder
 
 
-def fitted(
-    parser: argparse.ArgumentParser,
-    backend: Any,
-    model: pg.BayesianFlow,
-    events: pg.EventSample,
-    source: Path | None,
-    context: pg.EventSample | None = None,
-) -> pg.Posterior:
-    """The posterior of a generator's events; a checkpoint of another run, and wrong events, end the script with a line.
-
-    Args:
-        parser: the command line.
-        backend: what fits.
-        model: the model.
-        events: the training events.
-        source: the file they are from; None: Pythia.
-        context: conditions of the events.
-    """
-    try:
-        return backend.fit(model, events, context=context)
-    except (pg.CheckpointMismatchError, pg.FileFormatError) as error:
-        parser.exit(1, f"{error}\nOr give another --out.\n")
-    except ValueError as error:  # such as masses without spread, weights that cancel: nothing was trained yet
-        parser.exit(1, f"{source or 'Pythia'}: {error}\n")
+def tell_about(checkpoint: Path) -> None:
+    """Say how a run can be interrupted, or that one goes on."""
+    if checkpoint.exists():
+        print(f"going on from {checkpoint}; delete it to start afresh", flush=True)
+    else:
+        print(f"the run is saved in {checkpoint}: if killed, repeat the command and it goes on", flush=True)
