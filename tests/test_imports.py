@@ -26,6 +26,8 @@ FLOORS = (
     ("search",),
     ("plotting",),
     ("recipes",),
+    ("cli",),
+    ("__main__",),
 )
 #: Rooms within inference; `backend` and the rest stand between `run` and the kinds of backends.
 INFERENCE_FLOORS = (

@@ -7,7 +7,7 @@ import sys
 #: Packages that took most of the time. The last two torch imports when its first optimizer is made.
 LATE = (
     *("scipy", "matplotlib", "arviz", "xarray", "pandas", "uproot", "awkward", "pythia8mc", "fastjet", "hist"),
-    *("iminuit", "sympy", "torch._dynamo"),
+    *("iminuit", "sympy", "torch._dynamo", "jsonargparse", "yaml"),
 )
 
 
