@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from pyrogen.checks import column_index
 
 from ..checks import DEVICE, DTYPE, TEXT, door, optional, require, whole
+from ..printing import Shown, brief, listed, span
 from .containers import Table, numbers_of, table_of
 from .format import PER_EVENT
 from .multiplicity import LAYOUT, Multiplicity, fill_counts, selected, told_counts
@@ -32,7 +33,7 @@ from .writing import write
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class EventSample:
+class EventSample(Shown):
     """Events as a table: one row per event, one named column per feature.
 
     The arrays are read-only float64 copies of what was given, checked once on construction, so that a sample
@@ -349,7 +350,22 @@ class EventSample:
         extras = [name for name in PER_EVENT if getattr(self, name) is not None]
         if self.multiplicity is not None:
             extras.insert(0, told_counts(self.multiplicity, self.values))
-        return f"EventSample({len(self)} events; {'; '.join([', '.join(self._labels_with_units()), *extras])})"
+        return f"EventSample({len(self):,} events; {'; '.join([listed(self._labels_with_units()), *extras])})"
+
+    def _facts(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"columns": listed(self._labels_with_units(), 400)}
+        if self.weights is not None:
+            found["weights"] = f"total {self.total_weight:.6g}, effective size {self.effective_size:.6g}"
+        if self.uncertainties is not None:
+            found["uncertainties"] = f"sigma/p = {span(self.uncertainties, '.2g')}"
+        if self.log_weights is not None:
+            found["log_weights"] = f"of {self.log_weights.shape[1]} draws"
+        if self.multiplicity is not None:
+            found["multiplicity"] = repr(self.multiplicity)
+        return found | ({"provenance": brief(self.provenance)} if self.provenance else {})
+
+    def _details(self) -> str:
+        return self.summary()
 
     def _per_event(self) -> str:
         """What the sample has for each event besides values, in words."""

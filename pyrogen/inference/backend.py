@@ -40,7 +40,7 @@ from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.probes import Probes
 from pyrogen.posterior.weights import WeightPosterior
-from pyrogen.printing import brief
+from pyrogen.printing import Shown, brief
 from pyrogen.progress import bar
 from pyrogen.seeds import stream, untouched
 from pyrogen.threads import chosen_threads
@@ -59,7 +59,7 @@ MODEL = instance(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backend(ABC):
+class Backend(Shown, ABC):
     """Turns a Bayesian flow and events into a posterior. A backend is its settings; every run starts from them.
 
     A new one is a frozen dataclass with :meth:`_fit`, and where many samples can be one batch :meth:`_fit_many`.
@@ -96,6 +96,9 @@ class Backend(ABC):
         inherit_arguments(cls)
         if "__repr__" not in vars(cls):
             cls.__repr__ = Backend.__repr__  # type: ignore[method-assign]  # dataclass would write a longer one
+
+    def _facts(self) -> dict[str, Any]:
+        return {entry.name: brief(getattr(self, entry.name)) for entry in fields(self)}
 
     def __repr__(self) -> str:
         """The settings that are not the defaults."""
