@@ -286,6 +286,8 @@ def posterior_calls():
         "Posterior.to": lazily(lambda: posterior().to, device="cpu"),
         "load": lazily(lambda: pg.load, path=saved, device="cpu"),
         "set_threads": lazily(lambda: pg.set_threads, threads=1),
+        "set_progress": lazily(lambda: pg.set_progress, show=None),
+        "set_verbosity": lazily(lambda: pg.set_verbosity, level=None),
         "sample_histograms": lazily(
             lambda: pg.sample_histograms,
             source=lambda: posterior().generate(20, 3, log_weights=True),

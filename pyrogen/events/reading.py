@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import BOOLEAN, NATURAL, PATH, TEXT, door, each, optional
+from ..log import LOG
 from ..progress import bar
 from .format import Format, chosen_options, format_of
 from .sample import EventSample
@@ -34,7 +35,9 @@ def read(
     """
     file = format_of(Path(path), "read")
     parts = _parts(file, EVENTS_PER_PART, columns, progress, {"dataset": dataset, **options})
-    return file.finish(whole(file.path, list(parts)))
+    sample = file.finish(whole(file.path, list(parts)))
+    LOG.info("read %s: %r", file.path, sample)
+    return sample
 
 
 @door(path=PATH, chunk=NATURAL, columns=COLUMNS, progress=BOOLEAN)

@@ -36,6 +36,7 @@ from pyrogen.inference.run.data import (
 from pyrogen.inference.run.going_on import columns_in_order, columns_of, model_of, model_with_prior, told_of
 from pyrogen.inference.run.potential import independent_starts
 from pyrogen.inference.run.stopping import Terminated, end, terminable
+from pyrogen.log import LOG
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.probes import Probes
@@ -188,8 +189,12 @@ class Backend(Shown, ABC):
                     data = columns_of(prior, data, "prior")
                     if data.digest == prior.info.data_sha256:
                         raise ValueError("prior was trained on these very events, which would count twice; take start")
+                settings = f"{run!r} on {len(data.events):,} events, {model.packing.size:,} weights"
+                LOG.info("begins: %s", settings)
                 with untouched(self.device):
-                    return run._fit(model, data)
+                    posterior = run._fit(model, data)
+                LOG.info("ends: %s; %s", settings, posterior.summary().verdict)
+                return posterior
         except (KeyboardInterrupt, Terminated) as stop:
             end(stop, type(self).__name__, self.checkpoint)
 
