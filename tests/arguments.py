@@ -411,6 +411,7 @@ def event_calls():
     return {
         "EventSample": call(pg.EventSample, values=two),
         "EventSample.check_like": lazily(lambda: sample().check_like, other=sample),
+        "EventSample.to_awkward": lazily(lambda: sample_of_jets().to_awkward, objects="jets"),
         "EventSample.column": lazily(lambda: sample().column, which="a"),
         "EventSample.concatenate": lazily(lambda: pg.EventSample.concatenate, samples=lambda: [sample()]),
         "EventSample.padded": call(
@@ -1035,6 +1036,7 @@ RIGHT = {
     ("events.Shift", "factor"): ("minus one",),
     ("", "label"): ("a text",),
     ("events.to_awkward", "objects"): ("a text",),
+    ("EventSample.to_awkward", "objects"): ("a text",),
     ("", "unit"): ("a text",),
     ("", "density_unit"): ("a text",),
     ("", "truth_label"): ("a text",),

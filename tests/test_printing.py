@@ -132,7 +132,10 @@ def test_summary_of_a_posterior():
     assert found.versions["torch"] == torch.__version__ and found.versions["pyrogen"] == pg.__version__
     lines = str(found).splitlines()
     assert lines[0].startswith("verdict") and found.verdict in lines[0] and found.verdict in repr(found)
-    assert all(any(word in line for line in lines) for word in ("epochs=2", "CouplingFlow(", "180, and 20", "MB", " s"))
+    assert all(
+        any(word in line for line in lines)
+        for word in ("epochs=2", "CouplingFlow(", "180, and 20", " bytes for the weights", " s")
+    )
     check_shown(found)
     check_shown(trained)
     assert "\n" not in str(trained) and found.verdict in check_html(trained)

@@ -59,7 +59,8 @@ def stream(
         options: those of the format, such as ``dataset`` of HDF5 and ROOT files that hold several tables, or
             ``particles``, ``others`` and ``missing`` of LHE files. The classes of the formats describe them, and what
             a file may hold: :class:`pyrogen.events.hdf5.Hdf5`, :class:`pyrogen.events.root.Root`,
-            :class:`pyrogen.events.lhe.Lhe`, :class:`pyrogen.events.npy.Npy`. None is an option left out.
+            :class:`pyrogen.events.lhe.Lhe`, :class:`pyrogen.events.parquet.Parquet`,
+            :class:`pyrogen.events.npy.Npy`. None is an option left out.
 
     Yields:
         Parts of the sample. Those of a user's own file say in their provenance where they came from.
