@@ -113,7 +113,7 @@ def test_verdicts_are_in_the_line():
     serious = Finding("widths too small", "0.1 of the prior", "Train longer")
     told = dataclasses.replace(posterior().info, findings=(serious, dataclasses.replace(serious, serious=False)))
     wrong = pg.Posterior(posterior().model, posterior().weights, None, told, progress=False)
-    assert repr(wrong).endswith("not calibrated, 1 serious finding)")
+    assert repr(wrong).endswith("1 serious finding, not calibrated)")
     check_shown(wrong)
 
 

@@ -448,8 +448,8 @@ class Posterior(Holding):
         backend = f"{info.backend}, tempered" if info.tempered else info.backend
         weights = f"{self.weights.family}, {self.weights.size:,} weights"
         serious = sum(finding.serious for finding in info.findings)
-        found = f", {serious} serious {'finding' if serious == 1 else 'findings'}" if serious else ""
-        return f"Posterior({backend}, {weights}, {trained} training events, on {self.device}, {info.note}{found})"
+        found = f"{serious} serious {'finding' if serious == 1 else 'findings'}, " if serious else ""
+        return f"Posterior({backend}, {weights}, {trained} training events, on {self.device}, {found}{info.note})"
 
 
 #: What diagnostics take.
