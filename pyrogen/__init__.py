@@ -37,7 +37,9 @@ from pyrogen.inference import (
     calibrate,
 )
 from pyrogen.locks import PathInUseError
+from pyrogen.log import set_verbosity
 from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, Worth, load, sample_histograms
+from pyrogen.progress import set_progress
 from pyrogen.signals import uninterrupted
 from pyrogen.threads import set_threads
 
@@ -87,7 +89,9 @@ __all__ = [
     "load",
     "sample_histograms",
     "search",
+    "set_progress",
     "set_threads",
+    "set_verbosity",
     "targets",
     "to_inference_data",
 ]

@@ -292,6 +292,8 @@ def posterior_calls():
         "Posterior.to": lazily(lambda: posterior().to, device="cpu"),
         "load": lazily(lambda: pg.load, path=saved, device="cpu"),
         "set_threads": lazily(lambda: pg.set_threads, threads=1),
+        "set_progress": lazily(lambda: pg.set_progress, show=None),
+        "set_verbosity": lazily(lambda: pg.set_verbosity, level=None),
         "sample_histograms": lazily(
             lambda: pg.sample_histograms,
             source=lambda: posterior().generate(20, 3, log_weights=True),
@@ -415,6 +417,7 @@ def event_calls():
     return {
         "EventSample": call(pg.EventSample, values=two),
         "EventSample.check_like": lazily(lambda: sample().check_like, other=sample),
+        "EventSample.to_awkward": lazily(lambda: sample_of_jets().to_awkward, objects="jets"),
         "EventSample.column": lazily(lambda: sample().column, which="a"),
         "EventSample.concatenate": lazily(lambda: pg.EventSample.concatenate, samples=lambda: [sample()]),
         "EventSample.padded": call(
@@ -1065,6 +1068,7 @@ RIGHT = {
     ("events.Shift", "factor"): ("minus one",),
     ("", "label"): ("a text",),
     ("events.to_awkward", "objects"): ("a text",),
+    ("EventSample.to_awkward", "objects"): ("a text",),
     ("", "unit"): ("a text",),
     ("", "density_unit"): ("a text",),
     ("", "truth_label"): ("a text",),

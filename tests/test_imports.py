@@ -12,7 +12,19 @@ ROOT = Path(pyrogen.__file__).parent
 #: From the ground up; a room imports from those before it and from itself.
 FLOORS = (
     (
-        *("checks", "devices", "files", "hdf5", "launch", "locks", "memory", "printing", "progress", "schedules"),
+        *(
+            "checks",
+            "devices",
+            "files",
+            "hdf5",
+            "launch",
+            "locks",
+            "log",
+            "memory",
+            "printing",
+            "progress",
+            "schedules",
+        ),
         *("seeds", "signals", "threads", "warn"),
     ),
     ("flows", "targets", "events"),

@@ -36,11 +36,12 @@ from pyrogen.inference.run.data import (
 from pyrogen.inference.run.going_on import columns_in_order, columns_of, model_of, model_with_prior, told_of
 from pyrogen.inference.run.potential import independent_starts
 from pyrogen.inference.run.stopping import Terminated, end, terminable
+from pyrogen.log import LOG
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.probes import Probes
 from pyrogen.posterior.weights import WeightPosterior
-from pyrogen.printing import brief
+from pyrogen.printing import Shown, brief
 from pyrogen.progress import bar
 from pyrogen.seeds import stream, untouched
 from pyrogen.threads import chosen_threads
@@ -59,7 +60,7 @@ MODEL = instance(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backend(ABC):
+class Backend(Shown, ABC):
     """Turns a Bayesian flow and events into a posterior. A backend is its settings; every run starts from them.
 
     A new one is a frozen dataclass with :meth:`_fit`, and where many samples can be one batch :meth:`_fit_many`.
@@ -96,6 +97,9 @@ class Backend(ABC):
         inherit_arguments(cls)
         if "__repr__" not in vars(cls):
             cls.__repr__ = Backend.__repr__  # type: ignore[method-assign]  # dataclass would write a longer one
+
+    def _facts(self) -> dict[str, Any]:
+        return {entry.name: brief(getattr(self, entry.name)) for entry in fields(self)}
 
     def __repr__(self) -> str:
         """The settings that are not the defaults."""
@@ -185,8 +189,12 @@ class Backend(ABC):
                     data = columns_of(prior, data, "prior")
                     if data.digest == prior.info.data_sha256:
                         raise ValueError("prior was trained on these very events, which would count twice; take start")
+                settings = f"{run!r} on {len(data.events):,} events, {model.packing.size:,} weights"
+                LOG.info("begins: %s", settings)
                 with untouched(self.device):
-                    return run._fit(model, data)
+                    posterior = run._fit(model, data)
+                LOG.info("ends: %s; %s", settings, posterior.summary().verdict)
+                return posterior
         except (KeyboardInterrupt, Terminated) as stop:
             end(stop, type(self).__name__, self.checkpoint)
 

@@ -443,10 +443,13 @@ class Posterior(Holding):
         files.write(path, self.model, self.weights, self.history, self.info, self.probes, self.snapshots)
 
     def __repr__(self) -> str:
-        trained = "?" if self.info.training_events is None else self.info.training_events
-        backend = f"{self.info.backend}, tempered" if self.info.tempered else self.info.backend
-        weights = f"{self.weights.family}, {self.weights.size} weights"
-        return f"Posterior({backend}, {weights}, {trained} training events, on {self.device}, {self.info.note})"
+        info = self.info
+        trained = "?" if info.training_events is None else f"{info.training_events:,}"
+        backend = f"{info.backend}, tempered" if info.tempered else info.backend
+        weights = f"{self.weights.family}, {self.weights.size:,} weights"
+        serious = sum(finding.serious for finding in info.findings)
+        found = f"{serious} serious {'finding' if serious == 1 else 'findings'}, " if serious else ""
+        return f"Posterior({backend}, {weights}, {trained} training events, on {self.device}, {found}{info.note})"
 
 
 #: What diagnostics take.
