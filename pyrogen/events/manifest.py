@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import FileFormatError, write_bytes
-from .format import LAYOUT, PER_EVENT, Format
-from .hdf5 import Hdf5
+from .format import LAYOUT, PER_EVENT, Format, format_of
 from .sample import EventSample
 
 SUFFIX = ".json"
@@ -96,7 +95,8 @@ class Manifest(Format, suffixes=(SUFFIX,)):
     def parts(self, chunk: int, columns: tuple[str, ...] | None, options: Any) -> Iterator[EventSample]:
         waiting: list[EventSample] = []
         for part in read_manifest(self.path):
-            for sample in Hdf5(self._checked(part)).parts(chunk, columns, Hdf5.reading()):
+            file = format_of(self._checked(part), "read")
+            for sample in file.parts(chunk, columns, file.reading()):
                 waiting.append(sample)
                 while sum(map(len, waiting)) >= chunk:
                     joined = waiting[0] if len(waiting) == 1 else EventSample.concatenate(waiting)
