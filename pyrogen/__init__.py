@@ -17,6 +17,7 @@ from pyrogen import events, targets
 from pyrogen.adversarial import GAN, GANSampler
 from pyrogen.bayes import ELBO, AutoNormal, BayesianFlow, LastLayers
 from pyrogen.events import EventSample
+from pyrogen.executors import PartsError
 from pyrogen.files import FileFormatError
 from pyrogen.flows import ChainFlow, CouplingFlow, MultiplicityFlow, ShowerFlow
 from pyrogen.inference import (
@@ -35,6 +36,10 @@ from pyrogen.inference import (
     SamplingWarning,
     TrainingDivergedError,
     calibrate,
+    fit_distributed,
+    fit_shards,
+    merge,
+    shard,
 )
 from pyrogen.locks import PathInUseError
 from pyrogen.log import set_verbosity
@@ -77,6 +82,7 @@ __all__ = [
     "ChainFlow",
     "MultiplicityFlow",
     "ShowerFlow",
+    "PartsError",
     "PathInUseError",
     "Posterior",
     "SamplingError",
@@ -86,12 +92,16 @@ __all__ = [
     "calibrate",
     "diagnostics",
     "events",
+    "fit_distributed",
+    "fit_shards",
     "load",
+    "merge",
     "sample_histograms",
     "search",
     "set_progress",
     "set_threads",
     "set_verbosity",
+    "shard",
     "targets",
     "to_inference_data",
 ]
