@@ -15,10 +15,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page):
-    """The programs of a page: a block that imports pyrogen begins one, and a block that does not goes on with it."""
+    """The programs of a page: a block with ``import pyrogen as pg`` begins one, and a block without goes on with it."""
     found = []
     for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
-        if found and not re.search(r"^(import|from) pyrogen\b", block, re.MULTILINE):
+        if found and not re.search(r"^import pyrogen as pg$", block, re.MULTILINE):
             found[-1] += block
         else:
             found.append(block)
