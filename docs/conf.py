@@ -41,7 +41,7 @@ autosummary_ignore_module_all = False
 #: Public rooms. An object that several rooms export has its page in the first one.
 ROOMS = (
     *("pyrogen", "pyrogen.targets", "pyrogen.events", "pyrogen.flows", "pyrogen.bayes", "pyrogen.inference"),
-    *("pyrogen.posterior", "pyrogen.diagnostics", "pyrogen.search", "pyrogen.plotting"),
+    *("pyrogen.posterior", "pyrogen.diagnostics", "pyrogen.search", "pyrogen.plotting", "pyrogen.recipes"),
 )
 
 

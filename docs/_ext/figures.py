@@ -19,7 +19,7 @@ def scrape(block, block_vars, gallery_conf):
     for value in block_vars["example_globals"].values():
         if isinstance(value, Figure) and not getattr(value, "shown_in_gallery", False):
             path = next(block_vars["image_path_iterator"])
-            value.savefig(path, dpi=120)
+            value.savefig(path, dpi=120, bbox_inches="tight")
             value.shown_in_gallery = True
             paths.append(path)
     return figure_rst(paths, gallery_conf["src_dir"])

@@ -22,9 +22,8 @@ figure = plot_training(short.history)
 
 # %%
 # A longer run goes on from the short one.
-longer = pg.SVI(epochs=40, batch_size=500, lr=2e-2, lr_widths=1e-1, widths_after=0, seed=0, progress=False).fit(
-    model, events, start=short
-)
+svi = pg.SVI(epochs=40, batch_size=500, lr=2e-2, lr_widths=1e-1, widths_after=0, seed=0, progress=False)
+longer = svi.fit(model, events, start=short)
 print(pg.diagnostics.advise(longer, events, support=target).text())
 
 # %%

@@ -20,7 +20,8 @@ events = target.sample((10_000,))  # [10000, 2]
 # suits Bernstein flows.
 flow = pg.CouplingFlow(2, blocks=2, hidden=(16,), transform="bernstein", base="uniform", activation="tanh")
 model = pg.BayesianFlow(flow, prior_scale="fan-in", preprocessing=None)
-posterior = pg.SVI(epochs=15, batch_size=500, lr=2e-2, lr_widths=1e-1, seed=0, progress=False).fit(model, events)
+svi = pg.SVI(epochs=15, batch_size=500, lr=2e-2, lr_widths=1e-1, seed=0, progress=False)
+posterior = svi.fit(model, events)
 print(posterior)
 
 # %%

@@ -12,9 +12,8 @@ from pyrogen.plotting import plot_map
 target = pg.targets.GaussianRing()
 events = target.sample((10_000,))
 flow = pg.CouplingFlow(2, blocks=3, hidden=(24,), transform="rqs", bins=6)
-posterior = pg.SVI(epochs=8, batch_size=250, lr=5e-3, lr_widths=2e-2, seed=0, progress=False).fit(
-    pg.BayesianFlow(flow), events
-)
+svi = pg.SVI(epochs=8, batch_size=250, lr=5e-3, lr_widths=2e-2, seed=0, progress=False)
+posterior = svi.fit(pg.BayesianFlow(flow), events)
 
 # %%
 # ``uncertainty_map`` evaluates all weight draws on a grid. Columns without names are called ``x0`` and ``x1``.
