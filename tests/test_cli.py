@@ -136,7 +136,7 @@ def test_the_report_holds_its_figures(run):
 
 def test_the_log_has_what_the_terminal_had(run, capsys):
     text = (run / "run.log").read_text()
-    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO 320 events to learn from", text)
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO 320 events to learn, 80 held out, from ", text)
     assert "finished:" in text and "Not converged" in text
 
 

@@ -56,7 +56,8 @@ def test_a_mistake_in_a_card(folder, mistake, capsys):
     if expected is None:
         assert found.startswith(f"pyrogen fit: error: {card}, line 3: backend.class is 'nowhere.Mine', which cannot be")
     else:
-        assert found == f"pyrogen fit: error: {expected.format(c=card, f=folder)}"
+        whole = f"pyrogen fit: error: {expected.format(c=card, f=folder)}"
+        assert found == whole or (whole.endswith("...") and found.startswith(whole.removesuffix("...")))
     assert not (folder / "run").exists()  # before anything was done
 
 

@@ -19,7 +19,7 @@ from pyrogen.signals import uninterrupted
 
 __all__ = ["main"]
 
-log = logging.getLogger("pyrogen")
+log = logging.getLogger("pyrogen.cli")
 
 #: What the user has to change, whenever it happens. Other wrong values are a mistake too, unless a training met them.
 MISTAKES = (CommandError, FileFormatError, PathInUseError, ImportError, FileNotFoundError, IsADirectoryError)

@@ -20,7 +20,7 @@ from pyrogen.events import EventSample
 from pyrogen.inference import Backend
 from pyrogen.seeds import seeded, stream
 
-log = logging.getLogger("pyrogen")
+log = logging.getLogger("pyrogen.cli")
 
 FEWEST = 10  # events to learn, and held-out events: with fewer nothing can be said
 

@@ -22,7 +22,7 @@ from pyrogen.cli.showing import show
 from pyrogen.locks import running
 from pyrogen.signals import uninterrupted
 
-log = logging.getLogger("pyrogen")
+log = logging.getLogger("pyrogen.cli")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from pyrogen.threads import set_threads
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-log = logging.getLogger("pyrogen")
+log = logging.getLogger("pyrogen.cli")
 
 
 def compare(

@@ -26,7 +26,7 @@ from pyrogen.inference import Backend, CheckpointMismatchError, calibrate
 from pyrogen.posterior import Posterior
 from pyrogen.threads import set_threads
 
-log = logging.getLogger("pyrogen")
+log = logging.getLogger("pyrogen.cli")
 
 
 def fit(arguments: Sequence[str], command: str = "fit") -> int:
@@ -121,10 +121,12 @@ def _run(
     card: Card, run: Run, folder: RunFolder, data: Data, model: BayesianFlow, backend: Backend, command: str
 ) -> None:
     started = time.monotonic()
-    log.info("%s", f"{len(data.learned):,} events to learn from {card.settings['events']['file']}")
+    held_out = 0 if data.held_out is None else len(data.held_out)
+    file = card.settings["events"]["file"]
+    log.info("%s", f"{len(data.learned):,} events to learn, {held_out:,} held out, from {file}; seed {run.seed}")
     log.info("%s", f"{type(model.flow).__name__} of {model.weights:,} weights, {replace(backend, checkpoint=None)!r}")
     if folder.checkpoint.exists():
-        log.info("going on from %s", folder.checkpoint)
+        log.info("%s", f"going on from {folder.checkpoint}")
     try:
         if command == "calibrate":
             posterior = calibrate(
@@ -142,7 +144,6 @@ def _run(
     if data.held_out_context is not None:
         data.held_out_context.save(folder.held_out_context)
     posterior.save(folder.posterior)
-    log.info("%s", f"posterior: {folder.posterior}")
     if run.generate:
         context = None if data.context is None else _conditions(data.context, run.generate)
         draws = draws_for(posterior, run.draws, run.generate)

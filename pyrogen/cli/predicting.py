@@ -17,7 +17,7 @@ from pyrogen.files import check_writable
 from pyrogen.posterior import Posterior
 from pyrogen.threads import set_threads
 
-log = logging.getLogger("pyrogen")
+log = logging.getLogger("pyrogen.cli")
 
 DENSITY, SIGMA = "density", "density_sigma"  # columns that `density` adds
 

@@ -6,17 +6,21 @@ import contextlib
 import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from pyrogen.cli.parsing import Card
 from pyrogen.cli.problems import CommandError, one_line
 from pyrogen.files import check_writable, target_of, write_bytes
 from pyrogen.locks import running
+from pyrogen.log import LOG
 
-log = logging.getLogger("pyrogen")
+log = logging.getLogger("pyrogen.cli")
 
 #: Keys of a card that may differ in a run that goes on: where the folder is.
 INCIDENTAL = ("run",)
@@ -127,7 +131,7 @@ def logged(path: Path | None) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8") if path is not None else None
     if handler is not None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        log.addHandler(handler)
+        LOG.addHandler(handler)
     try:
         yield
     except BaseException as error:  # what ends the run is told in the terminal later on, when this log is closed
@@ -136,19 +140,33 @@ def logged(path: Path | None) -> Iterator[None]:
         raise
     finally:
         if handler is not None:
-            log.removeHandler(handler)
+            LOG.removeHandler(handler)
             handler.close()
+
+
+class _Terminal(logging.Handler):
+    """Writes to standard error, between progress bars and not into them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def _is_for_the_terminal(record: logging.LogRecord) -> bool:
+    """What the command itself says, and warnings; what the package tells besides is in run.log."""
+    return record.name == log.name or record.levelno >= logging.WARNING
 
 
 @contextlib.contextmanager
 def told(debug: bool = False) -> Iterator[None]:
     """A block whose messages and warnings go to the terminal, one line each."""
-    terminal = logging.StreamHandler()
+    terminal = _Terminal()
     terminal.setFormatter(logging.Formatter("%(message)s"))
-    before = log.handlers[:], log.level, log.propagate, warnings.showwarning
-    log.handlers[:] = [terminal]
-    log.setLevel(logging.DEBUG if debug else logging.INFO)
-    log.propagate = False
+    if not debug:
+        terminal.addFilter(_is_for_the_terminal)
+    before = LOG.handlers[:], LOG.level, LOG.propagate, warnings.showwarning
+    LOG.handlers[:] = [terminal]
+    LOG.setLevel(logging.DEBUG if debug else logging.INFO)
+    LOG.propagate = False
 
     def show(message: Any, category: type[Warning], *where: Any) -> None:
         log.warning("warning: %s", message)
@@ -158,4 +176,4 @@ def told(debug: bool = False) -> Iterator[None]:
             warnings.showwarning = show  # type: ignore[assignment]
             yield
     finally:
-        log.handlers[:], log.level, log.propagate, warnings.showwarning = before
+        LOG.handlers[:], LOG.level, LOG.propagate, warnings.showwarning = before

@@ -14,7 +14,7 @@ class Events:
     """The events to learn.
 
     Args:
-        file: file of events; its suffix says what it is (.h5, .root, .lhe, .lhe.gz, .npy).
+        file: file of events; its suffix says the format (such as .h5, .root, .lhe.gz, .npy).
         dataset: table to read, of an HDF5 or ROOT file that holds several; null is the only one.
         columns: names of the columns to learn, such as [pt, eta]; null is all.
         weights: column of the event weights; null is the column weight or weights, if there is one.
