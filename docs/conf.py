@@ -1,10 +1,12 @@
 """Sphinx configuration: Markdown pages, a gallery that runs, and one page for each public object."""
 
 import importlib
+import logging
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+logging.getLogger("pyrogen").setLevel(logging.WARNING)  # Sphinx shows INFO of every logger
 
 project = "pyrogen"
 copyright = "the pyrogen authors"

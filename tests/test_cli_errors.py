@@ -11,7 +11,8 @@ from test_cli import CARD, command
 import pyrogen as pg
 from pyrogen.cli import commands, fitting
 from pyrogen.cli.classes import BACKENDS, FLOWS, named, parameters
-from pyrogen.cli.parsing import parse_card, plain_text, words
+from pyrogen.cli.explaining import plain_text, words
+from pyrogen.cli.parsing import parse_card
 from pyrogen.cli.yaml_card import value_of
 from pyrogen.inference import SVI
 

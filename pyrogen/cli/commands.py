@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pyrogen.cli.comparing import compare
+from pyrogen.cli.explaining import Given, explained
 from pyrogen.cli.fitting import diagnose_run, fit, resume
-from pyrogen.cli.parsing import Given, explained, flag_name, keys_of, new_parser
+from pyrogen.cli.parsing import flag_name, keys_of, new_parser
 from pyrogen.cli.predicting import density, generate
 from pyrogen.cli.problems import OK, CommandError, Stopped
 from pyrogen.cli.showing import show

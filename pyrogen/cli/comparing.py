@@ -19,7 +19,7 @@ from pyrogen.diagnostics import agreement, elpd, wasserstein
 from pyrogen.events import EventSample
 from pyrogen.files import check_writable, write_bytes
 from pyrogen.hdf5 import package_versions
-from pyrogen.posterior import Posterior
+from pyrogen.posterior import HistogramBand, Posterior
 from pyrogen.seeds import stream
 from pyrogen.signals import uninterrupted
 from pyrogen.threads import set_threads
@@ -114,6 +114,9 @@ def _compared(
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, str], dict[str, Figure]]:
     """Numbers, words and figures."""
+    with uninterrupted():
+        from pyrogen.cli.comparison_figures import band_figure, density_figure
+
     (name_a, a), (name_b, b) = posteriors.items()
     density = {name: each.density(sample, draws, context=context, seed=seed) for name, each in posteriors.items()}
     mean = {name: its.mean.double().cpu().numpy() for name, its in density.items()}
@@ -158,8 +161,10 @@ def _compared(
     text = {"Densities at the same events": "\n".join(lines)}
     figures: dict[str, Figure] = {}
     if len(pulls):
-        figures["densities.png"] = _density_figure(name_a, name_b, mean, there, pulls)
-    _add_histograms(posteriors, sample, context, draws, seed, figures)
+        figures["densities.png"] = density_figure({name: its[there] for name, its in mean.items()}, pulls)
+    bands = _bands(posteriors, sample, context, draws, seed, generated)
+    if bands:
+        figures["bands.png"] = band_figure(bands)
     if a.model.multiplicity is None:
         n = generated if context is None else len(sample)
         order = list(a.names)
@@ -186,55 +191,19 @@ def _generated(
     return EventSample(events, posterior.names).select(order)
 
 
-def _density_figure(name_a: str, name_b: str, mean: dict[str, Any], there: Any, pulls: Any) -> Figure:
-    with uninterrupted():
-        from pyrogen.plotting.style import PREDICTION, TRUTH, new_figure
-
-    figure = new_figure(12, 5)
-    left, right = figure.subplots(1, 2)
-    a, b = mean[name_a][there], mean[name_b][there]
-    left.loglog(a, b, ".", color=PREDICTION, markersize=2, alpha=0.4)
-    ends = [min(a.min(), b.min()), max(a.max(), b.max())]
-    left.plot(ends, ends, color=TRUTH, linewidth=1)
-    left.set_xlabel(f"density of {name_a}")
-    left.set_ylabel(f"density of {name_b}")
-    right.hist(np.clip(pulls, -5, 5), 40, (-5, 5), color=PREDICTION, alpha=0.6)
-    right.set_xlabel(f"({name_b} - {name_a}) / sigma of both")
-    right.set_ylabel("events")
-    return figure
-
-
-def _add_histograms(
+def _bands(
     posteriors: dict[str, Posterior],
     sample: EventSample,
     context: EventSample | None,
     draws: int | None,
     seed: int,
-    figures: dict[str, Figure],
-) -> None:
-    """Bands of both in every column."""
-    with uninterrupted():
-        from pyrogen.plotting.style import PREDICTION, VALIDATION, arrangement, new_figure, with_unit
-
-    first = next(iter(posteriors.values()))
-    wanted = edges_of(sample, compared_columns(first, sample))
-    if not wanted:
-        return
-    n = 20_000 if context is None else len(sample)
+    generated: int,
+) -> dict[str, dict[str, HistogramBand]]:
+    """Bands of both in every column, by the name of the posterior."""
+    wanted = edges_of(sample, compared_columns(next(iter(posteriors.values())), sample))
+    n = generated if context is None else len(sample)
     bands = {}
-    for name, posterior in posteriors.items():
+    for name, posterior in posteriors.items() if wanted else ():
         columns = {key: (posterior_column(posterior, sample, key), bins) for key, (_, bins) in wanted.items()}
         bands[name] = posterior.histograms(columns, n=n, draws=draws, context=context, seed=seed)
-    units = dict(zip(sample.names, sample.units, strict=True))
-    rows, columns_of_figure = arrangement(len(wanted), 3)
-    figure = new_figure(6 * columns_of_figure, 4.6 * rows)
-    for axis, key in zip(np.atleast_1d(figure.subplots(rows, columns_of_figure)).flat, wanted, strict=False):
-        for (name, its), colour in zip(bands.items(), (PREDICTION, VALIDATION), strict=True):
-            band = its[key]
-            mean, sigma = band.density(), band.density_sigma()
-            axis.stairs(mean + sigma, band.edges, baseline=mean - sigma, fill=True, color=colour, alpha=0.35)
-            axis.stairs(mean, band.edges, baseline=None, color=colour, label=name)
-        axis.set_xlabel(with_unit(key, units[key]))
-        axis.set_ylabel("density")
-        axis.legend()
-    figures["bands.png"] = figure
+    return bands

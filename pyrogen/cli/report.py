@@ -27,7 +27,7 @@ CAPTIONS = {
     "histograms.png": "Generated events with the posterior's one and two sigma, over the held-out events.",
     "lines.png": "Density along lines with its uncertainty, over the known truth.",
     "densities.png": "Densities of both at the same events, and how far they differ in units of their uncertainty.",
-    "bands.png": "Histograms of both, each with its one and two sigma, over the same events.",
+    "bands.png": "Histograms of both, each with its one sigma.",
 }
 
 
