@@ -17,6 +17,7 @@ from pyrogen import events, targets
 from pyrogen.adversarial import GAN, GANSampler
 from pyrogen.bayes import ELBO, AutoNormal, BayesianFlow, LastLayers
 from pyrogen.events import EventSample
+from pyrogen.executors import PartsError
 from pyrogen.files import FileFormatError
 from pyrogen.flows import ChainFlow, CouplingFlow, MultiplicityFlow, ShowerFlow
 from pyrogen.inference import (
@@ -35,9 +36,15 @@ from pyrogen.inference import (
     SamplingWarning,
     TrainingDivergedError,
     calibrate,
+    fit_distributed,
+    fit_shards,
+    merge,
+    shard,
 )
 from pyrogen.locks import PathInUseError
+from pyrogen.log import set_verbosity
 from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, Worth, load, sample_histograms
+from pyrogen.progress import set_progress
 from pyrogen.signals import uninterrupted
 from pyrogen.threads import set_threads
 
@@ -75,6 +82,7 @@ __all__ = [
     "ChainFlow",
     "MultiplicityFlow",
     "ShowerFlow",
+    "PartsError",
     "PathInUseError",
     "Posterior",
     "SamplingError",
@@ -84,10 +92,16 @@ __all__ = [
     "calibrate",
     "diagnostics",
     "events",
+    "fit_distributed",
+    "fit_shards",
     "load",
+    "merge",
     "sample_histograms",
     "search",
+    "set_progress",
     "set_threads",
+    "set_verbosity",
+    "shard",
     "targets",
     "to_inference_data",
 ]

@@ -249,7 +249,14 @@ KICK = torch.linspace(0.2, 0.8, 5)
 POINTS = torch.rand(5, 2, generator=torch.Generator().manual_seed(1)) + torch.tensor([0.0, 3.0])
 FIT = {"model": model(), "events": training()}
 SHORT = {"chains": 2, "warmup": 1, "draws": 2, "start_steps": 1, "progress": False}
+ENSEMBLE = pg.Ensemble(members=2, steps=1, progress=False)
 RING_LINES = {"target": targets.GaussianRing(), "t": [3.0, 4.0], "positions": [1.0]}
+
+
+@functools.cache
+def part(index):
+    """The result of one of two runs."""
+    return pg.shard(ENSEMBLE, index, 2).fit(model(), training())
 
 
 def call(function, /, **given):
@@ -292,6 +299,8 @@ def posterior_calls():
         "Posterior.to": lazily(lambda: posterior().to, device="cpu"),
         "load": lazily(lambda: pg.load, path=saved, device="cpu"),
         "set_threads": lazily(lambda: pg.set_threads, threads=1),
+        "set_progress": lazily(lambda: pg.set_progress, show=None),
+        "set_verbosity": lazily(lambda: pg.set_verbosity, level=None),
         "sample_histograms": lazily(
             lambda: pg.sample_histograms,
             source=lambda: posterior().generate(20, 3, log_weights=True),
@@ -415,6 +424,7 @@ def event_calls():
     return {
         "EventSample": call(pg.EventSample, values=two),
         "EventSample.check_like": lazily(lambda: sample().check_like, other=sample),
+        "EventSample.to_awkward": lazily(lambda: sample_of_jets().to_awkward, objects="jets"),
         "EventSample.column": lazily(lambda: sample().column, which="a"),
         "EventSample.concatenate": lazily(lambda: pg.EventSample.concatenate, samples=lambda: [sample()]),
         "EventSample.padded": call(
@@ -564,6 +574,10 @@ def diagnostic_calls():
             rounds=1,
             seed=0,
         ),
+        "merge": lazily(lambda: pg.merge, posteriors=lambda: [part(0), part(1)]),
+        "shard": lazily(lambda: pg.shard, backend=pg.HMC(), index=1, shards=2),
+        "fit_shards": lazily(lambda: pg.fit_shards, backend=ENSEMBLE, shards=2, **FIT),
+        "fit_distributed": lazily(lambda: pg.fit_distributed, backend=ENSEMBLE, shards=2, **FIT),
         "to_inference_data": lazily(lambda: pg.to_inference_data, posterior=chains, generated=0),
         "diagnostics.advise": lazily(lambda: diagnostics.advise, posterior=posterior, generated=20, **some),
         "diagnostics.band_overlap": lazily(lambda: diagnostics.band_overlap, a=lines, b=lines),
@@ -1065,6 +1079,7 @@ RIGHT = {
     ("events.Shift", "factor"): ("minus one",),
     ("", "label"): ("a text",),
     ("events.to_awkward", "objects"): ("a text",),
+    ("EventSample.to_awkward", "objects"): ("a text",),
     ("", "unit"): ("a text",),
     ("", "density_unit"): ("a text",),
     ("", "truth_label"): ("a text",),
