@@ -17,6 +17,7 @@ from pyrogen import events, targets
 from pyrogen.adversarial import GAN, GANSampler
 from pyrogen.bayes import ELBO, AutoNormal, BayesianFlow, LastLayers
 from pyrogen.events import EventSample
+from pyrogen.executors import PartsError
 from pyrogen.files import FileFormatError
 from pyrogen.flows import ChainFlow, CouplingFlow, MultiplicityFlow, ShowerFlow
 from pyrogen.inference import (
@@ -35,6 +36,10 @@ from pyrogen.inference import (
     SamplingWarning,
     TrainingDivergedError,
     calibrate,
+    fit_distributed,
+    fit_shards,
+    merge,
+    shard,
 )
 from pyrogen.locks import PathInUseError
 from pyrogen.log import set_verbosity
@@ -46,6 +51,7 @@ from pyrogen.threads import set_threads
 if TYPE_CHECKING:  # what is imported when it is first used, see __getattr__
     from pyrogen import diagnostics, search
     from pyrogen import plotting as plotting
+    from pyrogen import recipes as recipes
     from pyrogen.diagnostics import to_inference_data
 
 __version__ = "0.1.0"
@@ -76,6 +82,7 @@ __all__ = [
     "ChainFlow",
     "MultiplicityFlow",
     "ShowerFlow",
+    "PartsError",
     "PathInUseError",
     "Posterior",
     "SamplingError",
@@ -85,18 +92,28 @@ __all__ = [
     "calibrate",
     "diagnostics",
     "events",
+    "fit_distributed",
+    "fit_shards",
     "load",
+    "merge",
     "sample_histograms",
     "search",
     "set_progress",
     "set_threads",
     "set_verbosity",
+    "shard",
     "targets",
     "to_inference_data",
 ]
 
 #: What is imported when it is first used, as no fit needs it, and the room that has it.
-_LATE = {"diagnostics": "diagnostics", "plotting": "plotting", "search": "search", "to_inference_data": "diagnostics"}
+_LATE = {
+    "diagnostics": "diagnostics",
+    "plotting": "plotting",
+    "recipes": "recipes",
+    "search": "search",
+    "to_inference_data": "diagnostics",
+}
 
 
 def __getattr__(name: str) -> Any:  # PEP 562

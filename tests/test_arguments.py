@@ -24,7 +24,7 @@ import pyrogen.plotting
 from pyrogen import checks
 
 PACKAGE = Path(pg.__file__).parent
-ROOMS = (pg, pg.events, pg.diagnostics, pg.search, pg.targets, pg.plotting)
+ROOMS = (pg, pg.events, pg.diagnostics, pg.search, pg.targets, pg.plotting, pg.recipes)
 WRONG = {
     "None": None,
     "a text": "x",
