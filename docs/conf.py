@@ -64,7 +64,9 @@ def public_pages() -> dict[str, list[str]]:
 #: Attributes that the text of the class describes already.
 autodoc_default_options = {"exclude-members": "reading,writing"}
 PAGES = public_pages()
-autosummary_context = {"pages": PAGES}
+#: Modules whose functions stand on the page of the module.
+ONE_PAGE = ["pyrogen.cli", "pyrogen.checks", "pyrogen.events.kinematics"]
+autosummary_context = {"pages": PAGES, "one_page": ONE_PAGE}
 autosummary_generate = True
 # "agreement" and "Agreement" are one file where a disk does not tell them apart.
 autosummary_filename_map = {
