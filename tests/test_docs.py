@@ -60,3 +60,8 @@ def test_every_page_is_in_the_menu():
         for menu in re.findall(r"^```\{toctree\}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
             listed |= {(page.parent / f"{name.strip()}.md").resolve() for name in menu.splitlines() if name.strip()}
     assert {page.resolve() for page in PAGES[1:]} <= listed
+
+
+def test_every_example_script_is_listed():
+    text = (ROOT / "docs" / "scripts.md").read_text()
+    assert [path.name for path in (ROOT / "examples").glob("*.py") if f"<../examples/{path.name}>" not in text] == []

@@ -37,7 +37,7 @@ TUTORIALS = {
     ),
     "z_jets_systematics": (("--epochs", 1), ("pt_j1", "pt_pair", "pt_j2", "jets"), ("the events have 0.35",)),
     "cathode": (
-        (),
+        ("--flows", 1),
         ("template", "significance", "mass"),
         ("CATHODE, mjj from 3.4 to 3.6 TeV", "true background after each cut"),
     ),
