@@ -445,3 +445,14 @@ def test_recipes_are_commands(tmp_path, monkeypatch, capsys):
     for name in RECIPES:
         assert command(name, "--help") == 0
         assert "--quick" in capsys.readouterr().out
+
+
+def test_a_run_goes_on_from_any_folder(folder, tmp_path, brief, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    card, path = write_card(folder, "relative", "held_out: 0\n")
+    card.write_text(card.read_text().replace(str(folder / "events.h5"), "events.h5"))
+    assert command("fit", card) == 0
+    (path / "summary.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert command("resume", path) == 0 and "going on from" in capsys.readouterr().err
+    assert command("fit", card) == 2 and "no such file" in capsys.readouterr().err  # a card is read where it is used
