@@ -49,7 +49,7 @@ results = {
 }
 
 # 3. Generators: flows of the mass alone, one polynomial each, on a box that ends where the range ends. A polynomial of
-#    degree n resolves about (high - low) sqrt(u (1 - u) / n), with u the place in the box: 0.16 TeV, less than a window.
+#    degree n resolves about (high - low) sqrt(u (1 - u) / n), with u the place in the box: 0.16 TeV, below a window.
 flow = pg.CouplingFlow(1, blocks=1, hidden=(), transform="bernstein", bins=60, base="uniform")
 model = pg.BayesianFlow(flow, preprocessing=pg.events.UnitBox(*limits), prior_scale=3.0)
 backend = pg.Bootstrap(replicas=replicas, steps=steps, lr=0.05, batch_size=500, seed=args.seed)
