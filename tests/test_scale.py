@@ -119,15 +119,18 @@ def test_a_pool_whose_worker_is_killed_is_named_and_a_repeat_goes_on(posterior, 
 def test_a_dask_cluster_loses_nothing_when_a_worker_is_killed(posterior, whole, tmp_path):
     distributed = pytest.importorskip("distributed", reason='needs pip install "pyrogen[dask]"')
     finish = functools.partial(killed_once, tmp_path / "flag")
-    alone = [one.weights for one in fit_here()]
+    here = [one.weights for one in fit_here()]
     with (
         distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
         distributed.Client(cluster) as client,
     ):
+        for nanny in cluster.workers.values():
+            nanny.auto_restart = False  # the other worker does the work of both: a new one takes seconds to start
         some = SOME | {"finish": finish, "finish_name": "same", "executor": client}
         path = posterior.generate_to(tmp_path / "a.h5", **some)
         assert (tmp_path / "flag").exists() and path.read_bytes() == whole  # a worker was killed in between
-        for one, other in zip(alone, fit_here(client), strict=True):
+        assert len(client.scheduler_info()["workers"]) == 1
+        for one, other in zip(here, fit_here(client), strict=True):
             assert same(one, other.weights)
 
 
