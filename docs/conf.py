@@ -63,16 +63,24 @@ def public_pages() -> dict[str, list[str]]:
 
 #: Attributes that the text of the class describes already.
 autodoc_default_options = {"exclude-members": "reading,writing"}
-autosummary_context = {"pages": public_pages()}
+PAGES = public_pages()
+#: Modules whose functions stand on the page of the module.
+ONE_PAGE = ["pyrogen.cli", "pyrogen.checks", "pyrogen.events.kinematics"]
+autosummary_context = {"pages": PAGES, "one_page": ONE_PAGE}
 autosummary_generate = True
+# "agreement" and "Agreement" are one file where a disk does not tell them apart.
+autosummary_filename_map = {
+    f"{room}.{name}": f"{room}.{name}-function"
+    for room, names in PAGES.items()
+    for name in names
+    if name.islower() and any(name == other.lower() for other in names if other != name)
+}
 
-#: Scripts of the gallery, in the order of the page. Each runs when the site is built.
-GALLERY = ["first_band.py", "uncertainty_map.py", "drell_yan_histogram.py", "three_backends.py", "advice.py"]
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "auto_gallery",
-    "filename_pattern": "|".join(GALLERY),
-    "within_subsection_order": "FileNameSortKey",
+    "filename_pattern": ".py",  # all of them run
+    "within_subsection_order": "figures.Order",
     "image_scrapers": ("figures.scrape",),
     "abort_on_example_error": True,
     "download_all_examples": False,

@@ -51,7 +51,11 @@ class Shown:
 
     def _facts(self) -> Mapping[str, Any]:
         """The rows of the table by name: texts as they are, other values in a few characters."""
-        return {name: brief(value) for name, value in _entries(self).items()}
+        return {name: brief(value) for name, value in self._entries().items()}
+
+    def _entries(self) -> dict[str, Any]:
+        """The fields of a dataclass by name; of other objects nothing."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)} if is_dataclass(self) else {}
 
     def _details(self) -> str:
         """A long text that the notebook shows on a click; empty: none."""
@@ -103,16 +107,11 @@ class Brief(Shown):
         return text() if callable(text) else repr(self)
 
     def _summary(self) -> str:
-        return listed((f"{name}={brief(value)}" for name, value in _entries(self).items()), MOST)
+        return listed((f"{name}={brief(value)}" for name, value in self._entries().items()), MOST)
 
     def _details(self) -> str:
         text = getattr(self, "text", None)
         return text() if callable(text) else ""
-
-
-def _entries(thing: Any) -> dict[str, Any]:
-    """The fields of a dataclass by name; of other objects nothing."""
-    return {field.name: getattr(thing, field.name) for field in fields(thing)} if is_dataclass(thing) else {}
 
 
 def listed(names: Iterable[str], length: int = LINE) -> str:

@@ -283,6 +283,7 @@ def posterior_calls():
         "Posterior": lazily(lambda: pg.Posterior, model=model, weights=lambda: posterior().weights, progress=False),
         "Posterior.at": lazily(lambda: posterior().at, events_seen=posterior().info.training_events),
         "Posterior.density": lazily(lambda: posterior().density, x=x, **some),
+        "Posterior.log_densities": lazily(lambda: posterior().log_densities, x=x, **some),
         "Posterior.log_prob": lazily(lambda: posterior().log_prob, x=x, **some),
         "Posterior.multiplicities": lazily(lambda: chain().multiplicities, **some),
         "Posterior.sample": lazily(lambda: posterior().sample, n=5, part=0, **some),

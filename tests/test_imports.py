@@ -12,8 +12,8 @@ ROOT = Path(pyrogen.__file__).parent
 #: From the ground up; a room imports from those before it and from itself.
 FLOORS = (
     (
-        *("checks", "devices", "executors", "files", "hdf5", "launch", "locks", "log", "memory", "printing"),
-        *("progress", "schedules", "seeds", "signals", "threads", "warn"),
+        *("checks", "devices", "executors", "files", "hdf5", "labelled", "launch", "locks", "log", "memory"),
+        *("printing", "progress", "schedules", "seeds", "signals", "threads", "warn"),
     ),
     ("flows", "targets", "events"),
     ("bayes",),

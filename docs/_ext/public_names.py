@@ -3,6 +3,7 @@
 import importlib
 
 from sphinx.errors import NoUri
+from sphinx.ext import autosummary
 from sphinx.ext.autosummary import autosummary_toc
 
 
@@ -44,6 +45,8 @@ def leave_out_of_menu(app, doctree):
 
 
 def setup(app):
+    # A summary is the first sentence; "[A] sec. 3" is not the end of one.
+    autosummary.WELL_KNOWN_ABBREVIATIONS += ("sec.", "secs.", "eq.", "eqs.", "fig.", "figs.")
     app.connect("doctree-read", leave_out_of_menu, priority=100)  # before the menu is collected
     app.connect("missing-reference", resolve)
     return {"version": "1", "parallel_read_safe": True}

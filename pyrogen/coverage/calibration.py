@@ -8,18 +8,18 @@ counted R times.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pyrogen.checks import FRACTION, TEXT, array, door, each, optional, require
 from pyrogen.coverage.chains import diagnose, has_chains
+from pyrogen.labelled import Coordinates, Labelled
 from pyrogen.posterior.calibrated import VAGUE
 from pyrogen.posterior.posterior import Posterior
-from pyrogen.printing import Brief
 from pyrogen.progress import bar
 from pyrogen.seeds import stream
 from pyrogen.signals import uninterrupted
@@ -35,7 +35,7 @@ TOLERANCE = 3.0  # standard errors by which a coverage may miss its level
 
 
 @dataclass(frozen=True, repr=False)
-class Calibration(Brief):
+class Calibration(Labelled):
     """Central credible intervals of B quantities in R independent trainings, and the truth.
 
     Attributes:
@@ -51,6 +51,14 @@ class Calibration(Brief):
             too narrow (64 % within 1 sigma, pulls of 1.14 for 10; 68 % and 1.02 for 50).
     """
 
+    _dims: ClassVar[Mapping[str, str]] = {
+        "ranks": "training quantity",
+        "means": "training quantity",
+        "sigmas": "training quantity",
+        "at": "quantity",
+    }
+    _at: ClassVar[tuple[str, ...]] = ("at",)
+
     ranks: Array
     means: Array
     sigmas: Array
@@ -59,6 +67,20 @@ class Calibration(Brief):
     at: Array
     label: str = "quantity"
     effective_draws: float = math.nan
+
+    def _labels(self) -> dict[str, str]:
+        return {"at": self.label}
+
+    def _coordinates(self) -> Coordinates:
+        levels, found, error = self.curve()
+        return {
+            "level": ("level", levels, {"long_name": "nominal level"}),
+            "covered": ("level", found, {"long_name": "fraction of the intervals that hold the truth"}),
+            "covered_error": ("level", error, {}),
+        }
+
+    def _dimensions(self) -> dict[str, str]:
+        return {**self._dims, "truth": "quantity" if self.truth.ndim == 1 else "training quantity"}
 
     def _summary(self) -> str:
         size = f"{self.ranks.shape[1]} quantities (by {self.label}) in {self.trainings} trainings"

@@ -6,8 +6,9 @@ the density at a point say how well the sampler knows what it predicts there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,15 +20,15 @@ from pyrogen.coverage.chains import diagnose, fewest_draws
 from pyrogen.diagnostics.stored_draws import Rows, blocks, spaced_rows
 from pyrogen.events.containers import table_of
 from pyrogen.events.doors import EVENTS, ROWS
+from pyrogen.labelled import Labelled
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
-from pyrogen.printing import Brief
 from pyrogen.seeds import seeded, stream
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, repr=False)
-class Convergence(Brief):
+class Convergence(Labelled):
     """R-hat and effective sample sizes of log p at n probe points, of D draws in each of C chains.
 
     R-hat is the rank-normalised split one, ESS the bulk and tail ESS of Vehtari et al. (arXiv:1903.08008), by ArviZ.
@@ -44,6 +45,13 @@ class Convergence(Brief):
         potential_rhat: R-hat of the potential energy U; NaN where the posterior has no record of it.
         potential_ess: its bulk ESS; NaN likewise.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "log_prob": "chain draw probe",
+        "rhat": "probe",
+        "ess_bulk": "probe",
+        "ess_tail": "probe",
+    }
 
     log_prob: Array
     rhat: Array

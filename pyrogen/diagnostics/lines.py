@@ -7,9 +7,9 @@ well sigma itself is known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pyrogen.checks import COUNT, INDEX, POSITIVE, SEED, array, door, having, instance, optional
+from pyrogen.labelled import Labelled
 from pyrogen.posterior.posterior import Posterior
-from pyrogen.printing import Brief, span
+from pyrogen.printing import span
 
 Array = NDArray[np.float64]
 POINTS = 33  # on every line, where no t are given
@@ -39,7 +40,7 @@ class HasLines(Protocol):
 
 
 @dataclass(frozen=True, repr=False)
-class LineResult(Brief):
+class LineResult(Labelled):
     """Predicted density and uncertainty at n points t of L lines, and the truth.
 
     Curves ``[n]`` are averages over the lines. The summary numbers :attr:`rms_bias`, :attr:`pull_rms` and
@@ -56,6 +57,17 @@ class LineResult(Brief):
         calibration: whether sigma is calibrated, in a few words for figures; empty where that is not known.
     """
 
+    _dims: ClassVar[Mapping[str, str]] = {
+        "t": "t",
+        "positions": "line",
+        "means": "line t",
+        "stds": "line t",
+        "truth": "t",
+        "density": "t",
+        "sigma": "t",
+    }
+    _at: ClassVar[tuple[str, ...]] = ("t", "positions")
+
     t: Array
     positions: Array
     means: Array
@@ -63,6 +75,9 @@ class LineResult(Brief):
     truth: Array
     label: str = "t"
     calibration: str = ""
+
+    def _labels(self) -> dict[str, str]:
+        return {"t": self.label}
 
     def _summary(self) -> str:
         return (

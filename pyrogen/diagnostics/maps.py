@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,15 +23,16 @@ from pyrogen.checks import (
     require,
     whole,
 )
+from pyrogen.labelled import Labelled, inverse_unit
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
-from pyrogen.printing import Brief, span
+from pyrogen.printing import span
 
 Array = NDArray[np.float64]
 Axis = tuple[str | int, float, float]
 
 
 @dataclass(frozen=True, repr=False)
-class UncertaintyMap(Brief):
+class UncertaintyMap(Labelled):
     """Density and uncertainty in the cells of a grid, at their centres.
 
     Attributes:
@@ -48,6 +49,15 @@ class UncertaintyMap(Brief):
         calibration: whether sigma is calibrated, in a few words for figures; empty where that is not known.
     """
 
+    _dims: ClassVar[Mapping[str, str]] = {
+        "x_edges": "x_edge",
+        "y_edges": "y_edge",
+        "density": "x y",
+        "sigma": "x y",
+        "relative": "x y",
+        "truth": "x y",
+    }
+
     x_edges: Array
     y_edges: Array
     density: Array
@@ -59,6 +69,15 @@ class UncertaintyMap(Brief):
     at: Mapping[str, float] | None = None
     at_units: tuple[str, ...] = ()
     calibration: str = ""
+
+    def _units(self) -> dict[str, str]:
+        density = inverse_unit([*self.units, *self.at_units])
+        return dict(zip(("x_edges", "y_edges"), self.units, strict=True)) | dict.fromkeys(
+            ("density", "sigma", "truth"), density
+        )
+
+    def _labels(self) -> dict[str, str]:
+        return dict(zip(("x_edges", "y_edges"), self.labels, strict=True))
 
     def _summary(self) -> str:
         x, y = (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,9 +16,9 @@ from pyrogen.diagnostics.arviz_io import pareto_smooth
 from pyrogen.diagnostics.distances import event_table
 from pyrogen.events import EventsLike
 from pyrogen.events.doors import ROWS
+from pyrogen.labelled import Labelled
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.posterior.weights import DRAWS
-from pyrogen.printing import Brief
 from pyrogen.threads import chosen_threads
 
 Array = NDArray[np.float64]
@@ -27,7 +28,7 @@ GOOD_K = 0.7  # above, a mean over importance weights is not to be trusted (arXi
 
 
 @dataclass(frozen=True, repr=False)
-class Elpd(Brief):
+class Elpd(Labelled):
     """Log predictive density of N events that a posterior does not know.
 
     Attributes:
@@ -35,6 +36,11 @@ class Elpd(Brief):
         pareto_k: shape of the tail of every event's importance weights, ``[N]``, where each of the training events was
             left out in turn; None for held-out events.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "pointwise": "event",
+        "pareto_k": "event",
+    }
 
     pointwise: Array
     pareto_k: Array | None = None

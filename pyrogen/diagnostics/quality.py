@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,14 @@ from pyrogen.events import EventSample, check_events
 from pyrogen.events.containers import check_same_order, table_of
 from pyrogen.events.doors import PLAIN_EVENTS
 from pyrogen.events.observing import OBSERVED, Observed, of_sample
-from pyrogen.printing import Brief
+from pyrogen.labelled import Labelled
 from pyrogen.seeds import stream
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QualityTable(Brief):
+class QualityTable(Labelled):
     """Wasserstein-1 distances of observables of a generated sample from the truth, next to their floor.
 
     An observable that some events do not have, by its ``missing`` (see :class:`~pyrogen.events.Observable`), is
@@ -43,6 +43,17 @@ class QualityTable(Brief):
             one. A generated sample of a smaller one than the reference has a higher floor of its own.
         partitions: number of re-partitions.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "names": "observable",
+        "units": "observable",
+        "distance": "observable",
+        "floor": "observable",
+        "floor_std": "observable",
+        "reference": "observable",
+        "ratio": "observable",
+    }
+    _at: ClassVar[tuple[str, ...]] = ("names", "units")
 
     names: tuple[str, ...]
     units: tuple[str, ...]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from pyrogen.checks import (
     whole,
 )
 from pyrogen.coverage import Calibration, calibration_of
+from pyrogen.labelled import Labelled
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief
 from pyrogen.progress import bar
@@ -45,7 +47,7 @@ FILLED_AT_ONCE_ON_CARD = 1 << 20  # where starting the work takes longer than do
 
 
 @dataclass(frozen=True, repr=False)
-class QuantileBinResult(Brief):
+class QuantileBinResult(Labelled):
     """Probabilities of B quantile bins in K weight draws of R trainings.
 
     Attributes:
@@ -56,6 +58,10 @@ class QuantileBinResult(Brief):
     Raises:
         ValueError: fewer events than that.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "counts": "training draw bin",
+    }
 
     counts: NDArray[np.int64]
     events: int

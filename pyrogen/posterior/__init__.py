@@ -5,6 +5,7 @@ from pyrogen.posterior.calibrated import CalibrationRecord, CalibrationRound
 from pyrogen.posterior.histograms import sample_histograms
 from pyrogen.posterior.info import Finding, RunInfo
 from pyrogen.posterior.loading import load
+from pyrogen.posterior.log_densities import LogDensities
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.predictor import Predictor
 from pyrogen.posterior.summary import PosteriorSummary
@@ -27,6 +28,7 @@ __all__ = [
     "DensityEstimate",
     "Finding",
     "HistogramBand",
+    "LogDensities",
     "LowRank",
     "LowRankPrecision",
     "MeanField",

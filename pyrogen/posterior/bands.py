@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,10 @@ from pyrogen.checks import (
     one_of,
     whole,
 )
+from pyrogen.labelled import Labelled, inverse_unit
 from pyrogen.posterior.uhi import axis_label, weighted_hist
 from pyrogen.posterior.variations import Variations, eigen_variations
-from pyrogen.printing import Brief, span
+from pyrogen.printing import span
 from pyrogen.signals import uninterrupted
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ PROCEDURE = one_of("a", "b")  #: of own events, or of weighted ones
 
 
 @dataclass(frozen=True, repr=False)
-class DensityEstimate(Brief):
+class DensityEstimate(Labelled):
     """Predictive density and its uncertainty at N points [A sec. 2.1].
 
     Attributes:
@@ -42,13 +44,23 @@ class DensityEstimate(Brief):
         std: ``sigma(x)``, the standard deviation of ``p(x|theta)`` over the posterior, ``[N]``.
         relative: ``sigma(x) / p(x)``, ``[N]``; infinite where no draw has any density. It is computed from ratios of
             densities, so that it stays finite where p itself is too small for a number.
+        unit: of the density, such as ``1/GeV^2``; empty where the columns have no units.
+        calibration: whether sigma is calibrated, in a few words; empty where that is not known.
 
     Lines, maps, marginals and bands have the names :attr:`density`, :attr:`sigma` and ``relative``, too.
     """
 
+    _dims: ClassVar[Mapping[str, str]] = {
+        "mean": "event",
+        "std": "event",
+        "relative": "event",
+    }
+
     mean: Tensor
     std: Tensor
     relative: Tensor
+    unit: str = ""
+    calibration: str = ""
 
     @property
     def density(self) -> Tensor:
@@ -60,12 +72,20 @@ class DensityEstimate(Brief):
         """The same as ``std``."""
         return self.std
 
+    def _units(self) -> dict[str, str]:
+        return {"mean": self.unit, "std": self.unit}
+
+    def _labels(self) -> dict[str, str]:
+        return {"mean": "density", "std": "standard deviation over the weight draws", "relative": "std / mean"}
+
     def _summary(self) -> str:
-        return f"{self.mean.numel():,} points, p = {span(self.mean, '.3g')}, sigma/p = {span(self.relative, '.2g')}"
+        p = f"p = {span(self.mean, '.3g')}{f' {self.unit}' if self.unit else ''}"
+        known = f", {self.calibration}" if self.calibration else ""
+        return f"{self.mean.numel():,} points, {p}, sigma/p = {span(self.relative, '.2g')}{known}"
 
 
 @dataclass(frozen=True, repr=False)
-class HistogramBand(Brief):
+class HistogramBand(Labelled):
     """A histogram with the posterior's uncertainty [A eqs. 32-34].
 
     :attr:`mean`, :attr:`std`, :meth:`sigma` and :meth:`covariance` are probabilities per bin; :meth:`density` and
@@ -87,6 +107,16 @@ class HistogramBand(Brief):
         calibration: whether sigma is calibrated, in a few words for figures; empty where that is not known.
     """
 
+    _dims: ClassVar[Mapping[str, str]] = {
+        "edges": "bin_edge",
+        "draws": "draw bin",
+        "noise": "bin other_bin",
+        "mean": "bin",
+        "std": "bin",
+        "density": "bin",
+        "density_sigma": "bin",
+    }
+
     edges: NDArray[np.float64]
     draws: NDArray[np.float64]
     events: int
@@ -97,6 +127,13 @@ class HistogramBand(Brief):
     label: str = ""
     unit: str = ""
     calibration: str = ""
+
+    def _units(self) -> dict[str, str]:
+        density = inverse_unit([self.unit])
+        return {"edges": self.unit, "density": density, "density_sigma": density}
+
+    def _labels(self) -> dict[str, str]:
+        return {"edges": self.label, "mean": "probability of the bin"}
 
     def _summary(self) -> str:
         draws, bins = self.draws.shape

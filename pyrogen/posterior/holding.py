@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import BOOLEAN
+from pyrogen.events import EventsLike
+from pyrogen.labelled import inverse_unit
 from pyrogen.posterior.info import History, RunInfo
+from pyrogen.posterior.log_densities import LogDensities
 from pyrogen.posterior.predictor import Predictor
 from pyrogen.posterior.summary import PosteriorSummary
 from pyrogen.posterior.weights import WeightPosterior
@@ -49,6 +53,28 @@ class Holding(Shown):
         self._info, self.predictor.trained_names = info, info.names
         self.predictor.trained_units, self.predictor.trained_context_names = info.units, info.context_names
         self.predictor.trained_context_range = info.context_range
+
+    def log_densities(
+        self, x: EventsLike, draws: int | None = None, *, context: Any = None, seed: int = 0
+    ) -> LogDensities:
+        """Log densities as :meth:`Posterior.log_prob` gives them, with the events, names, units and notes.
+
+        ``.to_xarray()`` of the result is a Dataset ``[draw, event]`` with the columns as coordinates.
+
+        Args:
+            x: events ``[N, d]`` in the units of the training events.
+            draws: number of weight draws K; None: 50, or all where fewer are stored.
+            context: conditions ``[N, k]`` of a conditional flow.
+            seed: seeds the weight draws.
+
+        Raises:
+            ValueError: as :meth:`Posterior.log_prob`.
+        """
+        log_prob = self.predictor.log_prob(x, draws, context, seed).double().cpu().numpy()
+        events = self.predictor.checked(x).values
+        events = np.asarray(events, dtype=np.float64).reshape(log_prob.shape[1], -1)
+        about = self.names, self.units, inverse_unit(self.units), self.info.note
+        return LogDensities(log_prob, events, *about)
 
     def summary(self) -> PosteriorSummary:
         """What one has to know of the posterior: the verdict, findings, backend, events, weights, loss, memory, time.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from pyrogen.checks import (
 from pyrogen.devices import exact
 from pyrogen.events import EventSample, EventsLike
 from pyrogen.executors import EXECUTOR
+from pyrogen.labelled import inverse_unit
 from pyrogen.posterior import files
 from pyrogen.posterior.bands import PROCEDURE, DensityEstimate, HistogramBand
 from pyrogen.posterior.binning import bins_of
@@ -176,7 +178,8 @@ class Posterior(Holding):
         Raises:
             ValueError: as in :meth:`log_prob`, and fewer than two draws.
         """
-        return self.predictor.density(x, draws, context, seed)
+        found = self.predictor.density(x, draws, context, seed)
+        return replace(found, unit=inverse_unit(self.units), calibration=self.info.note)
 
     @door(draws=COUNT, seed=SEED)
     def multiplicities(self, draws: int | None = None, *, context: Any = None, seed: int = 0) -> Tensor:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrogen.printing import Brief
+from pyrogen.labelled import Labelled
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, repr=False)
-class Variations(Brief):
+class Variations(Labelled):
     """Independent one-sigma variations of a histogram with B bins, the largest first.
 
     A fit takes every variation for one nuisance parameter alpha_i with a standard normal constraint: the template is
@@ -29,6 +30,15 @@ class Variations(Brief):
             A fit that wants all of the variance takes it for independent from bin to bin.
         kept: fraction of the variance, summed over the bins, that the K variations have.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "edges": "bin_edge",
+        "nominal": "bin",
+        "shifts": "variation bin",
+        "rest": "bin",
+        "up": "variation bin",
+        "down": "variation bin",
+    }
 
     edges: Array
     nominal: Array

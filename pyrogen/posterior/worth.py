@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyrogen.checks import COUNT, POSITIVE, door, instance, number, optional
+from pyrogen.labelled import Coordinates, Labelled
 from pyrogen.posterior.bands import HistogramBand
 from pyrogen.posterior.effective import BinVariance, Numbers
-from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
 
@@ -26,7 +27,7 @@ EVENTS = number("a number of at least 1, or infinity", lambda value: value >= 1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Worth(Brief):
+class Worth(Labelled):
     """How many true events give the bins of a histogram the errors that the posterior gives them.
 
     The posterior knows the probability p of a bin to sigma. ``N_eff = p (1 - p) / sigma^2`` true events would know it
@@ -51,6 +52,12 @@ class Worth(Brief):
             one; NaN in bins that take no part.
         training_events: number of training events, of weighted ones their effective number; None where unknown.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "n_eff": "bin",
+        "error": "bin",
+        "combination": "bin",
+    }
 
     band: HistogramBand
     n_eff: Array
@@ -78,6 +85,10 @@ class Worth(Brief):
         each, total = variance.each(), variance.together()
         worst, combination = variance.worst(~each.limit & (band.mean > 0))
         return cls(band, each.value, each.error, _pair(total), _pair(worst), combination, training_events)
+
+    def _coordinates(self) -> Coordinates:
+        band = self.band.to_xarray()
+        return {name: (band[name].dims, band[name].values, band[name].attrs) for name in ("edges", "bin")}
 
     def _summary(self) -> str:
         sign = ">" if math.isnan(self.total[1]) and not math.isnan(self.total[0]) else "="

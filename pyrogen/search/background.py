@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pyrogen.checks import SEED, array, door, require, whole
 from pyrogen.events import EventSample
+from pyrogen.labelled import Labelled
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.printing import Brief
 from pyrogen.search.dijet import DijetFunction, fit_all
@@ -19,7 +22,7 @@ BINS = 60  # of the mass in each region, in which the fit integrates and masses 
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class MassFit(Brief):
+class MassFit(Labelled):
     """The dijet function, fitted to the masses in the sidebands.
 
     Attributes:
@@ -28,6 +31,13 @@ class MassFit(Brief):
         total, sigma: background events in the signal region, and the uncertainty that the fit leaves.
         sideband_edges, sideband_expected: the same of both sidebands, ``[2, B + 1]`` and ``[2, B]``.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "edges": "bin_edge",
+        "expected": "bin",
+        "sideband_edges": "sideband sideband_bin_edge",
+        "sideband_expected": "sideband sideband_bin",
+    }
 
     edges: Array
     expected: Array

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pyrogen.labelled import Labelled
 from pyrogen.printing import Brief
 
 from .counting import z_of
@@ -78,7 +81,7 @@ class Trials(Brief):
 
 
 @dataclass(frozen=True, repr=False)
-class BumpHuntResult(Brief):
+class BumpHuntResult(Labelled):
     """A scan of W windows.
 
     Attributes:
@@ -104,6 +107,23 @@ class BumpHuntResult(Brief):
         label: name of the mass.
         unit: its unit.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "low": "window",
+        "high": "window",
+        "observed": "window",
+        "observed_sigma": "window",
+        "background": "window",
+        "background_sigma": "window",
+        "signal_sigma": "window",
+        "significance": "window",
+        "p_value": "window",
+        "z": "window",
+        "edges": "bin_edge",
+        "counts": "bin",
+        "errors": "bin",
+    }
+    _at: ClassVar[tuple[str, ...]] = ("low", "high")
 
     low: Array
     high: Array
@@ -145,6 +165,12 @@ class BumpHuntResult(Brief):
     def goodness(self) -> Array:
         """p-value of chi2 of the fit of the sidebands of each window ``[W]``; NaN where there was none."""
         return np.array([fit.goodness for fit in self.fits]) if self.fits else np.full(len(self.low), np.nan)
+
+    def _units(self) -> dict[str, str]:
+        return dict.fromkeys(("low", "high", "edges"), self.unit)
+
+    def _labels(self) -> dict[str, str]:
+        return {"edges": self.label}
 
     def _summary(self) -> str:
         b = self.best

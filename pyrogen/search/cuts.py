@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrogen.printing import Brief
+from pyrogen.labelled import Labelled
 from pyrogen.search.background import MassFit, Template
 from pyrogen.search.scoring import Scored
 from pyrogen.search.shares import SearchSample
@@ -20,7 +20,7 @@ LEAST = 0.5  # sideband events that pass, where none does
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class CutTable(Brief):
+class CutTable(Labelled):
     """Events and background after C cuts, the loosest first.
 
     Attributes:
@@ -47,6 +47,29 @@ class CutTable(Brief):
         slice_efficiency, slice_error: fraction of the generated background that passes, and its binomial error; NaN in
             a slice without events before the cut.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "efficiency": "cut",
+        "thresholds": "fold cut",
+        "observed": "cut",
+        "background": "cut",
+        "sigma_posterior": "cut",
+        "sigma_mass": "cut",
+        "sigma_template": "cut",
+        "corrected": "cut",
+        "sigma_corrected": "cut",
+        "sideband_observed": "cut sideband",
+        "sideband_background": "cut sideband",
+        "sideband_sigma": "cut sideband",
+        "slice_edges": "slice_edge",
+        "slice_observed": "cut slice",
+        "slice_background": "cut slice",
+        "slice_sigma": "cut slice",
+        "slice_efficiency": "cut slice",
+        "slice_error": "cut slice",
+        "sigma": "cut",
+    }
+    _at: ClassVar[tuple[str, ...]] = ("efficiency",)
 
     efficiency: Array
     thresholds: Array

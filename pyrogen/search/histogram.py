@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pyrogen.checks import array, door, instance, optional, whole
 from pyrogen.events.containers import numbers_of
-from pyrogen.printing import Brief
+from pyrogen.labelled import Labelled
 from pyrogen.search.scores import Scores
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ScoreHistogram(Brief):
+class ScoreHistogram(Labelled):
     """Events per bin of the score.
 
     Attributes:
@@ -25,6 +27,15 @@ class ScoreHistogram(Brief):
         template, template_error: ``[B]``, scaled so that their total is that of the data.
         signal: ``[B]``, the part of the data that is signal; None where no labels are known.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "edges": "bin_edge",
+        "data": "bin",
+        "data_error": "bin",
+        "template": "bin",
+        "template_error": "bin",
+        "signal": "bin",
+    }
 
     edges: Array
     data: Array

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pyrogen.checks import array, check_settings, door, each, instance, optional, require, whole
 from pyrogen.events.containers import numbers_of
+from pyrogen.labelled import Labelled
 from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
@@ -27,7 +28,7 @@ def EFFICIENCIES(name: str, value: Any) -> Array:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class SicCurve(Brief):
+class SicCurve(Labelled):
     """Efficiencies of cuts "score >= threshold" on a labelled sample, from the tightest cut to the loosest.
 
     The significance improvement is ``SIC = eps_S / sqrt(eps_B)``: a cut multiplies S / sqrt(B) by it. Errors are
@@ -39,6 +40,16 @@ class SicCurve(Brief):
         signal_error, background_error: ``[n]``, their binomial errors.
         least: fewest (effective) background events that pass a cut of this curve.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "threshold": "cut",
+        "signal_efficiency": "cut",
+        "background_efficiency": "cut",
+        "signal_error": "cut",
+        "background_error": "cut",
+        "sic": "cut",
+    }
+    _at: ClassVar[tuple[str, ...]] = ("threshold",)
 
     threshold: Array
     signal_efficiency: Array

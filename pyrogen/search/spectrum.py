@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyrogen.checks import POSITIVE, check_settings, optional, require, require_extra, whole_or_none
+from pyrogen.labelled import Labelled
 from pyrogen.printing import Brief
 from pyrogen.signals import uninterrupted
 
@@ -66,7 +68,7 @@ class SidebandFit(Brief):
 
 
 @dataclass(frozen=True, repr=False)
-class SpectrumFit(Brief):
+class SpectrumFit(Labelled):
     """The dijet function, fitted to a spectrum of which a window may be left out.
 
     Attributes:
@@ -80,6 +82,15 @@ class SpectrumFit(Brief):
         ndf: their number, less the parameters.
         energy: ``sqrt(s)``.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "edges": "bin_edge",
+        "expected": "bin",
+        "correlated": "bin other_bin",
+        "used": "bin",
+        "covariance": "parameter other_parameter",
+        "sigma": "bin",
+    }
 
     values: dict[str, float]
     covariance: Array

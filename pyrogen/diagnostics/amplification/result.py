@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from pyrogen.checks import NATURAL, PATH, door
 from pyrogen.files import FileFormatError, check_writable
 from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_array, write_hdf5, write_json
+from pyrogen.labelled import Labelled
 from pyrogen.printing import Brief
 from pyrogen.signals import uninterrupted
 
@@ -26,7 +28,7 @@ SATURATED = 0.1  # of the error: the most that further events can take from it
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class QuantileError(Brief):
+class QuantileError(Labelled):
     """Quantile errors of R independent trainings, in q quantiles that hold 1/q of the truth each.
 
     Attributes:
@@ -39,6 +41,14 @@ class QuantileError(Brief):
             the generator is nearly the truth.
         counts: events of the largest sample in each quantile ``[R, q]``.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "sizes": "size",
+        "mse": "training size",
+        "asymptotic": "training",
+        "counts": "training quantile",
+    }
+    _at: ClassVar[tuple[str, ...]] = ("sizes",)
 
     bins: int
     coordinate: str | None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrogen.printing import Brief
+from pyrogen.labelled import Labelled
 from pyrogen.signals import uninterrupted
 
 Array = NDArray[np.float64]
@@ -17,7 +19,7 @@ NEWTON_STEPS = 50
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CalibrationCurve(Brief):
+class CalibrationCurve(Labelled):
     """N_truth / N_gen in bins of w against w [C eq. 11], on events that the classifiers have not seen.
 
     Both samples are normalised. Of right weights the ratio in a bin is the mean of w over the generated events of the
@@ -38,6 +40,13 @@ class CalibrationCurve(Brief):
             the samples hardly differ.
         p_value: probability of a larger chi2.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "edges": "bin_edge",
+        "w": "bin",
+        "ratio": "bin",
+        "error": "bin",
+    }
 
     edges: Array
     w: Array

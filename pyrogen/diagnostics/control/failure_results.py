@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +14,14 @@ from pyrogen.diagnostics.control.failure_report import told
 from pyrogen.diagnostics.control.information import one_sided
 from pyrogen.diagnostics.control.modes import NONE, FailureMode
 from pyrogen.diagnostics.control.tables import TailFractions
+from pyrogen.labelled import Labelled
 from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TailHistogram(Brief):
+class TailHistogram(Labelled):
     """Densities of an observable in bins, with statistical errors ``[B]`` each.
 
     Attributes:
@@ -28,6 +31,18 @@ class TailHistogram(Brief):
         large: of the true events with large w; None where there are too few.
         truth_error, generated_error, small_error, large_error: statistical errors.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "edges": "bin_edge",
+        "truth": "bin",
+        "truth_error": "bin",
+        "generated": "bin",
+        "generated_error": "bin",
+        "small": "bin",
+        "small_error": "bin",
+        "large": "bin",
+        "large_error": "bin",
+    }
 
     edges: Array
     truth: Array

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from pyrogen.diagnostics.control.calibration import weighted_quantiles
 from pyrogen.diagnostics.control.result import CENTRAL, ClassifierWeights, event_weights
 from pyrogen.events import EventSample
 from pyrogen.events.of_objects import observable_of
+from pyrogen.labelled import Labelled
 from pyrogen.posterior.binning import bins_of
 from pyrogen.posterior.histograms import observable_values, sample_histograms
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
@@ -26,7 +27,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HistogramPulls(Brief):
+class HistogramPulls(Labelled):
     """A histogram of the posterior against that of the true events.
 
     Attributes:
@@ -35,6 +36,15 @@ class HistogramPulls(Brief):
             includes the noise of the generated events.
         truth, truth_error: fraction of the true events and its statistical error, ``[B]``.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "edges": "bin_edge",
+        "predicted": "bin",
+        "predicted_error": "bin",
+        "truth": "bin",
+        "truth_error": "bin",
+        "pull": "bin",
+    }
 
     edges: Array
     predicted: Array

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyrogen.printing import Brief
+from pyrogen.labelled import Labelled
 
 Array = NDArray[np.float64]
 Pair = tuple[Array, Array]  # log w of true and generated events, or the weights of these events
@@ -18,7 +19,7 @@ SHOWN = (0.02, 0.98)  # quantiles of w between which linear histograms lie
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class WeightHistograms(Brief):
+class WeightHistograms(Labelled):
     """Fractions of the events in bins of w, with statistical errors; what is outside is in the outermost bins.
 
     Attributes:
@@ -27,6 +28,16 @@ class WeightHistograms(Brief):
         generated, generated_error: of the generated events, ``[B]``.
         control, control_error: of both samples of the control together, ``[B]``; None without a control.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "edges": "bin_edge",
+        "truth": "bin",
+        "truth_error": "bin",
+        "generated": "bin",
+        "generated_error": "bin",
+        "control": "bin",
+        "control_error": "bin",
+    }
 
     edges: Array
     truth: Array
@@ -38,7 +49,7 @@ class WeightHistograms(Brief):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TailFractions(Brief):
+class TailFractions(Labelled):
     """Fractions of the events in the tails of w: below cuts smaller than one, above all others.
 
     A cut is fixed, and no classifier has seen the event that it scored. So the difference of both samples in a tail is
@@ -52,6 +63,19 @@ class TailFractions(Brief):
         control, control_error: of both samples of the control together, ``[C]``; NaN without a control.
         events: (effective) number of events of both samples in the tail, ``[C]``.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        "cuts": "cut",
+        "truth": "cut",
+        "truth_error": "cut",
+        "generated": "cut",
+        "generated_error": "cut",
+        "control": "cut",
+        "control_error": "cut",
+        "events": "cut",
+        "significance": "cut",
+    }
+    _at: ClassVar[tuple[str, ...]] = ("cuts",)
 
     cuts: Array
     truth: Array
