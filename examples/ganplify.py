@@ -40,14 +40,18 @@ generators = {
     "kernel density": [kernel_density(sample) for sample in samples],
 }
 # ... and networks: a GAN, and flows by two backends, all samples in one batch.
-gan = pg.GAN(epochs=100, seed=args.seed) if args.quick else pg.GAN(seed=args.seed)
+kept = out / f"{samples.shape[0]}_samples_of_{args.events}"  # a killed run goes on when repeated
+kept.mkdir(exist_ok=True)
+gan = pg.GAN(**({"epochs": 100} if args.quick else {}), seed=args.seed, checkpoint=kept / "gan.h5")
 generators["GAN"] = gan.fit_many(samples)
 flow = pg.CouplingFlow(1, blocks=1, hidden=(8,), transform="rqs", bins=8)  # few weights, for so few events
 model = pg.BayesianFlow(flow, prior_scale="fan-in")
-svi = pg.SVI(epochs=150 if args.quick else 600, batch_size=100, lr=2e-2, lr_widths=5e-2, seed=args.seed)
+rates = {"lr": 2e-2, "lr_widths": 5e-2}
+svi = pg.SVI(epochs=150 if args.quick else 600, batch_size=100, **rates, seed=args.seed, checkpoint=kept / "svi.h5")
 generators["SVI"] = svi.fit_many(model, samples)
 replicas, steps = (4, 100) if args.quick else (24, 300)
-generators["Bootstrap"] = pg.Bootstrap(replicas=replicas, steps=steps, lr=2e-2, seed=args.seed).fit_many(model, samples)
+bootstrap = pg.Bootstrap(replicas=replicas, steps=steps, lr=2e-2, seed=args.seed, checkpoint=kept / "bootstrap.h5")
+generators["Bootstrap"] = bootstrap.fit_many(model, samples)
 
 # 3. Count the events of each in 10, 20 and 50 quantiles of the truth, and compare with samples of true events.
 sizes = (100, 300, 1_000, 3_000, 10_000) if args.quick else (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)

@@ -38,7 +38,7 @@ pg.set_threads(1)  # the same bits every time
 threshold = 1e-3  # GeV
 if args.file:
     geometry = args.geometry
-    if geometry and geometry[0].isdigit() and "," in geometry:  # first cells of the layers, where no file names them
+    if geometry and all(part.isdecimal() for part in geometry.split(",")):  # first cells of the layers, and the end
         geometry = tuple(map(int, geometry.split(",")))
     showers = pg.events.read_showers(args.file, geometry, n=args.events).suppressed(threshold)
 else:

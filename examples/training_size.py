@@ -22,6 +22,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--quick", action="store_true", help="two small samples and networks, to see it run")
 parser.add_argument("--target", choices=targets, default="wedge", help="the truth (wedge)")
 parser.add_argument("--sizes", type=int, nargs="+", metavar="N", help="training events (10000 100000 1000000)")
+parser.add_argument("--steps", type=int, metavar="S", help="steps of every training (6,000; quick: 300)")
 parser.add_argument("--members", type=int, metavar="M", help="networks of the ensemble, 0: none (8; quick: 3)")
 parser.add_argument("--seed", type=int, default=0, help="seed of events and trainings (0)")
 parser.add_argument("--out", type=Path, help="folder for the results (out/training_size)")
@@ -39,7 +40,8 @@ if args.quick:
     sizes, steps, members, batch, rates = (1_000, 4_000), 300, 3, 200, {"lr": 1e-2, "lr_widths": 1e-1}
 else:
     sizes, steps, members, batch, rates = (10_000, 100_000, 1_000_000), 6000, 8, 1024, {"lr": 5e-3, "lr_widths": 5e-2}
-sizes, members = sorted(args.sizes or sizes), members if args.members is None else args.members
+sizes, steps = sorted(args.sizes or sizes), args.steps or steps
+members = members if args.members is None else args.members
 if sizes[0] < batch:
     parser.error(f"--sizes {sizes[0]}: fewer than the {batch} of one batch")
 

@@ -7,7 +7,7 @@ import pytest
 from test_examples import ROOT, call
 
 BENCHMARKS = ROOT / "benchmarks"
-run = partial(call, folder=BENCHMARKS)
+run = partial(call, folder=BENCHMARKS, layout=False)
 
 
 def imported(name):

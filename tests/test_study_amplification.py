@@ -65,21 +65,6 @@ def test_integrals_of_the_ring_are_the_probabilities_of_its_bins():
         script.bin_probabilities(lambda x: ring.log_prob(x).exp(), ring, (5, 11))
 
 
-def test_amplification_of_several_backends(tmp_path):
-    few = ("--quick", "--most", "3", "--out", tmp_path)
-    run("amplification", *few, "--backend", "bootstrap")
-    events = json.loads((tmp_path / "bootstrap.json").read_text())
-    run("amplification", *few, "--backend", "bootstrap", "--integrate")
-    integrals = json.loads((tmp_path / "bootstrap_integrated.json").read_text())
-    for a, b in zip(events["rows"], integrals["rows"], strict=True):  # the same networks, other noise
-        assert a["gain"] == pytest.approx(b["gain"], rel=0.4)
-    run("amplification", *few, "--kl-weight", "0.3", "--sets", "1", "--draws", "8")
-    names = {json.loads(path.read_text())["label"] for path in tmp_path.glob("*.json")}
-    assert names == {"Bootstrap", "Bootstrap, integrated", "SVI, KL \u00d7 0.3"}
-    message = run("amplification", *few, "--backend", "bootstrap", "--seed", "1", code=1)
-    assert "bootstrap_posterior_0_of_2.h5 was fitted with seed 0, not 1" in message
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

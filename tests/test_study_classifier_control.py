@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 
 import pytest
@@ -24,22 +23,6 @@ def script():
 def run(script, run_here, monkeypatch):
     monkeypatch.setitem(script.MODES, "quick", {"events": 10_000, "splits": 5, "toys": 2})
     return functools.partial(run_here, script)
-
-
-def test_a_planted_failure(run, capsys):
-    out = run("--quick", "--fault", "hole") / "out" / "classifier_control_toy_hole"
-    assert {path.name for path in out.iterdir()} == {
-        "weights.png",
-        "weights.h5",
-        "failures.png",
-        "reweighted.h5",
-        "summary.json",
-    }
-    printed = capsys.readouterr().out
-    assert "wrong boundary in delta_r_ab" in printed and "all events" in printed and "unweighted events" in printed
-    summary = json.loads((out / "summary.json").read_text())
-    assert 0 < summary["generated"]["p_value"] <= 1
-    assert pg.events.read(out / "reweighted.h5").weights is not None
 
 
 def test_the_results_of_another_example(run, tmp_path, capsys):

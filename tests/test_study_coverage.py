@@ -41,12 +41,6 @@ def test_every_target_has_settings_for_every_backend(tmp_path):
                 assert model.weights > 0 and isinstance(made, script.NAMES[backend])
 
 
-def test_bootstrap(tmp_path):
-    printed = run("coverage_toys", "--quick", "--bootstrap", "--sets", "3", "--out", tmp_path)
-    result = json.loads((tmp_path / "wedge" / "svi_bootstrap.json").read_text())
-    assert result["bootstrap"] and len(result["calibration"]["ranks"]) == 3 and "3 trainings, 101 intervals" in printed
-
-
 def test_larger_flows_and_settings(tmp_path):
     flow, target = "affine", "ring"
     few = ("--quick", "--sets", "2", "--out", tmp_path, "--target", target, "--flow", flow, "--events", "400")
@@ -56,12 +50,6 @@ def test_larger_flows_and_settings(tmp_path):
     results = [json.loads((tmp_path / target / f"{name}.json").read_text()) for name in names]
     assert results[0]["settings"]["epochs"] == 5 and results[1]["settings"]["replicas"] == 3
     assert results[0]["events"] == 400 and "2 trainings" in printed
-
-
-def test_a_calibrated_factor(tmp_path):
-    printed = run("coverage_toys", "--quick", "--kl-weight", "calibrated", "--sets", "2", "--out", tmp_path)
-    result = json.loads((tmp_path / "wedge" / "svi_kl_weight_calibrated.json").read_text())
-    assert "by parametric bootstrap of sample 0" in printed and result["settings"]["kl_weight"] > 0
 
 
 @pytest.mark.parametrize(

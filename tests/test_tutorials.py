@@ -26,7 +26,7 @@ TUTORIALS = {
         ("wrong boundary in delta_r_ab", "after/floor"),
     ),
     "training_size": (
-        ("--sizes", 400, 1200, "--members", 2),
+        ("--sizes", 400, 1200, "--steps", 60, "--members", 2),
         ("wedge/training_size",),
         ("sigma ~ N^(", "400 events"),
     ),
