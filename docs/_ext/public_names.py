@@ -5,6 +5,7 @@ import importlib
 from sphinx.errors import NoUri
 from sphinx.ext import autosummary
 from sphinx.ext.autosummary import autosummary_toc
+from sphinx.ext.napoleon import GoogleDocstring
 
 
 def resolve(app, env, node, contnode):
@@ -44,7 +45,14 @@ def leave_out_of_menu(app, doctree):
             node.parent.remove(node)
 
 
+def returns(docstring, preprocess_types=False):
+    """The section "Returns" as plain text: types are in the signature, and a colon in it is a colon."""
+    lines = docstring._dedent(docstring._consume_to_next_section())
+    return [("", "", docstring.__class__(lines, docstring._config).lines())] if lines else []
+
+
 def setup(app):
+    GoogleDocstring._consume_returns_section = returns
     # A summary is the first sentence; "[A] sec. 3" is not the end of one.
     autosummary.WELL_KNOWN_ABBREVIATIONS += ("sec.", "secs.", "eq.", "eqs.", "fig.", "figs.")
     app.connect("doctree-read", leave_out_of_menu, priority=100)  # before the menu is collected

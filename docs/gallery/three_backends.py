@@ -12,12 +12,14 @@ from pyrogen.plotting import plot_lines
 
 target = pg.targets.Wedge()
 events = target.sample((1_000,))
-flow = pg.CouplingFlow(2, blocks=2, hidden=(8,), transform="bernstein", base="uniform", bins=4, activation="tanh")
+flow = pg.CouplingFlow(
+    features=2, blocks=2, hidden=(8,), transform="bernstein", base="uniform", bins=4, activation="tanh"
+)
 model = pg.BayesianFlow(flow, prior_scale="fan-in", preprocessing=None)
 
 backends = {
-    "SVI": pg.SVI(epochs=50, batch_size=250, lr=1e-2, lr_widths=5e-2, seed=0, progress=False),
-    "HMC": pg.HMC(chains=2, warmup=40, draws=40, max_steps=12, seed=0, progress=False),
+    "SVI": pg.SVI(epochs=150, batch_size=250, lr=2e-2, lr_widths=1e-1, seed=0, progress=False),
+    "HMC": pg.HMC(chains=2, warmup=70, draws=70, max_steps=50, seed=0, progress=False),
     "Bootstrap": pg.Bootstrap(replicas=12, steps=200, batch_size=250, lr=2e-2, seed=0, progress=False),
 }
 posteriors = {name: backend.fit(model, events) for name, backend in backends.items()}
