@@ -43,6 +43,7 @@ from pyrogen.threads import set_threads
 
 if TYPE_CHECKING:  # what is imported when it is first used, see __getattr__
     from pyrogen import diagnostics, search
+    from pyrogen import plot as plot
     from pyrogen import plotting as plotting
     from pyrogen.diagnostics import to_inference_data
 
@@ -92,7 +93,13 @@ __all__ = [
 ]
 
 #: What is imported when it is first used, as no fit needs it, and the room that has it.
-_LATE = {"diagnostics": "diagnostics", "plotting": "plotting", "search": "search", "to_inference_data": "diagnostics"}
+_LATE = {
+    "diagnostics": "diagnostics",
+    "plot": "plot",
+    "plotting": "plotting",
+    "search": "search",
+    "to_inference_data": "diagnostics",
+}
 
 
 def __getattr__(name: str) -> Any:  # PEP 562

@@ -25,6 +25,7 @@ FLOORS = (
     ("diagnostics",),
     ("search",),
     ("plotting",),
+    ("plot",),
 )
 #: Rooms within inference; `backend` and the rest stand between `run` and the kinds of backends.
 INFERENCE_FLOORS = (
