@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any, cast
@@ -73,7 +74,8 @@ def plot_quantile_error(
                 half = spread / np.sqrt(row.trainings) if band == "error" else spread
                 low = np.maximum(mean - half, mean / 10)
                 axis.fill_between(row.sizes, low, mean + half, color=colour, alpha=0.18, lw=0)
-        axis.set(xscale="log", yscale="log", xlabel="generated events", title=label)
+        axis.set(xscale="log", yscale="log", xlabel="generated events")
+        axis.set_title(re.sub(r"^(\d+\^\d+ = [\d,]+)", r"$\1$", label).replace(",", "{,}"), fontsize="medium")
         axis.set_xlim(first.sizes[0], first.sizes[-1])
         ends = [float(_row(name, result, label).mse[:, -1].mean()) for name, result in results.items()]
         _true_samples(axis, _row("", first, label), true_events, ends)
@@ -89,7 +91,7 @@ def _true_samples(axis: Axes, row: QuantileError, true_events: Sequence[int], en
     mean, spread = row.true_error(row.training_events)
     axis.axhspan(max(mean - spread, mean / 10), mean + spread, color="grey", alpha=0.25, lw=0, zorder=0)
     levels = [row.true_error(n)[0] for n in true_events]
-    where: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": "x-small"}
+    where: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": "small"}
     for n, level in zip(true_events, levels, strict=True):
         axis.axhline(level, color=TRUTH, linestyle=":", linewidth=1.3)
         axis.text(1.015, level, f"{n:,}", **where)
@@ -138,10 +140,10 @@ def plot_quantile_deviation(
         axis.set_xticks(ticks, ticks + 1)
         axis.set_yticks(ticks, ticks + 1)
         rms = np.sqrt(np.mean(np.square(grid)))
-        axis.text(0.5, 1.01, f"rms {rms:.0%}", transform=axis.transAxes, ha="center", va="bottom", fontsize="x-small")
-        axis.set_title(fill(name, WIDEST_NAME), pad=20)
+        axis.text(0.5, 1.01, f"rms {rms:.0%}", transform=axis.transAxes, ha="center", va="bottom", fontsize="small")
+        axis.set_title(fill(name, WIDEST_NAME), pad=22, fontsize="medium")
         axis.set_ylabel(f"quantile of {symbol(first.coordinates[0])}")
-    bar = sheet.figure.colorbar(image, ax=panels, extend="max", format=PercentFormatter(1.0, decimals=0))
+    bar = sheet.figure.colorbar(image, ax=panels, extend="max", shrink=0.8, format=PercentFormatter(1.0, decimals=0))
     bar.set_label("relative deviation from the truth")
     return sheet.figure
 

@@ -59,7 +59,7 @@ def plot_spectrum(result: BumpHuntResult, *, bins: int = SHOWN, ax: Place | None
         )  # fmt: skip
     if result.fit is None:
         low.errorbar(middle, result.significance, xerr=half, fmt="o", color=FIT, markersize=4)
-        low.set_ylabel("significance", fontsize="medium")
+        low.set_ylabel(r"significance [$\sigma$]", fontsize="medium")
     top.set_yscale("log")
     positive = (counts / widths)[seen]
     top.set_ylim(0.3 * positive.min(), 5 * positive.max())

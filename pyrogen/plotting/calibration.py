@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,7 +17,7 @@ from pyrogen.coverage.calibration import LEVELS, ONE_SIGMA, TWO_SIGMA, Calibrati
 from pyrogen.diagnostics.quantile_bins import AmplificationFit
 
 from .sheet import AX, Place, Sheet
-from .style import TRUTH, arrangement, colours, styled, symbol, with_error, with_unit
+from .style import TRUTH, arrangement, colours, plain_numbers, styled, symbol, with_error, with_unit
 
 WIDEST_NAME = 40  # letters of a line of a name in the legend
 SHOWN = 4.0  # pulls beyond are counted in the outermost bin
@@ -82,6 +83,7 @@ def plot_calibration(
     sizes.set_yscale("log" if log else "linear")
     low, high = sizes.get_ylim()
     sizes.set_ylim(low, high * (high / low) ** 0.35 if log else high * 1.4)
+    plain_numbers(sizes.yaxis)
     if any(found.trainings > 1 for found in calibrations.values()):
         for label, style in ((r"predicted $\sigma$", "-"), ("spread of the trainings", "--")):
             sizes.plot([], [], color="grey", linestyle=style, label=label)
@@ -125,7 +127,7 @@ def plot_coverage(
     pulls.axvline(1, color=TRUTH, linewidth=1, linestyle="--")
     pulls.set(xlabel="width of the pulls", xscale="log")
     for row, name, found in zip(rows, names, calibrations.values(), strict=True):
-        style = {"color": colour_of[_kind(name)], "fmt": "o", "capsize": 2}
+        style: Any = {"color": colour_of[_kind(name)], "fmt": "o", "capsize": 2}
         for axis, level in ((one, ONE_SIGMA), (two, TWO_SIGMA)):
             fraction, error = found.fraction(level)
             axis.errorbar(fraction, row, xerr=error, **style)
@@ -204,6 +206,8 @@ def plot_amplification(
     low, high = axis.get_ylim()
     entries = len(n_bins) + len(published or {})
     axis.set_ylim(low, high * (high / low) ** max(0.3, 0.07 * entries))  # head room for the legend
+    plain_numbers(axis.xaxis)
+    plain_numbers(axis.yaxis)
     return sheet.figure
 
 

@@ -23,6 +23,7 @@ from .style import (
     arrangement,
     arrows_outside,
     legend_above,
+    plain_numbers,
     ratio_axis,
     styled,
     with_unit,
@@ -107,6 +108,9 @@ def plot_significance(result: Cathode, *, ax: Place | None = None) -> Figure:
         right.plot(table.efficiency, values, style, marker="o", markersize=4, color=colour, label=label)
     right.set(xscale="log", yscale="log", xlabel="fraction of the background left", ylabel="relative uncertainty")
     right.invert_xaxis()
+    plain_numbers(right.yaxis)
+    for axis in (left, right):
+        plain_numbers(axis.xaxis)
     legend_above(right, 2, fontsize="small")
     return sheet.figure
 
@@ -139,12 +143,12 @@ def plot_mass_after_cut(result: Cathode, cut: int | None = None, *, ax: Place | 
     relative = np.where((edges[:-1] >= sample.regions.signal[0]) & (edges[1:] <= sample.regions.signal[1]), 1.0, 0.0)
     counts = np.histogram(sample.mass, edges)[0].astype(np.float64)
     _spectrum(before, result, counts, summed, summed * relative * fit.sigma / fit.total, "fit of the sidebands")
-    before.set_title("before the cut", fontsize="medium")
+    before.set_title("before the cut\n", fontsize="medium")
     _spectrum(after, result, table.slice_observed[cut], table.slice_background[cut], table.slice_sigma[cut], "flows")
     told = f"{result.z[cut]:.1f}$\\sigma$ over the flows"
     if np.isfinite(result.z_corrected[cut]):
         told += f", {result.z_corrected[cut]:.1f}$\\sigma$ corrected"
-    after.set_title(f"{table.efficiency[cut]:.2g} of the background left: {told}", fontsize="medium")
+    after.set_title(f"{table.efficiency[cut]:.2g} of the background left:\n{told}", fontsize="medium")
     return sheet.figure
 
 

@@ -163,7 +163,7 @@ def _losses(axis: Axes, weights: ClassifierWeights) -> None:
     )
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=3))
     axis.set_ylim(*_limits(found.loss, found.validation_loss))
-    axis.legend(loc="best")
+    legend_above(axis, 2)
 
 
 def _limits(*tables: NDArray[np.float64]) -> tuple[float, float]:

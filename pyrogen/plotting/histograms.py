@@ -216,7 +216,8 @@ def plot_histograms(
     panels = checked_panels(panels)
     rows, columns = arrangement(len(panels), COLUMNS)
     sheet = Sheet(ax, 6.2 * columns, 5.8 * rows)
-    names, cells = [], []
+    names: list[str] = []
+    cells: list[Any] = []
     for i, panel in enumerate(panels):
         (row, column), compared = divmod(i, columns), panel.counts is not None
         names += [panel.label, f"ratio of {panel.label}"] if compared else [panel.label]

@@ -152,7 +152,7 @@ def plot_marginal_sigma(
     reference, deviations = result.sigma("a"), []
     for sign, (name, colour) in zip((-1, 1), colours.items(), strict=True):
         top.stairs(result.sigma(name, False), result.edges, baseline=None, color=colour, linewidth=1, alpha=0.6)
-        points = {"fmt": "o", "markersize": 4.5, "capsize": 2, "color": colour, "linewidth": 1.4}
+        points: Any = {"fmt": "o", "markersize": 4.5, "capsize": 2, "color": colour, "linewidth": 1.4}
         label = {"a": "(a) own events of every draw", "b": "(b) same events, weighted"}[name]
         sigma, error = result.sigma(name), result.sigma_error(name)
         top.errorbar(result.centres + sign * shift, sigma, error, label=label, **points)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from pyrogen.checks import MAPPING, TEXT, dictionary, door, require
 
 from .sheet import AX, Place, Sheet
-from .style import FIT, PREDICTION, VALIDATION, styled
+from .style import FIT, PREDICTION, VALIDATION, plain_numbers, styled
 
 #: Colour and marker of every way to use the events.
 LOOKS = {"online": (PREDICTION, "o"), "offline": (FIT, "s"), "subset": (VALIDATION, "D")}
@@ -64,12 +65,13 @@ def plot_online(
     for axis, entry in zip(axes, FIGURES, strict=True):
         for name, curve in curves.items():
             colour, marker = LOOKS[name]
-            style = {"color": colour, "marker": marker, "markersize": 7, "label": LABELS[name]}
+            style: Any = {"color": colour, "marker": marker, "markersize": 7, "label": LABELS[name]}
             axis.plot(curve["events"], curve[entry], **style)
         axis.set(xscale="log", yscale="log", xlabel="events seen")
     low, high = (end(axis.get_ylim()[i] for axis in axes) for i, end in enumerate((min, max)))
     for axis, label in zip(axes, MEASURES[of], strict=True):
         axis.set(ylim=(low, high), ylabel=label)
+        plain_numbers(axis.yaxis)
     handles, labels = axes[0].get_legend_handles_labels()
     sheet.legend(handles, labels, 1, "outside lower center")
     return sheet.figure

@@ -86,6 +86,7 @@ def _pull_histogram(axis: Axes, shown: Shown) -> None:
     for width, colour, label in gaussians:
         shape = np.exp(-0.5 * (x / width) ** 2) / (width * np.sqrt(2 * np.pi))
         axis.plot(x, shape, color=colour, linewidth=1.5, linestyle="--", label=label)
+        highest = max(highest, shape.max())
     axis.set(xlabel=r"$t = \mu\,(1 - w)/\sigma$", ylabel="density", xlim=(-half, half), yscale="log")
     axis.set_ylim(0.5 * lowest, 1.5 * highest)
     legend_above(axis, 1, fontsize="small")
@@ -128,6 +129,6 @@ def _histogram_pulls(axis: Axes, shown: Shown, names: list[str]) -> None:
     axis.text(1.02, len(rows) - 0.4, "width", transform=axis.get_yaxis_transform(), va="bottom", fontsize="small")
     # The colours tell the posteriors apart; each group of rows has the name of its observable.
     middle = [np.mean([row for row, its in enumerate(rows) if its[0] == name]) for name in names]
-    axis.set_yticks(middle, names, fontsize="small")
+    axis.set_yticks(middle, names, fontsize="medium")
     axis.tick_params(axis="y", which="minor", left=False, right=False)
     axis.set(xlim=(-1.1 * EDGE, 1.1 * EDGE), ylim=(-0.6, len(rows) - 0.4), xlabel="pulls of histogram bins")

@@ -136,11 +136,13 @@ class Sheet:
         if self.lent is None:
             top.sharex(bottom)
             top.tick_params(labelbottom=False)
+            self._within.align_ylabels([top, bottom])
 
     def legend(self, handles: Any, labels: Any, columns: int, loc: str = "outside upper center", **look: Any) -> None:
         """One legend of all panels: beside them, or in the first of the user's axes."""
         if self.lent is None:
-            self._within.legend(handles, labels, loc=loc, ncols=columns, **look)
+            options: Any = {"loc": loc, "ncols": columns, **look}
+            self._within.legend(handles, labels, **options)
         else:
             legend_above(self.lent[0], min(columns, 2), handles=handles, labels=labels, fontsize="small")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -92,7 +93,7 @@ def plot_scores(histogram: ScoreHistogram, *, title: str = "", ax: Place | None 
     if histogram.signal is not None:
         top.stairs(histogram.signal, edges, fill=True, color=VALIDATION, alpha=0.6, label="signal in data")
     there = data > 0
-    style = {"color": TRUTH, "linestyle": "none", "marker": "o", "markersize": 4, "linewidth": 1.2}
+    style: Any = {"color": TRUTH, "linestyle": "none", "marker": "o", "markersize": 4, "linewidth": 1.2}
     top.errorbar(centre[there], data[there], histogram.data_error[there], label="data", **style)
     top.set_yscale("log")
     seen = np.concatenate([each[each > 0] for each in (data, template)])

@@ -16,8 +16,10 @@ from typing import Any, ParamSpec
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Transform
 from numpy.typing import NDArray
 
@@ -69,7 +71,8 @@ def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
         ax: Any = kwargs.get("ax")
         lent = ax is not None and not isinstance(ax, (Figure, SubFigure))
-        with nullcontext() if lent else matplotlib.rc_context(dict(STYLE)):
+        style: Any = dict(STYLE)
+        with nullcontext() if lent else matplotlib.rc_context(style):
             figure = plot(*args, **kwargs)
             told = caption(_notes([*args, *kwargs.values()]))
             if told:
@@ -124,8 +127,8 @@ def new_figure(width: float, height: float) -> Figure:
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure in one piece, in the format of the suffix (``.png``, ``.pdf``, ``.svg``).
 
-    Text stays text in a PDF or an SVG: it can be searched and edited. There is no date in these files and in a PNG, so
-    that the same figure gives the same bytes, with the same versions of the packages.
+    Text stays text in a PDF or an SVG: it can be searched and edited. No file has a date in it: a figure that is made
+    again from the same numbers gives the same bytes, with the same versions of the packages.
 
     Returns:
         The path.
@@ -159,7 +162,7 @@ def symbol(name: str) -> str:
 
 def with_error(value: float, error: float) -> str:
     """``0.040 ± 0.003``: as many digits as the error makes sense of, two where its first is a 1."""
-    if not 0 < error < math.inf:
+    if not 1e-5 < error < math.inf:
         return f"{value:.3g} $\\pm$ {error:.1g}"
     exponent = math.floor(math.log10(error))
     digits = max(0, -exponent + (error < 2 * 10.0**exponent))
@@ -181,6 +184,16 @@ def ratio_axis(axis: Axes, label: str, deviations: NDArray[Any], shown: float = 
     half = float(np.clip(1.25 * reach, 0.02, 1.0))
     axis.set_ylim(1 - half, 1 + half)
     axis.set_ylabel(label, fontsize="medium")
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Plain numbers, as many as fit, on a logarithmic axis over less than three decades; others stay as they are."""
+    low, high = sorted(axis.get_view_interval())
+    if axis.get_scale() != "log" or low < 1e-4 or high > 1e5 or high >= 1e3 * low:
+        return
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def arrangement(n: int, most: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from pyrogen.diagnostics.shifts import Systematics
 
 from .histograms import _POINTS, HistogramPanel
 from .sheet import AX, Place, Sheet
-from .style import PREDICTION, VALIDATION, arrows_outside, legend_above, ratio_axis, styled, with_unit
+from .style import PREDICTION, VALIDATION, arrows_outside, colours, legend_above, ratio_axis, styled, with_unit
 
 Array = NDArray[np.float64]
 TOTAL = "0.55"
@@ -56,7 +56,7 @@ def plot_systematics(
 ) -> Figure:
     """A histogram with one sigma of its training, systematic and total uncertainty, and the ratio to it below.
 
-    Dashed and dotted lines are the templates one sigma up and down of every nuisance parameter.
+    Lines are the templates one sigma up (dashed) and down (dotted) of every nuisance parameter.
 
     Args:
         result: one entry of what :func:`pyrogen.diagnostics.systematics` found.
@@ -107,16 +107,11 @@ def _uncertainties(axis: Axes, result: Systematics, density: Array, widths: Arra
         low, high = ((density + sign * sigma) * scale for sign in (-1, 1))
         axis.stairs(high, edges, baseline=low, fill=True, label=label, **look)
         drawn += [low - 1, high - 1]
-    for name in result.shifts:
-        for values, sign, dashes in zip(result.varied(name, rate), "-+", (":", "--"), strict=True):
+    for name, colour in zip(result.shifts, colours(len(result.shifts) + 2)[2:], strict=True):
+        for values, dashes in zip(result.varied(name, rate), (":", "--"), strict=True):
             line = values / widths * scale
-            axis.stairs(
-                line, edges, baseline=None, color=VALIDATION, linestyle=dashes, linewidth=1.4, label=_side(name, sign)
-            )
+            told = rf"{name} $\pm\sigma$" if dashes == "--" else None
+            axis.stairs(line, edges, baseline=None, color=colour, linestyle=dashes, linewidth=1.4, label=told)
             drawn.append(line - 1)
     axis.stairs(density * scale, edges, baseline=None, color=PREDICTION, linewidth=1.8, label="generated")
     return np.concatenate(drawn)
-
-
-def _side(name: str, sign: str) -> str:
-    return rf"{name} $\pm\sigma$".replace(r"\pm", sign)

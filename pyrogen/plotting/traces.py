@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike
 from pyrogen.checks import door
 
 from .sheet import AX, Place, Sheet
-from .style import HISTORY, TRUTH, colours, styled
+from .style import HISTORY, TRUTH, arrangement, colours, styled
 
 COLOURS = colours(7)  # chains, in turn
 LABELS = {
-    "potential": "potential U  [nats]",
+    "potential": "potential U [nats]",
     "acceptance": "acceptance probability",
     "excess_temperature": "excess temperature",
     "step_size": "step size",
@@ -46,8 +46,9 @@ def plot_chains(history: Mapping[str, ArrayLike], *, ax: Place | None = None) ->
     if not np.isfinite(curves["potential"]).all():
         raise ValueError("potential in the history has numbers that are NaN or infinite")
     names = [name for name in LABELS if name in curves]
-    sheet = Sheet(ax, 5.8 * len(names), 4.8)
-    axes = sheet.panels([LABELS[name].partition("  ")[0] for name in names])
+    rows, columns = arrangement(len(names), 3)
+    sheet = Sheet(ax, 5.8 * columns, 4.8 * rows)
+    axes = sheet.panels([LABELS[name].partition(" [")[0] for name in names], rows, columns)
     for axis, name in zip(axes, names, strict=True):
         warmup = curves.get(f"warmup_{name}", np.empty((len(curves[name]), 0)))
         values = np.concatenate([warmup, curves[name]], 1)
@@ -68,5 +69,5 @@ def plot_chains(history: Mapping[str, ArrayLike], *, ax: Place | None = None) ->
         axis.set_ylabel(LABELS[name])
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     handles, labels = axes[0].get_legend_handles_labels()
-    sheet.legend(handles, labels, min(len(labels), 4))
+    sheet.legend(handles, labels, arrangement(len(labels), 6)[1])
     return sheet.figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from pyrogen.checks import door
 
 from .sheet import AX, Place, Sheet
-from .style import FIT, HISTORY, PREDICTION, TRUTH, VALIDATION, styled
+from .style import FIT, HISTORY, PREDICTION, TRUTH, VALIDATION, plain_numbers, styled
 
 
 @styled
@@ -49,22 +50,23 @@ def plot_training(history: Mapping[str, ArrayLike], *, ax: Place | None = None) 
             raise ValueError(f"{name} in the history has no finite number to draw")
     epochs = np.arange(1, len(curves["loss"]) + 1)
     # A line through one point is invisible.
-    line = {"marker": "o" if len(epochs) == 1 else ""}
+    line: Any = {"marker": "o" if len(epochs) == 1 else ""}
     sheet = Sheet(ax, 17, 4.8)
     loss, likelihood, divergence = sheet.panels(["loss", "NLL", "KL"])
     loss.plot(epochs, curves["loss"], color=TRUTH, **line)
-    loss.set_ylabel("loss  [nats per event]")
+    loss.set_ylabel("loss [nats per event]")
     likelihood.plot(epochs, curves["nll"], color=PREDICTION, label="training events", **line)
     validation = curves.get("validation_nll", np.empty(0))
     if validation.size and np.isfinite(validation).any():
         likelihood.plot(epochs, validation, color=VALIDATION, linestyle="--", label="held-out events", **line)
         likelihood.legend(loc="upper right")
-    likelihood.set_ylabel("NLL  [nats per event]")
+    likelihood.set_ylabel("NLL [nats per event]")
     divergence.plot(epochs, curves["kl"], color=FIT, **line)
-    divergence.set_ylabel("KL / N  [nats per event]")
+    divergence.set_ylabel("KL / N [nats per event]")
     smallest = curves["kl"].min()
     if smallest > 0 and curves["kl"].max() > 10 * smallest:
         divergence.set_yscale("log")
+        plain_numbers(divergence.yaxis)
     for axis in (loss, likelihood, divergence):
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -88,7 +90,7 @@ def _networks(step: NDArray[np.float64], loss: NDArray[np.float64], ax: Place | 
         axis.plot(step, np.nanmedian(loss, 0), color=TRUTH, label=f"median of {len(loss)} networks")
         axis.legend(loc="upper right")
     axis.set_xlabel("step")
-    axis.set_ylabel("loss  [nats per event]")
+    axis.set_ylabel("loss [nats per event]")
     axis.set_xlim(min(step[0], step[-1] - 1), step[-1])
     _limit(axis)
     return sheet.figure

@@ -10,7 +10,7 @@ from pyrogen.checks import TEXT, door, instance
 from pyrogen.diagnostics.training_size import SizeScan
 
 from .sheet import AX, Place, Sheet
-from .style import PREDICTION, TRUTH, VALIDATION, colours, styled, with_error, with_unit
+from .style import PREDICTION, TRUTH, VALIDATION, colours, plain_numbers, styled, with_error, with_unit
 
 
 @styled
@@ -60,8 +60,10 @@ def plot_training_size(scan: SizeScan, *, unit: str = "", density_unit: str = ""
     sizes.set(xscale="log", yscale="log", xlabel="training events $N$")
     sizes.set_xticks(events, [f"{n:,}" for n in scan.sizes])
     sizes.xaxis.set_minor_formatter(NullFormatter())
-    sizes.set_ylabel(with_unit("mean of the uncertainty along the lines", density_unit))
+    sizes.set_ylabel(with_unit("mean uncertainty along the lines", density_unit))
     low, high = sizes.get_ylim()
     sizes.set_ylim(low, high * (high / low) ** 0.25)
     sizes.legend(loc="upper right", fontsize="small")
+    for axis in (curves, sizes):
+        plain_numbers(axis.yaxis)
     return sheet.figure

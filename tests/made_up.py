@@ -94,7 +94,7 @@ def plane(truth=True):
     density = true * (1 + 0.1 * np.sin(3 * radius)) + 1e-4 * (radius < 1.45)
     sigma = 0.03 * density * (1 + 3 * radius**2) + 1e-5
     relative = np.divide(sigma, density, out=np.full_like(sigma, np.inf), where=density > 0)
-    at = {} if truth else {"at": {"m_{12}": 91.2}, "at_units": ("GeV",)}
+    at = {} if truth else {"at": {"$m_{12}$": 91.2}, "at_units": ("GeV",)}
     return UncertaintyMap(
         edges, edges, density, sigma, relative, true if truth else None, ("$p_x$", "$p_y$"), ("GeV", "GeV"), **at
     )
@@ -127,11 +127,12 @@ def networks():
 def chains():
     walk = 40 + random(7).normal(size=(4, 120)).cumsum(1) * 0.6
     fall = 40 + 300 * np.exp(-np.arange(60) / 8.0) + random(8).normal(size=(4, 60))
-    accepted, steps = 0.8 + 0.1 * np.sin(np.arange(180) * np.ones((4, 1)) / 3), np.geomspace(1e-2, 3e-4, 180)
+    accepted = np.clip(0.8 + 0.06 * random(10).normal(size=(4, 180)), 0, 1)
+    steps = np.geomspace(1e-2, 3e-4, 180) * np.array([1.0, 1.1, 0.8, 0.9])[:, None]
     return {
         "potential": walk, "warmup_potential": fall,
         "acceptance": accepted[:, 60:], "warmup_acceptance": accepted[:, :60],
-        "step_size": np.tile(steps[60:], (4, 1)), "warmup_step_size": np.tile(steps[:60], (4, 1)),
+        "step_size": steps[:, 60:], "warmup_step_size": steps[:, :60],
     }  # fmt: skip
 
 
@@ -146,9 +147,9 @@ def calibration(width=1.0, trainings=8, seed=9):
 def scan():
     sizes = (1_000, 10_000, 100_000)
     return SizeScan(
-        {n: line(math.sqrt(1e4 / n)) for n in sizes},
+        {n: line(math.sqrt(1e4 / n) * (1 + 0.1 * np.cos(T * 7 + n))) for n in sizes},
         {n: shape(math.sqrt(1e4 / n)) for n in sizes},
-        {n: line(1.2 * (1e4 / n) ** 0.4) for n in sizes},
+        {n: line(1.2 * (1e4 / n) ** 0.4 * (1 + 0.1 * np.sin(T * 9 + n))) for n in sizes},
         {n: Fit(math.sqrt(1e4 / n)) for n in sizes},
     )
 
@@ -194,7 +195,9 @@ def averaged():
 
 def differential():
     def region(name, gain, error):
-        return best.DifferentialWorth(name, (0.02, 0.004), (gain * 1_000, error * 1_000), 1_000.0, (0.3, 0.3), (3e3, 3e3))
+        return best.DifferentialWorth(
+            name, (0.02, 0.004), (gain * 1_000, error * 1_000), 1_000.0, (0.3, 0.3), (3e3, 3e3)
+        )
 
     regions = {"central": region("central", 2.5, 0.6), "$p_T > 80$ GeV": region("$p_T > 80$ GeV", 0.6, 0.1)}
     regions["forward"] = region("forward", 4.0, np.nan)
@@ -235,7 +238,7 @@ def pulls(scale=1.0, histograms=True):
     relative = 0.1 * np.exp(0.3 * rng.normal(size=800))
     edges = np.quantile(w, np.linspace(0, 1, 7))
     at = (edges[1:] + edges[:-1]) / 2
-    middle = 0.1 + 0.02 * np.arange(6)
+    middle = scale * (0.07 + 0.02 * np.arange(6))
     mean = np.linspace(0.05, 0.15, 10)
     shift = {name: 0.01 * scale * np.sin(k + np.arange(10)) for k, name in enumerate(("$p_T$", "mass"))}
     its = {
@@ -309,19 +312,19 @@ def searched():
     """CATHODE with an excess in the tightest cuts."""
     rng = random(21)
     regions = pg.search.Regions(signal=(3.3, 3.7), window=(2.9, 4.1))
-    mass = 2.9 + 1.2 * rng.random_sample(1_500)
+    mass = 2.9 + 3.0 * (1 - np.sqrt(1 - 0.64 * rng.random_sample(1_500)))
     inside = regions.in_signal(mass)
     features = np.column_stack([rng.exponential(100, 1_500), rng.random_sample(1_500)])
-    names, units = ("m_{j1}", "tau"), ("GeV", "")
+    names, units = ("$m_{j1}$", r"$\tau_{21}$"), ("GeV", "")
     sample = shares.SearchSample(
-        features=pg.EventSample(features, names, units), mass=mass, name="m_jj", unit="TeV", regions=regions,
+        features=pg.EventSample(features, names, units), mass=mass, name="$m_{jj}$", unit="TeV", regions=regions,
         in_signal=inside, fold=np.arange(1_500) % 6, folds=6, flows=3,
     )  # fmt: skip
-    bins = np.linspace(0, 1, 11)
+    bins = np.linspace(0, 1, 13)
     fit = background.MassFit(
-        edges=3.3 + 0.4 * bins, expected=np.linspace(55, 45, 10), total=500.0, sigma=15.0,
+        edges=3.3 + 0.4 * bins, expected=np.linspace(46, 38, 12), total=500.0, sigma=15.0,
         sideband_edges=np.stack([2.9 + 0.4 * bins, 3.7 + 0.4 * bins]),
-        sideband_expected=np.stack([np.linspace(65, 56, 10), np.linspace(44, 38, 10)]),
+        sideband_expected=np.stack([np.linspace(54, 47, 12), np.linspace(37, 32, 12)]),
     )  # fmt: skip
     made = pg.EventSample(np.column_stack([rng.exponential(98, 4_000), rng.random_sample(4_000)]), names, units)
     tilt = 0.1 * rng.normal(size=(12, 1)) * (made.values[:, 0] / 100 - 1)
@@ -391,7 +394,7 @@ FIGURES = {
     "classifier_weights": lambda: ((weights(),), {}),
     "correlation": lambda: ((band(bins=8),), {}),
     "coverage": lambda: (
-        ({f"{kind}: {n} events": calibration(w) for kind, w in (("SVI", 1.3), ("HMC", 1.0)) for n in ("1,000", "10,000")},),
+        ({f"{kind}: {n} trainings": calibration(w, n) for kind, w in (("SVI", 1.3), ("HMC", 1.0)) for n in (4, 16)},),
         {},
     ),
     "differential": lambda: ((differential(),), {}),
