@@ -11,11 +11,9 @@ mean-field fit or, with points in the lower layers, from the maximum of the post
 
 import argparse
 import math
-import sys
 import time
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,16 +29,14 @@ from pyrogen.diagnostics.lines import points_on_lines
 from pyrogen.inference.modes.curvature import Curvature
 from pyrogen.inference.run.potential import Potential
 from pyrogen.posterior import LowRank
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from backends import make_small_model
+from pyrogen.recipes.backends import make_small_model
 
 TARGETS = {"wedge": pg.targets.Wedge(), "kicker": pg.targets.Kicker(), "ring": pg.targets.GaussianRing()}
 PARTS = ("backends", "laplace", "trained")
 T = torch.linspace(0.01, 0.99, 41, dtype=torch.float64)
 DRAWS = 100
 COLUMNS = ("1 sigma", "2 sigma", "pull", "+-", "s/spread", "p_WAIC", "loss", "ms/step")
-#: Of the small flow as in examples/backends.py, and of a larger one.
+#: Of the small flow as in pyrogen/recipes/backends.py, and of a larger one.
 SETTINGS = {
     "small": {"steps": 6000, "batch_size": 500, "lr": 1e-2, "lr_widths": 3e-2},
     "spline": {"steps": 3000, "batch_size": 512, "lr": 3e-3, "lr_widths": 2e-2, "widths_after": 0.4},

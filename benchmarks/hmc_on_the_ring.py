@@ -9,7 +9,6 @@ seconds that it took. On one core of a CPU this takes hours; a killed run goes o
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +18,7 @@ import torch
 import pyrogen as pg
 from pyrogen.coverage.chains import diagnose
 from pyrogen.diagnostics import function_space, probe_points
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from backends import make_small_model  # noqa: E402
+from pyrogen.recipes.backends import make_small_model
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ function: it takes :class:`Events`, and gives the scores of ``events.test``.
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,9 +51,12 @@ class Events:
         return REGIONS.in_signal(self.data[:, 0])
 
 
-def read(path, seed):
+def read(path, seed, clean=False):
     with np.load(path) as file:
         data, label, test, test_label = (np.array(file[k]) for k in ("data", "data_label", "test", "test_label"))
+    if clean:
+        kept = REGIONS.in_signal(data[:, 0]) | (label == 0)
+        data, label = data[kept], label[kept]
     test, test_label = (each[REGIONS.in_signal(test[:, 0])] for each in (test, test_label))
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(data))
@@ -63,13 +66,13 @@ def read(path, seed):
     return Events(data[order], label[order], test[chosen], test[kept], test_label[kept])
 
 
-def run_supervised(events, seed, options):
+def run_supervised(events, seed, options, flows):
     """Half of the labelled test signal (3,301 events) against all background of the data."""
     background = events.data[events.region & (events.label == 0)]
     return supervised(sample(events.signal), sample(background), seed=seed, **options).of(sample(events.test))
 
 
-def run_idealised(events, seed, options):
+def run_idealised(events, seed, options, flows):
     """All signal and half of the background against the other half."""
     region = events.data[events.region]
     label = events.label[events.region]
@@ -79,44 +82,64 @@ def run_idealised(events, seed, options):
     return idealised(sample(data), sample(background[half:]), seed=seed, **options).of(sample(events.test))
 
 
-def run_cwola(events, seed, options):
+def run_cwola(events, seed, options, flows):
     """Signal region against sidebands."""
     found = cwola(sample(events.data), events.data[:, 0], REGIONS, seed=seed, **options)
     return found.of(sample(events.test))
 
 
-def background_model(context):
-    """The flow of the sidebands, or of the signal region without a condition."""
-    flow = pg.CouplingFlow(4, blocks=6, hidden=(16, 16), transform="rqs", context=context, bins=8, mixing="random")
-    return pg.BayesianFlow(flow, prior_scale="fan-in", preprocessing=pg.events.dijet_coordinates())
+@dataclass
+class Flows:
+    """Settings of the flows.
+
+    Attributes:
+        number: of flows of cathode; blocks, hidden: of each network; steps: of its training.
+        template: generated events of a template over the data; None: 2, and 4 of a single flow.
+    """
+
+    number: int = 3
+    blocks: int = 6
+    hidden: int = 16
+    steps: int = 800
+    template: float | None = None
+
+    def model(self, context):
+        """The flow of the sidebands, or of the signal region without a condition."""
+        hidden = (self.hidden, self.hidden)
+        more = {"transform": "rqs", "context": context, "bins": 8, "mixing": "random"}
+        flow = pg.CouplingFlow(4, blocks=self.blocks, hidden=hidden, **more)
+        return pg.BayesianFlow(flow, prior_scale="fan-in", preprocessing=pg.events.dijet_coordinates())
+
+    def backend(self, seed=0):
+        """A bootstrap of six replicas."""
+        return pg.Bootstrap(replicas=6, steps=self.steps, lr=5e-3, seed=seed, progress=False)
 
 
-def run_cathode(events, seed, options, flows=3):
-    """Conditional flows of the sidebands, each of a third of them."""
+def run_cathode(events, seed, options, flows):
+    """Conditional flows of the sidebands, each of a part of them."""
     values = np.column_stack([events.data[:, :1].astype(float), inside(events.data)])
     data = pg.EventSample(values, ("mjj", *NAMES), ("TeV", *UNITS))
-    backend = pg.Bootstrap(replicas=6, steps=800, lr=5e-3, progress=False)
-    more = {"mass": "mjj", "energy": 13.0, "backend": backend, "flows": flows, "background": 2.0, "seed": seed}
-    more["template"] = 4.0 if flows == 1 else 2.0
-    result = cathode(data, REGIONS, background_model(1), **more, **options | {"folds": 6})
+    more = {"mass": "mjj", "energy": 13.0, "backend": flows.backend(), "flows": flows.number, "background": 2.0}
+    more |= {"template": flows.template or (4.0 if flows.number == 1 else 2.0), "seed": seed}
+    result = cathode(data, REGIONS, flows.model(1), **more, **options | {"folds": 6})
     print(result.text(), flush=True)
     own, region = events.label == 0, result.sample.in_signal
     print("   true background:", [int((own & region & result.passed(c)).sum()) for c in range(len(result.table))])
     return result.of(sample(events.test))
 
 
-def run_cathode_one_flow(events, seed, options):
+def run_cathode_one_flow(events, seed, options, flows):
     """One flow of all sidebands, as published."""
-    return run_cathode(events, seed, options, flows=1)
+    return run_cathode(events, seed, options, replace(flows, number=1))
 
 
-def run_anode(events, seed, options):
+def run_anode(events, seed, options, flows):
     """Ratio of two densities: a flow of the signal region, and a conditional one of the sidebands."""
-    backend = pg.Bootstrap(replicas=6, steps=800, lr=5e-3, seed=seed, progress=False)
+    backend = flows.backend(seed)
     region, mass = events.region, events.data[:, :1].astype(float)
-    own = backend.fit(background_model(0), pg.EventSample(inside(events.data[region]), NAMES, UNITS))
+    own = backend.fit(flows.model(0), pg.EventSample(inside(events.data[region]), NAMES, UNITS))
     beside = backend.fit(
-        background_model(1), pg.EventSample(inside(events.data[~region]), NAMES, UNITS), context=mass[~region]
+        flows.model(1), pg.EventSample(inside(events.data[~region]), NAMES, UNITS), context=mass[~region]
     )
     test = pg.EventSample(inside(events.test), NAMES, UNITS)
     return density_ratio(test, events.test[:, 0].astype(float), own, beside).data
@@ -144,16 +167,23 @@ def main():
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--ensemble", type=int, default=10)
     parser.add_argument("--classifier", choices=("trees", "network", "both"), default="trees")
+    parser.add_argument("--clean-sidebands", action="store_true", help="without the signal there, by its label")
+    parser.add_argument("--flows", type=int, default=3, help="flows of cathode")
+    parser.add_argument("--blocks", type=int, default=6, help="of the flows of cathode and anode")
+    parser.add_argument("--hidden", type=int, default=16, help="units of each of their two hidden layers")
+    parser.add_argument("--steps", type=int, default=800, help="steps of their training")
+    parser.add_argument("--template", type=float, help="generated events of a template, over the data (2; one flow: 4)")
     parser.add_argument("--figure", help="where to draw the curves")
     given = parser.parse_args()
     options = {"folds": given.folds, "ensemble": given.ensemble, "method": given.classifier, "progress": False}
+    flows = Flows(given.flows, given.blocks, given.hidden, given.steps, given.template)
     print(f"{'method':12} {'maximum SIC':>15} {'at eps_B = 0.003':>18} {'0.01':>14} {'CPU s each':>11}")
     found = {}
     for name in given.methods:
         curves, start = [], time.process_time()
         for seed in range(given.trainings):
-            events = read(given.path, seed)
-            scores = METHODS[name](events, seed, options)
+            events = read(given.path, seed, given.clean_sidebands)
+            scores = METHODS[name](events, seed, options, flows)
             curves.append(curve_of(scores, events.test_label))
         used = (time.process_time() - start) / given.trainings
         found[name] = SicCurves(curves)

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +23,7 @@ from numpy.typing import NDArray
 
 import pyrogen as pg
 from pyrogen.diagnostics import WeightPulls, classifier_weights, weight_pulls
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
-from backends import SETTINGS, make_small_model  # noqa: E402
+from pyrogen.recipes.backends import SETTINGS, make_small_model
 
 Array = NDArray[np.float64]
 TARGET = pg.targets.Wedge()

@@ -10,114 +10,87 @@ background that the flows predict, with its uncertainty (arXiv:2109.00546). Labe
 the true background, and for the SIC curve.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path
-from typing import Any
-
-import command_line
 
 import pyrogen as pg
-from pyrogen import search
+from pyrogen import plotting, search
 from pyrogen.events import Dijets, dijet_coordinates, lhco
-from pyrogen.files import write_bytes
-from pyrogen.plotting import (
-    plot_mass_after_cut,
-    plot_sic,
-    plot_significance,
-    plot_template,
-    save_figure,
-)
 
-REGIONS = search.Regions(signal=(3.4, 3.6), window=(3.3, 3.7))
-SAMPLE = Path(__file__).parent / "data" / "dijets_8k.h5"
-MODES: dict[str, dict[str, Any]] = {
-    "default": {
-        # More blocks are wrong in fewer places together, and take longer (docs/cathode.md).
-        "flow": {"blocks": 6, "hidden": (16, 16), "bins": 8},
-        "backend": {"replicas": 6, "steps": 800, "batch_size": 512, "lr": 5e-3},
-        "search": {"folds": 2, "ensemble": 4, "background": 5.0},
-    },
-    "quick": {
-        "flow": {"blocks": 4, "hidden": (8,), "bins": 6},
-        "backend": {"replicas": 4, "steps": 200, "batch_size": 200, "lr": 1e-2},
-        "search": {"folds": 1, "ensemble": 2, "template": 2.0, "background": 4.0, "cuts": (0.3, 0.1, 0.03, 0.01)},
-    },
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("file", type=Path, nargs="?", help="labelled events (dijets of the repository)")
+parser.add_argument("--part", help="table of an .npz file to search")
+parser.add_argument("--test", help="table of an .npz file with labelled events, for the SIC curve")
+parser.add_argument("--flows", type=int, default=3, help="flows that share the sidebands (3)")
+parser.add_argument("--quick", action="store_true", help="a small search of a minute")
+parser.add_argument("--seed", type=int, default=0, help="seed of flows and classifiers (0)")
+parser.add_argument("--out", type=Path, help="folder for the results (out/cathode)")
+args = parser.parse_args()
+out = args.out or Path("out") / ("cathode_quick" if args.quick else "cathode")
+out.mkdir(parents=True, exist_ok=True)
+pg.set_threads(1)  # the same bits every time
+
+# 1. Dijets around the mass where we look. The signal region is inside the window, the sidebands are the rest of it.
+regions = search.Regions(signal=(3.4, 3.6), window=(3.3, 3.7))  # TeV
+if args.file is None:
+    sample = Dijets.read(Path(__file__).parent / "data" / "dijets_8k.h5")
+    data, test = sample[regions.inside(sample.events.column("mjj"))], None
+else:
+    data = lhco(args.file, part=args.part, window=regions.window)
+    test = lhco(args.file, part=args.test, window=regions.signal) if args.test else None
+print(data)
+
+# 2. A flow of four features, given the mass, as a bootstrap: its replicas differ where the sidebands leave it open.
+#    More blocks are wrong in fewer places together, and take longer (docs/cathode.md).
+size = {"blocks": 4, "hidden": (8,), "bins": 6} if args.quick else {"blocks": 6, "hidden": (16, 16), "bins": 8}
+flow = pg.CouplingFlow(features=4, context=1, transform="rqs", mixing="random", seed=args.seed, **size)
+model = pg.BayesianFlow(flow, prior_scale="fan-in", preprocessing=dijet_coordinates())
+if args.quick:
+    training = {"replicas": 4, "steps": 200, "batch_size": 200, "lr": 1e-2}
+else:
+    training = {"replicas": 6, "steps": 800, "batch_size": 512, "lr": 5e-3}
+backend = pg.Bootstrap(**training, checkpoint=out / "flow.checkpoint.h5")  # a killed run goes on when repeated
+
+# 3. The search. Every flow learns a share of the sidebands; no event is scored by a classifier that was trained on it.
+if args.quick:
+    options = {"ensemble": 2, "template": 2.0, "background": 4.0, "cuts": (0.3, 0.1, 0.03, 0.01), "folds": args.flows}
+else:
+    options = {"ensemble": 4, "background": 5.0, "folds": 2 * args.flows}
+options["folds"] = max(2, options["folds"])
+result = search.cathode(
+    data.events,
+    regions,
+    model,
+    mass="mjj",
+    energy=13.0,
+    backend=backend,
+    flows=args.flows,
+    seed=args.seed,
+    **options,
+)
+print(result.text())
+for k, posterior in enumerate(result.posteriors):
+    posterior.save(out / f"flow{k}.h5")
+figures = {
+    "template": plotting.plot_template(result),
+    "significance": plotting.plot_significance(result),
+    "mass": plotting.plot_mass_after_cut(result),
 }
 
+# 4. Only now the labels: how much background was there, and how much better is the score than chance?
+told = {"seconds": result.seconds, "settings": result.settings, "table": result.rows()}
+if data.signal is not None:
+    background = ~data.signal & result.sample.in_signal
+    told["true_background"] = [int((background & result.passed(cut)).sum()) for cut in range(len(result.table))]
+    print("true background after each cut:", *told["true_background"])
+if test is not None and test.signal is not None:
+    scores = result.of(test.events.select(result.sample.features.names))
+    curve = search.sic_curve(scores[test.signal], scores[~test.signal])
+    figures["sic"] = plotting.plot_sic({"CATHODE": curve})
+    print(curve)
 
-def read(arguments: argparse.Namespace) -> tuple[Dijets, Dijets | None]:
-    """The events of the search, and labelled ones of the signal region for the SIC curve, if there are any."""
-    if arguments.file is None:
-        sample = Dijets.read(SAMPLE)
-        return sample[REGIONS.inside(sample.events.column("mjj"))], None
-    found = lhco(arguments.file, part=arguments.part, window=REGIONS.window)
-    if arguments.test is None:
-        return found, None
-    test = lhco(arguments.file, part=arguments.test, window=REGIONS.signal)
-    return found, test
-
-
-@command_line.stoppable
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=command_line.path, nargs="?", help="labelled events (dijets of the repository)")
-    parser.add_argument("--part", help="table of an .npz file to search")
-    parser.add_argument("--test", help="table of an .npz file with labelled events, for the SIC curve")
-    parser.add_argument("--flows", type=command_line.count, default=3, help="flows that share the sidebands (3)")
-    parser.add_argument("--quick", action="store_true", help="a small search of a minute")
-    command_line.add_common(parser, "out/cathode")
-    arguments = parser.parse_args()
-    pg.set_threads(arguments.threads)
-    name = "quick" if arguments.quick else "default"
-    mode = MODES[name]
-    folder = command_line.make_folder(parser, arguments.out or command_line.default_folder("cathode", name))
-    try:
-        data, test = read(arguments)
-    except (OSError, ValueError) as error:  # FileFormatError is one of them
-        parser.exit(1, f"{error}\n")
-    print(data)
-
-    flow = pg.CouplingFlow(features=4, context=1, transform="rqs", mixing="random", seed=arguments.seed, **mode["flow"])
-    model = pg.BayesianFlow(flow, prior_scale="fan-in", preprocessing=dijet_coordinates())
-    backend = pg.Bootstrap(**mode["backend"], checkpoint=folder / "flow.checkpoint.h5")
-    result = search.cathode(
-        data.events,
-        REGIONS,
-        model,
-        mass="mjj",
-        energy=13.0,
-        backend=backend,
-        flows=arguments.flows,
-        seed=arguments.seed,
-        **mode["search"] | {"folds": max(2, mode["search"]["folds"] * arguments.flows)},
-    )
-    print(result.text())
-    for k, posterior in enumerate(result.posteriors):
-        posterior.save(folder / f"flow{k}.h5")
-    figures = {
-        "template": plot_template(result),
-        "significance": plot_significance(result),
-        "mass": plot_mass_after_cut(result),
-    }
-    summary = {"seconds": result.seconds, "settings": result.settings, "table": result.rows()}
-    if data.signal is not None:
-        inside = result.sample.in_signal
-        truth = [int((~data.signal & inside & result.passed(c)).sum()) for c in range(len(result.table))]
-        print("true background after each cut:", *truth)
-        summary["true_background"] = truth
-    if test is not None and test.signal is not None:
-        scores = result.of(test.events.select(result.sample.features.names))
-        curve = search.sic_curve(scores[test.signal], scores[~test.signal])
-        figures["sic"] = plot_sic({"CATHODE": curve})
-        print(curve)
-    for name, figure in figures.items():
-        save_figure(figure, folder / f"{name}.png")
-    write_bytes(folder / "cathode.json", json.dumps(summary, indent=1).encode())
-    print(f"figures and numbers are in {folder}")
-
-
-if __name__ == "__main__":
-    main()
+for name, figure in figures.items():
+    plotting.save_figure(figure, out / f"{name}.png")
+(out / "cathode.json").write_text(json.dumps(told, indent=1))
+print(f"figures and numbers are in {out}")

@@ -1,145 +1,115 @@
 """A systematic uncertainty of Z + jets: a nuisance parameter as a condition of the flows, templates, and a fit.
 
+    python examples/z_jets_systematics.py                        # 250,000 events of Pythia and fastjet, many hours
     python examples/z_jets_systematics.py --events z_jets.h5     # your own, with the columns of pg.events.z_jets
     python examples/z_jets_systematics.py --quick                # the 5,000 events of the repository, in a minute
 
 The parameter a weights events by 1 + a ((pT of the leading jet - 15 GeV) / 100 GeV)^2, as in sec. 5.3 of
 arXiv:2110.13632. Held-out events with these weights are the truth: the shift of one sigma that the flows learned is
-compared to theirs, and a fit of the templates with pyhf has to find the value of a that they were weighted with.
+compared to theirs, and a fit of the templates with pyhf (pip install pyhf iminuit) has to find the value of a that they
+were weighted with.
 """
 
-from __future__ import annotations
-
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyhf
 import torch
-import z_jets
-from command_line import add_common, count, fitted, held_out, make_folder, stoppable, tell_about
 
 import pyrogen as pg
-from pyrogen.diagnostics import Systematics, systematics
-from pyrogen.events import Nuisance, OfObjects, with_nuisances, z_jets_observables
-from pyrogen.files import write_bytes
-from pyrogen.plotting import plot_systematics, save_figure
+from pyrogen.diagnostics import systematics
+from pyrogen.events import Nuisance, OfObjects, jet_coordinates, separated_jets, with_nuisances, z_jets_observables
 
-LEADING = 6  # column of the leading jet's pT
-A = Nuisance("a", lambda x, a: 1 + a * ((x[:, LEADING] - 15) / 100) ** 2, low=0, high=1, nominal=0, sigma=0.5)
-TRUE = 0.35  # what the fit has to find
-COPIES = {"copies": 1, "at_nominal": 1}  # of each event: the nominal value is an end of the range
-MODES: dict[str, dict[str, Any]] = {
-    "quick": z_jets.MODES["quick"] | {"n": 2_000, "draws": 10, "coarser": 5},
-    "default": z_jets.MODES["default"] | {"n": 50_000, "draws": 30, "coarser": 1},
-}
-#: The observables, and how many jets they need.
-SHOWN = {"pt_j1": 1, "pt_pair": 1, "pt_j2": 2, "jets": 1}
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--events", type=Path, metavar="FILE", help="events to learn: .h5 with numbers of jets (Pythia's)")
+parser.add_argument("--train", type=int, default=200_000, metavar="N", help="training events, at most (200,000)")
+parser.add_argument("--epochs", type=int, metavar="E", help="passes over the events (24; quick: 40)")
+parser.add_argument("--quick", action="store_true", help="a small network and the 5,000 events of the repository")
+parser.add_argument("--seed", type=int, default=0, help="seed of events and training (0)")
+parser.add_argument("--out", type=Path, help="folder for the results (out/z_jets_systematics)")
+args = parser.parse_args()
+out = args.out or Path("out") / ("z_jets_systematics_quick" if args.quick else "z_jets_systematics")
+out.mkdir(parents=True, exist_ok=True)
+pg.set_threads(1)  # the same bits every time
 
+# 1. Events with one to three jets, without those whose jets are closer than the radius. A fifth is held out.
+most = round(args.train / 0.8)
+if args.events or args.quick:
+    sample = pg.events.read(args.events or Path(__file__).parent / "data" / "z_jets_5k.h5", progress=True)[:most]
+else:
+    sample = pg.events.z_jets(most, seed=1 + args.seed)
+coordinates = jet_coordinates("resonance", most=3)
+if sample.multiplicity != coordinates.layout:
+    parser.error(f"the events have the layout {sample.multiplicity}; this script needs {coordinates.layout}")
+sample = sample[separated_jets(sample, 0.4).keep]
+order = np.random.default_rng(args.seed).permutation(len(sample))
+truth, learned = (sample[rows] for rows in np.split(order, [round(0.2 * len(sample))]))
 
-@stoppable
-def main() -> None:
-    """Weight, fit, vary, compare, and fit the templates."""
-    parser = make_parser()
-    args = parser.parse_args()
-    mode = MODES["quick" if args.quick else "default"]
-    pg.set_threads(args.threads)
-    try:
-        sample = z_jets.apart(z_jets.read_events(args))
-    except (OSError, ValueError, ImportError) as error:
-        parser.error(str(error))
-    name = "z_jets_systematics_quick" if args.quick else "z_jets_systematics"
-    out = make_folder(parser, args.out or Path("out") / name)
-    truth, learned = held_out(sample, args.seed)
+# 2. The nuisance parameter: a weight of each event as a function of a. It is one-sided, and a = 0.5 is one sigma. Each
+#    event is learned with a random a, and once more at the nominal value, an end of the range.
+leading = 6  # column of the leading jet's pT
+a = Nuisance("a", lambda x, a: 1 + a * ((x[:, leading] - 15) / 100) ** 2, low=0, high=1, nominal=0, sigma=0.5)
+training = with_nuisances(learned, a, copies=1, at_nominal=1, seed=args.seed)
+print(training)
 
-    training = with_nuisances(learned, A, **COPIES, seed=args.seed)
-    print(training)
-    model = z_jets.make_model("resonance", mode["flow"], context=1)
-    checkpoint = out / "run_checkpoint.h5"
-    tell_about(checkpoint)
-    settings = mode["svi"] | ({"epochs": args.epochs} if args.epochs else {}) | {"seed": args.seed}
-    svi = pg.SVI(**settings, kl_weight=training.kl_weight, checkpoint=checkpoint)
-    posterior = fitted(parser, svi, model, training.sample, args.events, training.context)
-    posterior.save(out / "posterior.h5")
+# 3. One chain of flows over the number of jets, with a as its condition.
+small, large = {"blocks": 4, "hidden": (16, 16), "bins": 8}, {"blocks": (6, 4, 4), "hidden": (64, 64), "bins": 10}
+size = small if args.quick else large
+places = {"periodic": coordinates.periodic, "uniform": coordinates.uniform}
+flow = pg.MultiplicityFlow(**coordinates.layout.config(), **size, **places, context=1, mixing="random")
+model = pg.BayesianFlow(flow, preprocessing=coordinates.preprocessing)
+if args.quick:
+    settings = {"epochs": args.epochs or 40, "batch_size": 256, "lr": 5e-3}
+else:
+    settings = {"epochs": args.epochs or 24, "batch_size": 1024, "lr": 2e-3, "widths_after": 0.4}
+svi = pg.SVI(
+    **settings,
+    lr_widths=3e-2,
+    kl_weight=training.kl_weight,  # copies of an event are one event
+    seed=args.seed,
+    checkpoint=out / "run_checkpoint.h5",  # a killed run goes on when repeated
+)
+posterior = svi.fit(model, training.sample, context=training.context)
+posterior.save(out / "posterior.h5")
 
-    wanted = observables(truth.multiplicity, mode["coarser"])
-    options = {"rate": training.rate, "n": mode["n"], "draws": mode["draws"], "seed": args.seed}
-    found = systematics(posterior, wanted, A, **options)
-    summary = {"training_events": len(learned), "weights": model.weights, "settings": posterior.info.settings}
-    for name, its in found.items():
-        true = {a: filled(truth, wanted[name], a) for a in (A.nominal, TRUE, A.up)}
-        summary[name] = compare(name, its, true[A.nominal][0], true[A.up][0])
-        counts, errors = true[A.nominal]
-        panel = {"total": truth.total_weight, "errors": errors, "truth_label": "held-out events"}
-        figure = plot_systematics(its, counts, **panel, log=True, rate=True)
-        save_figure(figure, out / f"{name}.png")
-        summary[name]["fit"] = fit(its, true[TRUE][0], truth.total_weight)
-    write_bytes(out / "summary.json", json.dumps(summary, indent=1).encode())
-    print(f"\nwrote {out}/")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=Path, metavar="FILE", help="events to learn: .h5 with numbers of jets")
-    parser.add_argument("--train", type=count, default=200_000, metavar="N", help="training events, at most (200,000)")
-    parser.add_argument("--quick", action="store_true", help="a small network and the 5,000 events of the repository")
-    parser.add_argument("--epochs", type=count, metavar="E", help="passes over the events (24; quick: 40)")
-    add_common(parser, "out/z_jets_systematics, with the mode")
-    return parser
+# 4. Histograms at a = 0 and at one sigma, with the error of the training and the shift by a.
+pyhf.set_backend("numpy", "minuit")
+own, books = z_jets_observables(), {}
+for name, jets in {"pt_j1": 1, "pt_pair": 1, "pt_j2": 2, "jets": 1}.items():  # and how many jets they need
+    edges = own[name].edges[:: 5 if args.quick and name != "jets" else 1]
+    books[name] = (OfObjects(own[name], truth.multiplicity, jets), edges)
+n, draws = (2_000, 10) if args.quick else (50_000, 30)
+found = systematics(posterior, books, a, rate=training.rate, n=n, draws=draws, seed=args.seed)
 
 
-def observables(layout: pg.events.Multiplicity, coarser: int) -> dict[str, tuple[OfObjects, np.ndarray]]:
-    """The observables with their bins; those of the number of jets stay as they are."""
-    own = z_jets_observables()
-    return {
-        name: (OfObjects(own[name], layout, least), own[name].edges[:: 1 if name == "jets" else coarser])
-        for name, least in SHOWN.items()
-    }
-
-
-def filled(truth: pg.EventSample, wanted: tuple[OfObjects, np.ndarray], a: float) -> tuple[np.ndarray, np.ndarray]:
-    """Bins of the held-out events at a value of the parameter, and their errors."""
-    events = truth.tensor(torch.float64)
-    weights = A.weight(events, torch.tensor(a)).numpy() * (1.0 if truth.weights is None else truth.weights)
-    values = wanted[0](events).numpy()
-    sums, squares = (np.histogram(values, wanted[1], weights=weights**power)[0] for power in (1, 2))
+def filled(name: str, value: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bins of the held-out events at a value of a, and their errors, ``[B]`` each."""
+    events, (observable, edges) = truth.tensor(torch.float64), books[name]
+    weights = a.weight(events, torch.tensor(value)).numpy() * (1.0 if truth.weights is None else truth.weights)
+    values = observable(events).numpy()
+    sums, squares = (np.histogram(values, edges, weights=weights**power)[0] for power in (1, 2))
     return sums, np.sqrt(squares)
 
 
-def compare(name: str, found: Systematics, nominal: np.ndarray, up: np.ndarray) -> dict[str, float]:
-    """The learned shift of one sigma beside that of the held-out events, of the bins that have a hundred of these."""
+# 5. The learned shift beside that of the held-out events, and a fit of the templates to events weighted with a = 0.35.
+for name, its in found.items():
+    (nominal, errors), (up, _), (observed, _) = filled(name, 0.0), filled(name, a.up), filled(name, 0.35)
     kept = nominal >= 100
-    learned = found.varied(A.name, rate=True)[1][kept] / found.nominal[kept]
-    true = up[kept] / nominal[kept]
-    off = learned / true - 1
-    print(f"\n{name}: events at one sigma over nominal, in bins with 100 held-out events or more")
-    row = {"rms": float(np.sqrt(np.mean(off**2))), "largest": float(abs(off).max()), "bins": int(kept.sum())}
-    print(
-        f"  true: {true.min():.3f} to {true.max():.3f}; learned off by {row['rms']:.2%} rms, {row['largest']:.2%} most"
-    )
-    return row
-
-
-def fit(found: Systematics, observed: np.ndarray, total: float) -> dict[str, float] | None:
-    """Value and error of the parameter from a fit of the templates, in units of a; None without pyhf."""
-    try:
-        import pyhf
-    except ImportError:
-        print("  no fit of the templates: it needs pip install pyhf iminuit")
-        return None
-    pyhf.set_backend("numpy", "minuit")
-    workspace = pyhf.Workspace(found.templates(total=total).workspace(observed))
-    model = workspace.model()
-    fixed = model.config.suggested_fixed()
-    fixed[model.config.poi_index] = True  # the total number is known, but for the rate of a
-    values = pyhf.infer.mle.fit(workspace.data(model), model, fixed_params=fixed, return_uncertainties=True)
-    shift, its_error = values[model.config.par_slice(A.name).start]
-    value, error = A.nominal + A.sigma * shift, A.sigma * its_error
-    print(f"  fit of the templates: a = {value:.3f} +- {error:.3f}; the events have {TRUE}")
-    return {"value": float(value), "error": float(error)}
-
-
-if __name__ == "__main__":
-    main()
+    if kept.any():
+        learned_shift, true_shift = its.varied("a", rate=True)[1][kept] / its.nominal[kept], up[kept] / nominal[kept]
+        off = learned_shift / true_shift - 1
+        print(f"\n{name}: events at one sigma over nominal: {true_shift.min():.3f} to {true_shift.max():.3f}")
+        print(f"  learned off by {np.sqrt(np.mean(off**2)):.2%} rms, {abs(off).max():.2%} most")
+    panel = {"total": truth.total_weight, "errors": errors, "truth_label": "held-out events"}
+    figure = pg.plotting.plot_systematics(its, nominal, **panel, log=True, rate=True)
+    pg.plotting.save_figure(figure, out / f"{name}.png")
+    workspace = pyhf.Workspace(its.templates(total=truth.total_weight).workspace(observed))
+    fitted = workspace.model()
+    fixed = fitted.config.suggested_fixed()
+    fixed[fitted.config.poi_index] = True  # the total number is known, but for the rate of a
+    values = pyhf.infer.mle.fit(workspace.data(fitted), fitted, fixed_params=fixed, return_uncertainties=True)
+    shift, its_error = values[fitted.config.par_slice("a").start]  # in units of sigma
+    value, error = a.nominal + a.sigma * shift, a.sigma * its_error
+    print(f"  fit of the templates: a = {value:.3f} +- {error:.3f}; the events have 0.35")
+print(f"\nwrote posterior.h5 and figures in {out}")

@@ -17,6 +17,7 @@ from pyrogen import events, targets
 from pyrogen.adversarial import GAN, GANSampler
 from pyrogen.bayes import ELBO, AutoNormal, BayesianFlow, LastLayers
 from pyrogen.events import EventSample
+from pyrogen.executors import PartsError
 from pyrogen.files import FileFormatError
 from pyrogen.flows import ChainFlow, CouplingFlow, MultiplicityFlow, ShowerFlow
 from pyrogen.inference import (
@@ -35,9 +36,15 @@ from pyrogen.inference import (
     SamplingWarning,
     TrainingDivergedError,
     calibrate,
+    fit_distributed,
+    fit_shards,
+    merge,
+    shard,
 )
 from pyrogen.locks import PathInUseError
+from pyrogen.log import set_verbosity
 from pyrogen.posterior import DensityEstimate, HistogramBand, Posterior, Worth, load, sample_histograms
+from pyrogen.progress import set_progress
 from pyrogen.signals import uninterrupted
 from pyrogen.threads import set_threads
 
@@ -45,6 +52,7 @@ if TYPE_CHECKING:  # what is imported when it is first used, see __getattr__
     from pyrogen import diagnostics, search
     from pyrogen import plot as plot
     from pyrogen import plotting as plotting
+    from pyrogen import recipes as recipes
     from pyrogen.diagnostics import to_inference_data
 
 __version__ = "0.1.0"
@@ -75,6 +83,7 @@ __all__ = [
     "ChainFlow",
     "MultiplicityFlow",
     "ShowerFlow",
+    "PartsError",
     "PathInUseError",
     "Posterior",
     "SamplingError",
@@ -84,10 +93,16 @@ __all__ = [
     "calibrate",
     "diagnostics",
     "events",
+    "fit_distributed",
+    "fit_shards",
     "load",
+    "merge",
     "sample_histograms",
     "search",
+    "set_progress",
     "set_threads",
+    "set_verbosity",
+    "shard",
     "targets",
     "to_inference_data",
 ]
@@ -97,6 +112,7 @@ _LATE = {
     "diagnostics": "diagnostics",
     "plot": "plot",
     "plotting": "plotting",
+    "recipes": "recipes",
     "search": "search",
     "to_inference_data": "diagnostics",
 }

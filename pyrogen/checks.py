@@ -274,6 +274,17 @@ def _limits(name: str, value: Any) -> tuple[float, float]:
     return float(low), float(high)  # type: ignore[arg-type]
 
 
+def _share_of(name: str, value: Any) -> tuple[int, int]:
+    """``(i, S)``: the share number i of S."""
+    try:
+        i, shares = (whole_or_none(each) for each in value)
+    except (TypeError, ValueError):
+        i = shares = None
+    good = i is not None and shares is not None and 0 <= i < shares
+    require(good, name, value, "(i, S), the number of the share, from 0 to S - 1, and how many shares there are")
+    return i, shares  # type: ignore[return-value]
+
+
 def _dtype(name: str, value: Any) -> torch.dtype:
     """Single or double precision of torch."""
     good = isinstance(value, torch.dtype) and value in (torch.float32, torch.float64)
@@ -365,6 +376,7 @@ INDEX: Check = _index  #: A whole number of either sign.
 PATH: Check = _path  #: The path of a file.
 FUNCTION: Check = _function  #: Something that can be called.
 LIMITS: Check = _limits  #: ``(low, high)``, finite and increasing.
+SHARE_OF: Check = _share_of  #: ``(i, S)``, the share number i of S.
 DTYPE: Check = _dtype  #: ``torch.float32`` or ``torch.float64``.
 DEVICE: Check = _device  #: A torch device of this machine.
 POSITIVE = number("positive and finite", lambda value: 0 < value < math.inf)  #: A positive, finite number.

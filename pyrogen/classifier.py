@@ -15,6 +15,7 @@ from pyrogen.checks import FUNCTION, HIDDEN, SHARE, door, each, optional, whole
 from pyrogen.events import EventsLike, check_events
 from pyrogen.events.containers import Table, check_same_order, table_of
 from pyrogen.memory import in_chunks, row_bytes, rows_at_once
+from pyrogen.printing import Shown
 
 Features = Callable[[Tensor], Tensor]
 
@@ -22,7 +23,7 @@ LARGEST_LOG_RATIO = 15.0  # a factor of 3e6: more than samples of millions of ev
 SCORED_AT_ONCE = 65_536  # events, on a CPU
 
 
-class Classifier(nn.Module):
+class Classifier(Shown, nn.Module):
     """A network that tells true from generated events; its logit is the log-ratio of their densities.
 
     A leaky-ReLU network sees ``asinh((f(x) - centre) / scale)``: centre is the median and scale half the central 68 %

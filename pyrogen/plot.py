@@ -32,6 +32,7 @@ quantile_deviation = plotting.plot_quantile_deviation
 quantile_error = plotting.plot_quantile_error
 scan = plotting.plot_scan
 scores = plotting.plot_scores
+shower_images = plotting.plot_shower_images
 sic = plotting.plot_sic
 significance = plotting.plot_significance
 spectrum = plotting.plot_spectrum
@@ -72,6 +73,7 @@ __all__ = [
     "quantile_error",
     "scan",
     "scores",
+    "shower_images",
     "sic",
     "significance",
     "spectrum",

@@ -10,7 +10,7 @@ from arguments_search import SEARCH_RESULTS, SEARCH_RIGHT, search_calls
 
 import pyrogen as pg
 import pyrogen.plotting as plotting
-from pyrogen import diagnostics, events, targets
+from pyrogen import diagnostics, events, recipes, targets
 from pyrogen.posterior import MeanField, RunInfo, StoredDraws
 
 
@@ -45,6 +45,12 @@ def chains():
     noise = torch.randn(2, 10, model().weights, generator=torch.Generator().manual_seed(2))
     info = RunInfo(training_events=60, effective_size=60.0)
     return pg.Posterior(model(), StoredDraws(model().initial_theta + 0.05 * noise), None, info, progress=False)
+
+
+@functools.cache
+def bin_calibration():
+    bins = {"first": (0, 2, (-1.0, 1.0))}
+    return diagnostics.calibration_in_bins([posterior()] * 2, bins, training(), n=20, draws=3, least=1.0)
 
 
 @functools.cache
@@ -243,7 +249,14 @@ KICK = torch.linspace(0.2, 0.8, 5)
 POINTS = torch.rand(5, 2, generator=torch.Generator().manual_seed(1)) + torch.tensor([0.0, 3.0])
 FIT = {"model": model(), "events": training()}
 SHORT = {"chains": 2, "warmup": 1, "draws": 2, "start_steps": 1, "progress": False}
+ENSEMBLE = pg.Ensemble(members=2, steps=1, progress=False)
 RING_LINES = {"target": targets.GaussianRing(), "t": [3.0, 4.0], "positions": [1.0]}
+
+
+@functools.cache
+def part(index):
+    """The result of one of two runs."""
+    return pg.shard(ENSEMBLE, index, 2).fit(model(), training())
 
 
 def call(function, /, **given):
@@ -286,6 +299,8 @@ def posterior_calls():
         "Posterior.to": lazily(lambda: posterior().to, device="cpu"),
         "load": lazily(lambda: pg.load, path=saved, device="cpu"),
         "set_threads": lazily(lambda: pg.set_threads, threads=1),
+        "set_progress": lazily(lambda: pg.set_progress, show=None),
+        "set_verbosity": lazily(lambda: pg.set_verbosity, level=None),
         "sample_histograms": lazily(
             lambda: pg.sample_histograms,
             source=lambda: posterior().generate(20, 3, log_weights=True),
@@ -409,6 +424,7 @@ def event_calls():
     return {
         "EventSample": call(pg.EventSample, values=two),
         "EventSample.check_like": lazily(lambda: sample().check_like, other=sample),
+        "EventSample.to_awkward": lazily(lambda: sample_of_jets().to_awkward, objects="jets"),
         "EventSample.column": lazily(lambda: sample().column, which="a"),
         "EventSample.concatenate": lazily(lambda: pg.EventSample.concatenate, samples=lambda: [sample()]),
         "EventSample.padded": call(
@@ -558,6 +574,10 @@ def diagnostic_calls():
             rounds=1,
             seed=0,
         ),
+        "merge": lazily(lambda: pg.merge, posteriors=lambda: [part(0), part(1)]),
+        "shard": lazily(lambda: pg.shard, backend=pg.HMC(), index=1, shards=2),
+        "fit_shards": lazily(lambda: pg.fit_shards, backend=ENSEMBLE, shards=2, **FIT),
+        "fit_distributed": lazily(lambda: pg.fit_distributed, backend=ENSEMBLE, shards=2, **FIT),
         "to_inference_data": lazily(lambda: pg.to_inference_data, posterior=chains, generated=0),
         "diagnostics.advise": lazily(lambda: diagnostics.advise, posterior=posterior, generated=20, **some),
         "diagnostics.band_overlap": lazily(lambda: diagnostics.band_overlap, a=lines, b=lines),
@@ -588,6 +608,17 @@ def diagnostic_calls():
             **RING_LINES,
             **some,
         ),
+        "diagnostics.calibration_in_bins": lazily(
+            lambda: diagnostics.calibration_in_bins,
+            posteriors=lambda: [posterior(), posterior()],
+            observables={"first": (0, 2, (-1, 1))},
+            truth=training,
+            n=20,
+            least=1.0,
+            groups={"group": ["first"]},
+            **some,
+        ),
+        "diagnostics.BinCalibration.sigma_ratio": lazily(lambda: bin_calibration().sigma_ratio, name="first"),
         "diagnostics.amplification": lazily(
             lambda: diagnostics.amplification,
             generators=lambda: [diagnostics.memorised(training(1)[i::3]) for i in range(3)],
@@ -847,6 +878,7 @@ def plotting_calls():
         "plotting.plot_lines": lazily(lambda: plotting.plot_lines, result=lines),
         "plotting.plot_map": lazily(lambda: plotting.plot_map, result=uncertainty),
         "plotting.plot_marginal_sigma": lazily(lambda: plotting.plot_marginal_sigma, result=marginal),
+        "plotting.plot_shower_images": lazily(lambda: plotting.plot_shower_images, truth=showers, generated=showers),
         "plotting.plot_systematics": lazily(lambda: plotting.plot_systematics, result=systematics, counts=[9, 9]),
         "plotting.plot_training": call(plotting.plot_training, history={"loss": one, "nll": one, "kl": one}),
         "plotting.plot_online": lazily(
@@ -856,6 +888,13 @@ def plotting_calls():
         "plotting.plot_training_size": lazily(lambda: plotting.plot_training_size, scan=scan),
         "plotting.save_figure": lazily(lambda: plotting.save_figure, figure=figure, path="f.png"),
     }
+
+
+def recipe_calls():
+    given = {"Toy": {"target": "wedge"}, "DrellYan": {}, "ZJets": {}}
+    classes = {f"recipes.{name}": call(getattr(recipes, name), quick=True, **its) for name, its in given.items()}
+    runs = {f"{name}.run": call(make()[0](**make()[1]).run, out="out") for name, make in classes.items()}
+    return classes | runs
 
 
 CALLS = {
@@ -892,6 +931,7 @@ CALLS = {
     **target_calls(),
     **plotting_calls(),
     **search_calls(call, lazily),
+    **recipe_calls(),
 }
 
 #: What functions of the package make and give back; users read them.
@@ -916,6 +956,7 @@ RESULTS = (
         for name in [
             "Advice",
             "AveragingAmplification",
+            "BinCalibration",
             "DifferentialAmplification",
             "DifferentialWorth",
             "Agreement",
@@ -1020,6 +1061,11 @@ INNER = [
 #: Kinds of values that look wrong and are right, by the call ("": of all) and the argument.
 RIGHT = {
     **SEARCH_RIGHT,
+    **{
+        (f"recipes.{name}", key): ("a text",)
+        for name in ("DrellYan", "ZJets")
+        for key in ("events", "label", "caption")
+    },
     **{(f"events.{name}", "observable"): ("a text", "minus one") for name in ("TailCut", "MissingMode", "Reweighting")},
     **{(f"events.{name}", "column"): ("a text", "minus one") for name in ("Shift", "Smear")},
     **{
@@ -1034,6 +1080,7 @@ RIGHT = {
     ("events.Shift", "factor"): ("minus one",),
     ("", "label"): ("a text",),
     ("events.to_awkward", "objects"): ("a text",),
+    ("EventSample.to_awkward", "objects"): ("a text",),
     ("", "unit"): ("a text",),
     ("", "density_unit"): ("a text",),
     ("", "truth_label"): ("a text",),

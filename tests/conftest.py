@@ -1,11 +1,13 @@
 import importlib
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import pyrogen as pg
 
@@ -46,6 +48,25 @@ def run_here(tmp_path, monkeypatch):
         return tmp_path
 
     return call
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Two passes of SVI over the events, for all that a script does before and after its training."""
+    fit = pg.SVI.fit
+    monkeypatch.setattr(pg.SVI, "fit", lambda svi, *given, **more: fit(replace(svi, epochs=2), *given, **more))
+
+
+@pytest.fixture
+def quickly_drawn(monkeypatch):
+    """All figures are drawn without their layout, which takes three fourths of the time and which another test sees."""
+    savefig = Figure.savefig
+
+    def drawn_once(figure, *arguments, bbox_inches=None, **options):
+        figure.set_layout_engine("none")
+        savefig(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", drawn_once)
 
 
 @pytest.fixture(scope="module")

@@ -374,6 +374,18 @@ def scores():
                                     template_error=0.05 * template + 0.3, signal=signal)  # fmt: skip
 
 
+def showers(factor=1.0):
+    """Energy that falls from the middle of three layers."""
+    geometry = pg.events.ShowerGeometry.small()
+    parts = []
+    for layer in geometry.layers:
+        row, column = np.indices(layer.shape)
+        middle = [(size - 1) / 2 for size in layer.shape]
+        distance = np.hypot((row - middle[0]) / layer.shape[0], (column - middle[1]) / layer.shape[1])
+        parts.append((np.exp(-8 * distance) * factor ** (column - middle[1])).ravel())
+    return pg.events.Showers(np.tile(np.concatenate(parts), (3, 1)), np.full(3, 50.0), geometry)
+
+
 BINS = np.array([10.0, 30.0, 100.0, 300.0])
 PARTS = ({"SVI": 2 * BINS**0.3, "HMC": 1.2 * BINS**0.4}, {"SVI": 0.2 * BINS**0.3, "HMC": 0.1 * BINS**0.4})
 POWERS = {"SVI": AmplificationFit(2.0, 0.1, 0.3, 0.02), "HMC": AmplificationFit(1.2, 0.1, 0.4, 0.02)}
@@ -415,6 +427,7 @@ FIGURES = {
     "quantile_error": lambda: (({"kernel density": study(), "flow": study(0.4)},), {}),
     "scan": lambda: (({"sideband fit": hunted(), "counting": hunted("counting", trials=False)},), {}),
     "scores": lambda: ((scores(),), {}),
+    "shower_images": lambda: ((showers(), showers(1.03)), {}),
     "sic": lambda: ((methods(),), {}),
     "sic-background": lambda: ((methods(),), {"against": "background"}),
     "significance": lambda: ((searched(),), {}),

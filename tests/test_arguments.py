@@ -17,13 +17,14 @@ import pytest
 import torch
 from arguments import BASES, CALLS, INNER, NAMES_IN_MESSAGES, RESULTS, RIGHT
 from known import Location
+from shown import check_shown
 
 import pyrogen as pg
 import pyrogen.plotting
 from pyrogen import checks
 
 PACKAGE = Path(pg.__file__).parent
-ROOMS = (pg, pg.events, pg.diagnostics, pg.search, pg.targets, pg.plotting)
+ROOMS = (pg, pg.events, pg.diagnostics, pg.search, pg.targets, pg.plotting, pg.recipes)
 WRONG = {
     "None": None,
     "a text": "x",
@@ -153,6 +154,8 @@ def test_the_call_of_the_table_works(call, tmp_path, monkeypatch):
     result = function(**given)
     if inspect.isgenerator(result):
         next(result)
+    for thing in (getattr(function, "__self__", None), *given.values(), result):
+        check_shown(thing)
 
 
 def test_numbers_of_numpy_are_those_of_python():

@@ -11,11 +11,21 @@ from pyrogen.flows import Transform
 from pyrogen.posterior import weights as weights_module
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = [
-    pytest.param(block, id=f"{page.name}-{i}")
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
-]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page):
+    """The programs of a page: a block with ``import pyrogen as pg`` begins one, and a block without goes on with it."""
+    found = []
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        if found and not re.search(r"^import pyrogen as pg$", block, re.MULTILINE):
+            found[-1] += block
+        else:
+            found.append(block)
+    return found
+
+
+BLOCKS = [pytest.param(block, id=f"{page.name}-{i}") for page in PAGES for i, block in enumerate(blocks(page))]
 
 
 def shorter(block):
@@ -35,11 +45,23 @@ def test_block_runs(block, tmp_path, monkeypatch):
     pyplot.close("all")  # those of ArviZ
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_figures_exist(page):
     text = page.read_text()
     assert not re.search(r"[A-Z]+_(TEXT|TABLE)|RUNTIME_", text), "a placeholder was left"
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert link.startswith("http") or (page.parent / link).exists(), link
+
+
+def test_every_page_is_in_the_menu():
+    """Files of a menu (toctree) are named without their suffix."""
+    listed = {ROOT / "docs" / "index.md"}
+    for page in PAGES[1:]:
+        for menu in re.findall(r"^```\{toctree\}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            listed |= {(page.parent / f"{name.strip()}.md").resolve() for name in menu.splitlines() if name.strip()}
+    assert {page.resolve() for page in PAGES[1:]} <= listed
+
+
+def test_every_example_script_is_listed():
+    text = (ROOT / "docs" / "scripts.md").read_text()
+    assert [path.name for path in (ROOT / "examples").glob("*.py") if f"<../examples/{path.name}>" not in text] == []

@@ -1,20 +1,19 @@
-"""examples/drell_yan.py as a user runs it: on the committed sample, and on an LHE file with jets beside the leptons."""
+"""The Drell-Yan recipe and examples/drell_yan.py: on 5,000 events, and on an LHE file with jets beside the leptons."""
 
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_examples import call
+from test_examples import call, is_png
 
 import pyrogen as pg
 from pyrogen.diagnostics import classifier_training
+from pyrogen.recipes import DrellYan
 
 FIGURES = {"kinematics.png", "uncertainties.png", "training.png"}
-run = partial(call, "drell_yan")
 
 
 @pytest.fixture(autouse=True)
@@ -49,49 +48,75 @@ def lhe_with_jets(path: Path, n: int = 700, jets: int = 100) -> Path:
     return path
 
 
-def test_quick_run_on_the_committed_sample(tmp_path):
-    printed = run("--quick", "--epochs", "6", "--draws", "4", "--log-weights", cwd=tmp_path)
-    out = tmp_path / "out" / "drell_yan_quick_mass_rqs"
-    assert {path.name for path in out.iterdir()} >= FIGURES | {
+def test_quick_run_on_the_sample_of_the_package(tmp_path, capsys):
+    summary = DrellYan(quick=True, epochs=6, draws=4, log_weights=True).run(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= FIGURES | {
         "posterior.h5",
         "held_out.h5",
         "generated.h5",
         "summary.json",
     }
-    summary = json.loads((out / "summary.json").read_text())
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert set(summary["wasserstein"]) == {"E", "px", "pT", "pz", "E_pair", "M_pair"}
     assert all(entry["floor"] > 0 for entry in summary["wasserstein"].values())
     assert 0.3 < summary["auc"]["mean"] < 0.9 and summary["peak"]["ratio"] > 0
-    generated = pg.events.read(out / "generated.h5")
+    generated = pg.events.read(tmp_path / "generated.h5")
     assert len(generated) == 1000 and generated.features == 8 and generated.log_weights.shape == (1000, 4)
     assert pg.events.lepton_balance(generated).all() and generated.uncertainties.min() > 0
-    band = pg.sample_histograms(out / "generated.h5", {"E": ("E_e+", 10, (0, 1000))})["E"]
+    band = pg.sample_histograms(tmp_path / "generated.h5", {"E": ("E_e+", 10, (0, 1000))})["E"]
     assert 0.8 < band.mean.sum() <= 1
+    printed = capsys.readouterr().out
     assert "AUC" in printed and "W1/floor" in printed
 
 
-@pytest.mark.parametrize("arguments", [("--transform", "affine"), ("--coordinates", "cartesian")], ids=" ".join)
-def test_other_flows(tmp_path, arguments):
-    run("--quick", "--epochs", "2", "--draws", "3", "--generate", "600", *arguments, cwd=tmp_path, layout=False)
+@pytest.mark.parametrize("settings", [{"transform": "affine"}, {"coordinates": "cartesian"}], ids=str)
+def test_other_flows(tmp_path, settings, quickly_drawn):
+    DrellYan(quick=True, epochs=2, draws=3, generate=600, **settings).run(tmp_path)
 
 
-def test_a_file_with_jets_says_what_fits(tmp_path):
-    path = lhe_with_jets(tmp_path / "z.lhe")
-    refused = run("--quick", "--events", path, cwd=tmp_path, code=2)
-    assert "100 of 700 events" in refused and "30 GeV" in refused and "--select balanced" in refused
-    few = ("--select", "balanced", "--epochs", "2", "--draws", "3")
-    assert "600 events" in run("--quick", "--events", path, *few, cwd=tmp_path, layout=False)
-    out = tmp_path / "out" / "drell_yan_quick_mass_rqs"
+def test_a_file_with_jets_says_what_fits(tmp_path, capsys, quickly_drawn):
+    path, out = lhe_with_jets(tmp_path / "z.lhe"), tmp_path / "out"
+    with pytest.raises(ValueError, match="(?s)100 of 700 events.*30 GeV.*--select balanced"):
+        DrellYan(quick=True, events=path).run(out)
+    assert not out.exists()
+    DrellYan(quick=True, events=path, select="balanced", epochs=2, draws=3).run(out)
+    assert "600 events" in capsys.readouterr().out
     assert pg.events.read(out / "generated.h5").names[0] == "px_l+"
     limits = pg.load(out / "posterior.h5").model.describe()["preprocessing"]["parts"][1]
     assert limits["energy"] == 7000.0  # of the beams, from the file
 
 
-def test_bad_input_is_told_before_any_work(tmp_path):
-    for arguments, message in [
-        (("--events", "missing.h5"), "no such file"),
-        (("--events", "events.txt"), "unknown suffix"),
-        (("--quick", "--coordinates", "recoil"), "px_e-"),
-    ]:
-        assert message in run(*arguments, cwd=tmp_path, code=2)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"events": "missing.h5"}, "no such file"),
+        ({"events": "events.txt"}, "unknown suffix"),
+        ({"quick": True, "coordinates": "recoil"}, "px_e-"),
+        ({"coordinates": "cartesian", "mass_low": 50}, "mass_low is 50.0; it must be left out"),
+        ({"events": "events.h5", "leptons": "mu"}, "leptons is 'mu'; it must be left out: only LHE files"),
+        ({"quick": True, "dataset": "jets"}, "dataset is 'jets'; it must be left out"),
+        ({"select": "recoiling"}, "select is 'recoiling'; it must be left out"),
+        ({"generate": 0}, "generate is 0"),
+    ],
+)
+def test_bad_input_is_told_before_any_work(tmp_path, settings, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        DrellYan(**settings).run(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_tutorial(tmp_path, short):
+    printed = call("drell_yan", "--quick", cwd=tmp_path)
+    out = tmp_path / "out" / "drell_yan_quick"
+    assert is_png(out / "kinematics.png") and is_png(out / "training.png")
+    generated = pg.events.read(out / "generated.h5")
+    assert len(generated) == 1000 and generated.features == 8 and generated.uncertainties.min() > 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary["wasserstein"]) == {"E", "pT", "pz", "M_pair"} and summary["peak"]["generated"] > 0
+    assert "W1/floor" in printed and "median uncertainty" in printed
+
+
+def test_the_tutorial_reads_an_lhe_file(tmp_path, short):
+    path = lhe_with_jets(tmp_path / "z.lhe", jets=0)
+    call("drell_yan", "--quick", "--events", path, "--out", tmp_path / "out", layout=False)
+    assert pg.load(tmp_path / "out" / "posterior.h5").info.names[0] == "px_l+"

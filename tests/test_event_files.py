@@ -276,7 +276,7 @@ def test_an_error_that_was_caught_does_not_pass_for_success(tmp_path, monkeypatc
 
 def test_writer_arguments(tmp_path):
     for name, arguments, message in (
-        ("a.npy", {}, "part by part: .npy has its size at its beginning; write .h5"),
+        ("a.npy", {}, "part by part: .npy has its size at its beginning; write .arrow"),
         ("a.root", {"append": True}, "a.root is no HDF5 file; leave out append=True"),
         (
             "a.root",

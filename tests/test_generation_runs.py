@@ -101,7 +101,7 @@ def test_what_is_wrong_with_a_folder_of_parts_is_said(posterior, tmp_path):
     run(posterior, path)
 
 
-def test_a_damaged_part_is_named_with_the_cure(posterior, tmp_path, monkeypatch):
+def test_a_damaged_part_is_made_again(posterior, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -111,9 +111,6 @@ def test_a_damaged_part_is_named_with_the_cure(posterior, tmp_path, monkeypatch)
         run(posterior, path)
     whole, part = path.read_bytes(), tmp_path / "a.h5.parts" / "000001.h5"
     part.write_bytes(part.read_bytes()[:500])
-    with pytest.raises(pg.FileFormatError, match=r"delete .*000001.h5 and repeat the call, which makes it again"):
-        run(posterior, path)
-    part.unlink()
     run(posterior, path)
     assert path.read_bytes() == whole and os.listdir(tmp_path) == ["a.h5"]
 

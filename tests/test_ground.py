@@ -77,7 +77,7 @@ def test_the_switch_of_a_posterior_reaches_all_its_bars(monkeypatch, wedge, show
         return real(*arguments, **options)
 
     real = progress.bar
-    modules = ["posterior.predictor", "posterior.generation", "inference.vi.training", "coverage.calibration"]
+    modules = ["posterior.predictor", "posterior.generation_files", "inference.vi.training", "coverage.calibration"]
     for name in modules:
         monkeypatch.setattr(f"pyrogen.{name}.bar", bar)
     monkeypatch.setattr(sys, "stderr", io.StringIO())

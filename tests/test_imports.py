@@ -12,8 +12,8 @@ ROOT = Path(pyrogen.__file__).parent
 #: From the ground up; a room imports from those before it and from itself.
 FLOORS = (
     (
-        *("checks", "devices", "files", "hdf5", "launch", "locks", "memory", "printing", "progress", "schedules"),
-        *("seeds", "signals", "threads", "warn"),
+        *("checks", "devices", "executors", "files", "hdf5", "launch", "locks", "log", "memory", "printing"),
+        *("progress", "schedules", "seeds", "signals", "threads", "warn"),
     ),
     ("flows", "targets", "events"),
     ("bayes",),
@@ -26,6 +26,9 @@ FLOORS = (
     ("search",),
     ("plotting",),
     ("plot",),
+    ("recipes",),
+    ("cli",),
+    ("__main__",),
 )
 #: Rooms within inference; `backend` and the rest stand between `run` and the kinds of backends.
 INFERENCE_FLOORS = (
@@ -33,6 +36,8 @@ INFERENCE_FLOORS = (
     ("backend",),
     ("calibrated", "streaming"),
     ("vi", "mcmc", "modes"),
+    ("merging",),
+    ("shards",),
 )
 
 

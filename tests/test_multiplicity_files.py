@@ -114,7 +114,7 @@ def test_records_of_numpy_can_have_a_layout(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.npy", "a.lhe"])
 def test_formats_that_would_lose_the_layout_refuse_it(tmp_path, name):
-    with pytest.raises(ValueError, match=r"would lose the multiplicity; write \.h5, \.hdf5 or \.root instead"):
+    with pytest.raises(ValueError, match=r"would lose the multiplicity; write .*\.h5, .* or \.root instead"):
         sample().save(tmp_path / name)
     assert not (tmp_path / name).exists()
 

@@ -85,7 +85,7 @@ def test_settings_print_what_was_changed():
     assert "\nlr: 0.001\n" in str(pg.SVI()) and str(pg.SVI()).startswith("SVI\nseed: 0\n")
     assert repr(pg.events.Standardise()) == "Standardise(not fitted)"
     assert repr(pg.events.Standardise().fit([[1.0, 2.0], [3.0, 6.0]])) == "Standardise(mean=[2, 4], std=[1, 2])"
-    assert "weights, prior_scale=1.0" in repr(pg.BayesianFlow(pg.CouplingFlow(2)))
+    assert "weights, prior_scale=1, preprocessing Standardise" in repr(pg.BayesianFlow(pg.CouplingFlow(2)))
 
 
 def test_no_public_dataclass_prints_all_it_holds():

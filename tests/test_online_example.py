@@ -19,4 +19,4 @@ def test_quick(name, tmp_path):
     measures = {"error", "sigma"} | ({"divergence"} if name == "wedge" else set())
     assert all(set(curve) == {"events", *measures} for curve in told[name].values())
     assert ("KL [nats]" in printed) == (name == "wedge") and is_png(tmp_path / f"online_{name}.png")
-    assert len(printed.splitlines()) == 10  # name, header, seven rows, an empty line
+    assert len(printed.splitlines()) == 11  # name, header, seven rows, the figure, an empty line

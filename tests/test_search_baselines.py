@@ -110,6 +110,16 @@ def test_the_density_ratio_is_that_of_two_posteriors():
     assert not np.array_equal(moved, found.data)  # the mass counts
 
 
+def test_the_density_ratio_takes_the_draws_that_there_are():
+    sample, mass = events(50, 1)
+    few = pg.posterior.StoredDraws(torch.randn(1, 4, posterior(1).model.weights, generator=torch.manual_seed(1)))
+    inside = pg.Posterior(posterior(1).model, few)
+    assert len(density_ratio(sample, mass, posterior(1), posterior(2, context=1)).data_members) == 10
+    assert len(density_ratio(sample, mass, inside, posterior(2, context=1)).data_members) == 4
+    with pytest.raises(ValueError, match="draws is 10, but this posterior holds 4"):
+        density_ratio(sample, mass, inside, posterior(2, context=1), draws=10)
+
+
 def test_the_posterior_of_the_signal_region_takes_any_backend():
     sample, _ = events(100, 1)
     trains = pg.SVI(epochs=1, batch_size=50, seed=0, progress=False)

@@ -6,8 +6,8 @@ import sys
 
 #: Packages that took most of the time. The last two torch imports when its first optimizer is made.
 LATE = (
-    *("scipy", "matplotlib", "arviz", "xarray", "pandas", "uproot", "awkward", "pythia8mc", "fastjet", "hist"),
-    *("iminuit", "sympy", "torch._dynamo"),
+    *("scipy", "matplotlib", "arviz", "xarray", "pandas", "pyarrow", "uproot", "awkward", "pythia8mc", "fastjet"),
+    *("hist", "iminuit", "sympy", "torch._dynamo", "jsonargparse", "yaml"),
 )
 
 

@@ -16,6 +16,7 @@ from pyrogen.events import EventSample
 from pyrogen.files import FileFormatError, check_writable
 from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_array, write_hdf5, write_json
 from pyrogen.posterior.info import History, RunInfo
+from pyrogen.printing import Shown
 from pyrogen.seeds import stream
 from pyrogen.threads import chosen_threads
 
@@ -31,7 +32,7 @@ class NoDensityError(AttributeError):
     """A generator without a density was asked for one, or for what takes one; the text says what has it."""
 
 
-class GANSampler:
+class GANSampler(Shown):
     """The generator of a trained :class:`~pyrogen.GAN`: it gives events, and knows neither density nor uncertainty.
 
     Args:

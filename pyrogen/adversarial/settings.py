@@ -22,11 +22,11 @@ from pyrogen.checks import (
     optional,
     whole,
 )
-from pyrogen.printing import brief
+from pyrogen.printing import Shown, brief
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class GANSettings:
+class GANSettings(Shown):
     """What decides the training of a GAN.
 
     Args:
@@ -104,6 +104,9 @@ class GANSettings:
         )
         if not self.embedding:
             raise ValueError("embedding is (); it must have at least one layer, the last one of the statistics")
+
+    def _facts(self) -> dict[str, Any]:
+        return {entry.name: brief(getattr(self, entry.name)) for entry in fields(self)}
 
     def __repr__(self) -> str:
         """The settings that are not the defaults."""

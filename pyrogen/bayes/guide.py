@@ -20,6 +20,7 @@ from torch.distributions import biject_to, kl_divergence
 from pyrogen.bayes.distribution import FlowDistribution
 from pyrogen.bayes.model import THETA, BayesianFlow
 from pyrogen.checks import BOOLEAN, FUNCTION, POSITIVE, door, optional, whole
+from pyrogen.printing import Compact, Shown, listed
 
 
 def start_at_initial_weights(model: Any) -> Callable[[Any], Any]:
@@ -29,7 +30,7 @@ def start_at_initial_weights(model: Any) -> Callable[[Any], Any]:
     return init_to_feasible
 
 
-class AutoNormal(PyroAutoNormal):
+class AutoNormal(Compact, PyroAutoNormal):
     """Pyro's mean-field ``AutoNormal``, sampling a plain Normal under each site's own name.
 
     Pyro's own emits an auxiliary Normal and a Delta, whose KL to the prior is never in closed form. With this guide
@@ -75,12 +76,19 @@ class AutoNormal(PyroAutoNormal):
             result[name] = _sample_in(frames, name, posterior)
         return result
 
+    def _summary(self) -> str:
+        sites = self.prototype_trace
+        if sites is None:
+            return "not set up"
+        numbers = {name: site["value"].numel() for name, site in sites.iter_stochastic_nodes()}
+        return listed(f"{name}: {numel:,} weights" for name, numel in numbers.items())
+
     def _normal(self, name: str, loc: Tensor, scale: Tensor) -> Any:
         """The distribution of the site ``name``."""
         return dist.Normal(loc, scale, validate_args=False)
 
 
-class ELBO(TraceMeanField_ELBO):
+class ELBO(Shown, TraceMeanField_ELBO):
     """The loss of [A] eq. 16 with the exact KL where it is known and local reparameterization where it is allowed.
 
     Use it in place of ``Trace_ELBO`` in :class:`pyro.infer.SVI`, or through :class:`pyrogen.SVI`. After each call

@@ -31,13 +31,14 @@ from pyrogen.events.preprocessing import Identity
 from pyrogen.events.sample import EventSample
 from pyrogen.flows import MultiplicityFlow, ShowerFlow, is_own, rebuilt
 from pyrogen.flows.own import DTYPES, OWN
+from pyrogen.printing import Compact, Shown, brief
 from pyrogen.seeds import untouched
 
 THETA = "theta"  #: name of the sample site that holds all weights
 EVENTS = "events"  #: name of the observed site
 
 
-class BayesianFlow(PyroModule):
+class BayesianFlow(Compact, PyroModule):
     """A flow with a prior over its weights, as a Pyro model ``p(theta) prod_n p(x_n | theta)`` [A eq. 15].
 
     All weights are one sample site ``"theta" [P]`` with a Gaussian prior; the events are an observed site ``"events"``
@@ -121,6 +122,25 @@ class BayesianFlow(PyroModule):
 
     def extra_repr(self) -> str:
         return f"{self.packing.size} weights, prior_scale={self.prior_scale!r}"
+
+    def _summary(self) -> str:
+        columns = "" if self.features is None else f" of {self.features} features"
+        given = f", context={self.context}" if self.context else ""
+        ready = "" if self.preprocessing.fitted else ", not fitted"
+        return (
+            f"{type(self.flow).__name__}{columns}{given}, {self.packing.size:,} weights, "
+            f"prior_scale={brief(self.prior_scale)}, preprocessing {type(self.preprocessing).__name__}{ready}"
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "flow": repr(self.flow) if isinstance(self.flow, Shown) else type(self.flow).__name__,
+            "preprocessing": repr(self.preprocessing),
+            "preprocessing of conditions": repr(self.context_preprocessing) if self.context else "none",
+            "multiplicity": "none" if self.multiplicity is None else repr(self.multiplicity),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+        }
 
     # Properties, as Pyro's own attribute access would register the plain weights of a submodule as Pyro parameters,
     # which they are not: their values come from the sample site.

@@ -61,7 +61,8 @@ class Calibration(Brief):
     effective_draws: float = math.nan
 
     def _summary(self) -> str:
-        return f"{self.ranks.shape[1]} quantities (by {self.label}) in {self.trainings} trainings, {self.draws} draws"
+        size = f"{self.ranks.shape[1]} quantities (by {self.label}) in {self.trainings} trainings"
+        return f"{size}, {self.draws} draws; {self.verdict}"
 
     @property
     def trainings(self) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import SEED, array, door, having, instance, optional, require, whole
 from pyrogen.coverage.calibration import Calibration, count_intervals
+from pyrogen.executors import EXECUTOR
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.seeds import seeded, stream
 
@@ -38,7 +39,16 @@ DRAWS = optional(whole(2))  # one has no sigma
 MODEL = instance(BayesianFlow, "a pyrogen.BayesianFlow")
 
 
-@door(backend=LEARNER, model=MODEL, size=whole(1), trainings=whole(2), probes=whole(1), draws=DRAWS, seed=SEED)
+@door(
+    backend=LEARNER,
+    model=MODEL,
+    size=whole(1),
+    trainings=whole(2),
+    probes=whole(1),
+    draws=DRAWS,
+    seed=SEED,
+    executor=optional(EXECUTOR),
+)
 def simulation_based_calibration(
     backend: Learner,
     model: BayesianFlow,
@@ -48,6 +58,7 @@ def simulation_based_calibration(
     probes: int = 20,
     draws: int | None = None,
     seed: int = 0,
+    executor: Any = None,
 ) -> Calibration:
     """Simulation-based calibration (Talts et al., arXiv:1804.06788): is the backend's posterior that of the model?
 
@@ -64,6 +75,7 @@ def simulation_based_calibration(
         probes: number of probe points, drawn from the prior predictive density.
         draws: weight draws, or all where fewer are stored; None: 100.
         seed: seeds weights, events and probe points.
+        executor: where the samples are learned, as in :meth:`~pyrogen.inference.Backend.fit_many`.
 
     Raises:
         ValueError: a preprocessing that would be fitted to the events (its density would then be another one), a
@@ -78,7 +90,7 @@ def simulation_based_calibration(
     with seeded(stream(seed, "recovery", 1), model.device), torch.no_grad():
         thetas = [model.prior().sample() for _ in range(trainings)]
         points = torch.cat([model.sample_events(model.prior().sample(), 1) for _ in range(probes)])
-    return KnownNetworks.of(model, thetas, size, points, seed).learned_by(backend, draws)
+    return KnownNetworks.of(model, thetas, size, points, seed).learned_by(backend, draws, executor)
 
 
 @door(
@@ -90,6 +102,7 @@ def simulation_based_calibration(
     draws=DRAWS,
     context=optional(array(1, 2)),
     seed=SEED,
+    executor=optional(EXECUTOR),
 )
 def bootstrap_calibration(
     backend: Learner,
@@ -101,6 +114,7 @@ def bootstrap_calibration(
     probes: int = 100,
     draws: int | None = None,
     seed: int = 0,
+    executor: Any = None,
 ) -> Calibration:
     """Is sigma right for events like mine, whose truth nobody knows? A parametric bootstrap (Efron 1979).
 
@@ -121,6 +135,7 @@ def bootstrap_calibration(
             and the log-likelihood of the sample (the last one).
         draws: weight draws, or all where fewer are stored; None: 100.
         seed: seeds weight draws, events and probe points.
+        executor: where the samples are learned, as in :meth:`~pyrogen.inference.Backend.fit_many`.
 
     Raises:
         ValueError: a conditional flow without conditions, or numbers out of range.
@@ -128,7 +143,9 @@ def bootstrap_calibration(
     trained = posterior.info.size if size is None else size
     if trained is None:
         raise ValueError("size is None, and the posterior does not tell how many events it was trained on; give size")
-    return known_networks(posterior, round(trained), trainings, probes, seed, context).learned_by(backend, draws)
+    return known_networks(posterior, round(trained), trainings, probes, seed, context).learned_by(
+        backend, draws, executor
+    )
 
 
 def known_networks(
@@ -227,9 +244,11 @@ class KnownNetworks:
             )
         return cls(model, samples, points, truth, stream(seed, "recovery", 4), context, at)
 
-    def learned_by(self, backend: Learner, draws: int | None) -> Calibration:
+    def learned_by(self, backend: Learner, draws: int | None, executor: Any = None) -> Calibration:
         """The intervals of a backend that learns the samples, held against the truth."""
-        given = {} if self.context is None else {"context": self.context}
+        given: dict[str, Any] = {} if self.context is None else {"context": self.context}
+        if executor is not None:
+            given["executor"] = executor
         posteriors = backend.fit_many(self.model, self.samples, **given)
         # A replica that was left out must not spoil what took long to train.
         draws = None if draws is None else min(posterior.weights.at_most(draws) for posterior in posteriors)

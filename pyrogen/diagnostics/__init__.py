@@ -23,6 +23,7 @@ from .amplification.references import (
 from .amplification.result import Amplification, QuantileError
 from .amplification.study import amplification
 from .arviz_io import make_inference_data, read_inference_data, write_inference_data
+from .bin_calibration import BinCalibration, calibration_in_bins
 from .calibration import calibration_along_lines
 from .classifier import Classifier, ClassifierResult, classifier_test, train_classifier
 from .classifier_training import Network
@@ -64,6 +65,7 @@ __all__ = [
     "Amplification",
     "AmplificationFit",
     "AveragingAmplification",
+    "BinCalibration",
     "Calibration",
     "CalibrationCurve",
     "Classifier",
@@ -117,6 +119,7 @@ __all__ = [
     "band_overlap",
     "bootstrap_calibration",
     "calibration_along_lines",
+    "calibration_in_bins",
     "calibration_of",
     "classifier_test",
     "classifier_weights",

@@ -3,7 +3,9 @@
 # Each of these registers its format.
 from . import hdf5 as hdf5
 from . import lhe as lhe
+from . import manifest as manifest
 from . import npy as npy
+from . import parquet as parquet
 from . import root as root
 from .bijection import Bijection, Fixed
 from .composites import Chain, Columns, PaddedColumns

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from ..printing import brief
+from ..printing import Compact, brief
 from .multiplicity import Multiplicity
 from .sample import EventSample, EventsLike, as_sample
 
 _KINDS: dict[str, type[Bijection]] = {}  # by the name in their configuration
 
 
-class Bijection(nn.Module, ABC):
+class Bijection(Compact, nn.Module, ABC):
     """An invertible map of events that can be fitted to them.
 
     Before it is fitted it acts as the identity, so that a model with it is a proper density at any time.

@@ -59,6 +59,28 @@ def from_columns(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {"values": np.column_stack(list(columns.values())), "names": list(columns), **extras}
 
 
+def to_columns(sample: Any) -> dict[str, np.ndarray]:
+    """One column for each number of an event: the values, then ``weight``, ``uncertainty``, ``log_weight_0``, ...
+
+    Raises:
+        ValueError: a column of the sample that would be taken for one of the latter.
+    """
+    taken = [name for name in sample.names if is_reserved(name)]
+    if taken:
+        raise ValueError(
+            f"a table with one row per event needs the column name {', '.join(map(repr, taken))} for weights, "
+            'uncertainties or row numbers; rename the column, or write .h5 with layout="columns"'
+        )
+    columns = dict(zip(sample.names, sample.values.T, strict=True))
+    if sample.weights is not None:
+        columns["weight"] = sample.weights
+    if sample.uncertainties is not None:
+        columns["uncertainty"] = sample.uncertainties
+    if sample.log_weights is not None:
+        columns |= {f"log_weight_{k}": column for k, column in enumerate(sample.log_weights.T)}
+    return columns
+
+
 def is_reserved(name: str) -> bool:
     """Whether a column of this name is no feature of the events."""
     return name in (*WEIGHTS, *UNCERTAINTIES, INDEX) or _LOG_WEIGHT.fullmatch(name) is not None

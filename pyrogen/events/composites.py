@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from ..checks import door, each, instance
+from ..printing import listed
 from .bijection import Bijection, from_config
 from .elementwise import Dequantise
 from .multiplicity import Multiplicity
@@ -19,6 +20,11 @@ from .threshold import ThresholdNoise
 
 _FIRST = (Dequantise, ThresholdNoise)
 PARTS = each(instance(Bijection, "a bijection of pyrogen.events"), "a sequence of bijections", 1)
+
+
+def _parts_in_a_line(whole: Composite | PaddedColumns) -> str:
+    state = whole.extra_repr()
+    return listed(map(repr, whole.parts)) + (f"; {state}" if state else "")
 
 
 class Composite(Bijection):
@@ -34,6 +40,9 @@ class Composite(Bijection):
     @property
     def fitted(self) -> bool:
         return all(part.fitted for part in self.parts)
+
+    def _summary(self) -> str:
+        return _parts_in_a_line(self)
 
     def config(self) -> dict[str, Any]:
         return {"kind": self.kind, "parts": [part.config() for part in self.parts]}
@@ -188,6 +197,9 @@ class PaddedColumns(PaddedBijection):
         for part in self.parts:
             if part.layout is not None:
                 raise ValueError(f"{type(part).__name__} is for whole rows; every part must map a single column")
+
+    def _summary(self) -> str:
+        return _parts_in_a_line(self)
 
     @property
     def fitted(self) -> bool:

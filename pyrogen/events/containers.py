@@ -8,15 +8,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from .arrow import LABELS, columns_of, labels_from, labels_in, numbers_of_fixed_lists, pyarrow
 from .columns import INDEX, from_columns, is_reserved, spread
 from .multiplicity import Multiplicity
+from .row_labels import rows_in_order
 
+ATTRIBUTE = "pyrogen"
+"""The entry of the attributes of a DataFrame or Dataset with names, layout and provenance of a sample."""
 _DIMENSIONLESS = ("", "1", "dimensionless")
 
 
@@ -31,6 +35,7 @@ class Table:
         log_weights: ``[N, K]`` or None.
         labels: the row labels (index) of a pandas object, or None.
         multiplicity: the layout of events with a varying number of objects, or None.
+        provenance: how the events were made, where the container tells, or None.
     """
 
     values: np.ndarray
@@ -41,15 +46,16 @@ class Table:
     log_weights: np.ndarray | None = None
     labels: Any = None
     multiplicity: Multiplicity | None = None
+    provenance: dict[str, Any] | None = None
 
 
 def table_of(values: Any, what: str = "events") -> Table:
     """What a container of events holds.
 
     It may be an :class:`~pyrogen.EventSample`, a tensor, a nested list, an array (masked, structured or with a unit), a
-    mapping of names to columns, a DataFrame or Series of pandas or polars, a table of Arrow, an array of awkward, a
-    DataArray or Dataset of xarray. Columns called ``weight``, ``uncertainty`` or ``log_weight_0`` (and so on) are what
-    these names say, as in files.
+    mapping of names to columns, a DataFrame or Series of pandas or polars, a table of Arrow (or what has the method
+    ``__arrow_c_stream__``), an array of awkward, a DataArray or Dataset of xarray. Columns called ``weight``,
+    ``uncertainty`` or ``log_weight_0`` (and so on) are what these names say, as in files.
 
     Args:
         values: the container.
@@ -87,7 +93,7 @@ def numbers_of(values: Any, what: str, labels: Any = None) -> np.ndarray:
         raise ValueError(f"{what}: the unit {found} would be lost; give plain numbers")
     if table.weights is not None or table.uncertainties is not None or table.log_weights is not None:
         raise ValueError(f"{what}: a column of weights or uncertainties would be lost; leave it out")
-    return table.values if table.labels is None else table.values[_rows(table.labels, labels, what)]
+    return table.values if table.labels is None else table.values[rows_in_order(table.labels, labels, what)]
 
 
 def check_same_order(what: str, table: Table, this: str, other: Table) -> None:
@@ -109,12 +115,17 @@ def _has(*names: str) -> Callable[[Any], bool]:
 
 def _sample(sample: Any, what: str) -> Table:
     extras = (sample.weights, sample.uncertainties, sample.log_weights)
-    return Table(sample.values, sample.names, sample.units, *extras, multiplicity=sample.multiplicity)
+    about = {"multiplicity": sample.multiplicity, "provenance": sample.provenance}
+    return Table(sample.values, sample.names, sample.units, *extras, **about)
 
 
 def _pandas_frame(frame: Any, what: str) -> Table:
     pairs = [(name, frame.iloc[:, i]) for i, name in enumerate(frame.columns)]
-    return _named([(name, _series_values(column, what, name)) for name, column in pairs], what, labels=frame.index)
+    found = _named([(name, _series_values(column, what, name)) for name, column in pairs], what, labels=frame.index)
+    units = frame.attrs.get("units")
+    if isinstance(units, Mapping):
+        found = _with_units(found, units)
+    return _labelled(found, labels_from(frame.attrs[ATTRIBUTE]) if ATTRIBUTE in frame.attrs else {})
 
 
 def _pandas_series(series: Any, what: str) -> Table:
@@ -137,8 +148,23 @@ def _polars_frame(frame: Any, what: str) -> Table:
 
 
 def _arrow_table(table: Any, what: str) -> Table:
-    columns = [(name, _nullable(table.column(i), what, name)) for i, name in enumerate(table.column_names)]
-    return _named(columns, what)
+    columns = list(columns_of(table, what))
+    found = _named([(name, _nullable(numbers_of_fixed_lists(column), what, name)) for name, column, _ in columns], what)
+    units = {name: unit for name, _, unit in columns if unit}
+    schema = getattr(table, "schema", None)
+    return _labelled(_with_units(found, units) if units else found, labels_in(getattr(schema, "metadata", None), what))
+
+
+def _arrow_stream(stream: Any, what: str) -> Table:
+    return _arrow_table(pyarrow(f"a {type(stream).__name__}").table(stream), what)
+
+
+def _labelled(table: Table, labels: Mapping[str, Any]) -> Table:
+    """A table with what a sample told of itself: its layout, where the table still has all columns of the sample."""
+    if not labels:
+        return table
+    layout = labels["multiplicity"] if table.names == labels["names"] else None
+    return replace(table, multiplicity=layout, provenance=labels["provenance"])
 
 
 def _nullable_series(series: Any, what: str) -> Table:
@@ -147,7 +173,9 @@ def _nullable_series(series: Any, what: str) -> Table:
 
 
 def _nullable(column: Any, what: str, name: Any) -> np.ndarray:
-    """A column of polars or Arrow."""
+    """A column of polars or Arrow, or numbers that it held."""
+    if isinstance(column, np.ndarray):
+        return _plain(column, what, name)
     count = column.null_count() if callable(column.null_count) else column.null_count
     if count:
         _refuse_missing(np.flatnonzero(np.asarray(column.is_null())), len(column), what, name)
@@ -157,7 +185,12 @@ def _nullable(column: Any, what: str, name: Any) -> np.ndarray:
 def _awkward(array: Any, what: str) -> Table:
     if not array.fields:
         return Table(_awkward_values(array, what, None))
-    return _named([(name, _awkward_values(array[name], what, name)) for name in array.fields], what)
+    found = _named([(name, _awkward_values(array[name], what, name)) for name in array.fields], what)
+    told = getattr(array, "attrs", {}).get(ATTRIBUTE)
+    if not isinstance(told, Mapping):
+        return found
+    found = _with_units(found, dict(zip(told["names"], told["units"], strict=True)))
+    return _labelled(found, labels_from(told))
 
 
 def _awkward_values(array: Any, what: str, name: str | None) -> np.ndarray:
@@ -200,7 +233,9 @@ def _dataset(dataset: Any, what: str) -> Table:
     if len(dims) > 1:
         raise ValueError(f"{what}: the variables have different dimensions {sorted(map(str, dims))}; give one table")
     found = _named([(name, _plain(column.values, what, name)) for name, column in columns.items()], what)
-    return _with_units(found, {name: column.attrs.get("units", "") for name, column in columns.items()})
+    found = _with_units(found, {name: column.attrs.get("units", "") for name, column in columns.items()})
+    told = dataset.attrs.get(ATTRIBUTE)
+    return _labelled(found, labels_in({LABELS: told.encode()}, what) if isinstance(told, str) else {})
 
 
 def _mapping(columns: Mapping[Any, Any], what: str) -> Table:
@@ -209,7 +244,7 @@ def _mapping(columns: Mapping[Any, Any], what: str) -> Table:
     pairs = []
     for name, table in tables.items():
         in_order = table.labels is None or labels is table.labels
-        rows = slice(None) if in_order else _rows(table.labels, labels, f"{what}, column {name!r}")
+        rows = slice(None) if in_order else rows_in_order(table.labels, labels, f"{what}, column {name!r}")
         pairs.append((name, table.values[rows]))
     found = _named(pairs, what, labels=labels)
     units = {name: table.units[0] for name, table in tables.items() if table.units}
@@ -253,6 +288,7 @@ _READERS: tuple[tuple[Callable[[Any], bool], Callable[[Any, str], Table]], ...] 
     (_has("columns", "null_count"), _polars_frame),
     (_has("column_names", "column"), _arrow_table),
     (_has("null_count", "is_null"), _nullable_series),
+    (_has("__arrow_c_stream__"), _arrow_stream),
     (lambda values: isinstance(values, Mapping), _mapping),
     (_has("magnitude", "units"), _quantity("magnitude", "units")),  # pint
     (_has("value", "unit"), _quantity("value", "unit")),  # astropy
@@ -296,7 +332,7 @@ def _with_units(table: Table, units: Mapping[str, Any]) -> Table:
     if lost:
         raise ValueError(f"the unit {units[lost[0]]} of {lost[0]!r} would be lost; give plain numbers")
     found = tuple(_unit(units.get(name, units.get(name.partition("[")[0], ""))) for name in names)
-    return Table(table.values, names, found, table.weights, table.uncertainties, table.log_weights, table.labels)
+    return replace(table, units=found)
 
 
 def _unit(unit: Any) -> str:
@@ -358,25 +394,3 @@ def _refuse_missing(rows: np.ndarray, n: int, what: str, column: Any) -> None:
             "Leave such rows out, or fill them. Columns of objects that an event does not have, such as jets, are NaN, "
             "with multiplicity=pg.events.Multiplicity(...): of pandas frame.to_numpy(float, na_value=np.nan)"
         )
-
-
-def _rows(labels: Any, events: Any, what: str) -> Any:
-    """The rows of an object with row labels, in the order of the events."""
-    if events is None:
-        if labels.is_monotonic_increasing and labels.is_unique:
-            return slice(None)
-        raise ValueError(
-            f"{what}: the row labels (pandas index) are not sorted, and the events have none, so rows may not "
-            "belong together; give the events as a DataFrame too, or plain numbers in the order of the events "
-            "(.to_numpy())"
-        )
-    if labels.equals(events):
-        return slice(None)
-    if len(labels) == len(events) and labels.is_unique and events.is_unique:
-        rows = labels.get_indexer(events)
-        if (rows >= 0).all():
-            return rows
-    raise ValueError(
-        f"{what}: the row labels (pandas index) of {len(labels)} rows are not those of the {len(events)} events; "
-        "choose the rows with .loc[events.index], or give plain numbers in the order of the events (.to_numpy())"
-    )

@@ -217,7 +217,7 @@ def check_loss(file: Format, sample: Any) -> None:
     """Raise a ValueError where the format of a file would lose something that a sample has besides its values."""
     lost = [name for name in (*PER_EVENT, LAYOUT) if name not in file.keeps and getattr(sample, name) is not None]
     if lost:
-        able = [suffix for suffix, kind in _FORMATS.items() if set(lost) <= set(kind.keeps)]
+        able = [suffix for suffix in suffixes_of(("write", "writer")) if set(lost) <= set(_FORMATS[suffix].keeps)]
         raise ValueError(
             f"cannot write {file.path}: {file.label} would lose the {' and '.join(lost)}; write {_either(able)} instead"
         )

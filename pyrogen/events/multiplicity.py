@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from ..checks import check_settings, door, instance, require, whole
+from ..printing import Shown
 
 Values = TypeVar("Values", np.ndarray, torch.Tensor)
 
 
 @dataclass(frozen=True)
-class Multiplicity:
+class Multiplicity(Shown):
     """The layout of events with a varying number of objects: one row of d columns for each, NaN where no object is.
 
     A row has ``shared`` columns that every event has (two leptons, say), then ``each`` columns for each of at most

@@ -25,7 +25,7 @@ from ..checks import (
     require,
     whole,
 )
-from ..printing import Brief
+from ..printing import Brief, Shown
 from ..seeds import stream
 from ..warn import warn
 from .containers import table_of
@@ -41,7 +41,7 @@ SHARE, HUGE, FEW = 0.01, 50.0, 0.1
 
 
 @dataclass(frozen=True)
-class Nuisance:
+class Nuisance(Shown):
     """A nuisance parameter a: p(x|a) = w(x, a) p(x) / Z(a), with Z(a) the mean of w(x, a) over the events.
 
     A flow with the condition a learns p(x|a) for all a between ``low`` and ``high``. The prior of a, for predictions,

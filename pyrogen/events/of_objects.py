@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ..checks import FUNCTION, TENSOR, door, optional, require, whole
+from ..printing import Shown
 from .multiplicity import LAYOUT, Multiplicity
 
 
-class OfObjects:
+class OfObjects(Shown):
     """An observable of the events with a certain number of objects; all others are outside of every histogram.
 
     The function sees the rows of these events only, so NaN that it gives are errors, as anywhere. The second jet's

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..files import FileFormatError, write_bytes
 from ..locks import running
-from .reading import read
+from .reading import read, stream
 from .sample import EventSample
 
 
@@ -22,19 +22,23 @@ class PartsFolder:
     Args:
         target: the file to be.
         job: what makes the run this run, in JSON types.
+        kept: whether the folder stays, as its parts are the result.
     """
 
-    def __init__(self, target: Path, job: dict[str, Any]) -> None:
+    def __init__(self, target: Path, job: dict[str, Any], *, kept: bool = False) -> None:
+        self.kept = kept
         self._target, self._job = target, json.loads(json.dumps(job))
         self._folder = target.with_name(f"{target.name}.parts")
         self._label = self._folder / "job.json"
 
     @contextlib.contextmanager
-    def filling(self, what: str) -> Iterator[bool]:
+    def filling(self, what: str, share: tuple[int, int] | None = None) -> Iterator[bool]:
         """A block that makes the missing parts and puts them together in the file; afterwards the folder is gone.
 
         Args:
             what: what the run does with the file, for the error.
+            share: ``(i, S)`` of a run that makes the parts of share i of S and leaves them in the folder: runs of
+                different shares may go on at the same time.
 
         Yields:
             Whether there is anything to do: not if a kill came after the file was whole.
@@ -43,8 +47,14 @@ class PartsFolder:
             ValueError: as :meth:`open`.
             PathInUseError: another run makes the file.
         """
+        if share is not None:
+            i, shares = share
+            with running(self._target.with_name(f"{self._target.name}.{i}-of-{shares}"), what):
+                self.open()
+                yield True
+            return
         with running(self._target, what):
-            needed = not self.is_finished()
+            needed = self.kept or not self.is_finished()
             if needed:
                 self.open()
             yield needed
@@ -55,6 +65,26 @@ class PartsFolder:
     def part(self, i: int) -> Path:
         """The file of the part number ``i``."""
         return self._folder / f"{i:06d}.h5"
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._folder
+
+    @property
+    def posterior(self) -> Path:
+        """The file in which the posterior goes to workers."""
+        return self._folder / "posterior.hdf5"
+
+    def missing(self, parts: Iterable[int]) -> list[int]:
+        """Those of the parts that are to be made: they are not there, or their checksums are wrong."""
+        return [i for i in parts if not self._is_whole(i)]
+
+    def _is_whole(self, i: int) -> bool:
+        try:
+            return self.part(i).exists() and sum(map(len, stream(self.part(i)))) > 0
+        except FileFormatError:
+            return False
 
     def read(self, i: int) -> EventSample:
         """The events of the part number ``i``.
@@ -92,10 +122,12 @@ class PartsFolder:
             return False
 
     def remove(self) -> None:
-        """Remove the folder, its label last."""
+        """Remove the folder, its label last; of parts that are kept, what else is in it."""
         for path in self._folder.iterdir():
-            if path != self._label:
+            if path != self._label and not (self.kept and path.suffix == ".h5"):
                 path.unlink()
+        if self.kept:
+            return
         self._label.unlink()
         self._folder.rmdir()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import BOOLEAN, NATURAL, PATH, TEXT, door, each, optional
+from ..log import LOG
 from ..progress import bar
 from .format import Format, chosen_options, format_of
 from .sample import EventSample
@@ -34,7 +35,9 @@ def read(
     """
     file = format_of(Path(path), "read")
     parts = _parts(file, EVENTS_PER_PART, columns, progress, {"dataset": dataset, **options})
-    return file.finish(whole(file.path, list(parts)))
+    sample = file.finish(whole(file.path, list(parts)))
+    LOG.info("read %s: %r", file.path, sample)
+    return sample
 
 
 @door(path=PATH, chunk=NATURAL, columns=COLUMNS, progress=BOOLEAN)
@@ -56,7 +59,8 @@ def stream(
         options: those of the format, such as ``dataset`` of HDF5 and ROOT files that hold several tables, or
             ``particles``, ``others`` and ``missing`` of LHE files. The classes of the formats describe them, and what
             a file may hold: :class:`pyrogen.events.hdf5.Hdf5`, :class:`pyrogen.events.root.Root`,
-            :class:`pyrogen.events.lhe.Lhe`, :class:`pyrogen.events.npy.Npy`. None is an option left out.
+            :class:`pyrogen.events.lhe.Lhe`, :class:`pyrogen.events.parquet.Parquet`,
+            :class:`pyrogen.events.npy.Npy`. None is an option left out.
 
     Yields:
         Parts of the sample. Those of a user's own file say in their provenance where they came from.

@@ -7,17 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..checks import TEXT, door, one_of, require, whole
+from .awkward_records import ATTRIBUTE, array_of
 from .columns import is_reserved
 from .doors import SAMPLE
-from .objects import MORE, Limits, awkward, fields_of, lists_of, padded_objects, with_objects
+from .objects import MORE, Limits, awkward, padded_objects, with_objects
 from .sample import EventSample
-from .tables import to_columns
-
-_ATTRIBUTE = "pyrogen"  # of the array: names, units and provenance of the sample
-_TRANSVERSE = ({"px", "py"}, {"pt", "phi"})
-_LONGITUDINAL = {"pz", "eta", "theta"}
-_TEMPORAL = {"E", "e", "energy", "m", "M", "mass"}
-_COMPONENTS = {*_LONGITUDINAL, *_TEMPORAL, *_TRANSVERSE[0], *_TRANSVERSE[1]}
 
 
 @door(sample=SAMPLE, objects=TEXT)
@@ -39,34 +33,7 @@ def to_awkward(sample: EventSample, objects: str = "jets") -> Any:
         ValueError: objects whose columns have other names, or two fields of one name.
         ImportError: awkward is missing.
     """
-    ak = awkward()
-
-    layout = sample.multiplicity
-    shared = sample.features if layout is None else layout.shared
-    columns = to_columns(sample)
-    parts: dict[str, dict[str, np.ndarray]] = {}  # by the name of the record, then of the field
-    content: dict[str, Any] = {}
-    for name in sample.names[:shared]:
-        field, _, particle = name.partition("_")
-        if field in _COMPONENTS and particle:
-            parts.setdefault(particle, {})[field] = columns[name]
-        else:
-            content[name] = columns[name]
-    twice = [name for name in (*parts, objects) if name in content or name in parts and name == objects]
-    require(
-        not twice, "names", sample.names, f"such that {', '.join(twice)} is one field alone, or objects another name"
-    )
-    content |= {name: _record(fields) for name, fields in parts.items()}
-    if layout is not None:
-        fields, _ = fields_of(layout, sample.names)
-        content[objects] = _record(dict(zip(fields, lists_of(layout, sample.values), strict=True)))
-    for name, numbers in (("weight", sample.weights), ("uncertainty", sample.uncertainties)):
-        if numbers is not None:
-            content[name] = numbers
-    if sample.log_weights is not None:
-        content["log_weights"] = ak.from_numpy(sample.log_weights)
-    told = {name: getattr(sample, name) for name in ("names", "units", "provenance")}
-    return ak.zip(content, depth_limit=1, attrs={_ATTRIBUTE: told})
+    return array_of(sample, objects)
 
 
 @door(
@@ -122,7 +89,7 @@ def from_awkward(
     padded = padded_objects({field: jets[field] for field in jets.fields}, limits)
     shared = [pair for name in array.fields if name != objects for pair in _columns(name, array[name])]
     content = with_objects(shared, padded, jets.fields, label, limits)
-    told = array.attrs.get(_ATTRIBUTE, {})
+    told = array.attrs.get(ATTRIBUTE, {})
     provenance = dict(told.get("provenance", {}))
     many = int(ak.sum(ak.num(jets, axis=1) > most))
     if many:
@@ -132,24 +99,6 @@ def from_awkward(
     found = EventSample(**content, provenance=provenance)
     before = told.get("names", ())  # perhaps in another order, where columns of several records took turns
     return found.select(before) if set(before) == set(found.names) else found
-
-
-def _record(fields: dict[str, Any]) -> Any:
-    """Numbers of one vector, by name."""
-    ak = awkward()
-
-    return ak.zip(fields, with_name=_vector(set(fields)))
-
-
-def _vector(fields: set[str]) -> str | None:
-    """What :mod:`vector` calls a record of these fields."""
-    if not fields <= _COMPONENTS or sum(bool(fields & pair) for pair in _TRANSVERSE) != 1:
-        return None
-    whole_pair = any(pair <= fields for pair in _TRANSVERSE)
-    longitudinal, temporal = len(fields & _LONGITUDINAL), len(fields & _TEMPORAL)
-    if not whole_pair or longitudinal > 1 or temporal > 1 or temporal > longitudinal:
-        return None
-    return f"Momentum{2 + longitudinal + temporal}D"
 
 
 def _columns(name: str, column: Any) -> Any:

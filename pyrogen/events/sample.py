@@ -20,6 +20,7 @@ from .format import PER_EVENT
 from .multiplicity import LAYOUT, Multiplicity, fill_counts, selected, told_counts
 from .networks import check_same_networks
 from .normalisation import check_same_normalisation
+from .presenting import Presented
 from .sample_parts import chosen_rows, frozen_copy, joined_rows, labels_of, names_and_units, plain_json
 from .validation import (
     check_dimensions,
@@ -32,7 +33,7 @@ from .writing import write
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class EventSample:
+class EventSample(Presented):
     """Events as a table: one row per event, one named column per feature.
 
     The arrays are read-only float64 copies of what was given, checked once on construction, so that a sample
@@ -120,7 +121,7 @@ class EventSample:
         for name, array in extras.items():
             store(self, name, None if array is None else frozen_copy(array))
         if provenance is None:
-            provenance = values.provenance if isinstance(values, EventSample) else {}
+            provenance = given.provenance or {}
         store(self, "provenance", plain_json(provenance))
         store(self, "part", part)
         store(self, "multiplicity", multiplicity)
@@ -222,24 +223,10 @@ class EventSample:
         if self.log_weights is not None:
             check_same_networks(self.provenance, other.provenance, what, this)
 
-    def __len__(self) -> int:
-        """Number of events N."""
-        return len(self.values)
-
     @property
     def features(self) -> int:
         """Number of columns d."""
         return self.values.shape[1]
-
-    @property
-    def total_weight(self) -> float:
-        """Sum of the weights; N for unweighted events."""
-        return float(len(self)) if self.weights is None else float(self.weights.sum())
-
-    @property
-    def effective_size(self) -> float:
-        """(Σ w)² / Σ w²: the number of unweighted events with the same statistical power."""
-        return float(len(self)) if self.weights is None else self.total_weight**2 / float(np.sum(self.weights**2))
 
     def column(self, which: str | int) -> np.ndarray:
         """One column ``[N]``, by name or by index (negative counts from the end).
@@ -327,48 +314,15 @@ class EventSample:
         """Write to a file in the format of its suffix; see :func:`pyrogen.events.write`."""
         write(self, path, **options)
 
-    def summary(self) -> str:
-        """A short table as text: the size, and (unweighted) mean, spread and range of each column.
-
-        Of objects only the events that have them count; the numbers of objects stand with the size.
-        """
-        width = max(len(label) for label in self._labels_with_units())
-        rows = [f"{'':{width}} {'mean':>11} {'std':>11} {'min':>11} {'max':>11}"]
-        for label, column in zip(self._labels_with_units(), self.values.T, strict=True):
-            x = column[~np.isnan(column)]
-            numbers = (x.mean(), x.std(), x.min(), x.max()) if len(x) else ()
-            rows.append(f"{label:{width}}" + ("".join(f" {number:11.4g}" for number in numbers) or " no event has it"))
-        size = f"{len(self):,} events"
-        if self.weights is not None:
-            size += f", total weight {self.total_weight:.6g}, effective size {self.effective_size:.6g}"
-        if self.multiplicity is not None:
-            size += f", {told_counts(self.multiplicity, self.values)}"
-        return "\n".join([size, *rows])
-
-    def __repr__(self) -> str:
-        extras = [name for name in PER_EVENT if getattr(self, name) is not None]
-        if self.multiplicity is not None:
-            extras.insert(0, told_counts(self.multiplicity, self.values))
-        return f"EventSample({len(self)} events; {'; '.join([', '.join(self._labels_with_units()), *extras])})"
-
-    def _per_event(self) -> str:
-        """What the sample has for each event besides values, in words."""
-        has = [name for name in ("weights", "uncertainties") if getattr(self, name) is not None]
-        if self.log_weights is not None:
-            has.append(f"log_weights of {self.log_weights.shape[1]} draws")
-        return " and ".join(has) or "no weights, uncertainties or log_weights"
-
-    def _labels_with_units(self) -> list[str]:
-        return [f"{name} [{unit}]" if unit else name for name, unit in zip(self.names, self.units, strict=True)]
-
 
 EventsLike: TypeAlias = EventSample | Table | ArrayLike | torch.Tensor | Mapping[str, Any]
 """What every function of events takes: a sample, or its values ``[N, d]`` as a tensor, an array or nested lists.
 
-Tables of other packages do as well: a DataFrame or Series of pandas or polars, a table of Arrow, an array of awkward, a
-DataArray or Dataset of xarray, a mapping of names to columns, records of numpy, numbers with a unit of astropy, pint or
-unyt. Their names and units count, and their columns ``weight``, ``uncertainty`` and ``log_weight_0``, ... are what they
-are in files. Masked and missing entries are refused.
+Tables of other packages do as well: a DataFrame or Series of pandas or polars, a table of Arrow (or anything with the
+method ``__arrow_c_stream__``), an array of awkward, a DataArray or Dataset of xarray, a mapping of names to columns,
+records of numpy, numbers with a unit of astropy, pint or unyt. Their names and units count, and their columns
+``weight``, ``uncertainty`` and ``log_weight_0``, ... are what they are in files. Masked and missing entries are
+refused.
 """
 
 

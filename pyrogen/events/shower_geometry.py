@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..checks import BOOLEAN, FINITE, PATH, TEXT, check_settings, door, each, instance, optional, pair, require, whole
 from ..files import FileFormatError
-from ..printing import Brief
+from ..printing import Brief, Shown
 
 _EDGES = optional(each(FINITE, "increasing edges of cells, such as (-1.0, 0.0, 1.0)", 2))
 _SIZES = each(whole(1), "numbers of cells of each layer, such as (288, 144, 72)", 1)
@@ -88,7 +88,7 @@ LAYERS = each(instance(ShowerLayer, "a pyrogen.events.ShowerLayer"), "a sequence
 
 
 @dataclass(frozen=True, repr=False)
-class ShowerGeometry:
+class ShowerGeometry(Shown):
     """The layers of a calorimeter, from the front to the back. A shower is a row of the energies of all their cells.
 
     Args:

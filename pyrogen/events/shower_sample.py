@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import NOT_NEGATIVE, door, instance, optional, require
+from ..printing import Shown
 from .containers import numbers_of
 from .sample import EventSample, EventsLike
 from .shower_geometry import GEOMETRY, ShowerGeometry
@@ -18,7 +19,7 @@ ENERGY = "E_inc"  # name of the condition
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class Showers:
+class Showers(Shown):
     """Showers in a calorimeter. A conditional flow learns ``showers.events`` given ``showers.context``::
 
         posterior = pg.SVI().fit(model, showers.events, context=showers.context)

@@ -13,7 +13,8 @@ from ..files import FileFormatError
 from .columns import UNCERTAINTIES as UNCERTAINTIES
 from .columns import WEIGHTS as WEIGHTS
 from .columns import expand as expand
-from .columns import from_columns, is_reserved, spread
+from .columns import from_columns, spread
+from .columns import to_columns as to_columns
 from .multiplicity import Multiplicity, selected
 from .sample import EventSample
 
@@ -95,25 +96,3 @@ def whole(path: Path, parts: Sequence[EventSample]) -> EventSample:
 def from_records(records: np.ndarray) -> dict[str, Any]:
     """What :func:`from_columns` gives, of records with named fields."""
     return from_columns(spread((name, records[name]) for name in records.dtype.names or ()))
-
-
-def to_columns(sample: EventSample) -> dict[str, np.ndarray]:
-    """One column for each number of an event: the values, then ``weight``, ``uncertainty``, ``log_weight_0``, ...
-
-    Raises:
-        ValueError: a column of the sample that would be taken for one of the latter.
-    """
-    taken = [name for name in sample.names if is_reserved(name)]
-    if taken:
-        raise ValueError(
-            f"a table with one row per event needs the column name {', '.join(map(repr, taken))} for weights, "
-            'uncertainties or row numbers; rename the column, or write .h5 with layout="columns"'
-        )
-    columns = dict(zip(sample.names, sample.values.T, strict=True))
-    if sample.weights is not None:
-        columns["weight"] = sample.weights
-    if sample.uncertainties is not None:
-        columns["uncertainty"] = sample.uncertainties
-    if sample.log_weights is not None:
-        columns |= {f"log_weight_{k}": column for k, column in enumerate(sample.log_weights.T)}
-    return columns

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from ..checks import BOOLEAN, PATH, door, having
 from ..files import check_writable, naming_failed_write, replacing
+from ..printing import Shown
 from .format import (
     Continuation,
     PartWriter,
@@ -65,7 +66,7 @@ def append(sample: Sample, path: str | os.PathLike[str], **options: Any) -> None
         writer.write(sample)
 
 
-class EventWriter:
+class EventWriter(Shown):
     """Writes a file of events part by part, however large it gets::
 
         with pg.events.EventWriter("generated.h5") as writer:
@@ -113,6 +114,10 @@ class EventWriter:
         self._temporary: Path | None = None
         self._broken = False
         self._stack = contextlib.ExitStack()
+
+    def __repr__(self) -> str:
+        state = "ready" if self._temporary is None else "open"
+        return f"EventWriter({self.path.name}, {self._format.label}, {state})"
 
     def __enter__(self) -> Self:
         self._temporary = self._stack.enter_context(replacing(self.path, alone=self._append))

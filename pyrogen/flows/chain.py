@@ -13,13 +13,14 @@ from pyrogen.checks import TEXT, check_memory, door, each, whole, whole_number
 from pyrogen.flows.coupling import SETTINGS, check_inputs
 from pyrogen.flows.parts import Made, Part, blocks_of_parts, widths_of_parts
 from pyrogen.flows.rows import Rows
+from pyrogen.printing import Compact
 from pyrogen.seeds import stream
 
 SIZES = each(whole(1), "numbers of columns of each block, such as (3, 35, 35, 17)", 1)
 _ALL = Rows(None, None)
 
 
-class ChainFlow(nn.Module):
+class ChainFlow(Compact, nn.Module):
     """A normalizing flow of blocks of columns, one after the other::
 
         log p(x | c) = sum_i log p(block i | all blocks before it, c)

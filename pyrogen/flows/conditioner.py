@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from pyrogen.flows.compiled import fusible, is_fusible
 from pyrogen.flows.fused import is_fused, side_by_side
+from pyrogen.printing import Shown
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "elu": nn.ELU, "tanh": nn.Tanh}
 
 
-class Conditioner(nn.Module):
+class Conditioner(Shown, nn.Module):
     """A multilayer perceptron with torch's usual initial weights.
 
     (A last layer that starts at zero makes every block the identity, which is a saddle point for affine blocks: one

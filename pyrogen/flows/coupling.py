@@ -33,11 +33,12 @@ from pyrogen.flows.mixings import Mixing, upgrade_buffers
 from pyrogen.flows.registry import check_choice
 from pyrogen.flows.spaces import Angles, Latent
 from pyrogen.flows.transforms import Transform, TransformOptions
+from pyrogen.printing import Compact, brief
 from pyrogen.seeds import seeded
 from pyrogen.warn import warn
 
 
-class CouplingBlock(nn.Module):
+class CouplingBlock(Compact, nn.Module):
     """One coupling block: half of the features is transformed, with parameters predicted from the other half.
 
     Args:
@@ -123,7 +124,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-class CouplingFlow(nn.Module):
+class CouplingFlow(Compact, nn.Module):
     """A normalizing flow of coupling blocks: affine, splines, Bernstein polynomials or your own.
 
     Trains by maximum likelihood in plain torch (``-flow.log_prob(x).mean()``) and is the deterministic network that
@@ -292,6 +293,10 @@ class CouplingFlow(nn.Module):
         check_memory("n", n, 4.0 * n * self.features, "generate fewer events at a time")
         z = self.latent.sample(n, next(self.parameters()))
         return self.forward(z, context)[0]
+
+    def _summary(self) -> str:
+        hidden = brief(tuple(self.config["hidden"]))
+        return f"{self.extra_repr()}, transform={self.config['transform']!r}, hidden={hidden}"
 
     def extra_repr(self) -> str:
         weights, dtype = sum(p.numel() for p in self.parameters()), next(self.parameters()).dtype

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.flows.registry import Named
+from pyrogen.printing import Compact
 
 
-class Mixing(Named, nn.Module):
+class Mixing(Named, Compact, nn.Module):
     """A fixed, volume-preserving bijection of the features, in front of a coupling block.
 
     A flow draws its random numbers in this order, which a seed's meaning rests on: :meth:`chain`, the networks'

@@ -27,12 +27,13 @@ from pyrogen.flows.numbers import NumberOfObjects, drawn
 from pyrogen.flows.parts import Made, Part, blocks_of_parts, widths_of_parts
 from pyrogen.flows.rows import Rows
 from pyrogen.flows.spaces import in_box
+from pyrogen.printing import Compact
 from pyrogen.seeds import seeded, stream
 
 COLUMNS = every(whole(0), "a sequence of columns, such as (2, 5)")
 
 
-class MultiplicityFlow(nn.Module):
+class MultiplicityFlow(Compact, nn.Module):
     """A normalizing flow of events with a varying number n of objects, such as jets.
 
     Rows are laid out as :class:`pyrogen.events.Multiplicity` says: ``shared`` columns, then ``each`` columns for each

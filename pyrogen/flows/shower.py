@@ -25,11 +25,12 @@ from pyrogen.checks import (
 from pyrogen.flows.chain import SIZES, ChainFlow
 from pyrogen.flows.coupling import SETTINGS, check_inputs
 from pyrogen.flows.sticks import from_sticks, to_sticks
+from pyrogen.printing import Compact
 
 ALPHA = number("at least 0 and below 0.1", lambda value: 0 <= value < 0.1)
 
 
-class ShowerFlow(nn.Module):
+class ShowerFlow(Compact, nn.Module):
     """A normalizing flow of showers, conditional on the incident energy, in the order of arXiv:2106.05285 (CaloFlow)::
 
         log p(shower | E_inc) = log p(layer energies | E_inc) + sum_i log p(cells of layer i | all before it, E_inc)
@@ -228,6 +229,9 @@ class ShowerFlow(nn.Module):
             spread = (shares * (values - centre).square()).sum(0).sqrt()
             mean.copy_(centre)
             width.copy_(torch.where(spread > 1e-6, spread, 1.0))  # all of one incident energy
+
+    def _summary(self) -> str:
+        return f"{self.extra_repr()}, weights={sum(p.numel() for p in self.parameters()):,}"
 
     def extra_repr(self) -> str:
         return f"cells={list(self.layers)}, threshold={self.threshold:g} GeV, alpha={self.alpha:g}"

@@ -7,6 +7,7 @@ from pyrogen.inference.mcmc.hmc import HMC
 from pyrogen.inference.mcmc.nuts import NUTS
 from pyrogen.inference.mcmc.sampler import Sampler
 from pyrogen.inference.mcmc.sgmcmc import SGHMC, SGLD
+from pyrogen.inference.merging import merge
 from pyrogen.inference.modes.bootstrap import Bootstrap
 from pyrogen.inference.modes.ensemble import Ensemble
 from pyrogen.inference.modes.laplace import Laplace
@@ -14,6 +15,7 @@ from pyrogen.inference.problems import SamplingError, SamplingWarning, TrainingD
 from pyrogen.inference.run.checkpoint import CheckpointMismatchError
 from pyrogen.inference.run.repeats import RepeatedStreamError
 from pyrogen.inference.run.stream import StreamError
+from pyrogen.inference.shards import fit_distributed, fit_shards, shard
 from pyrogen.inference.vi.discflow import DiscFlow
 from pyrogen.inference.vi.svi import SVI
 
@@ -37,4 +39,8 @@ __all__ = [
     "StreamError",
     "TrainingDivergedError",
     "calibrate",
+    "fit_distributed",
+    "fit_shards",
+    "merge",
+    "shard",
 ]

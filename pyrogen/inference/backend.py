@@ -6,7 +6,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,9 +19,11 @@ from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import BOOLEAN, DEVICE, DTYPE, PATH, SEED, check_settings, door, instance, optional
 from pyrogen.devices import told
 from pyrogen.events import EventsLike
+from pyrogen.executors import EXECUTOR
 from pyrogen.files import check_writable
 from pyrogen.inference.documented import inherit_arguments
 from pyrogen.inference.problems import NotBatchedError
+from pyrogen.inference.run.apart import fit_apart
 from pyrogen.inference.run.checkpoint import CheckpointMismatchError, only_run
 from pyrogen.inference.run.data import (
     ManySamples,
@@ -34,15 +36,14 @@ from pyrogen.inference.run.data import (
     why_apart,
 )
 from pyrogen.inference.run.going_on import columns_in_order, columns_of, model_of, model_with_prior, told_of
-from pyrogen.inference.run.potential import independent_starts
 from pyrogen.inference.run.stopping import Terminated, end, terminable
+from pyrogen.log import LOG
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.probes import Probes
 from pyrogen.posterior.weights import WeightPosterior
-from pyrogen.printing import brief
-from pyrogen.progress import bar
-from pyrogen.seeds import stream, untouched
+from pyrogen.printing import Shown, brief
+from pyrogen.seeds import untouched
 from pyrogen.threads import chosen_threads
 
 Samples = Sequence[EventsLike] | Tensor | NDArray[Any]
@@ -59,7 +60,7 @@ MODEL = instance(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backend(ABC):
+class Backend(Shown, ABC):
     """Turns a Bayesian flow and events into a posterior. A backend is its settings; every run starts from them.
 
     A new one is a frozen dataclass with :meth:`_fit`, and where many samples can be one batch :meth:`_fit_many`.
@@ -90,12 +91,18 @@ class Backend(ABC):
 
     #: Settings that do not decide the result.
     incidental: ClassVar[tuple[str, ...]] = ("checkpoint", "progress")
+    #: The setting that counts the chains or networks of a run, where these are independent of each other, and how many
+    #: a run has at least.
+    countable: ClassVar[tuple[str, int] | None] = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         inherit_arguments(cls)
         if "__repr__" not in vars(cls):
             cls.__repr__ = Backend.__repr__  # type: ignore[method-assign]  # dataclass would write a longer one
+
+    def _facts(self) -> dict[str, Any]:
+        return {entry.name: brief(getattr(self, entry.name)) for entry in fields(self)}
 
     def __repr__(self) -> str:
         """The settings that are not the defaults."""
@@ -185,14 +192,20 @@ class Backend(ABC):
                     data = columns_of(prior, data, "prior")
                     if data.digest == prior.info.data_sha256:
                         raise ValueError("prior was trained on these very events, which would count twice; take start")
+                settings = f"{run!r} on {len(data.events):,} events, {model.packing.size:,} weights"
+                LOG.info("begins: %s", settings)
                 with untouched(self.device):
-                    return run._fit(model, data)
+                    posterior = run._fit(model, data)
+                LOG.info("ends: %s; %s", settings, posterior.summary().verdict)
+                return posterior
         except (KeyboardInterrupt, Terminated) as stop:
             end(stop, type(self).__name__, self.checkpoint)
 
-    @door(model=MODEL)
+    @door(model=MODEL, executor=optional(EXECUTOR))
     @chosen_threads()
-    def fit_many(self, model: BayesianFlow, samples: Samples, context: Samples | None = None) -> list[Posterior]:
+    def fit_many(
+        self, model: BayesianFlow, samples: Samples, context: Samples | None = None, *, executor: Any = None
+    ) -> list[Posterior]:
         """Learn from R independent samples, such as a coverage study needs, in one batch where that is possible.
 
         Where it is not, one sample is learned from after another, each with a seed, a start and a checkpoint of its
@@ -205,6 +218,9 @@ class Backend(ABC):
                 order of the first sample.
             context: conditions of the samples of a conditional flow, ``[R, N, k]`` or a sequence of ``[N, k]``. Such
                 samples are learned from one after another.
+            executor: trains each sample by itself on a worker elsewhere (``docs/scale.md``): a process pool of Python,
+                a client of Dask, or another object with ``submit(function, *arguments)``. Each worker computes on
+                one CPU thread. The result is that of samples which are learned from one after another, in all bits.
 
         Returns:
             R posteriors, as from :meth:`fit`; the ``gradients`` and ``seconds`` of a batch are those of the whole run,
@@ -215,9 +231,10 @@ class Backend(ABC):
             TrainingDivergedError: as in :meth:`fit`, naming the sample.
             SamplingError: as in :meth:`fit`.
             PathInUseError: another process, or another part of this one, trains with this checkpoint.
+            PartsError: trainings failed on the executor; those that ended are in their checkpoints, if there are any.
             OSError: the checkpoint cannot be written.
         """
-        searched = self._many_searched(model, samples, context)
+        searched = self._many_searched(model, samples, context, executor)
         if searched is not None:
             return searched
         self._check_run()
@@ -226,6 +243,8 @@ class Backend(ABC):
         try:
             with terminable(), only_run(self) as run:
                 try:
+                    if executor is not None:
+                        raise NotBatchedError("each sample is trained by itself on an executor")
                     if context is not None:
                         raise NotBatchedError("the flow is conditional")
                     run._check_batch(samples)
@@ -234,7 +253,7 @@ class Backend(ABC):
                     with untouched(self.device):
                         return run._fit_many(model_of_all, data)
                 except NotBatchedError as reason:
-                    return run._fit_apart(model, samples, str(reason), context)
+                    return run._fit_apart(model, samples, str(reason), context, executor)
         except (KeyboardInterrupt, Terminated) as stop:
             end(stop, type(self).__name__, self.checkpoint)
 
@@ -292,7 +311,9 @@ class Backend(ABC):
         """What :meth:`fit` gives where it is a search for one of the settings, by many fits; None where it is not."""
         return None
 
-    def _many_searched(self, model: BayesianFlow, samples: Samples, context: Samples | None) -> list[Posterior] | None:
+    def _many_searched(
+        self, model: BayesianFlow, samples: Samples, context: Samples | None, executor: Any = None
+    ) -> list[Posterior] | None:
         """The same of :meth:`fit_many`."""
         return None
 
@@ -336,31 +357,17 @@ class Backend(ABC):
         raise NotBatchedError("without a method of its own, a backend trains on one sample after another")
 
     def _fit_apart(
-        self, model: BayesianFlow, samples: Samples, reason: str, context: Samples | None = None
+        self, model: BayesianFlow, samples: Samples, reason: str, context: Samples | None = None, executor: Any = None
     ) -> list[Posterior]:
-        """A posterior for every sample, one after another."""
+        """A posterior for every sample, each from a run of its own."""
         model = prepare_together(model, samples, self.dtype, self.device, context)
-        starts = independent_starts(model, len(samples), stream(self.seed, 2))
-        posteriors = []
-        with bar(len(samples), "samples", "sample", show=self.progress) as shown:
-            for r, sample in enumerate(samples):
-                changes: dict[str, Any] = {"seed": stream(self.seed, r, 1) % 2**31, "progress": False}
-                if self.checkpoint is not None:
-                    changes["checkpoint"] = self._own_checkpoint(r)
-                model.initial_theta.copy_(starts[r])  # of this copy of the model, which fit copies again
-                its = None if context is None else context[r]
-                posterior = replace(self, **changes).fit(model, sample, context=its)
-                posterior.info = replace(
-                    posterior.info, sample=r, samples=len(samples), batched=False, batched_reason=reason
-                )
-                posterior.progress = self.progress
-                posteriors.append(posterior)
-                shown.update()
-        return posteriors
+        return fit_apart(self, model, samples, reason, context, executor)
 
-    def _own_checkpoint(self, part: int | str) -> Path:
+    def _own_checkpoint(self, part: int | str) -> Path | None:
         """The checkpoint of a part of the work that is a run of its own, such as that on sample ``part``."""
-        path = Path(self.checkpoint or "")
+        if self.checkpoint is None:
+            return None
+        path = Path(self.checkpoint)
         return path.with_name(f"{path.stem}.{part}{path.suffix}")
 
     def _check_single_runs(self) -> None:
@@ -369,9 +376,10 @@ class Backend(ABC):
         Raises:
             CheckpointMismatchError: there are checkpoints of single samples, and none of the batch.
         """
-        if self.checkpoint is not None and self._own_checkpoint(0).exists() and not Path(self.checkpoint).exists():
+        first = self._own_checkpoint(0)
+        if self.checkpoint is not None and first is not None and first.exists() and not Path(self.checkpoint).exists():
             raise CheckpointMismatchError(
-                f"{self._own_checkpoint(0)} belongs to samples that were trained one after another; here they are one "
+                f"{first} belongs to samples that were trained one after another; here they are one "
                 "batch. Give another checkpoint file, or delete those of the single samples to begin anew"
             )
 

@@ -26,6 +26,7 @@ from .lines import plot_lines
 from .maps import plot_correlation, plot_map, plot_marginal_sigma
 from .online import plot_online
 from .pulls import plot_weight_pulls
+from .showers import plot_shower_images
 from .sic import plot_scores, plot_sic
 from .style import STYLE, colours, save_figure
 from .systematics import plot_systematics
@@ -61,6 +62,7 @@ __all__ = [
     "plot_quantile_deviation",
     "plot_quantile_error",
     "plot_scores",
+    "plot_shower_images",
     "plot_sic",
     "plot_significance",
     "plot_scan",

@@ -7,6 +7,7 @@ from pyrogen.posterior.info import Finding, RunInfo
 from pyrogen.posterior.loading import load
 from pyrogen.posterior.posterior import Posterior
 from pyrogen.posterior.predictor import Predictor
+from pyrogen.posterior.summary import PosteriorSummary
 from pyrogen.posterior.variations import Variations
 from pyrogen.posterior.weights import (
     LowRank,
@@ -33,6 +34,7 @@ __all__ = [
     "PartlyRandom",
     "Point",
     "Posterior",
+    "PosteriorSummary",
     "Predictor",
     "RunInfo",
     "StoredDraws",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyrogen.printing import Brief
+from pyrogen.printing import Brief, Shown
 
 #: Settings by which a backend counts every event ``1/T`` times, and so scales sigma by about ``sqrt(T)``.
 KNOBS = ("kl_weight", "temperature")
@@ -30,7 +30,7 @@ class CalibrationRound(Brief):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class CalibrationRecord:
+class CalibrationRecord(Shown):
     """How a posterior's sigma was calibrated, and what was found, of the settings that it was trained with.
 
     Numbers with an error are pairs ``(number, error)``. Errors of fractions are binomial, those of

@@ -16,6 +16,7 @@ from pyrogen.bayes.model import BayesianFlow
 from pyrogen.files import FileFormatError, check_writable
 from pyrogen.flows.own import OWN
 from pyrogen.hdf5 import Kind, open_hdf5, read_json, text_of, write_array, write_hdf5, write_json
+from pyrogen.log import LOG
 from pyrogen.posterior.description import check_description
 from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.probes import Probes
@@ -65,6 +66,7 @@ def write(
                 write_array(file, f"snapshots/{n}/{name}", array.cpu().numpy())
 
     write_hdf5(path, KIND, fill)
+    LOG.info("saved the posterior %s", path)
 
 
 def read(path: str | os.PathLike[str], flow: nn.Module | None = None) -> Content:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from pyrogen.bayes.model import BayesianFlow
 from pyrogen.checks import BOOLEAN
-from pyrogen.posterior.info import RunInfo
+from pyrogen.posterior.info import History, RunInfo
 from pyrogen.posterior.predictor import Predictor
+from pyrogen.posterior.summary import PosteriorSummary
 from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.printing import Shown
 
 
-class Holding:
+class Holding(Shown):
     """The parts of a posterior, all seen through its ``predictor``, which its methods make predictions with."""
 
     predictor: Predictor
+    history: History
 
     @property
     def model(self) -> BayesianFlow:
@@ -43,6 +49,17 @@ class Holding:
         self._info, self.predictor.trained_names = info, info.names
         self.predictor.trained_units, self.predictor.trained_context_names = info.units, info.context_names
         self.predictor.trained_context_range = info.context_range
+
+    def summary(self) -> PosteriorSummary:
+        """What one has to know of the posterior: the verdict, findings, backend, events, weights, loss, memory, time.
+
+        ``print(posterior.summary())`` shows it as a table. Nothing is computed that takes time;
+        :func:`pyrogen.diagnostics.advise` looks deeper.
+        """
+        return PosteriorSummary.of(self)
+
+    def _facts(self) -> Mapping[str, Any]:
+        return self.summary()._facts()
 
     @property
     def progress(self) -> bool:

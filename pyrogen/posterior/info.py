@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from pyrogen.posterior.calibrated import KNOBS, CalibrationRecord, note_of
 from pyrogen.posterior.records import check, record_of
+from pyrogen.printing import Shown
 
 #: Curves of a run, or statistics of its draws, by name.
 History = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Shown):
     """Something that is wrong with a posterior, or that one has to know of it.
 
     Attributes:
@@ -37,7 +38,7 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class RunInfo:
+class RunInfo(Shown):
     """How a posterior came about: the same entries for every backend, None where a backend has no such thing.
 
     Attributes:

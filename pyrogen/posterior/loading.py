@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pyrogen.checks import DEVICE, PATH, door, instance, optional
+from pyrogen.log import LOG
 from pyrogen.posterior import files
 from pyrogen.posterior.posterior import Posterior
 
@@ -31,4 +32,5 @@ def load(path: str | os.PathLike[str], flow: nn.Module | None = None, device: to
     model, weights, history, info, probes, snapshots = files.read(path, flow)
     posterior = Posterior(model, weights, history, info, probes=probes)
     posterior.snapshots = snapshots
+    LOG.info("loaded the posterior %s: %r", path, posterior)
     return posterior.to(device)

@@ -21,6 +21,7 @@ from pyrogen.checks import (
     LIMITS,
     PATH,
     SEED,
+    SHARE_OF,
     array,
     check_memory,
     dictionary,
@@ -32,11 +33,13 @@ from pyrogen.checks import (
 )
 from pyrogen.devices import exact
 from pyrogen.events import EventSample, EventsLike
+from pyrogen.executors import EXECUTOR
 from pyrogen.posterior import files
 from pyrogen.posterior.bands import PROCEDURE, DensityEstimate, HistogramBand
 from pyrogen.posterior.binning import bins_of
 from pyrogen.posterior.effective import FEWEST
-from pyrogen.posterior.generation import EVENTS_PER_PART, enough_events, generate_sample, generate_to_file
+from pyrogen.posterior.generation import EVENTS_PER_PART, enough_events, generate_sample
+from pyrogen.posterior.generation_files import generate_to_file
 from pyrogen.posterior.histograms import labelled, own_events, weighted_events
 from pyrogen.posterior.holding import Holding
 from pyrogen.posterior.info import History, RunInfo, as_of, findings_of
@@ -273,6 +276,8 @@ class Posterior(Holding):
         log_weights=BOOLEAN,
         finish=optional(FUNCTION),
         chunk=whole(1),
+        executor=optional(EXECUTOR),
+        share=optional(SHARE_OF),
         progress=optional(BOOLEAN),
     )
     @chosen_threads()
@@ -288,6 +293,8 @@ class Posterior(Holding):
         finish: Callable[[EventSample], EventSample] | None = None,
         finish_name: str | None = None,
         chunk: int = EVENTS_PER_PART,
+        executor: Any = None,
+        share: tuple[int, int] | None = None,
         progress: bool | None = None,
         **layout: Any,
     ) -> Path:
@@ -295,12 +302,15 @@ class Posterior(Holding):
 
         Finished chunks are kept in the folder ``<path>.parts`` until the file is whole; the file of a resumed run has
         the same bits as that of an uninterrupted one (``.root`` the same numbers: uproot writes the time into it).
-        Every chunk has random numbers of its own: with one seed the events are others than those of :meth:`generate`,
-        and than those of another ``chunk``. The weight draws are the same. How long it takes,
+        A chunk whose checksums are wrong is made again. Every chunk has random numbers of its own: with one seed the
+        events are others than those of :meth:`generate`, and than those of another ``chunk``. The weight draws are the
+        same, and so are all bits on an executor, whatever the number of its workers. How long it takes,
         ``benchmarks/generate.py`` prints.
 
         Args:
-            path: the file, as :class:`pyrogen.events.EventWriter` writes it.
+            path: the file, as :class:`pyrogen.events.EventWriter` writes it. A name that ends in ``.json`` is for
+                large samples: the chunks stay in ``<path>.parts``, and the file lists them with their SHA-256.
+                :func:`pyrogen.events.stream` and :func:`pyrogen.events.read` take it.
             n: number of events.
             draws: number of weight draws K, at least 2 and at most n; None: 50, or all where fewer are stored.
             context: conditions ``[n, k]`` of the events, or one row ``[k]`` for all.
@@ -312,21 +322,46 @@ class Posterior(Holding):
             finish_name: what a run knows ``finish`` by instead, where that is an object whose state cannot be told.
                 Give another name whenever it does something else.
             chunk: events generated at a time, at least ``draws``.
+            executor: makes the chunks on workers elsewhere (``docs/scale.md``): a process pool of Python, a client of
+                Dask, or another object with ``submit(function, *arguments)``. All workers must see the folder of the
+                file. Each computes on one CPU thread. None: here.
+            share: ``(i, S)``: make every S-th chunk only, from the chunk number i on, and leave them in
+                ``<path>.parts``: for S jobs of a batch system, i = 0 ... S-1. Afterwards the same call without
+                ``share`` puts the file together. None: make all of it.
             progress: show a progress bar; None: as the posterior's own switch says.
             **layout: for :class:`~pyrogen.events.EventWriter`, such as ``layout="rows"``.
+
+        Returns:
+            The path; of a share, that of the folder.
 
         Raises:
             ValueError: as :meth:`generate`, the folder of parts belongs to another run, or ``finish`` cannot be told
                 from another function.
             TypeError: ``finish`` gave something else than an :class:`~pyrogen.EventSample`.
             PathInUseError: another process, or another part of this one, generates this file.
+            PartsError: chunks failed on the executor; the others are kept.
             OSError: the file cannot be written.
         """
         draws = self.weights.count(draws, least=2)
         n = enough_events(n, draws, "in a file")
-        predictor, show = self.predictor, self.progress if progress is None else progress
+        show = self.progress if progress is None else progress
         return generate_to_file(
-            predictor, self.info, path, n, draws, context, seed, log_weights, finish, finish_name, chunk, show, **layout
+            self.predictor,
+            self.info,
+            path,
+            n,
+            draws,
+            context,
+            seed,
+            log_weights,
+            finish,
+            finish_name,
+            chunk,
+            show,
+            executor,
+            share,
+            self.save,
+            **layout,
         )
 
     @door(range=optional(LIMITS), n=whole(1), draws=COUNT, procedure=PROCEDURE, seed=SEED)
@@ -443,10 +478,13 @@ class Posterior(Holding):
         files.write(path, self.model, self.weights, self.history, self.info, self.probes, self.snapshots)
 
     def __repr__(self) -> str:
-        trained = "?" if self.info.training_events is None else self.info.training_events
-        backend = f"{self.info.backend}, tempered" if self.info.tempered else self.info.backend
-        weights = f"{self.weights.family}, {self.weights.size} weights"
-        return f"Posterior({backend}, {weights}, {trained} training events, on {self.device}, {self.info.note})"
+        info = self.info
+        trained = "?" if info.training_events is None else f"{info.training_events:,}"
+        backend = f"{info.backend}, tempered" if info.tempered else info.backend
+        weights = f"{self.weights.family}, {self.weights.size:,} weights"
+        serious = sum(finding.serious for finding in info.findings)
+        found = f"{serious} serious {'finding' if serious == 1 else 'findings'}, " if serious else ""
+        return f"Posterior({backend}, {weights}, {trained} training events, on {self.device}, {found}{info.note})"
 
 
 #: What diagnostics take.

@@ -32,6 +32,7 @@ from pyrogen.launch import Launch
 from pyrogen.memory import CPU_ROWS, in_chunks, row_bytes, rows_at_once
 from pyrogen.posterior.bands import DensityEstimate
 from pyrogen.posterior.weights import WeightPosterior
+from pyrogen.printing import Shown
 from pyrogen.progress import Bar, bar
 from pyrogen.seeds import seeded, stream
 from pyrogen.threads import chosen_threads, parts_on_chosen_threads
@@ -49,7 +50,7 @@ GENERATED_AT_ONCE = 16_384  # events of a part of the random stream, the same on
 IN_PARTS = "posterior.generate_to(path, n) writes them to a file and holds one part at a time"
 
 
-class Predictor:
+class Predictor(Shown):
     """Evaluates and samples the networks of a posterior, in chunks of bounded memory.
 
     Weight draws are a fixed, seeded set, so that two calls agree; :meth:`WeightPosterior.count` decides how many.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyrogen.checks import DEVICE, SEED, door, whole, whole_number
 from pyrogen.devices import exact
+from pyrogen.printing import Shown
 
 DRAWS = 50  # weight draws of a prediction, as in [A] sec. 4
 MOVED_TOGETHER = 2**30  # bytes of stored draws that another device gets in one piece
@@ -22,7 +23,7 @@ MOVED_TOGETHER = 2**30  # bytes of stored draws that another device gets in one 
 FAMILIES: dict[str, type[WeightPosterior]] = {}
 
 
-class WeightPosterior(ABC):
+class WeightPosterior(Shown, ABC):
     """A distribution over the weights ``theta [P]`` that gives reproducible draws.
 
     A family is a subclass with a name, the names of its arrays, and :meth:`_draw`, which makes one draw out of them;

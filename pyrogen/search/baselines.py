@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pyrogen.bayes import BayesianFlow
-from pyrogen.checks import BOOLEAN, MAPPING, NATURAL, SEED, array, door, having, instance, optional, whole
+from pyrogen.checks import BOOLEAN, COUNT, MAPPING, SEED, array, door, having, instance, optional, whole
 from pyrogen.diagnostics.control.weights import Learner
 from pyrogen.events import EventSample, EventsLike
 from pyrogen.events.containers import numbers_of
@@ -36,6 +36,7 @@ from pyrogen.threads import chosen_threads
 Array = NDArray[np.float64]
 REGIONS = instance(Regions, "the regions of a search: pg.search.Regions(signal=(low, high), window=(low, high))")
 POSTERIOR = instance(Posterior, "a Posterior, what a backend's fit returns")
+PAIRS = 10  # weight draws of a density ratio
 TRAINING: Mapping[str, Any] = {
     "method": METHODS,
     "folds": whole(2),
@@ -202,14 +203,14 @@ class DensityRatio(Brief):
         return _log_ratios(self.inside, self.beside, sample, _masses(mass, sample), len(self.data_members), self.seed)
 
 
-@door(mass=array(1), inside=POSTERIOR, beside=POSTERIOR, draws=NATURAL, seed=SEED)
+@door(mass=array(1), inside=POSTERIOR, beside=POSTERIOR, draws=COUNT, seed=SEED)
 def density_ratio(
     data: EventsLike,
     mass: ArrayLike,
     inside: Posterior,
     beside: Posterior,
     *,
-    draws: int = 10,
+    draws: int | None = None,
     seed: int = 0,
 ) -> DensityRatio:
     """Score events by log p_SR(x) - log p_SB(x | m), two densities, as in ANODE (arXiv:2001.04990).
@@ -222,7 +223,7 @@ def density_ratio(
         mass: ``[N]``, the condition of ``beside``.
         inside: posterior trained on the events of the signal region, such as :func:`signal_region_posterior` makes.
         beside: posterior of a flow with ``context=1``, the mass, trained on the sidebands.
-        draws: pairs of weight draws.
+        draws: pairs of weight draws; None: 10, or as many as both posteriors hold where these are fewer.
         seed: of the draws.
 
     Raises:
@@ -232,6 +233,8 @@ def density_ratio(
     sample = checked("data", data)
     if sample.weights is not None:
         raise ValueError("data has weights, and a density ratio does not use them; give the events without weights")
+    if draws is None:
+        draws = inside.weights.at_most(beside.weights.at_most(PAIRS))
     members = _log_ratios(inside, beside, sample, _masses(mass, sample), draws, seed)
     return DensityRatio(
         inside=inside, beside=beside, data_members=members, names=sample.names, units=sample.units, seed=seed

@@ -73,7 +73,7 @@ def bump_hunt(
 ) -> BumpHuntResult:
     """Scan windows over a spectrum: S = O - B with its uncertainty, local and global significance.
 
-    ``docs/search.md`` has the formulas, and says which background is right when.
+    ``docs/searches.md`` has the formulas, and says which background is right when.
 
     Args:
         data: masses ``[N]``; events with a ``column`` of the mass; or :class:`GeneratedMasses`, the spectra of

@@ -150,7 +150,7 @@ class GeneratedMasses(Brief):
       noise of the data is added: B for the window, and the statistical error of the sidebands' fit in ``delta_B``.
 
     Coordinates of a generator should end where its training events end, as ``UnitBox(low, high)`` does. Those that go
-    on, as ``PowerLaw(low)`` does, let the density leak beyond the end, and B is biased. ``docs/search.md`` has figures.
+    on, as ``PowerLaw(low)`` does, let the density leak beyond the end, and B is biased (``docs/searches.md``).
 
     Args:
         source: a posterior; a band of ``posterior.histogram`` of the mass; or a list of posteriors or of generated

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyrogen.checks import DTYPE, FINITE, check_memory, check_settings, each, instance, whole
+from pyrogen.printing import Shown
 
 SHAPE = each(whole(0), "a shape, such as (1000,)")
 
@@ -43,7 +44,7 @@ def invert(cdf: Callable[[Tensor], Tensor], u: Tensor, low: float, high: float) 
     return (lower + upper) / 2
 
 
-class Support(constraints.Constraint):
+class Support(Shown, constraints.Constraint):
     """The points at which the log density of ``target`` is finite."""
 
     is_discrete = False
@@ -62,7 +63,7 @@ class Support(constraints.Constraint):
         return f"Support({self._target!r})"
 
 
-class Target(TorchDistribution):
+class Target(Shown, TorchDistribution):
     """A density of d features in closed form, with ``event_shape`` (d,) and ``batch_shape`` ().
 
     ``has_rsample`` is False: the parameters are plain numbers, and there is nothing to differentiate.
@@ -216,7 +217,7 @@ def cell_index(u: Tensor, n: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class QuantileBins:
+class QuantileBins(Shown):
     """The n^d bins of equal probability of a target, n along each coordinate of ``target.to_unit``.
 
     The outer bins have no outer wall: an event outside the support counts in the bin closest to it.

@@ -151,7 +151,7 @@ class _PeakedRing(_Ring, LineTarget):
     def sensitivities(self, t: Tensor) -> dict[str, Tensor]:
         """Return the derivatives of p = N(r; mu, w) / r * const at r = t [n], each [n] [A] sec. 3.3.
 
-        ``delta_mu``: p |r - mu| / w^2; ``delta_w``: p |(r - mu)^2 / w^3 - 1 / w|. As in [A], the constant is
+        ``delta_mu``: ``p |r - mu| / w^2``; ``delta_w``: ``p |(r - mu)^2 / w^3 - 1 / w|``. As in [A], the constant is
         held fixed and only the main peak moves. At the defaults and within two widths of the peak, the
         cut-off at r = 0 and the mirror peak of the full ring would change these by less than 1e-3 p.
         """

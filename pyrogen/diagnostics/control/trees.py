@@ -15,7 +15,7 @@ from pyrogen.checks import FRACTION, NOT_NEGATIVE, POSITIVE, check_settings, req
 from pyrogen.classifier import Features
 from pyrogen.diagnostics.classifier_samples import part_size, variables
 from pyrogen.events import EventSample
-from pyrogen.printing import Brief
+from pyrogen.printing import Brief, Shown
 from pyrogen.seeds import stream
 
 
@@ -115,7 +115,7 @@ class Trees(Brief):
         return TreeClassifier(model, features)
 
 
-class TreeClassifier:
+class TreeClassifier(Shown):
     """Trained trees; their raw score is the log-ratio of the densities.
 
     Attributes:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.flows.registry import Named
+from pyrogen.printing import Compact
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class TransformOptions:
     periodic: tuple[bool, ...] = ()
 
 
-class Transform(Named, nn.Module):
+class Transform(Named, Compact, nn.Module):
     """An elementwise, invertible map of latent values ``z`` to event values ``x``.
 
     A subclass ``class Mine(Transform, name="mine")`` sets ``parameters_per_feature`` and implements ``forward`` and

@@ -67,6 +67,7 @@ class Kernel(Backend):
 
     incidental: ClassVar[tuple[str, ...]] = (*Backend.incidental, "checkpoint_seconds", "start")
 
+    countable: ClassVar[tuple[str, int] | None] = ("chains", 1)
     #: Names of what each step tells of every chain, besides ``potential``.
     statistics: ClassVar[tuple[str, ...]] = ()
     #: Whether the draws follow the posterior exactly, given time; what the result says of it.

@@ -14,6 +14,11 @@ LARGEST_RHAT = 1.1
 LARGEST_RHAT_OF_LOG_PROB = 1.3  # at the worst of many points, where slow chains alone come to 1.2
 SAME = 1e-4  # nats between densities that differ by rounding errors
 LARGEST_EXCESS = 0.3  # of the temperature
+#: What :func:`find_problems` may find.
+PROBLEMS = (
+    *("chain never moved", "divergent trajectories", "proposals rejected", "step size collapsed"),
+    "the chains disagree",
+)
 
 
 def find_problems(history: History, draws: Tensor, log_prob: np.ndarray | None = None) -> list[Finding]:

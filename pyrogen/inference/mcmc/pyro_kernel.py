@@ -15,10 +15,11 @@ from pyrogen.checks import require
 from pyrogen.events import EventsLike
 from pyrogen.inference.mcmc.chains import SamplingRun
 from pyrogen.inference.mcmc.contract import Kernel, State
+from pyrogen.printing import Shown
 from pyrogen.seeds import stream
 
 
-class PyroKernel(MCMCKernel):
+class PyroKernel(Shown, MCMCKernel):
     """A sampler as a kernel for :class:`pyro.infer.MCMC`; its method ``kernel`` makes it::
 
         kernel = pg.HMC(seed=0).kernel(model)
@@ -69,6 +70,9 @@ class PyroKernel(MCMCKernel):
         self.transforms: dict[str, Any] = {}
         self.cleanup()
         super().__init__()
+
+    def __repr__(self) -> str:
+        return f"PyroKernel({self.sampler!r}, {self.model.packing.size:,} weights)"
 
     def cleanup(self) -> None:
         """Forget chain, data and initial parameters."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -61,6 +61,8 @@ class Bootstrap(Optimised, Streaming):
 
     replicas: int = 50
     resampling: str = "dirichlet"
+
+    countable: ClassVar[tuple[str, int] | None] = ("replicas", 3)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +40,8 @@ class Ensemble(Optimised):
 
     members: int = 10
     objective: str = "map"
+
+    countable: ClassVar[tuple[str, int] | None] = ("members", 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,6 +23,7 @@ from pyrogen.hdf5 import Kind, open_hdf5, read_json, write_array, write_hdf5, wr
 from pyrogen.inference.run.curves import Curve
 from pyrogen.inference.run.data import TrainingData
 from pyrogen.locks import running
+from pyrogen.log import LOG
 
 KIND = Kind("checkpoint", version=3, sealed=3)
 Settings = TypeVar("Settings", bound=Any)
@@ -120,6 +121,7 @@ def save_checkpoint(
             write_array(group, name, tensor.detach().cpu().numpy())
 
     write_hdf5(path, KIND, fill)
+    LOG.debug("saved the checkpoint %s", path)
 
 
 def load_checkpoint(
@@ -160,6 +162,7 @@ def load_checkpoint(
             for name in outer:
                 place = place[name]
             place[last] = Curve(file[f"curve/{i}"][()])
+        LOG.info("goes on from the checkpoint %s", path)
         return {"run": name_of(saved)} | state, tensors
 
 

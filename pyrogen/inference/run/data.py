@@ -30,10 +30,11 @@ from pyrogen.inference.problems import report
 from pyrogen.inference.run.existence import obstacles, obstacles_of_objects
 from pyrogen.posterior.info import Finding
 from pyrogen.posterior.posterior import Posterior
+from pyrogen.printing import Brief
 
 
-@dataclass(frozen=True)
-class TrainingData:
+@dataclass(frozen=True, repr=False)
+class TrainingData(Brief):
     """Checked training events.
 
     Attributes:

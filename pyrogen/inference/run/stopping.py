@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pyrogen.log import tell
 from pyrogen.signals import ENDING as ENDING
 from pyrogen.signals import SafePoints as SafePoints
 from pyrogen.signals import in_main_thread
@@ -70,7 +71,7 @@ def end(stop: KeyboardInterrupt | Terminated, backend: str, checkpoint: str | os
     if isinstance(stop, KeyboardInterrupt):
         raise KeyboardInterrupt(f"{backend} was stopped by Ctrl-C; {told}") from None
     name = signal.Signals(stop.number).name
-    print(f"{backend} was stopped by {name}; {told}", file=sys.stderr, flush=True)
+    tell(f"{backend} was stopped by {name}; {told}")
     sys.stdout.flush()
     signal.raise_signal(stop.number)
     raise SystemExit(128 + stop.number)  # the signal is blocked, and did not end the process

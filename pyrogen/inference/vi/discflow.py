@@ -51,7 +51,9 @@ class DiscFlow(DiscFlowSettings, SVI):
     def _searched(self, *_: Any) -> Posterior | None:
         return None  # a kl_weight that is to be found is refused with those of a run
 
-    def _many_searched(self, model: BayesianFlow, samples: Samples, context: Samples | None) -> list[Posterior] | None:
+    def _many_searched(
+        self, model: BayesianFlow, samples: Samples, context: Samples | None, executor: Any = None
+    ) -> list[Posterior] | None:
         return None
 
     def _check_stream(self) -> None:

@@ -56,7 +56,9 @@ class SVI(SVISettings, Streaming):
         require(start is None, "start", start, right)
         return calibrate(self, model, events, weights, context, seed=self.seed)
 
-    def _many_searched(self, model: BayesianFlow, samples: Samples, context: Samples | None) -> list[Posterior] | None:
+    def _many_searched(
+        self, model: BayesianFlow, samples: Samples, context: Samples | None, executor: Any = None
+    ) -> list[Posterior] | None:
         if self.kl_weight != CALIBRATED:
             return None
         check_samples(model, samples, context)
@@ -78,7 +80,7 @@ class SVI(SVISettings, Streaming):
         how = f"{BOOTSTRAP} of sample 0"
         first = None if context is None else context[0]
         tuned, _, record = Search(seed=self.seed).settings(self, model, samples[0], None, first, how=how)
-        found = tuned.fit_many(model, samples, context)
+        found = tuned.fit_many(model, samples, context, executor=executor)
         return [with_info(one, replace(one.info, calibration=record)) for one in found]
 
     def _fit(self, model: BayesianFlow, data: TrainingData) -> Posterior:
