@@ -99,7 +99,7 @@ def renew(names, shown=True):
         if shown and "-" not in name:
             file = io.BytesIO()
             made_up.draw(name).savefig(file, dpi=55, format="png")
-            save(Image.open(file).convert("RGB").quantize(128), SHOWN / f"{name}.png")
+            save(Image.open(file).convert("RGB"), SHOWN / f"{name}.png")
         print(name)
     WORDS.write_text(json.dumps({name: told[name] for name in made_up.FIGURES if name in told}, indent=1) + "\n")
 
