@@ -50,6 +50,7 @@ from pyrogen.threads import set_threads
 
 if TYPE_CHECKING:  # what is imported when it is first used, see __getattr__
     from pyrogen import diagnostics, search
+    from pyrogen import plot as plot
     from pyrogen import plotting as plotting
     from pyrogen import recipes as recipes
     from pyrogen.diagnostics import to_inference_data
@@ -109,6 +110,7 @@ __all__ = [
 #: What is imported when it is first used, as no fit needs it, and the room that has it.
 _LATE = {
     "diagnostics": "diagnostics",
+    "plot": "plot",
     "plotting": "plotting",
     "recipes": "recipes",
     "search": "search",

@@ -836,6 +836,7 @@ def diagnostic_calls():
 def plotting_calls():
     one = np.array([1.0, 2.0])
     return {
+        "plotting.colours": call(plotting.colours, n=3),
         "plotting.HistogramPanel": lazily(lambda: plotting.HistogramPanel, band=band, counts=np.array([10, 10])),
         "plotting.plot_amplification": lazily(
             lambda: plotting.plot_amplification,

@@ -345,7 +345,7 @@ def studies():
 def test_figures(studies):
     figure = plotting.plot_quantile_error(studies, band="error", true_events=(60, 100))
     panels = [axis for axis in figure.axes if axis.get_visible()]
-    assert [axis.get_title() for axis in panels] == ["3^2 = 9 quantiles", "7^2 = 49 quantiles"]
+    assert [axis.get_title() for axis in panels] == ["$3^2 = 9$ quantiles", "$7^2 = 49$ quantiles"]
     assert [text.get_text() for text in panels[0].texts] == ["60", "100"]
     assert np.allclose(panels[1].lines[0].get_ydata(), studies["training sample"].rows[1].mse.mean(0))
     maps = plotting.plot_quantile_deviation({name: studies[name] for name in ("training sample", "kernel density")})

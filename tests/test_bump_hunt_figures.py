@@ -22,7 +22,7 @@ def test_the_spectrum_has_its_fit_and_pulls(results):
     top, low = pg.plotting.plot_spectrum(results["fit"]).axes
     assert "dijet function" in top.get_legend().get_texts()[0].get_text() + top.get_legend().get_texts()[1].get_text()
     assert low.get_ylabel() == "pull" and low.get_xlabel() == "mass [TeV]" and top.get_ylabel() == "events / TeV"
-    assert pg.plotting.plot_spectrum(results["counting"]).axes[1].get_ylabel() == "significance"
+    assert pg.plotting.plot_spectrum(results["counting"]).axes[1].get_ylabel() == r"significance [$\sigma$]"
 
 
 def test_the_scan_shows_every_window_and_the_global_significance(results):

@@ -25,6 +25,7 @@ FLOORS = (
     ("diagnostics",),
     ("search",),
     ("plotting",),
+    ("plot",),
     ("recipes",),
     ("cli",),
     ("__main__",),

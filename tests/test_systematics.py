@@ -387,12 +387,12 @@ def test_figure(fitted):
     upper, lower = figure.axes
     assert upper.get_ylabel() == "density of x [1/GeV]" and lower.get_xlabel() == "x [GeV]"
     labels = upper.get_legend_handles_labels()[1]
-    assert labels == ["total", "systematic", "training", r"a $-\sigma$", r"a $+\sigma$", "generated", "data"]
+    assert labels == ["total", "systematic", "training", r"a $\pm\sigma$", "generated", "data"]
     for axis, scale in ((upper, 1), (lower, found.band.density())):
         total = next(patch for patch in axis.patches if patch.get_label() == "total").get_data()
         assert np.allclose(total.values, (found.nominal + found.sigma()) / found.band.widths / scale)
         assert np.allclose(total.baseline, (found.nominal - found.sigma()) / found.band.widths / scale)
-        up = next(patch for patch in axis.patches if patch.get_label() == r"a $+\sigma$").get_data()
+        up = next(patch for patch in axis.patches if patch.get_label() == r"a $\pm\sigma$").get_data()
         assert np.allclose(up.values, found.varied("a")[1] / found.band.widths / scale)
     own = Figure()
     axes = own.subplots(2, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any, cast
@@ -14,7 +15,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 from pyrogen.checks import NATURAL, dictionary, door, each, instance, one_of, optional, whole
 from pyrogen.diagnostics.amplification.result import Amplification, QuantileError
 
-from .style import TRUTH, arrangement, colours, new_figure, styled, symbol
+from .sheet import AX, Place, Sheet
+from .style import TRUTH, arrangement, colours, styled, symbol
 
 STUDY = instance(Amplification, "an Amplification, from pyrogen.diagnostics.amplification")
 TRUE_EVENTS = (100, 200, 300, 500, 1_000)
@@ -34,9 +36,14 @@ def _studies(name: str, value: Any) -> tuple[Amplification, ...]:
     results=dictionary(STUDY, "studies of amplification by name"),
     band=one_of("spread", "error", "none"),
     true_events=each(NATURAL, "numbers of true events, such as (100, 1000)", 1),
+    ax=AX,
 )
 def plot_quantile_error(
-    results: Mapping[str, Amplification], *, band: str = "spread", true_events: Sequence[int] = TRUE_EVENTS
+    results: Mapping[str, Amplification],
+    *,
+    band: str = "spread",
+    true_events: Sequence[int] = TRUE_EVENTS,
+    ax: Place | None = None,
 ) -> Figure:
     """Quantile error against the number of generated events, one panel for each kind of quantiles [D figs. 2, 4, 6].
 
@@ -48,6 +55,7 @@ def plot_quantile_error(
         band: ``"spread"``: standard deviation over the trainings; ``"error"``: that of their mean, for many lines;
             ``"none"``.
         true_events: sizes of the samples of true events that are drawn.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ValueError: nothing to draw, other targets or training events, or a study without these quantiles.
@@ -55,9 +63,9 @@ def plot_quantile_error(
     first = _first(results)
     labels = [row.label for row in first.rows]
     rows, columns = arrangement(len(labels), 3)
-    figure = new_figure(6.4 * columns, 0.9 + 5.4 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axis, label in zip(panels, labels, strict=False):
+    sheet = Sheet(ax, 6.4 * columns, 0.9 + 5.4 * rows)
+    panels = sheet.panels(labels, rows, columns)
+    for axis, label in zip(panels, labels, strict=True):
         for (name, result), (colour, style) in zip(results.items(), _looks(len(results)), strict=True):
             row = _row(name, result, label)
             mean, spread = row.mse.mean(0), row.mse.std(0, ddof=1)
@@ -66,17 +74,16 @@ def plot_quantile_error(
                 half = spread / np.sqrt(row.trainings) if band == "error" else spread
                 low = np.maximum(mean - half, mean / 10)
                 axis.fill_between(row.sizes, low, mean + half, color=colour, alpha=0.18, lw=0)
-        axis.set(xscale="log", yscale="log", xlabel="generated events", title=label)
+        axis.set(xscale="log", yscale="log", xlabel="generated events")
+        axis.set_title(re.sub(r"^(\d+\^\d+ = [\d,]+)", r"$\1$", label).replace(",", "{,}"), fontsize="medium")
         axis.set_xlim(first.sizes[0], first.sizes[-1])
         ends = [float(_row(name, result, label).mse[:, -1].mean()) for name, result in results.items()]
         _true_samples(axis, _row("", first, label), true_events, ends)
-    for axis in list(panels):
-        axis.set_visible(False)
-    for axis in figure.axes[::columns]:
+    for axis in panels if sheet.lent else panels[::columns]:
         axis.set_ylabel("quantile error MSE")
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=arrangement(len(names), 3 * columns)[1])
-    return figure
+    handles, names = panels[0].get_legend_handles_labels()
+    sheet.legend(handles, names, arrangement(len(names), 3 * columns)[1])
+    return sheet.figure
 
 
 def _true_samples(axis: Axes, row: QuantileError, true_events: Sequence[int], ends: list[float]) -> None:
@@ -84,7 +91,7 @@ def _true_samples(axis: Axes, row: QuantileError, true_events: Sequence[int], en
     mean, spread = row.true_error(row.training_events)
     axis.axhspan(max(mean - spread, mean / 10), mean + spread, color="grey", alpha=0.25, lw=0, zorder=0)
     levels = [row.true_error(n)[0] for n in true_events]
-    where: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 10}
+    where: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": "small"}
     for n, level in zip(true_events, levels, strict=True):
         axis.axhline(level, color=TRUTH, linestyle=":", linewidth=1.3)
         axis.text(1.015, level, f"{n:,}", **where)
@@ -94,14 +101,17 @@ def _true_samples(axis: Axes, row: QuantileError, true_events: Sequence[int], en
 
 
 @styled
-@door(results=dictionary(STUDY, "studies of amplification by name"), training=whole(0))
-def plot_quantile_deviation(results: Mapping[str, Amplification], *, training: int = 0) -> Figure:
+@door(results=dictionary(STUDY, "studies of amplification by name"), training=whole(0), ax=AX)
+def plot_quantile_deviation(
+    results: Mapping[str, Amplification], *, training: int = 0, ax: Place | None = None
+) -> Figure:
     """Relative deviation of one training's events in every quantile of two features [D fig. 5], a map for each study.
 
     Args:
         results: by name, of two features; ``memorised`` events stand for the training sample. The first quantiles that
             are not projected are shown.
         training: which of the trainings.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ValueError: nothing to draw, other features than two, other targets, projected quantiles only, or no such
@@ -119,9 +129,9 @@ def plot_quantile_deviation(results: Mapping[str, Amplification], *, training: i
             f"training is {training}; the trainings are 0 to {min(r.trainings for r in rows.values()) - 1}"
         )
     height, width = arrangement(len(rows), 4)
-    figure = new_figure(4.6 * width + 1.2, 5.2 * height)
-    panels = figure.subplots(height, width, squeeze=False).flatten()
-    for axis, (name, row) in zip(panels, rows.items(), strict=False):
+    sheet = Sheet(ax, 4.6 * width + 1.2, 5.2 * height)
+    panels = sheet.panels([*rows], height, width)
+    for axis, (name, row) in zip(panels, rows.items(), strict=True):
         grid = row.deviation[training].reshape(row.bins, row.bins)
         image = axis.imshow(grid, origin="lower", cmap="RdBu_r", vmin=-1, vmax=1)
         axis.set_xlabel(f"quantile of {symbol(first.coordinates[1])}")
@@ -130,14 +140,12 @@ def plot_quantile_deviation(results: Mapping[str, Amplification], *, training: i
         axis.set_xticks(ticks, ticks + 1)
         axis.set_yticks(ticks, ticks + 1)
         rms = np.sqrt(np.mean(np.square(grid)))
-        axis.text(0.5, 1.01, f"rms {rms:.0%}", transform=axis.transAxes, ha="center", va="bottom", fontsize=11)
-        axis.set_title(fill(name, WIDEST_NAME), pad=20)
+        axis.text(0.5, 1.01, f"rms {rms:.0%}", transform=axis.transAxes, ha="center", va="bottom", fontsize="small")
+        axis.set_title(fill(name, WIDEST_NAME), pad=22, fontsize="medium")
         axis.set_ylabel(f"quantile of {symbol(first.coordinates[0])}")
-    for axis in panels[len(rows) :]:
-        axis.set_visible(False)
-    bar = figure.colorbar(image, ax=panels, extend="max", format=PercentFormatter(1.0, decimals=0))
+    bar = sheet.figure.colorbar(image, ax=panels, extend="max", shrink=0.8, format=PercentFormatter(1.0, decimals=0))
     bar.set_label("relative deviation from the truth")
-    return figure
+    return sheet.figure
 
 
 @styled
@@ -145,12 +153,14 @@ def plot_quantile_deviation(results: Mapping[str, Amplification], *, training: i
     results=dictionary(_studies, "studies of amplification by name"),
     against=one_of(*AXES),
     quantiles=optional(each(NATURAL, "numbers of quantiles, such as (50, 49, 243)", 1)),
+    ax=AX,
 )
 def plot_factor(
     results: Mapping[str, Amplification | Sequence[Amplification]],
     *,
     against: str = "quantiles",
     quantiles: Sequence[int] | None = None,
+    ax: Place | None = None,
 ) -> Figure:
     """Amplification factor against the number of quantiles [D fig. 7 right], of training events, or of features.
 
@@ -161,6 +171,7 @@ def plot_factor(
         against: ``"quantiles"``, ``"training_events"`` or ``"features"``. Against training events every kind of
             quantiles has a line of its own.
         quantiles: show these total numbers of quantiles alone; None: all.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ValueError: nothing to draw.
@@ -179,8 +190,8 @@ def plot_factor(
         raise ValueError(
             "results hold nothing to draw; give studies of quantiles of all coordinates, and their numbers"
         )
-    figure = new_figure(8, 6.4)
-    axis = figure.subplots()
+    sheet = Sheet(ax, 8, 6.4)
+    (axis,) = sheet.panels(["factor"])
     for k, ((name, points), (colour, style)) in enumerate(zip(lines.items(), _looks(len(lines)), strict=True)):
         points = sorted(points, key=lambda point: point[0])
         side = k - (len(lines) - 1) / 2  # points at one x stand beside each other
@@ -198,8 +209,8 @@ def plot_factor(
     ticks = sorted({at for points in lines.values() for at, _ in points})
     axis.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
     axis.xaxis.set_minor_locator(NullLocator())
-    figure.legend(loc="outside upper center", ncols=arrangement(len(lines), 3)[1], fontsize="small")
-    return figure
+    sheet.legend(*axis.get_legend_handles_labels(), arrangement(len(lines), 3)[1], fontsize="small")
+    return sheet.figure
 
 
 def _looks(n: int) -> list[tuple[str, str]]:

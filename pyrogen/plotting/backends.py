@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from pyrogen.checks import BOOLEAN, MAPPING, TEXT, door, instance, optional
 from pyrogen.diagnostics import LineResult
 
-from .style import BANDS, PREDICTION, TRUTH, VALIDATION, arrangement, arrows_outside, new_figure, styled, with_unit
+from .sheet import AX, Place, Sheet
+from .style import BANDS, PREDICTION, TRUTH, VALIDATION, arrangement, arrows_outside, styled, with_unit
 
 COLUMNS = 4  # pairs of panels side by side: what is still readable on a slide
 
 
 @styled
-@door(lines=MAPPING, reference=optional(TEXT), log=BOOLEAN, unit=TEXT, density_unit=TEXT)
+@door(lines=MAPPING, reference=optional(TEXT), log=BOOLEAN, unit=TEXT, density_unit=TEXT, ax=AX)
 def plot_backends(
     lines: Mapping[str, LineResult],
     reference: str | None = None,
@@ -26,6 +27,7 @@ def plot_backends(
     log: bool = False,
     unit: str = "",
     density_unit: str = "",
+    ax: Place | None = None,
 ) -> Figure:
     """A pair of panels for every backend: its density with the error band over the truth, below it its sigma.
 
@@ -38,6 +40,7 @@ def plot_backends(
         log: draw sigma on a logarithmic scale, for backends whose sigma differ by large factors.
         unit: unit of t.
         density_unit: unit of the density.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ValueError: no lines, a reference that is not among them, or results along different coordinates.
@@ -53,32 +56,33 @@ def plot_backends(
         raise ValueError(f"the lines are along {', '.join(sorted(labels))}; all backends need the same coordinate")
 
     rows, columns = arrangement(len(lines), COLUMNS)
-    figure = new_figure(4.4 * columns + 1, 5.6 * rows)
-    grid = figure.add_gridspec(2 * rows, columns, height_ratios=(3, 2) * rows)
-    pairs: list[tuple[Axes, Axes]] = []
-    for i, (name, result) in enumerate(lines.items()):
-        row, column = divmod(i, columns)
-        above, below = pairs[0] if pairs else (None, None)
-        upper = figure.add_subplot(grid[2 * row, column], sharex=above, sharey=above)
-        lower = figure.add_subplot(grid[2 * row + 1, column], sharex=upper, sharey=below)
-        pairs.append((upper, lower))
+    sheet = Sheet(ax, 4.4 * columns + 1, 5.6 * rows)
+    pairs = sheet.pairs([*lines], "sigma", rows, columns, (3, 2))
+    for i, ((upper, lower), (name, result)) in enumerate(zip(pairs, lines.items(), strict=True)):
         _density(upper, result)
         _sigma(lower, result, None if reference in (None, name) else lines[str(reference)])
         upper.set_title(f"{name} (reference)" if name == reference else name, fontsize="medium")
-        upper.tick_params(labelbottom=False, labelleft=column == 0)
-        last = i + columns >= len(lines)  # nothing below this pair
-        lower.tick_params(labelbottom=last, labelleft=column == 0)
+        # In a grid of our own the outer panels alone have labels.
+        outer, last = i % columns == 0 or sheet.lent, i + columns >= len(lines) or sheet.lent
         if last:
             lower.set_xlabel(with_unit(rf"${result.label}$", unit))
-        if column == 0:
+        if outer:
             upper.set_ylabel(with_unit(rf"density $p$(${result.label}$)", density_unit))
             lower.set_ylabel(with_unit(rf"$\sigma$(${result.label}$)", density_unit))
-    _limits(*pairs[0], lines, reference, log)
+        if not sheet.lent:
+            upper.tick_params(labelleft=outer)
+            lower.tick_params(labelbottom=last, labelleft=outer)
+    ends = [end(result.t.min() if end is min else result.t.max() for result in lines.values()) for end in (min, max)]
+    for upper, lower in pairs:
+        _limits(upper, lower, lines, reference, log)
+        room = 0.05 * (ends[1] - ends[0])
+        for axis in (upper, lower):
+            axis.set_xlim(ends[0] - room, ends[1] + room)
     for (upper, lower), result in zip(pairs, lines.values(), strict=True):
         arrows_outside(upper, result.t, result.density, PREDICTION)
         arrows_outside(lower, result.t, np.where(result.sigma > 0, result.sigma, np.nan), PREDICTION)
-    _legend(figure, reference)
-    return figure
+    _legend(sheet, [axis for pair in pairs for axis in pair], reference)
+    return sheet.figure
 
 
 def _density(axis: Axes, result: LineResult) -> None:
@@ -113,12 +117,12 @@ def _limits(upper: Axes, lower: Axes, lines: Mapping[str, LineResult], reference
         lower.set_ylim(max(0.7 * lowest, 1e-4 * highest), 1.4 * highest)
 
 
-def _legend(figure: Figure, reference: str | None) -> None:
+def _legend(sheet: Sheet, axes: Sequence[Axes], reference: str | None) -> None:
     """One legend for all panels, in the margin: in the panels it would lie on the bands."""
     entries: dict[str, Any] = {}
-    for axis in figure.axes:
+    for axis in axes:
         handles, labels = axis.get_legend_handles_labels()
         entries.update(zip(labels, handles, strict=True))
     if "reference" in entries:
         entries[rf"$\sigma$ of {reference}"] = entries.pop("reference")
-    figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries))
+    sheet.legend(list(entries.values()), list(entries), len(entries))

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from pyrogen.checks import TEXT, array, dictionary, door, instance, optional, require, whole
 from pyrogen.search import BumpHuntResult
 
-from .style import BANDS, FIT, PREDICTION, TRUTH, VALIDATION, colours, legend_above, new_figure, styled, with_unit
+from .sheet import AX, Place, Sheet
+from .style import BANDS, FIT, PREDICTION, TRUTH, VALIDATION, colours, legend_above, styled, with_unit
 
 RESULT = instance(BumpHuntResult, "a BumpHuntResult, from pg.search.bump_hunt")
 SHOWN = 40  # bins of the figure at most; finer ones are summed
@@ -22,8 +23,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 @styled
-@door(result=RESULT, bins=whole(2))
-def plot_spectrum(result: BumpHuntResult, *, bins: int = SHOWN) -> Figure:
+@door(result=RESULT, bins=whole(2), ax=AX)
+def plot_spectrum(result: BumpHuntResult, *, bins: int = SHOWN, ax: Place | None = None) -> Figure:
     """The spectrum with the fit of the whole range, its band, and the windows; pulls in the panel below.
 
     Without a fit the background of the windows is drawn, with its error. The window with the largest excess is shaded.
@@ -31,9 +32,10 @@ def plot_spectrum(result: BumpHuntResult, *, bins: int = SHOWN) -> Figure:
     Args:
         result: of a scan.
         bins: of the figure at most; neighbours of the result's bins are summed.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
     """
-    figure = new_figure(8.2, 7.2)
-    top, low = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    sheet = Sheet(ax, 8.2, 7.2)
+    ((top, low),) = sheet.pairs(["spectrum"], "pull", 1, 1, (3, 1))
     rows = _groups(result.edges, bins)
     edges = result.edges[np.append(rows, len(result.edges) - 1)]
     widths = np.diff(edges)
@@ -57,7 +59,7 @@ def plot_spectrum(result: BumpHuntResult, *, bins: int = SHOWN) -> Figure:
         )  # fmt: skip
     if result.fit is None:
         low.errorbar(middle, result.significance, xerr=half, fmt="o", color=FIT, markersize=4)
-        low.set_ylabel("significance", fontsize="medium")
+        low.set_ylabel(r"significance [$\sigma$]", fontsize="medium")
     top.set_yscale("log")
     positive = (counts / widths)[seen]
     top.set_ylim(0.3 * positive.min(), 5 * positive.max())
@@ -65,11 +67,12 @@ def plot_spectrum(result: BumpHuntResult, *, bins: int = SHOWN) -> Figure:
         height = 0.02 + 0.02 * (w % 2)  # of neighbours that overlap
         top.plot([first, last], [height] * 2, color=VALIDATION, linewidth=1.5, transform=top.get_xaxis_transform())
     top.set_ylabel(f"events / {result.unit or 'unit'}")
-    top.set_xlim(*result.range)
+    for axis in (top, low):
+        axis.set_xlim(*result.range)
     top.legend(loc="upper right", title=result.method, title_fontsize="small")
     low.axhline(0, color=TRUTH, linewidth=1)
     low.set_xlabel(with_unit(result.label, result.unit))
-    return figure
+    return sheet.figure
 
 
 def _fit(
@@ -114,17 +117,19 @@ def _groups(edges: NDArray[np.float64], bins: int) -> NDArray[np.intp]:
 @door(
     results=lambda name, value: (
         {value.method: value} if isinstance(value, BumpHuntResult) else dictionary(RESULT)(name, value)
-    )
+    ),
+    ax=AX,
 )
-def plot_scan(results: BumpHuntResult | Mapping[str, BumpHuntResult]) -> Figure:
+def plot_scan(results: BumpHuntResult | Mapping[str, BumpHuntResult], *, ax: Place | None = None) -> Figure:
     """Local significance of every window against its mass, for one method or several; the global one is written in.
 
     Args:
         results: one scan, or several by the names of their methods.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
     """
     require(len(results) > 0, "results", results, "at least one BumpHuntResult")  # type: ignore[arg-type]
-    figure = new_figure(8.6, 6.2)
-    axis = figure.subplots()
+    sheet = Sheet(ax, 8.6, 6.2)
+    (axis,) = sheet.panels(["scan"])
     shift = np.linspace(-0.18, 0.18, len(results)) if len(results) > 1 else [0.0]  # type: ignore[arg-type]
     for (name, result), colour, marker, moved in zip(
         results.items(), colours(len(results)), MARKERS * 9, shift, strict=False  # type: ignore[union-attr, arg-type]
@@ -143,7 +148,7 @@ def plot_scan(results: BumpHuntResult | Mapping[str, BumpHuntResult]) -> Figure:
     axis.set_ylabel(r"local significance [$\sigma$]")
     axis.xaxis.set_major_locator(MaxNLocator(6))
     legend_above(axis, 2, fontsize="small")
-    return figure
+    return sheet.figure
 
 
 def _global(result: BumpHuntResult) -> str:
@@ -155,8 +160,10 @@ def _global(result: BumpHuntResult) -> str:
 
 
 @styled
-@door(p_values=dictionary(array(1)), title=optional(TEXT))
-def plot_p_values(p_values: Mapping[str, ArrayLike | Sequence[float]], *, title: str | None = None) -> Figure:
+@door(p_values=dictionary(array(1)), title=optional(TEXT), ax=AX)
+def plot_p_values(
+    p_values: Mapping[str, ArrayLike | Sequence[float]], *, title: str | None = None, ax: Place | None = None
+) -> Figure:
     """Fraction of samples without a signal with a p-value below p, against p: on the diagonal where it is right.
 
     The band is one and two binomial standard deviations of the smallest set.
@@ -164,13 +171,14 @@ def plot_p_values(p_values: Mapping[str, ArrayLike | Sequence[float]], *, title:
     Args:
         p_values: ``[T]`` by the name of the method; T samples without a signal.
         title: of the figure.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
     """
     require(len(p_values) > 0, "p_values", p_values, "at least one array")
     found = {name: np.sort(np.asarray(its, dtype=np.float64)) for name, its in p_values.items()}
     for name, its in found.items():
         require(len(its) > 0 and bool(((its >= 0) & (its <= 1)).all()), f"p_values[{name!r}]", its, "between 0 and 1")
-    figure = new_figure(7.2, 6.4)
-    axis = figure.subplots()
+    sheet = Sheet(ax, 7.2, 6.4)
+    (axis,) = sheet.panels(["p-values"])
     grid = np.linspace(0, 1, 201)
     error = np.sqrt(grid * (1 - grid) / min(map(len, found.values())))
     for k, opacity in BANDS:
@@ -184,4 +192,4 @@ def plot_p_values(p_values: Mapping[str, ArrayLike | Sequence[float]], *, title:
     if title:
         axis.set_title(title, fontsize="medium")
     legend_above(axis, 1, fontsize="small")
-    return figure
+    return sheet.figure

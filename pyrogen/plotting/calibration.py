@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,21 +16,31 @@ from pyrogen.checks import BOOLEAN, FRACTION, MAPPING, TEXT, dictionary, door, i
 from pyrogen.coverage.calibration import LEVELS, ONE_SIGMA, TWO_SIGMA, Calibration
 from pyrogen.diagnostics.quantile_bins import AmplificationFit
 
-from .style import TRUTH, arrangement, colours, new_figure, styled, symbol, with_error, with_unit
+from .sheet import AX, Place, Sheet
+from .style import TRUTH, arrangement, colours, plain_numbers, styled, symbol, with_error, with_unit
 
 WIDEST_NAME = 40  # letters of a line of a name in the legend
 SHOWN = 4.0  # pulls beyond are counted in the outermost bin
 
 
 @styled
-@door(calibrations=MAPPING, unit=TEXT, log=BOOLEAN)
-def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "", log: bool = True) -> Figure:
+@door(calibrations=MAPPING, unit=TEXT, density_unit=TEXT, log=BOOLEAN, ax=AX)
+def plot_calibration(
+    calibrations: Mapping[str, Calibration],
+    *,
+    unit: str = "",
+    density_unit: str = "",
+    log: bool = True,
+    ax: Place | None = None,
+) -> Figure:
     """Three panels: coverage against the nominal level, pulls, and sigma against the spread of the trainings.
 
     Args:
         calibrations: what to compare, by name; up to about five stay readable. Names may be long.
         unit: unit of the coordinate ``at``.
+        density_unit: unit of the density.
         log: logarithmic sigma.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ValueError: nothing to draw.
@@ -38,8 +49,8 @@ def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "",
         instance(Calibration, "a Calibration, from calibration_along_lines")("every entry of calibrations", found)
     if not calibrations:
         raise ValueError("calibrations is empty; give at least one to draw")
-    figure = new_figure(18, 5.8)
-    coverage, pulls, sizes = figure.subplots(1, 3)
+    sheet = Sheet(ax, 17, 5.8)
+    coverage, pulls, sizes = sheet.panels(["coverage", "pulls", "uncertainty"])
     grid = np.linspace(-SHOWN, SHOWN, 33)
     names: list[Line2D] = []
     for (name, found), colour in zip(calibrations.items(), colours(len(calibrations)), strict=True):
@@ -68,26 +79,30 @@ def plot_calibration(calibrations: Mapping[str, Calibration], *, unit: str = "",
     pulls.legend(loc="upper left")
     first = next(iter(calibrations.values()))
     sizes.set(xlabel=with_unit(f"${first.label}$" if len(first.label) == 1 else first.label, unit))
-    sizes.set_ylabel("uncertainty of the density")
+    sizes.set_ylabel(with_unit("uncertainty of the density", density_unit))
     sizes.set_yscale("log" if log else "linear")
     low, high = sizes.get_ylim()
     sizes.set_ylim(low, high * (high / low) ** 0.35 if log else high * 1.4)
+    plain_numbers(sizes.yaxis)
     if any(found.trainings > 1 for found in calibrations.values()):
         for label, style in ((r"predicted $\sigma$", "-"), ("spread of the trainings", "--")):
             sizes.plot([], [], color="grey", linestyle=style, label=label)
         sizes.legend(loc="upper left", ncols=2, fontsize="small", columnspacing=1.0)
-    figure.legend(handles=names, loc="outside upper center", ncols=arrangement(len(names), 4)[1])
-    return figure
+    sheet.legend(names, [each.get_label() for each in names], arrangement(len(names), 4)[1])
+    return sheet.figure
 
 
 @styled
-@door(calibrations=MAPPING, tolerance=FRACTION)
-def plot_coverage(calibrations: Mapping[str, Calibration], *, tolerance: float = 0.03) -> Figure:
+@door(calibrations=MAPPING, tolerance=FRACTION, ax=AX)
+def plot_coverage(
+    calibrations: Mapping[str, Calibration], *, tolerance: float = 0.03, ax: Place | None = None
+) -> Figure:
     """Coverage at one and two sigma and width of the pulls, one row for each of many studies.
 
     Args:
         calibrations: by name. The colour is that of the first word, such as the backend's.
         tolerance: half width of the grey band around the nominal coverage.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ValueError: nothing to draw, or a tolerance that is not between 0 and 1.
@@ -99,8 +114,9 @@ def plot_coverage(calibrations: Mapping[str, Calibration], *, tolerance: float =
     names = list(map(str, calibrations))
     kinds = list(dict.fromkeys(map(_kind, names)))
     colour_of = dict(zip(kinds, colours(len(kinds)), strict=True))
-    figure = new_figure(14, 1.6 + 0.36 * len(calibrations))
-    one, two, pulls = figure.subplots(1, 3, sharey=True)
+    sheet = Sheet(ax, 14, 1.6 + 0.36 * len(calibrations))
+    panels = sheet.panels(["coverage at one sigma", "coverage at two sigma", "width of the pulls"], sharey=True)
+    one, two, pulls = panels
     rows = np.arange(len(calibrations))
     for axis, level in ((one, ONE_SIGMA), (two, TWO_SIGMA)):
         axis.axvspan(level - tolerance, min(level + tolerance, 1), color="lightgrey", linewidth=0)
@@ -111,7 +127,7 @@ def plot_coverage(calibrations: Mapping[str, Calibration], *, tolerance: float =
     pulls.axvline(1, color=TRUTH, linewidth=1, linestyle="--")
     pulls.set(xlabel="width of the pulls", xscale="log")
     for row, name, found in zip(rows, names, calibrations.values(), strict=True):
-        style = {"color": colour_of[_kind(name)], "fmt": "o", "capsize": 2}
+        style: Any = {"color": colour_of[_kind(name)], "fmt": "o", "capsize": 2}
         for axis, level in ((one, ONE_SIGMA), (two, TWO_SIGMA)):
             fraction, error = found.fraction(level)
             axis.errorbar(fraction, row, xerr=error, **style)
@@ -124,9 +140,12 @@ def plot_coverage(calibrations: Mapping[str, Calibration], *, tolerance: float =
     for axis_format in (pulls.xaxis.set_major_formatter, pulls.xaxis.set_minor_formatter):
         axis_format(FuncFormatter(lambda value, _: f"{value:g}" if value in (0.5, 1, 2, 3, 5, 10) else ""))
     one.set_yticks(rows, names, fontsize="small")
-    one.tick_params(axis="y", which="minor", left=False, right=False)
-    one.set_ylim(len(rows) - 0.4, -0.6)
-    return figure
+    for axis in panels:
+        axis.tick_params(axis="y", which="minor", left=False, right=False)
+        axis.set_ylim(len(rows) - 0.4, -0.6)
+        if axis is not one and sheet.lent:
+            axis.set_yticks(rows, [""] * len(rows))
+    return sheet.figure
 
 
 @styled
@@ -136,6 +155,7 @@ def plot_coverage(calibrations: Mapping[str, Calibration], *, tolerance: float =
     errors=MAPPING,
     fits=MAPPING,
     published=optional(dictionary(instance(AmplificationFit, "an AmplificationFit"))),
+    ax=AX,
 )
 def plot_amplification(
     n_bins: Mapping[str, np.ndarray],
@@ -143,6 +163,8 @@ def plot_amplification(
     errors: Mapping[str, np.ndarray],
     fits: Mapping[str, AmplificationFit],
     published: Mapping[str, AmplificationFit] | None = None,
+    *,
+    ax: Place | None = None,
 ) -> Figure:
     """Amplification against the number of quantile bins, with the fitted power laws ([F] fig. 7).
 
@@ -152,6 +174,7 @@ def plot_amplification(
         errors: their errors, ``[n]``.
         fits: ``G = a n_bins^b`` by name.
         published: further power laws to draw for comparison.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ValueError: nothing to draw, or other names in one of the arguments than in the others.
@@ -166,8 +189,8 @@ def plot_amplification(
                 f"{argument} has {', '.join(map(str, its)) or 'nothing'}; it must have the names of n_bins: "
                 f"{', '.join(map(str, n_bins))}"
             )
-    figure = new_figure(8, 6.2)
-    axis = figure.subplots()
+    sheet = Sheet(ax, 8, 6.2)
+    (axis,) = sheet.panels(["amplification"])
     for (name, n), colour in zip(n_bins.items(), colours(len(n_bins)), strict=True):
         fit = fits[name]
         parameters = (("a", fit.a, fit.a_error), ("b", fit.b, fit.b_error))
@@ -183,7 +206,9 @@ def plot_amplification(
     low, high = axis.get_ylim()
     entries = len(n_bins) + len(published or {})
     axis.set_ylim(low, high * (high / low) ** max(0.3, 0.07 * entries))  # head room for the legend
-    return figure
+    plain_numbers(axis.xaxis)
+    plain_numbers(axis.yaxis)
+    return sheet.figure
 
 
 def _kind(name: str) -> str:

@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from pyrogen.checks import TEXT, door, instance
 from pyrogen.diagnostics.control.result import ClassifierWeights
 
-from .style import PREDICTION, TRUTH, VALIDATION, legend_above, new_figure, styled, with_error
+from .sheet import AX, Place, Sheet
+from .style import CONTROL, PREDICTION, TRUTH, VALIDATION, legend_above, styled, with_error
 
 WEIGHTS = instance(
     ClassifierWeights,
     "a ClassifierWeights, from classifier_weights",
     {"ClassifierResult": "classifier_test keeps no weights of the events; use classifier_weights"},
 )
-FLOOR = "#8a8a8a"
 LETTERS = 110  # of a line of the title
 CURVES = 12  # trainings that are drawn one by one
 LABELLED = ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))  # of a logarithmic axis over one, two and more decades
 
 
 @styled
-@door(weights=WEIGHTS, title=TEXT)
-def plot_classifier_weights(weights: ClassifierWeights, *, title: str = "") -> Figure:
+@door(weights=WEIGHTS, title=TEXT, ax=AX)
+def plot_classifier_weights(weights: ClassifierWeights, *, title: str = "", ax: Place | None = None) -> Figure:
     """Weights of true and generated events in linear and logarithmic bins, tails, ROC, calibration and losses.
 
     Grey is the control, truth against truth: of half as many events, if no other true events were given, so that it is
@@ -39,25 +39,26 @@ def plot_classifier_weights(weights: ClassifierWeights, *, title: str = "") -> F
     Args:
         weights: what :func:`~pyrogen.diagnostics.classifier_weights` found.
         title: above the figure.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
     """
-    figure = new_figure(17, 9.4)
-    (linear, logarithmic, tails), (roc, calibration, losses) = figure.subplots(2, 3)
-    if title:
-        figure.suptitle(fill(title, LETTERS), fontsize="large")
+    sheet = Sheet(ax, 17, 9.4)
+    names = ["weights", "weights on a logarithmic scale", "tails", "ROC curve", "calibration", "losses"]
+    linear, logarithmic, tails, roc, calibration, losses = sheet.panels(names, 2, 3)
+    sheet.title(fill(title, LETTERS))
     for axis, log in ((linear, False), (logarithmic, True)):
         _histogram(axis, weights, log)
     _tails(tails, weights)
     _roc(roc, weights)
     _calibration(calibration, weights)
     _losses(losses, weights)
-    return figure
+    return sheet.figure
 
 
 def _histogram(axis: Axes, weights: ClassifierWeights, log: bool) -> None:
     found = weights.histograms(50, log=log)
     widths = np.diff(np.log10(found.edges) if log else found.edges)
     if found.control is not None and found.control_error is not None:
-        axis.stairs(found.control / widths, found.edges, fill=True, color=FLOOR, alpha=0.35, label="truth vs truth")
+        axis.stairs(found.control / widths, found.edges, fill=True, color=CONTROL, alpha=0.35, label="truth vs truth")
     for name, colour in (("truth", TRUTH), ("generated", PREDICTION)):
         values, error = getattr(found, name) / widths, getattr(found, f"{name}_error") / widths
         axis.stairs(values, found.edges, color=colour, linewidth=2, label=name)
@@ -96,7 +97,7 @@ def _tails(axis: Axes, weights: ClassifierWeights) -> None:
     at = np.arange(len(found.cuts))
     shown: list[tuple[str, str, str, float]] = [("truth", TRUTH, "o", -0.15), ("generated", PREDICTION, "s", 0.0)]
     if weights.control is not None:
-        shown.append(("control", FLOOR, "D", 0.15))
+        shown.append(("control", CONTROL, "D", 0.15))
     for name, colour, marker, shift in shown:
         label = "truth vs truth" if name == "control" else name
         values, errors = getattr(found, name), getattr(found, f"{name}_error")
@@ -115,7 +116,7 @@ def _tails(axis: Axes, weights: ClassifierWeights) -> None:
 def _roc(axis: Axes, weights: ClassifierWeights) -> None:
     axis.plot([0, 1], [0, 1], color=TRUTH, linewidth=1, linestyle="--")
     if weights.control is not None:
-        axis.plot(*weights.control.roc(), color=FLOOR, label=f"truth vs truth: {_area(weights.control)}")
+        axis.plot(*weights.control.roc(), color=CONTROL, label=f"truth vs truth: {_area(weights.control)}")
     axis.plot(*weights.roc(), color=PREDICTION, label=f"AUC {_area(weights)}")
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="generated events above cut", ylabel="true events above cut")
     axis.legend(loc="lower right")
@@ -162,7 +163,7 @@ def _losses(axis: Axes, weights: ClassifierWeights) -> None:
     )
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=3))
     axis.set_ylim(*_limits(found.loss, found.validation_loss))
-    axis.legend(loc="best")
+    legend_above(axis, 2)
 
 
 def _limits(*tables: NDArray[np.float64]) -> tuple[float, float]:

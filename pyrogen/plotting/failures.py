@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pyrogen.checks import BOOLEAN, NATURAL, TEXT, door, each, instance, optional
 from pyrogen.diagnostics import Failures, ObservableFailure, TailHistogram
 
+from .sheet import AX, Place, Sheet
 from .style import (
     FIT,
     PREDICTION,
@@ -23,7 +24,6 @@ from .style import (
     VALIDATION,
     arrangement,
     arrows_outside,
-    new_figure,
     ratio_axis,
     styled,
     with_unit,
@@ -39,9 +39,15 @@ WIDE, HIGH = 32, 24  # letters of a label that fit beside a panel of densities
     most=NATURAL,
     names=optional(each(TEXT, "names of observables, such as ['m_ab']", 1)),
     log=BOOLEAN,
+    ax=AX,
 )
 def plot_failures(
-    failures: Failures, most: int = 3, *, names: Sequence[str] | None = None, log: bool = False
+    failures: Failures,
+    most: int = 3,
+    *,
+    names: Sequence[str] | None = None,
+    log: bool = False,
+    ax: Place | None = None,
 ) -> Figure:
     """Distributions of generated events with small w, true ones with large w, and all, with generated over truth below.
 
@@ -54,27 +60,24 @@ def plot_failures(
         most: how many observables to draw, the best ones, up to three in a row.
         names: the observables to draw instead.
         log: logarithmic densities.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ValueError: a name that is not among the observables.
     """
     rows = failures.rows[:most] if names is None else tuple(_row(failures, name) for name in names)
     high, wide = arrangement(len(rows), COLUMNS)
-    figure = new_figure(5.6 * wide, 5.4 * high + 0.5)
-    axes = figure.subplots(2 * high, wide, squeeze=False, height_ratios=(3, 1) * high)
-    pairs = [(axes[2 * i, j], axes[2 * i + 1, j]) for i in range(high) for j in range(wide)]
-    for top, bottom in pairs[len(rows) :]:
-        top.remove()
-        bottom.remove()
+    sheet = Sheet(ax, 5.6 * wide, 5.4 * high + 0.5)
+    pairs = sheet.pairs([row.name for row in rows], "ratio", high, wide, (3, 1))
     entries: dict[str, Any] = {}
-    for (top, bottom), row in zip(pairs, rows, strict=False):
+    for (top, bottom), row in zip(pairs, rows, strict=True):
         _densities(top, row.histogram, failures.cuts, log)
         _ratio(bottom, row.histogram)
         _dress(top, bottom, row)
         handles, labels = top.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
-    figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=4 if wide > 1 else 2)
-    return figure
+    sheet.legend(list(entries.values()), list(entries), 4 if wide > 1 else 2)
+    return sheet.figure
 
 
 def _row(failures: Failures, name: str) -> ObservableFailure:
@@ -128,9 +131,8 @@ def _ratio(axis: Axes, its: TailHistogram) -> None:
 
 
 def _dress(top: Axes, bottom: Axes, row: ObservableFailure) -> None:
-    top.sharex(bottom)
-    top.tick_params(labelbottom=False)
-    bottom.set_xlim(row.histogram.edges[0], row.histogram.edges[-1])
+    for axis in (top, bottom):
+        axis.set_xlim(row.histogram.edges[0], row.histogram.edges[-1])
     bottom.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 4, 5, 10]))
     per = f"1/({row.unit})" if re.search(r"[/\s]", row.unit) else f"1/{row.unit}"
     _fitting(bottom.xaxis.label, with_unit(row.label, row.unit), WIDE)

@@ -16,6 +16,7 @@ from pyrogen.posterior import HistogramBand
 from pyrogen.posterior.uhi import edges_and_counts, is_histogram, label_of
 from pyrogen.printing import Brief
 
+from .sheet import AX, Place, Sheet
 from .style import (
     BANDS,
     PREDICTION,
@@ -23,7 +24,6 @@ from .style import (
     arrangement,
     arrows_outside,
     legend_above,
-    new_figure,
     ratio_axis,
     styled,
     with_unit,
@@ -174,7 +174,7 @@ def _brief(edges: NDArray[np.float64]) -> str:
     return np.array2string(edges, threshold=8, edgeitems=3, precision=6)
 
 
-@door(label=TEXT, unit=TEXT, truth_label=TEXT, log=BOOLEAN)
+@door(label=TEXT, unit=TEXT, truth_label=TEXT, log=BOOLEAN, ax=AX)
 def plot_histogram(
     band: HistogramBand,
     counts: ArrayLike | Any = None,
@@ -185,17 +185,21 @@ def plot_histogram(
     unit: str = "",
     truth_label: str = "truth",
     log: bool = False,
+    ax: Place | None = None,
 ) -> Figure:
     """One generated distribution with its posterior band over the truth, and their ratio below; the band alone on None.
 
     Arguments as in :class:`HistogramPanel` and :func:`plot_histograms`.
     """
-    return plot_histograms([HistogramPanel(band, counts, total, errors, label, unit)], truth_label=truth_label, log=log)
+    panel = HistogramPanel(band, counts, total, errors, label, unit)
+    return plot_histograms([panel], truth_label=truth_label, log=log, ax=ax)
 
 
 @styled
-@door(truth_label=TEXT, log=BOOLEAN)
-def plot_histograms(panels: Sequence[HistogramPanel], *, truth_label: str = "truth", log: bool = False) -> Figure:
+@door(truth_label=TEXT, log=BOOLEAN, ax=AX)
+def plot_histograms(
+    panels: Sequence[HistogramPanel], *, truth_label: str = "truth", log: bool = False, ax: Place | None = None
+) -> Figure:
     """Generated distributions with one and two sigma of the posterior, the truth with its errors, ratio panels.
 
     Triangles point to ratios outside the panel.
@@ -204,23 +208,35 @@ def plot_histograms(panels: Sequence[HistogramPanel], *, truth_label: str = "tru
         panels: what to draw, up to three in a row.
         truth_label: what the truth is called in the legend, such as ``"training events"``.
         log: logarithmic densities, for panels that do not say themselves.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ValueError: no panels, or one that does not fit together.
     """
     panels = checked_panels(panels)
     rows, columns = arrangement(len(panels), COLUMNS)
-    figure = new_figure(6.2 * columns, 5.8 * rows)
-    for part, panel in zip(figure.subfigures(rows, columns, squeeze=False).flat, panels, strict=False):
+    sheet = Sheet(ax, 6.2 * columns, 5.8 * rows)
+    names: list[str] = []
+    cells: list[Any] = []
+    for i, panel in enumerate(panels):
+        (row, column), compared = divmod(i, columns), panel.counts is not None
+        names += [panel.label, f"ratio of {panel.label}"] if compared else [panel.label]
+        rest = [(2 * row, column), (2 * row + 1, column)]
+        cells += rest if compared else [(slice(2 * row, 2 * row + 2), column)]
+    free = iter(sheet.panels(names, 2 * rows, columns, heights=(3, 1) * rows, cells=cells))
+    for panel in panels:
         compared = panel.counts is not None
-        axes = part.subplots(2, 1, sharex=True, height_ratios=(3, 1)) if compared else [part.subplots()]
+        axes = [next(free), next(free)] if compared else [next(free)]
+        if compared:
+            sheet.align(*axes)
         _distribution(axes[0], panel, truth_label, log if panel.log is None else panel.log)
         if compared:
             _ratio(axes[1], panel, truth_label)
-        axes[0].set_xlim(panel.band.edges[0], panel.band.edges[-1])
+        for axis in axes:
+            axis.set_xlim(panel.band.edges[0], panel.band.edges[-1])
         axes[0].set_ylabel(with_unit(f"density of {panel.label}", f"1/{panel.unit}" if panel.unit else ""))
         axes[-1].set_xlabel(with_unit(panel.label, panel.unit))
-    return figure
+    return sheet.figure
 
 
 def _distribution(axis: Axes, panel: HistogramPanel, truth_label: str, log: bool) -> None:

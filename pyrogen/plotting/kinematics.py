@@ -15,19 +15,20 @@ from numpy.typing import NDArray
 from pyrogen.checks import BOOLEAN, TEXT, door, require_extra
 
 from .histograms import COLUMNS, HistogramPanel, checked_panels
-from .style import BANDS, PREDICTION, TRUTH, arrangement, arrows_outside, new_figure, styled, triangles, with_unit
+from .sheet import AX, Place, Sheet
+from .style import BANDS, PREDICTION, TRUTH, arrangement, arrows_outside, styled, triangles, with_unit
 
 if TYPE_CHECKING:
     from pyrogen.posterior import HistogramBand
 
-SIDEWAYS = 13.5  # font size of y labels: the longest is as long as its axis
+SIDEWAYS = "small"  # font size of y labels: the longest is as long as its axis
 HATCHES: dict[str, Any] = {"facecolor": "none", "edgecolor": "#404040", "hatch": "//////", "linewidth": 0, "alpha": 0.7}
 HALF_HEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # of ratio panels
 Draw = Callable[[Axes, Axes, HistogramPanel], None]
 
 
 @styled
-@door(truth_label=TEXT, log=BOOLEAN, llabel=TEXT, rlabel=TEXT)
+@door(truth_label=TEXT, log=BOOLEAN, llabel=TEXT, rlabel=TEXT, ax=AX)
 def plot_kinematics(
     panels: Sequence[HistogramPanel],
     *,
@@ -35,6 +36,7 @@ def plot_kinematics(
     log: bool = True,
     llabel: str = "",
     rlabel: str = "",
+    ax: Place | None = None,
 ) -> Figure:
     """Generated distributions with one and two sigma of the posterior over the truth, and their ratios [A fig. 9].
 
@@ -49,6 +51,7 @@ def plot_kinematics(
         log: logarithmic densities, for panels that do not say themselves.
         llabel: text above the first panel, such as ``"pyrogen simulation"``.
         rlabel: text above the last panel of the first row, such as ``r"$\\sqrt{s}=13$ TeV"``.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ImportError: ``mplhep`` is missing.
@@ -60,11 +63,11 @@ def plot_kinematics(
         _distribution(top, panel, truth_label, log if panel.log is None else panel.log)
         _ratio(bottom, panel)
 
-    return _grid(panels, draw, (3, 1), llabel, rlabel)
+    return _grid(panels, draw, "ratio", (3, 1), (llabel, rlabel), ax)
 
 
 @styled
-@door(truth_label=TEXT, subtract_noise=BOOLEAN, llabel=TEXT, rlabel=TEXT)
+@door(truth_label=TEXT, subtract_noise=BOOLEAN, llabel=TEXT, rlabel=TEXT, ax=AX)
 def plot_uncertainties(
     panels: Sequence[HistogramPanel],
     *,
@@ -72,6 +75,7 @@ def plot_uncertainties(
     subtract_noise: bool = True,
     llabel: str = "",
     rlabel: str = "",
+    ax: Place | None = None,
 ) -> Figure:
     """Absolute and relative uncertainty of the posterior beside the statistical error of the truth [A fig. 10].
 
@@ -85,6 +89,7 @@ def plot_uncertainties(
         subtract_noise: without the noise of the generated events, where the band knows it; the legend says so.
         llabel: text above the first panel.
         rlabel: text above the last panel of the first row.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ValueError: no panels, or one that does not fit together.
@@ -106,24 +111,25 @@ def plot_uncertainties(
         bottom.set_ylabel(r"$\sigma\,/\,p$ [%]", fontsize=SIDEWAYS)
         _plain_decades(bottom)
 
-    return _grid(panels, draw, (1, 1), llabel, rlabel)
+    return _grid(panels, draw, "relative uncertainty", (1, 1), (llabel, rlabel), ax)
 
 
 def _grid(
-    panels: Sequence[HistogramPanel], draw: Draw, heights: tuple[float, float], llabel: str, rlabel: str
+    panels: Sequence[HistogramPanel],
+    draw: Draw,
+    below: str,
+    heights: tuple[float, float],
+    labels: tuple[str, str],
+    ax: Place | None,
 ) -> Figure:
     """A figure of panels with two axes each, and one legend above all of them."""
     panels = checked_panels(panels)
     rows, columns = arrangement(len(panels), COLUMNS)
-    figure = new_figure(5.3 * columns, 4.4 * rows + (0.6 if columns > 1 else 0.9))
-    # One grid for all, so that panels below each other line up.
-    axes = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=heights * rows)
+    sheet = Sheet(ax, 5.3 * columns, 4.4 * rows + (0.6 if columns > 1 else 0.9))
     entries: dict[str, tuple[Artist, ...]] = {}
-    pairs = [(axes[2 * row, column], axes[2 * row + 1, column]) for row in range(rows) for column in range(columns)]
-    for top, bottom in pairs[len(panels) :]:
-        top.remove()
-        bottom.remove()
-    for i, ((top, bottom), panel) in enumerate(zip(pairs, panels, strict=False)):
+    pairs = sheet.pairs([panel.label for panel in panels], below, rows, columns, heights)
+    llabel, rlabel = labels
+    for i, ((top, bottom), panel) in enumerate(zip(pairs, panels, strict=True)):
         draw(top, bottom, panel)
         _dress(top, bottom, panel)
         if i < columns and (llabel or rlabel):  # of all in the row, so that they are equally high
@@ -132,14 +138,13 @@ def _grid(
         entries = _legend_entries(top) | entries
     several = len(entries) if columns > 1 else 2 if max(map(len, entries)) < 20 else 1
     handles: Any = list(entries.values())  # matplotlib draws a tuple of artists as one, which its types do not know
-    figure.legend(handles, list(entries), loc="outside upper center", ncols=several)
-    return figure
+    sheet.legend(handles, list(entries), several)
+    return sheet.figure
 
 
 def _dress(top: Axes, bottom: Axes, panel: HistogramPanel) -> None:
-    top.sharex(bottom)
-    top.tick_params(labelbottom=False)
-    bottom.set_xlim(panel.band.edges[0], panel.band.edges[-1])
+    for axis in (top, bottom):
+        axis.set_xlim(panel.band.edges[0], panel.band.edges[-1])
     bottom.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 4, 5, 10]))
     bottom.set_xlabel(with_unit(panel.label, panel.unit), loc="right")
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from pyrogen.checks import TEXT, door, instance, optional
 from pyrogen.diagnostics import LikelihoodFit, LineResult, ShapeFit
 
+from .sheet import AX, Place, Sheet
 from .style import (
     BANDS,
     FIT,
@@ -18,7 +19,6 @@ from .style import (
     TRUTH,
     arrows_outside,
     legend_above,
-    new_figure,
     ratio_axis,
     styled,
     symbol,
@@ -34,6 +34,7 @@ from .style import (
     reference=optional(instance(LikelihoodFit, "a LikelihoodFit, from likelihood_fit")),
     unit=TEXT,
     density_unit=TEXT,
+    ax=AX,
 )
 def plot_lines(
     result: LineResult,
@@ -42,6 +43,7 @@ def plot_lines(
     *,
     unit: str = "",
     density_unit: str = "",
+    ax: Place | None = None,
 ) -> Figure:
     """Three panels: density with its error band on the truth (and their ratio), relative and absolute uncertainty.
 
@@ -53,17 +55,17 @@ def plot_lines(
         reference: the true form fitted to the same events, whose uncertainty is drawn beside the network's.
         unit: unit of t.
         density_unit: unit of the density.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
     """
-    figure = new_figure(17, 5.6)
-    grid = figure.add_gridspec(2, 3, height_ratios=(3, 1))
-    density = figure.add_subplot(grid[0, 0])
-    ratio = figure.add_subplot(grid[1, 0], sharex=density)
-    relative, absolute = figure.add_subplot(grid[:, 1]), figure.add_subplot(grid[:, 2])
+    sheet = Sheet(ax, 17, 5.6)
+    names = ["density", "ratio", "relative uncertainty", "absolute uncertainty"]
+    cells = [(0, 0), (1, 0), (slice(None), 1), (slice(None), 2)]
+    density, ratio, relative, absolute = sheet.panels(names, 2, 3, heights=(3, 1), cells=cells)
+    sheet.align(density, ratio)
     t = rf"${result.label}$"
 
     _density(density, result)
     density.set_ylabel(with_unit(f"density $p$({t})", density_unit))
-    density.tick_params(labelbottom=False)
     _ratio(ratio, result)
 
     lines = f"mean and spread of {len(result.positions)} lines" if len(result.positions) > 1 else "one line"
@@ -91,7 +93,7 @@ def plot_lines(
         axis.legend(loc="upper center" if axis is absolute else "upper right", reverse=True)
     for axis in (ratio, relative, absolute):
         axis.set_xlabel(with_unit(t, unit))
-    return figure
+    return sheet.figure
 
 
 def _density(axis: Axes, result: LineResult) -> None:

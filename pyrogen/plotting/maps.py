@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 
 from pyrogen.checks import BOOLEAN, TEXT, array, door, instance, optional
@@ -19,14 +18,13 @@ from pyrogen.diagnostics.marginals import MarginalResult
 from pyrogen.posterior import HistogramBand
 
 from .histograms import HINTS
+from .sheet import AX, Place, Sheet
 from .style import (
     FIT,
     PREDICTION,
-    TRUTH,
     VALIDATION,
     arrangement,
     arrows_outside,
-    new_figure,
     ratio_axis,
     styled,
     with_unit,
@@ -40,8 +38,8 @@ COLUMNS = 3  # panels side by side: more are too small on a slide
 
 
 @styled
-@door(result=instance(UncertaintyMap, "an UncertaintyMap, from uncertainty_map"), log=BOOLEAN)
-def plot_map(result: UncertaintyMap, *, log: bool = False) -> Figure:
+@door(result=instance(UncertaintyMap, "an UncertaintyMap, from uncertainty_map"), log=BOOLEAN, ax=AX)
+def plot_map(result: UncertaintyMap, *, log: bool = False, ax: Place | None = None) -> Figure:
     """Panels of one plane: truth, prediction, pull (without a truth the prediction alone), sigma and sigma/p.
 
     Cells outside the support stay blank, as do uncertainties where the predicted density is below a thousandth of its
@@ -50,6 +48,7 @@ def plot_map(result: UncertaintyMap, *, log: bool = False) -> Figure:
     Args:
         result: what :func:`~pyrogen.diagnostics.uncertainty_map` found.
         log: logarithmic colours for densities and absolute uncertainty.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
     """
     supported = (result.density if result.truth is None else result.truth) > 0
     visible = supported & (result.density > VISIBLE * result.density.max())
@@ -80,14 +79,15 @@ def plot_map(result: UncertaintyMap, *, log: bool = False) -> Figure:
     proportion = (y[-1] - y[0]) / (x[-1] - x[0])
     equal = result.units[0] == result.units[1] and 1 / 3 <= proportion <= 3
     rows, columns = arrangement(len(panels), COLUMNS)
-    figure = new_figure(4.9 * columns, rows * (3.9 * (float(proportion) if equal else 1.0) + 1.7))
-    places = _centred(figure, len(panels), rows, columns)
-    for place, (name, values, colours, norm, its_unit) in zip(places, panels, strict=True):
-        axis = figure.add_subplot(place)
+    sheet = Sheet(ax, 4.9 * columns, rows * (3.9 * (float(proportion) if equal else 1.0) + 1.7))
+    names = ["truth", "prediction", "pull", "uncertainty", "relative uncertainty"]
+    names = [name for name in names if result.truth is not None or name not in ("truth", "pull")]
+    axes = sheet.panels(names, rows, 2 * columns, cells=_centred(len(panels), rows, columns))
+    for axis, (name, values, colours, norm, its_unit) in zip(axes, panels, strict=True):
         mesh = axis.pcolormesh(x, y, np.ma.masked_invalid(values).T, cmap=colours, norm=norm, rasterized=True)
         axis.set_aspect("equal" if equal else "auto")
         beyond = _extend(values, norm)
-        bar = figure.colorbar(mesh, ax=axis, location="top", pad=0.02, aspect=25, extend=beyond)
+        bar = sheet.figure.colorbar(mesh, ax=axis, location="top", pad=0.02, aspect=25, extend=beyond)
         bar.set_label(with_unit(name, its_unit))
         if not isinstance(norm, LogNorm):
             bar.locator = MaxNLocator(5, steps=[1, 2, 5, 10])  # short labels do not run into each other
@@ -95,16 +95,18 @@ def plot_map(result: UncertaintyMap, *, log: bool = False) -> Figure:
         axis.set_ylabel(with_unit(result.labels[1], result.units[1]))
     if result.at:
         held = zip(result.at.items(), result.at_units or ("",) * len(result.at), strict=True)
-        figure.suptitle("at " + ", ".join(f"{name} = {value:g} {its}".rstrip() for (name, value), its in held))
-    return figure
+        sheet.title("at " + ", ".join(f"{name} = {value:g} {its}".rstrip() for (name, value), its in held))
+    return sheet.figure
 
 
-def _centred(figure: Figure, n: int, rows: int, columns: int) -> list[SubplotSpec]:
-    """Places of n panels; a last row that is not full stands in the middle, so that no place looks forgotten."""
-    grid = figure.add_gridspec(rows, 2 * columns)  # half a panel is the unit
+def _centred(n: int, rows: int, columns: int) -> list[tuple[int, slice]]:
+    """Places of n panels; a last row that is not full stands in the middle, so that no place looks forgotten.
+
+    Half a panel is the unit.
+    """
     shift = rows * columns - n
     starts = [(i // columns, 2 * (i % columns) + shift * (i // columns == rows - 1)) for i in range(n)]
-    return [grid[row, start : start + 2] for row, start in starts]
+    return [(row, slice(start, start + 2)) for row, start in starts]
 
 
 def _per(units: Sequence[str]) -> str:
@@ -125,8 +127,11 @@ def _extend(values: Any, norm: Normalize) -> str:
     result=instance(MarginalResult, "a MarginalResult, from marginal"),
     lines=optional(instance(LineResult, "a LineResult, from density_along_lines")),
     measure=array(0, 1),
+    ax=AX,
 )
-def plot_marginal_sigma(result: MarginalResult, lines: LineResult | None = None, measure: Any = 1.0) -> Figure:
+def plot_marginal_sigma(
+    result: MarginalResult, lines: LineResult | None = None, measure: Any = 1.0, *, ax: Place | None = None
+) -> Figure:
     """The uncertainty of a marginal distribution by both procedures, and that along lines beside it ([A] fig. 8).
 
     Thin steps are the raw spread over the draws, with the noise of the generated events; points are without it, and at
@@ -138,15 +143,16 @@ def plot_marginal_sigma(result: MarginalResult, lines: LineResult | None = None,
             sigma is what the marginal's would be if the deviations were the same on all lines. Where they are
             independent from line to line, the marginal averages them away.
         measure: at the points of the lines, what turns their density into that of the coordinate alone.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
     """
-    figure = new_figure(8, 7.2)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    sheet = Sheet(ax, 8, 7.2)
+    ((top, bottom),) = sheet.pairs(["uncertainty"], "ratio", 1, 1, (3, 1))
     colours = {"a": PREDICTION, "b": VALIDATION}
     shift = 0.12 * np.diff(result.edges)
     reference, deviations = result.sigma("a"), []
     for sign, (name, colour) in zip((-1, 1), colours.items(), strict=True):
         top.stairs(result.sigma(name, False), result.edges, baseline=None, color=colour, linewidth=1, alpha=0.6)
-        points = {"fmt": "o", "markersize": 4.5, "capsize": 2, "color": colour, "linewidth": 1.4}
+        points: Any = {"fmt": "o", "markersize": 4.5, "capsize": 2, "color": colour, "linewidth": 1.4}
         label = {"a": "(a) own events of every draw", "b": "(b) same events, weighted"}[name]
         sigma, error = result.sigma(name), result.sigma_error(name)
         top.errorbar(result.centres + sign * shift, sigma, error, label=label, **points)
@@ -160,14 +166,16 @@ def plot_marginal_sigma(result: MarginalResult, lines: LineResult | None = None,
         top.plot(lines.t, lines.sigma * measure, color=FIT, label="along lines, mean of them")
     top.set_ylabel(with_unit(rf"uncertainty $\sigma$({result.label})", f"1/{result.unit}" if result.unit else ""))
     highest = top.get_ylim()[1]
-    top.set(xlim=(result.edges[0], result.edges[-1]), ylim=(-0.04 * highest, 1.45 * highest))
+    top.set_ylim(-0.04 * highest, 1.45 * highest)
+    for axis in (top, bottom):
+        axis.set_xlim(result.edges[0], result.edges[-1])
     top.legend(loc="upper left", fontsize="small")
     ratio_axis(bottom, "ratio to (a)", np.concatenate(deviations), shown=0.85)
     for name, sign in (("a", -1), ("b", 1)):
         ratio = np.divide(result.sigma(name), reference, where=reference > 0, out=np.full_like(reference, np.nan))
         arrows_outside(bottom, result.centres + sign * shift, ratio, colours[name])
     bottom.set_xlabel(with_unit(result.label, result.unit))
-    return figure
+    return sheet.figure
 
 
 @styled
@@ -176,8 +184,16 @@ def plot_marginal_sigma(result: MarginalResult, lines: LineResult | None = None,
     label=TEXT,
     unit=TEXT,
     subtract_noise=BOOLEAN,
+    ax=AX,
 )
-def plot_correlation(band: HistogramBand, *, label: str = "", unit: str = "", subtract_noise: bool = False) -> Figure:
+def plot_correlation(
+    band: HistogramBand,
+    *,
+    label: str = "",
+    unit: str = "",
+    subtract_noise: bool = False,
+    ax: Place | None = None,
+) -> Figure:
     """Correlation between the bins of a histogram over the weight draws; bins that do not vary stay blank.
 
     Args:
@@ -185,22 +201,22 @@ def plot_correlation(band: HistogramBand, *, label: str = "", unit: str = "", su
         label: name of the observable; by default that of the band.
         unit: its unit; by default that of the band, where the label is not given either.
         subtract_noise: without the noise of the generated events.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
     """
     label, unit = (label, unit) if label else (band.label or "observable", unit or band.unit)
-    figure = new_figure(6.6, 5.4)
-    axis = figure.subplots()
+    sheet = Sheet(ax, 6.6, 5.4)
+    (axis,) = sheet.panels(["correlation"])
     values = np.ma.masked_invalid(band.correlation(subtract_noise))
     # Bins of very different widths are drawn equally large: the narrow ones would not be seen.
     even = band.widths.max() <= WIDEST * band.widths.min()
     edges = band.edges if even else np.arange(len(band.edges), dtype=np.float64)
     mesh = axis.pcolormesh(edges, edges, values, cmap="RdBu_r", vmin=-1, vmax=1, rasterized=True)
-    figure.colorbar(mesh, ax=axis, label="correlation between bins", pad=0.02)
+    sheet.figure.colorbar(mesh, ax=axis, label="correlation between bins", pad=0.02)
     axis.set(xlabel=with_unit(label, unit), ylabel=with_unit(label, unit), aspect="equal")
-    axis.tick_params(color=TRUTH)
     if not even or len(edges) <= NAMED:
         step = -(-len(edges) // NAMED)
         names = [f"{edge:.4g}" for edge in band.edges[::step]]
         axis.set_xticks(edges[::step], names, rotation=45)
         axis.set_yticks(edges[::step], names)
         axis.minorticks_off()
-    return figure
+    return sheet.figure

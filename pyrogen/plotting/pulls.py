@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from pyrogen.checks import TEXT, dictionary, door, instance, require
 from pyrogen.diagnostics.control.pulls import WeightPulls
 
-from .style import BANDS, PREDICTION, TRUTH, VALIDATION, colours, legend_above, new_figure, styled
+from .sheet import AX, Place, Sheet
+from .style import BANDS, CONTROL, PREDICTION, TRUTH, VALIDATION, colours, legend_above, styled
 
 HINTS = {"ClassifierWeights": "give weight_pulls(weights, posterior)"}
 ONE = instance(WeightPulls, "a WeightPulls, from weight_pulls", HINTS)
 SEVERAL = dictionary(ONE)
-NOISE = "#8a8a8a"
 EDGE = 4.0  # pulls of bins beyond are drawn here
 
 
@@ -31,8 +31,10 @@ def PULLS(name: str, value: Any) -> dict[str, WeightPulls]:
 
 
 @styled
-@door(pulls=PULLS, title=TEXT)
-def plot_weight_pulls(pulls: WeightPulls | Mapping[str, WeightPulls], *, title: str = "") -> Figure:
+@door(pulls=PULLS, title=TEXT, ax=AX)
+def plot_weight_pulls(
+    pulls: WeightPulls | Mapping[str, WeightPulls], *, title: str = "", ax: Place | None = None
+) -> Figure:
     """Pulls of the density, w against its relative uncertainty, and pulls of histograms, if there are any [C fig. 12].
 
     Args:
@@ -40,6 +42,7 @@ def plot_weight_pulls(pulls: WeightPulls | Mapping[str, WeightPulls], *, title: 
             about five stay readable. Of one result, the grey Gaussian has the width that the noise of the classifier
             alone gives; the dashed black one is the standard one.
         title: above the figure.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ValueError: an empty dictionary.
@@ -49,15 +52,14 @@ def plot_weight_pulls(pulls: WeightPulls | Mapping[str, WeightPulls], *, title: 
     names = list(dict.fromkeys(name for its in several.values() for name in its.histograms))
     palette = colours(len(several)) if len(several) > 1 else [PREDICTION]
     shown = [(name, its, colour) for (name, its), colour in zip(several.items(), palette, strict=True)]
-    figure = new_figure(17 if names else 12, 5.2 + 0.3 * max(len(shown) - 2, 0))
-    panels = figure.subplots(1, 3 if names else 2)
-    if title:
-        figure.suptitle(title, fontsize="large")
+    sheet = Sheet(ax, 17 if names else 12, 5.2 + 0.3 * max(len(shown) - 2, 0))
+    panels = sheet.panels(["pulls", "sigma against w", "pulls of histograms"][: 3 if names else 2])
+    sheet.title(title)
     _pull_histogram(panels[0], shown)
     _sigma_by_weight(panels[1], shown)
     if names:
         _histogram_pulls(panels[2], shown, names)
-    return figure
+    return sheet.figure
 
 
 Shown = list[tuple[str, WeightPulls, str]]
@@ -80,10 +82,11 @@ def _pull_histogram(axis: Axes, shown: Shown) -> None:
     gaussians: list[tuple[float, str, str]] = [(1.0, TRUTH, "N(0, 1)")]
     floor = shown[0][1].floor
     if len(shown) == 1 and floor > 0 and np.isfinite(floor):
-        gaussians.append((floor, NOISE, f"classifier's noise: {floor:.2f}"))
+        gaussians.append((floor, CONTROL, f"classifier's noise: {floor:.2f}"))
     for width, colour, label in gaussians:
         shape = np.exp(-0.5 * (x / width) ** 2) / (width * np.sqrt(2 * np.pi))
         axis.plot(x, shape, color=colour, linewidth=1.5, linestyle="--", label=label)
+        highest = max(highest, shape.max())
     axis.set(xlabel=r"$t = \mu\,(1 - w)/\sigma$", ylabel="density", xlim=(-half, half), yscale="log")
     axis.set_ylim(0.5 * lowest, 1.5 * highest)
     legend_above(axis, 1, fontsize="small")
@@ -99,6 +102,7 @@ def _sigma_by_weight(axis: Axes, shown: Shown) -> None:
         pulls = shown[0][1]
         inside = (pulls.w >= low) & (pulls.w <= high) & (pulls.relative <= top)
         density: Any = {"gridsize": 40, "cmap": "Greys", "bins": "log", "mincnt": 1, "linewidths": 0, "alpha": 0.7}
+        density["rasterized"] = True
         axis.hexbin(pulls.w[inside], pulls.relative[inside], **density)
     for name, pulls, colour in shown:
         errors = [pulls.median - pulls.low, pulls.high - pulls.median]
@@ -113,7 +117,7 @@ def _sigma_by_weight(axis: Axes, shown: Shown) -> None:
 
 def _histogram_pulls(axis: Axes, shown: Shown, names: list[str]) -> None:
     for level, opacity in BANDS:
-        axis.axvspan(-level, level, color=NOISE if len(shown) > 1 else PREDICTION, alpha=0.4 * opacity, linewidth=0)
+        axis.axvspan(-level, level, color=CONTROL if len(shown) > 1 else PREDICTION, alpha=0.4 * opacity, linewidth=0)
     rows = [(name, each, pulls, colour) for name in names for each, pulls, colour in shown if name in pulls.histograms]
     for row, (name, _, pulls, colour) in enumerate(rows):
         its = pulls.histograms[name]
@@ -125,6 +129,6 @@ def _histogram_pulls(axis: Axes, shown: Shown, names: list[str]) -> None:
     axis.text(1.02, len(rows) - 0.4, "width", transform=axis.get_yaxis_transform(), va="bottom", fontsize="small")
     # The colours tell the posteriors apart; each group of rows has the name of its observable.
     middle = [np.mean([row for row, its in enumerate(rows) if its[0] == name]) for name in names]
-    axis.set_yticks(middle, names, fontsize="small")
+    axis.set_yticks(middle, names, fontsize="medium")
     axis.tick_params(axis="y", which="minor", left=False, right=False)
     axis.set(xlim=(-1.1 * EDGE, 1.1 * EDGE), ylim=(-0.6, len(rows) - 0.4), xlabel="pulls of histogram bins")

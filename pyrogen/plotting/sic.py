@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,7 +13,8 @@ from pyrogen.checks import TEXT, dictionary, door, instance, one_of, require
 from pyrogen.search import SicCurve, SicCurves
 from pyrogen.search.histogram import ScoreHistogram
 
-from .style import PREDICTION, TRUTH, VALIDATION, colours, legend_above, new_figure, ratio_axis, styled
+from .sheet import AX, Place, Sheet
+from .style import PREDICTION, TRUTH, VALIDATION, colours, legend_above, ratio_axis, styled
 
 CURVES = dictionary(
     instance((SicCurve, SicCurves), "a SicCurve or SicCurves"), 'curves by name, such as {"CWoLa": SicCurves([...])}'
@@ -22,8 +24,14 @@ GRID = np.linspace(0.0, 1.0, 201)
 
 
 @styled
-@door(curves=CURVES, against=one_of("signal", "background"), title=TEXT)
-def plot_sic(curves: Mapping[str, SicCurve | SicCurves], *, against: str = "signal", title: str = "") -> Figure:
+@door(curves=CURVES, against=one_of("signal", "background"), title=TEXT, ax=AX)
+def plot_sic(
+    curves: Mapping[str, SicCurve | SicCurves],
+    *,
+    against: str = "signal",
+    title: str = "",
+    ax: Place | None = None,
+) -> Figure:
     """Significance improvement of several methods, with bands of one standard deviation over the trainings.
 
     The band of a single curve is its statistical error. The legend has the largest improvement of each method; dotted
@@ -33,10 +41,11 @@ def plot_sic(curves: Mapping[str, SicCurve | SicCurves], *, against: str = "sign
         curves: of each method, by its name.
         against: the efficiency below the curves: of the ``"signal"``, or of the ``"background"``, on a log axis.
         title: above the figure.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
     """
     require(len(curves) > 0, "curves", curves, 'at least one curve by name, such as {"CWoLa": SicCurves([...])}')
-    figure = new_figure(8.0, 6.0)
-    axis = figure.subplots()
+    sheet = Sheet(ax, 8.0, 6.0)
+    (axis,) = sheet.panels(["significance improvement"])
     low = min(0.5, *(_first(each) for each in curves.values()))
     x = GRID if against == "signal" else np.geomspace(low, 1.0, 201)
     for i, (colour, (name, each)) in enumerate(zip(colours(len(curves)), curves.items(), strict=True)):
@@ -61,20 +70,21 @@ def plot_sic(curves: Mapping[str, SicCurve | SicCurves], *, against: str = "sign
     if title:
         axis.set_title(title)
     legend_above(axis, columns=2)
-    return figure
+    return sheet.figure
 
 
 @styled
-@door(histogram=instance(ScoreHistogram, "a ScoreHistogram, from pg.search.score_histogram(scores)"), title=TEXT)
-def plot_scores(histogram: ScoreHistogram, *, title: str = "") -> Figure:
+@door(histogram=instance(ScoreHistogram, "a ScoreHistogram, from pg.search.score_histogram(scores)"), title=TEXT, ax=AX)
+def plot_scores(histogram: ScoreHistogram, *, title: str = "", ax: Place | None = None) -> Figure:
     """Scores of data and template, and of signal where it is known; below, data divided by template.
 
     Args:
         histogram: what :func:`~pyrogen.search.score_histogram` found.
         title: above the figure.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
     """
-    figure = new_figure(8.0, 7.0)
-    top, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.3])
+    sheet = Sheet(ax, 8.0, 7.0)
+    ((top, below),) = sheet.pairs(["scores"], "ratio", 1, 1, (3, 1.3))
     edges, data, template = histogram.edges, histogram.data, histogram.template
     centre = (edges[1:] + edges[:-1]) / 2
     top.stairs(template, edges, color=PREDICTION, linewidth=2, label="template, scaled to data")
@@ -83,7 +93,7 @@ def plot_scores(histogram: ScoreHistogram, *, title: str = "") -> Figure:
     if histogram.signal is not None:
         top.stairs(histogram.signal, edges, fill=True, color=VALIDATION, alpha=0.6, label="signal in data")
     there = data > 0
-    style = {"color": TRUTH, "linestyle": "none", "marker": "o", "markersize": 4, "linewidth": 1.2}
+    style: Any = {"color": TRUTH, "linestyle": "none", "marker": "o", "markersize": 4, "linewidth": 1.2}
     top.errorbar(centre[there], data[there], histogram.data_error[there], label="data", **style)
     top.set_yscale("log")
     seen = np.concatenate([each[each > 0] for each in (data, template)])
@@ -102,7 +112,9 @@ def plot_scores(histogram: ScoreHistogram, *, title: str = "") -> Figure:
     below.set_ylim(0, max(2.0, min(1.2 * float((ratio[np.isfinite(ratio)]).max()), 10.0)) if both.any() else 2.0)
     below.yaxis.set_major_locator(MaxNLocator(4))
     below.set_xlabel(r"score: mean of $\log\,p_\mathrm{data} / p_\mathrm{template}$")
-    return figure
+    for axis in (top, below):
+        axis.set_xlim(edges[0], edges[-1])
+    return sheet.figure
 
 
 def _first(curves: SicCurve | SicCurves) -> float:

@@ -6,20 +6,24 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from functools import wraps
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ParamSpec
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Transform
 from numpy.typing import NDArray
 
-from pyrogen.checks import PATH, array, dictionary, door, instance
+from pyrogen.checks import PATH, array, dictionary, door, instance, whole
 from pyrogen.files import write_bytes
 
 HISTORY = dictionary(array(), "a dictionary of curves", {"Posterior": "give posterior.history"})
@@ -27,43 +31,65 @@ P = ParamSpec("P")
 
 TRUTH = "black"
 PREDICTION = "#0f5fa8"
-FIT = "#2a8f3c"
+FIT = "#009e73"
 VALIDATION = "#d1661b"
+CONTROL = "#8a8a8a"
+FOURTH = "#d070b0"
 BANDS = ((1, 0.40), (2, 0.18))  # (number of sigma, opacity)
 
-_STYLE: Any = {
-    "font.size": 15,
-    "axes.labelsize": 17,
-    "legend.fontsize": 13,
-    "legend.frameon": False,
-    "lines.linewidth": 2.0,
-    "xtick.major.pad": 7,
-    "xtick.direction": "in",
-    "ytick.direction": "in",
-    "xtick.top": True,
-    "ytick.right": True,
-    "xtick.minor.visible": True,
-    "ytick.minor.visible": True,
-    "mathtext.fontset": "dejavusans",
-}
+#: Settings of matplotlib that all figures share.
+STYLE: Mapping[str, Any] = MappingProxyType(
+    {
+        "font.size": 15,
+        "axes.labelsize": 17,
+        "legend.fontsize": 13,
+        "legend.frameon": False,
+        "lines.linewidth": 2.0,
+        "xtick.major.pad": 7,
+        "xtick.direction": "in",
+        "ytick.direction": "in",
+        "xtick.top": True,
+        "ytick.right": True,
+        "xtick.minor.visible": True,
+        "ytick.minor.visible": True,
+        "mathtext.fontset": "dejavusans",
+    }
+)
+#: Settings of a file: text stays text, and no name or number depends on the time.
+_FILE: Any = {"svg.fonttype": "none", "svg.hashsalt": "pyrogen", "pdf.fonttype": 42, "ps.fonttype": 42}
+_NO_DATE: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "svgz": {"Date": None}}
 
 
 def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
     """Run a plotting function under the shared style and leave matplotlib's global settings as they were.
 
-    What its results tell of the calibration of their sigma becomes a small line below the figure.
+    On axes of the user's the settings of the user hold. What its results tell of the calibration of their sigma becomes
+    a small line below the figure.
     """
 
     @wraps(plot)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with matplotlib.rc_context(_STYLE):
+        ax: Any = kwargs.get("ax")
+        lent = ax is not None and not isinstance(ax, (Figure, SubFigure))
+        style: Any = dict(STYLE)
+        with nullcontext() if lent else matplotlib.rc_context(style):
             figure = plot(*args, **kwargs)
             told = caption(_notes([*args, *kwargs.values()]))
             if told:
-                figure.supxlabel(told, x=0.99, ha="right", fontsize="xx-small", color="dimgrey")
+                _note(told, figure if ax is None else ax if isinstance(ax, (Axes, SubFigure, Figure)) else [*ax][-1])
             return figure
 
     return wrapper
+
+
+def _note(told: str, place: Figure | SubFigure | Axes) -> None:
+    """A small line below a figure, or below the x label of a panel."""
+    look: dict[str, Any] = {"ha": "right", "fontsize": "x-small", "color": "dimgrey"}
+    if isinstance(place, Axes):
+        where: Any = ("axes fraction", place.xaxis.label)
+        place.annotate(told, (1, 0), xycoords=where, xytext=(0, -2), textcoords="offset points", va="top", **look)
+    else:
+        place.supxlabel(told, x=0.99, **look)
 
 
 def caption(notes: Iterable[tuple[str, str]]) -> str:
@@ -101,6 +127,9 @@ def new_figure(width: float, height: float) -> Figure:
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Write a figure in one piece, in the format of the suffix (``.png``, ``.pdf``, ``.svg``).
 
+    Text stays text in a PDF or an SVG: it can be searched and edited. No file has a date in it: a figure that is made
+    again from the same numbers gives the same bytes, with the same versions of the packages.
+
     Returns:
         The path.
 
@@ -109,8 +138,9 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
         OSError: the file cannot be written; an old file at ``path`` is left as it was.
     """
     path = Path(path)
-    image = io.BytesIO()
-    figure.savefig(image, format=path.suffix.removeprefix(".") or "png", bbox_inches="tight")
+    image, kind = io.BytesIO(), path.suffix.removeprefix(".").lower() or "png"
+    with matplotlib.rc_context(_FILE):
+        figure.savefig(image, format=kind, bbox_inches="tight", metadata=_NO_DATE.get(kind))
     write_bytes(path, image.getvalue())
     return path
 
@@ -132,7 +162,7 @@ def symbol(name: str) -> str:
 
 def with_error(value: float, error: float) -> str:
     """``0.040 ± 0.003``: as many digits as the error makes sense of, two where its first is a 1."""
-    if not 0 < error < math.inf:
+    if not 1e-5 < error < math.inf:
         return f"{value:.3g} $\\pm$ {error:.1g}"
     exponent = math.floor(math.log10(error))
     digits = max(0, -exponent + (error < 2 * 10.0**exponent))
@@ -154,6 +184,16 @@ def ratio_axis(axis: Axes, label: str, deviations: NDArray[Any], shown: float = 
     half = float(np.clip(1.25 * reach, 0.02, 1.0))
     axis.set_ylim(1 - half, 1 + half)
     axis.set_ylabel(label, fontsize="medium")
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Plain numbers, as many as fit, on a logarithmic axis over less than three decades; others stay as they are."""
+    low, high = sorted(axis.get_view_interval())
+    if axis.get_scale() != "log" or low < 1e-4 or high > 1e5 or high >= 1e3 * low:
+        return
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def arrangement(n: int, most: int) -> tuple[int, int]:
@@ -198,7 +238,11 @@ def legend_above(axis: Axes, columns: int, **options: Any) -> None:
         axis.set_ylim(low, high + (high - low) * share / (1 - share))
 
 
+@door(n=whole(0))
 def colours(n: int) -> list[str]:
-    """``n`` colours that stay apart from each other in print and for colour-blind eyes (Okabe and Ito)."""
-    palette = (PREDICTION, VALIDATION, FIT, "#a0458f", "#56b4e9", "#8c6d31", "#666666")
+    """``n`` colours that stay apart from each other, from black and from white, also for colour-blind eyes.
+
+    They begin again after seven: use other markers or dashes then.
+    """
+    palette = (PREDICTION, VALIDATION, FIT, FOURTH, "#7cc8f2", "#6b3a10", "#505050")
     return [palette[i % len(palette)] for i in range(n)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from pyrogen.checks import BOOLEAN, TEXT, door, each, instance, optional, require
+from pyrogen.checks import BOOLEAN, TEXT, door, instance
 from pyrogen.diagnostics.shifts import Systematics
 
 from .histograms import _POINTS, HistogramPanel
-from .style import PREDICTION, VALIDATION, arrows_outside, legend_above, new_figure, ratio_axis, styled, with_unit
+from .sheet import AX, Place, Sheet
+from .style import PREDICTION, VALIDATION, arrows_outside, colours, legend_above, ratio_axis, styled, with_unit
 
 Array = NDArray[np.float64]
 TOTAL = "0.55"
@@ -39,7 +39,7 @@ PARTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     truth_label=TEXT,
     log=BOOLEAN,
     rate=BOOLEAN,
-    ax=optional(each(instance(Axes, "an Axes of matplotlib"), "two Axes, that of the histogram and that of the ratio")),
+    ax=AX,
 )
 def plot_systematics(
     result: Systematics,
@@ -52,11 +52,11 @@ def plot_systematics(
     truth_label: str = "data",
     log: bool = False,
     rate: bool = False,
-    ax: Sequence[Axes] | None = None,
+    ax: Place | None = None,
 ) -> Figure:
     """A histogram with one sigma of its training, systematic and total uncertainty, and the ratio to it below.
 
-    Dashed and dotted lines are the templates one sigma up and down of every nuisance parameter.
+    Lines are the templates one sigma up (dashed) and down (dotted) of every nuisance parameter.
 
     Args:
         result: one entry of what :func:`pyrogen.diagnostics.systematics` found.
@@ -68,20 +68,14 @@ def plot_systematics(
         truth_label: what ``counts`` are called in the legend.
         log: logarithmic density.
         rate: with the change of the total cross section.
-        ax: axes of a figure of one's own to draw on: for the histogram and for the ratio.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ValueError: counts that do not fit the bins, or a rate that is not known.
     """
     panel = HistogramPanel(result.band, counts, total, errors, label, unit)
-    require(ax is None or len(ax) == 2, "ax", ax, "two Axes, that of the histogram and that of the ratio")
-    if ax is None:
-        figure = new_figure(7.0, 6.2)
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-        upper.tick_params(labelbottom=False)
-    else:
-        upper, lower = ax
-        figure = upper.get_figure(root=True)  # type: ignore[assignment]
+    sheet = Sheet(ax, 7.0, 6.2)
+    ((upper, lower),) = sheet.pairs([panel.label], "ratio", 1, 1, (2, 1))
     density, widths = result.band.density(), result.band.widths
     ratio = np.divide(1, density, out=np.full_like(density, np.nan), where=density > 0)
     drawn = []
@@ -102,7 +96,7 @@ def plot_systematics(
     lower.set_xlabel(with_unit(panel.label, panel.unit))
     for axis in (upper, lower):
         axis.set_xlim(result.band.edges[0], result.band.edges[-1])
-    return figure
+    return sheet.figure
 
 
 def _uncertainties(axis: Axes, result: Systematics, density: Array, widths: Array, scale: Array, rate: bool) -> Array:
@@ -113,16 +107,11 @@ def _uncertainties(axis: Axes, result: Systematics, density: Array, widths: Arra
         low, high = ((density + sign * sigma) * scale for sign in (-1, 1))
         axis.stairs(high, edges, baseline=low, fill=True, label=label, **look)
         drawn += [low - 1, high - 1]
-    for name in result.shifts:
-        for values, sign, dashes in zip(result.varied(name, rate), "-+", (":", "--"), strict=True):
+    for name, colour in zip(result.shifts, colours(len(result.shifts) + 2)[2:], strict=True):
+        for values, dashes in zip(result.varied(name, rate), (":", "--"), strict=True):
             line = values / widths * scale
-            axis.stairs(
-                line, edges, baseline=None, color=VALIDATION, linestyle=dashes, linewidth=1.4, label=_side(name, sign)
-            )
+            told = rf"{name} $\pm\sigma$" if dashes == "--" else None
+            axis.stairs(line, edges, baseline=None, color=colour, linestyle=dashes, linewidth=1.4, label=told)
             drawn.append(line - 1)
     axis.stairs(density * scale, edges, baseline=None, color=PREDICTION, linewidth=1.8, label="generated")
     return np.concatenate(drawn)
-
-
-def _side(name: str, sign: str) -> str:
-    return rf"{name} $\pm\sigma$".replace(r"\pm", sign)

@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike
 
 from pyrogen.checks import door
 
-from .style import HISTORY, TRUTH, new_figure, styled
+from .sheet import AX, Place, Sheet
+from .style import HISTORY, TRUTH, arrangement, colours, styled
 
-COLOURS = ("#0f5fa8", "#d1661b", "#2a8f3c", "#9a3fa0", "#7a7a7a", "#b8a100")  # chains, in turn
+COLOURS = colours(7)  # chains, in turn
 LABELS = {
-    "potential": "potential U  [nats]",
+    "potential": "potential U [nats]",
     "acceptance": "acceptance probability",
     "excess_temperature": "excess temperature",
     "step_size": "step size",
@@ -23,8 +24,8 @@ LABELS = {
 
 
 @styled
-@door(history=HISTORY)
-def plot_chains(history: Mapping[str, ArrayLike]) -> Figure:
+@door(history=HISTORY, ax=AX)
+def plot_chains(history: Mapping[str, ArrayLike], *, ax: Place | None = None) -> Figure:
     """Potential, acceptance (or excess temperature) and step size of every chain against the transition.
 
     The warm-up lies left of the dashed line. Chains whose potentials do not mix have not met.
@@ -32,6 +33,7 @@ def plot_chains(history: Mapping[str, ArrayLike]) -> Figure:
     Args:
         history: ``posterior.history`` of a sampled backend, ``[chains, draws]`` each, with the warm-up's as
             ``warmup_...``.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ValueError: no record of a potential, or one that is not finite.
@@ -44,8 +46,10 @@ def plot_chains(history: Mapping[str, ArrayLike]) -> Figure:
     if not np.isfinite(curves["potential"]).all():
         raise ValueError("potential in the history has numbers that are NaN or infinite")
     names = [name for name in LABELS if name in curves]
-    figure = new_figure(5.8 * len(names), 4.8)
-    for axis, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+    rows, columns = arrangement(len(names), 3)
+    sheet = Sheet(ax, 5.8 * columns, 4.8 * rows)
+    axes = sheet.panels([LABELS[name].partition(" [")[0] for name in names], rows, columns)
+    for axis, name in zip(axes, names, strict=True):
         warmup = curves.get(f"warmup_{name}", np.empty((len(curves[name]), 0)))
         values = np.concatenate([warmup, curves[name]], 1)
         first = np.arange(values.shape[1]) + 1
@@ -64,6 +68,6 @@ def plot_chains(history: Mapping[str, ArrayLike]) -> Figure:
         axis.set_xlabel("transition")
         axis.set_ylabel(LABELS[name])
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
-    return figure
+    handles, labels = axes[0].get_legend_handles_labels()
+    sheet.legend(handles, labels, arrangement(len(labels), 6)[1])
+    return sheet.figure

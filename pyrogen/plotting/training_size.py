@@ -9,12 +9,13 @@ from matplotlib.ticker import NullFormatter
 from pyrogen.checks import TEXT, door, instance
 from pyrogen.diagnostics.training_size import SizeScan
 
-from .style import PREDICTION, TRUTH, VALIDATION, colours, new_figure, styled, with_error, with_unit
+from .sheet import AX, Place, Sheet
+from .style import PREDICTION, TRUTH, VALIDATION, colours, plain_numbers, styled, with_error, with_unit
 
 
 @styled
-@door(scan=instance(SizeScan, "a SizeScan, from scan_training_size"), unit=TEXT, density_unit=TEXT)
-def plot_training_size(scan: SizeScan, *, unit: str = "", density_unit: str = "") -> Figure:
+@door(scan=instance(SizeScan, "a SizeScan, from scan_training_size"), unit=TEXT, density_unit=TEXT, ax=AX)
+def plot_training_size(scan: SizeScan, *, unit: str = "", density_unit: str = "", ax: Place | None = None) -> Figure:
     """Two panels: sigma along the lines for every number of training events, and its mean against that number.
 
     Dashed in the first: the fit-like shapes; dotted: the spread of ensembles.
@@ -23,9 +24,10 @@ def plot_training_size(scan: SizeScan, *, unit: str = "", density_unit: str = ""
         scan: what :func:`~pyrogen.diagnostics.scan_training_size` found.
         unit: unit of t.
         density_unit: unit of the density.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
     """
-    figure = new_figure(14, 6.2)
-    curves, sizes = figure.subplots(1, 2)
+    sheet = Sheet(ax, 14, 6.2)
+    curves, sizes = sheet.panels(["sigma along the lines", "sigma against the number of events"])
     for (n, line), colour in zip(scan.lines.items(), colours(len(scan.sizes)), strict=True):
         curves.errorbar(
             line.t, line.sigma, line.sigma_spread, fmt="o", markersize=4, capsize=2, color=colour, label=f"{n:,} events"
@@ -58,8 +60,10 @@ def plot_training_size(scan: SizeScan, *, unit: str = "", density_unit: str = ""
     sizes.set(xscale="log", yscale="log", xlabel="training events $N$")
     sizes.set_xticks(events, [f"{n:,}" for n in scan.sizes])
     sizes.xaxis.set_minor_formatter(NullFormatter())
-    sizes.set_ylabel(with_unit("mean of the uncertainty along the lines", density_unit))
+    sizes.set_ylabel(with_unit("mean uncertainty along the lines", density_unit))
     low, high = sizes.get_ylim()
     sizes.set_ylim(low, high * (high / low) ** 0.25)
     sizes.legend(loc="upper right", fontsize="small")
-    return figure
+    for axis in (curves, sizes):
+        plain_numbers(axis.yaxis)
+    return sheet.figure

@@ -19,7 +19,8 @@ from pyrogen.diagnostics.amplification.cells import Cells
 from pyrogen.diagnostics.amplification.differential import MEAN_DISTANCE, DifferentialAmplification
 from pyrogen.posterior import Worth
 
-from .style import PREDICTION, TRUTH, VALIDATION, arrangement, legend_above, new_figure, styled, with_error, with_unit
+from .sheet import AX, Place, Sheet
+from .style import PREDICTION, TRUTH, VALIDATION, arrangement, legend_above, styled, with_error, with_unit
 
 Array = NDArray[np.float64]
 
@@ -40,8 +41,12 @@ DIFFERENTIAL = instance(
 
 
 @styled
-@door(worths=each(WORTH, "a sequence of Worth, such as list(posterior.worth(observables).values())", 1), title=TEXT)
-def plot_worth(worths: Sequence[Worth], *, title: str = "") -> Figure:
+@door(
+    worths=each(WORTH, "a sequence of Worth, such as list(posterior.worth(observables).values())", 1),
+    title=TEXT,
+    ax=AX,
+)
+def plot_worth(worths: Sequence[Worth], *, title: str = "", ax: Place | None = None) -> Figure:
     """Every histogram with its band, and below it the number of true events that each bin counts as.
 
     Arrows are lower limits. Dotted is the number of training events: above it a bin is amplified. The dashed line is
@@ -50,20 +55,16 @@ def plot_worth(worths: Sequence[Worth], *, title: str = "") -> Figure:
     Args:
         worths: what ``posterior.worth`` found.
         title: above the figure.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
     """
     rows, columns = arrangement(len(worths), COLUMNS)
-    figure = new_figure(6.4 * columns, 6.2 * rows)
-    if title:
-        figure.suptitle(title, fontsize="large")
-    grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[3, 2] * rows)
-    for i, worth in enumerate(worths):
-        row, column = divmod(i, columns)
-        _band(grid[2 * row, column], worth)
-        _numbers(grid[2 * row + 1, column], worth)
-    for i in range(len(worths), rows * columns):
-        for axis in grid[2 * (i // columns) : 2 * (i // columns) + 2, i % columns]:
-            axis.set_visible(False)
-    return figure
+    sheet = Sheet(ax, 6.4 * columns, 6.2 * rows)
+    sheet.title(title)
+    pairs = sheet.pairs([worth.name for worth in worths], "number of events", rows, columns, (3, 2))
+    for (top, bottom), worth in zip(pairs, worths, strict=True):
+        _band(top, worth)
+        _numbers(bottom, worth)
+    return sheet.figure
 
 
 def _band(axis: Axes, worth: Worth) -> None:
@@ -79,12 +80,11 @@ def _band(axis: Axes, worth: Worth) -> None:
         alpha=0.35,
         label=r"posterior, 1$\sigma$",
     )
-    axis.set(xlim=band.edges[[0, -1]], ylabel="density")
+    axis.set(xlim=band.edges[[0, -1]], ylabel=with_unit("density", f"1/{band.unit}" if band.unit else ""))
     filled = density[density > 0]
     if len(filled) and filled.max() > 30 * filled.min():
         axis.set_yscale("log")
         axis.set_ylim(filled.min() / 2, filled.max() * 2)
-    axis.tick_params(labelbottom=False)
     legend_above(axis, 1)
 
 
@@ -118,8 +118,10 @@ def _short(number: float) -> str:
 
 
 @styled
-@door(result=AVERAGING, cells=COUNT, title=TEXT)
-def plot_amplification_map(result: AveragingAmplification, *, cells: int | None = None, title: str = "") -> Figure:
+@door(result=AVERAGING, cells=COUNT, title=TEXT, ax=AX)
+def plot_amplification_map(
+    result: AveragingAmplification, *, cells: int | None = None, title: str = "", ax: Place | None = None
+) -> Figure:
     """Two panels: G of every cell of two observables, and G of all of them against the number of cells.
 
     A triangle marks a lower limit. The outermost cells reach farther than the panel.
@@ -129,6 +131,7 @@ def plot_amplification_map(result: AveragingAmplification, *, cells: int | None 
             two there is the second panel alone).
         cells: number of cells of the map; None: the largest.
         title: above the figure.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
 
     Raises:
         ValueError: another number of cells than those that were filled.
@@ -136,14 +139,13 @@ def plot_amplification_map(result: AveragingAmplification, *, cells: int | None 
     chosen = max(result.cells) if cells is None else cells
     require(chosen in result.cells, "cells", cells, f"one of {', '.join(map(str, result.cells))}")
     flat = len(result.names) == 2
-    figure = new_figure(14.5 if flat else 7.5, 6.2)
-    if title:
-        figure.suptitle(title, fontsize="large")
-    panels = figure.subplots(1, 2 if flat else 1, squeeze=False)[0]
+    sheet = Sheet(ax, 14.5 if flat else 7.5, 6.2)
+    sheet.title(title)
+    panels = sheet.panels(["map of the cells", "G against the number of cells"][0 if flat else 1 :])
     if flat:
-        _map(figure, panels[0], result.cells[chosen], result.worths[chosen])
+        _map(sheet.figure, panels[0], result.cells[chosen], result.worths[chosen])
     _against_cells(panels[-1], result)
-    return figure
+    return sheet.figure
 
 
 def _map(figure: Figure, axis: Axes, boxes: Cells, worth: Worth) -> None:
@@ -206,8 +208,8 @@ def _against_cells(axis: Axes, result: AveragingAmplification) -> None:
 
 
 @styled
-@door(result=DIFFERENTIAL, title=TEXT)
-def plot_differential(result: DifferentialAmplification, *, title: str = "") -> Figure:
+@door(result=DIFFERENTIAL, title=TEXT, ax=AX)
+def plot_differential(result: DifferentialAmplification, *, title: str = "", ax: Place | None = None) -> Figure:
     """Two panels: the distance from the truth against the number of generated events, and what regions are worth.
 
     Points and the grey line, as many true events, have the noise of both samples. The horizontal band is the distance
@@ -216,14 +218,14 @@ def plot_differential(result: DifferentialAmplification, *, title: str = "") -> 
     Args:
         result: what :func:`~pyrogen.diagnostics.differential_amplification` found.
         title: above the figure.
+        ax: where to draw, see :mod:`pyrogen.plotting`.
     """
-    figure = new_figure(14.5, 6.0)
-    if title:
-        figure.suptitle(title, fontsize="large")
-    curve, regions = figure.subplots(1, 2)
+    sheet = Sheet(ax, 14.5, 6.0)
+    sheet.title(title)
+    curve, regions = sheet.panels(["distance", "regions"])
     _distances(curve, result)
     _regions(regions, result)
-    return figure
+    return sheet.figure
 
 
 def _distances(axis: Axes, result: DifferentialAmplification) -> None:
