@@ -49,8 +49,8 @@ held_out.save(out / "held_out.h5")
 # 2. The flow
 # -----------
 # Small networks for small samples: weights that the events cannot determine only widen the uncertainty. The events are
-# standardised. Splines act within five standard deviations and leave alone what is further out. For variables with long
-# tails, hard edges or a period there are coordinates, which you give as ``preprocessing=``: see docs/using.md.
+# standardised. Splines act within five standard deviations and leave alone what is further out. Variables with long
+# tails, hard edges or a period need other coordinates, given as ``preprocessing=``: see docs/howto/variables.md.
 size = {"blocks": 6, "hidden": (16,), "bins": 6} if args.quick else {"blocks": 6, "hidden": (16, 16), "bins": 8}
 model = pg.BayesianFlow(pg.CouplingFlow(sample.features, transform="rqs", **size))
 print(f"\n{len(learned):,} training events, a flow with {model.weights:,} weights")

@@ -42,7 +42,7 @@ events = target.sample((n,))
 # -------------------------
 # Bernstein polynomials live on the unit square. ``UnitBox`` maps a box to it. The box has to hold all events.
 # The preprocessing belongs to the model, with its Jacobian. So every density below is per unit of your own x and y.
-# Without ``preprocessing=`` the events are standardised. For other variables see docs/using.md.
+# Without ``preprocessing=`` the events are standardised. For other variables see docs/howto/variables.md.
 #
 # One block of the flow changes one feature as a function of the other one. Two blocks can draw a density in x times a
 # density in y, as for the ramps. A ring is no such product: it takes six blocks.
