@@ -44,7 +44,7 @@ def generate(
         log_weights: keep the weights of all draws, for bands of any histogram later on.
         context: file with the conditions of a conditional flow; one row for each event, or one row for all.
         threads: CPU threads.
-        device: cpu, or a card such as cuda.
+        device: cpu, or a GPU such as cuda.
 
     Raises:
         CommandError: no posterior, conditions that are missing or do not fit, or a file that cannot be written.
@@ -87,7 +87,7 @@ def density(
         draws: weight draws; null is 50, or all where fewer are stored.
         seed: seed of the weight draws.
         threads: CPU threads.
-        device: cpu, or a card such as cuda.
+        device: cpu, or a GPU such as cuda.
 
     Raises:
         CommandError: no posterior, events that do not fit to it, or a file that cannot be written.

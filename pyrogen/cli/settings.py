@@ -53,7 +53,7 @@ class Run:
             figures and the summary.
         seed: seed of everything that is drawn. The same seed gives the same bits on one thread.
         threads: CPU threads.
-        device: cpu, or a card such as cuda.
+        device: cpu, or a GPU such as cuda.
         held_out: fraction of the events that is not learned, and with which the generated events are compared.
         generate: number of events to generate into generated.h5; 0 is none.
         draws: weight draws of predictions; null is 50, or all where fewer are stored.
