@@ -167,6 +167,8 @@ def _arrays(file: h5py.File) -> list[str]:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
     if isinstance(value, Mapping):
         value = ", ".join(f"{name} {_short(each)}" for name, each in value.items())
     text = str(value)
