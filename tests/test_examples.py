@@ -39,7 +39,7 @@ def start(script, *arguments, cwd=ROOT):
 def run(script, *arguments, cwd=ROOT, code=0):
     """Run an example to its end; returns what it printed, or its message where it is expected to fail."""
     with start(script, *arguments, cwd=cwd) as process:
-        printed, message = process.communicate(timeout=300)
+        printed, message = process.communicate(timeout=550)
     assert process.returncode == code, printed + message
     assert "Traceback" not in message, message
     return message if code else printed
@@ -160,7 +160,7 @@ def check_own(out, columns, events):
 
 
 def test_own_events_takes_the_committed_sample(tmp_path):
-    printed = run("own_events", "--quick", cwd=tmp_path)
+    printed = call("own_events", "--quick", cwd=tmp_path)
     out = tmp_path / "out" / "own_events_quick"
     check_own(out, ["px_e+", "py_e+", "pz_e+", "pz_e-"], 2000)
     assert pg.events.read(out / "generated.h5").units == ("GeV",) * 4
