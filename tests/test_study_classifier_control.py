@@ -33,7 +33,7 @@ def test_the_results_of_another_example(run, tmp_path, capsys):
     sample[3_000:].save(folder / "held_out.h5")
     model = pg.BayesianFlow(pg.CouplingFlow(4, blocks=2, hidden=(8,)))
     pg.SVI(epochs=2, batch_size=500, progress=False).fit(model, sample[:3_000]).save(folder / "posterior.h5")
-    out = run(folder) / "out" / "classifier_control_made"
+    out = run("--quick", folder) / "out" / "classifier_control_made"
     assert {"pulls.png", "summary.json"} <= {path.name for path in out.iterdir()}
     printed = capsys.readouterr().out
     assert "The samples differ" in printed and "\nM_pair " in printed and "mass peak" in printed
