@@ -19,7 +19,7 @@ from killing import forked
 
 import pyrogen as pg
 from pyrogen import recipes
-from pyrogen.cli import fitting, main
+from pyrogen.cli import fitting, main, predicting
 from pyrogen.cli.classes import BACKENDS, FLOWS
 from pyrogen.cli.commands import COMMANDS, RECIPES
 from pyrogen.cli.diagnosis import Diagnosis
@@ -203,6 +203,17 @@ def test_density(run, tmp_path):
     assert np.array_equal(sample.column("density_sigma"), found.std.double().numpy())
     assert sample.names[:2] == ("pt", "eta") and sample.units[2:] == ("1/GeV", "1/GeV")
     assert sample.uncertainties == pytest.approx(found.relative.double().numpy(), rel=1e-6)
+
+
+def test_density_of_events_with_a_varying_number_of_objects(tmp_path):
+    layout = pg.events.Multiplicity(shared=1, each=1, most=2)
+    values = np.array([[1.0, 2.0, np.nan], [3.0, 4.0, 5.0]])
+    sample = pg.EventSample(values, ["a", "j1", "j2"], ["GeV", "", ""], multiplicity=layout)
+    more = {"density": np.array([0.1, 0.2]), "density_sigma": np.array([0.01, 0.02])}
+    found = predicting._with_columns(sample, more, "1/GeV", np.full(2, 0.1), {})
+    assert found.names == ("a", "density", "density_sigma", "j1", "j2") and found.multiplicity.shared == 3
+    assert found.units == ("GeV", "1/GeV", "1/GeV", "", "") and np.array_equal(found.column("density"), [0.1, 0.2])
+    assert np.array_equal(found.select(["a", "j1", "j2"]).values, values, equal_nan=True)
 
 
 def test_diagnose_again_with_the_truth(run):

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -222,6 +223,10 @@ def test_a_list_of_parts_is_checked_and_mended(posterior, whole, tmp_path):
     part.write_bytes(middle)
     posterior.generate_to(path, executor=executor, **SOME)
     assert part.read_bytes() == good and sorted(os.listdir(tmp_path / "a.json.parts"))[-1] == "job.json"
+    other = posterior.generate_to(tmp_path / "b.json", **SOME | {"seed": 1})  # a whole part of another run
+    shutil.copy(tmp_path / "b.json.parts" / part.name, part)
+    posterior.generate_to(path, executor=executor, **SOME)
+    assert part.read_bytes() == good and json.loads(path.read_text()) == told != json.loads(other.read_text())
     for content in ("[]", "{", json.dumps(told | {"events": 61})):
         path.write_text(content)
         with pytest.raises(pg.FileFormatError, match="pyrogen wrote|damaged"):

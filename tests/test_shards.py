@@ -70,6 +70,8 @@ def test_runs_in_shards_are_the_same_on_an_executor_and_merged_by_hand(backend):
     assert [run["seed"] for run in here.info.details["merged"]] == [part.info.settings["seed"] for part in parts]
     assert torch.equal(here.log_prob(EVENTS, 3), by_hand.log_prob(EVENTS, 3))
     assert len(torch.unique(draws(here)[:, -1], dim=0)) == count  # no chain is there twice
+    with pytest.raises(ValueError, match=r"posteriors\[1\] and posteriors\[0\] both have the seed"):
+        pg.merge([here, pg.merge(parts[::-1])])  # nor in what was merged before
 
 
 def test_r_hat_is_that_of_all_chains():

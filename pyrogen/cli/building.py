@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -106,9 +107,13 @@ def read_events(
         CommandError: no such file, a column that it does not have, or values that are no events.
     """
     weights, conditions = more.get("weights"), more.get("context")
+    for key, names in (("columns", columns), ("context", conditions)):
+        if names == []:
+            raise CommandError(f"{place}events.{key} is []; it must be a list of names, or null")
     try:
-        sample = room.read(file, dataset=dataset)
-        for name in [*(columns or ()), *(conditions or ()), *([weights] if weights else ())]:
+        wanted = [*(columns or ()), *(conditions or ()), *([weights] if weights else ())]
+        sample = _read(file, dataset, wanted if columns else None)
+        for name in wanted:
             if name not in sample.names:
                 taken = (
                     " (it is the event weight already)" if name in ("weight", "weights") and _weighted(sample) else ""
@@ -117,6 +122,8 @@ def read_events(
         context = None if conditions is None else sample.select(conditions)
         apart = {*(conditions or ()), weights}
         chosen = columns or [name for name in sample.names if name not in apart]
+        if not chosen:
+            raise CommandError(f"{file} has no column to learn besides the conditions and the weights")
         twice = sorted(apart & {*chosen} - {None})
         if twice:
             raise CommandError(f"the column {twice[0]!r} cannot be learned and be a weight or a condition as well")
@@ -134,6 +141,19 @@ def read_events(
         if isinstance(error, (CommandError, ValueError, OSError, TypeError, ImportError)):
             told = one_line(error)
             raise CommandError(f"{place}{told if str(file) in told else f'{file}: {told}'}") from error
+        raise
+
+
+def _read(file: str | Path, dataset: str | None, columns: list[str] | None) -> EventSample:
+    """The events of a file, at least these columns of them; the others may hold anything, such as texts."""
+    if columns is None:
+        return room.read(file, dataset=dataset)
+    try:
+        return room.read(file, dataset=dataset, columns=list(dict.fromkeys(columns)))
+    except ValueError as error:
+        if "has no column" in str(error):
+            with contextlib.suppress(ValueError):  # all of the file tells which column was meant
+                return room.read(file, dataset=dataset)
         raise
 
 

@@ -215,7 +215,17 @@ def chosen_options(file: Format, what: Literal["reading", "writing"], given: Map
 
 def check_loss(file: Format, sample: Any) -> None:
     """Raise a ValueError where the format of a file would lose something that a sample has besides its values."""
-    lost = [name for name in (*PER_EVENT, LAYOUT) if name not in file.keeps and getattr(sample, name) is not None]
+    check_keeps(file, [name for name in (*PER_EVENT, LAYOUT) if getattr(sample, name) is not None])
+
+
+def check_keeps(file: Format, has: Iterable[str]) -> None:
+    """Raise a ValueError where the format of a file would lose some of what a sample is going to have.
+
+    Args:
+        file: the file.
+        has: those of ``weights``, ``uncertainties``, ``log_weights`` and ``multiplicity`` that the sample has.
+    """
+    lost = [name for name in has if name not in file.keeps]
     if lost:
         able = [suffix for suffix in suffixes_of(("write", "writer")) if set(lost) <= set(_FORMATS[suffix].keeps)]
         raise ValueError(

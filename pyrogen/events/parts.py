@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..files import FileFormatError, write_bytes
 from ..locks import running
+from .manifest import sha256_of
 from .reading import read, stream
 from .sample import EventSample
 
@@ -76,9 +77,18 @@ class PartsFolder:
         """The file in which the posterior goes to workers."""
         return self._folder / "posterior.hdf5"
 
-    def missing(self, parts: Iterable[int]) -> list[int]:
-        """Those of the parts that are to be made: they are not there, or their checksums are wrong."""
-        return [i for i in parts if not self._is_whole(i)]
+    def missing(self, parts: Iterable[int], known: Mapping[str, str] | None = None) -> list[int]:
+        """Those of the parts that are to be made: they are not there, or their checksums are wrong.
+
+        Args:
+            parts: their numbers.
+            known: the SHA-256 of files of parts, by name, where an earlier call listed them.
+        """
+        return [i for i in parts if not self._is_whole(i) or not self._is_known(i, known or {})]
+
+    def _is_known(self, i: int, known: Mapping[str, str]) -> bool:
+        path = self.part(i)
+        return path.name not in known or sha256_of(path) == known[path.name]
 
     def _is_whole(self, i: int) -> bool:
         try:

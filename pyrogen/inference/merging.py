@@ -52,13 +52,16 @@ def merged(posteriors: Sequence[Posterior], *, tell: bool) -> Posterior:
     first = posteriors[0]
     for i, other in enumerate(posteriors):
         _check(first, other, i)
-    seeds = [posterior.info.settings.get("seed") for posterior in posteriors]
-    for i, seed in enumerate(seeds):
-        if seed in seeds[:i]:
+    runs = [(i, run) for i, posterior in enumerate(posteriors) for run in _runs(posterior)]
+    owners: dict[Any, int] = {}
+    for i, run in runs:
+        seed = run["seed"]
+        if seed in owners:
             raise ValueError(
-                f"posteriors[{i}] and posteriors[{seeds.index(seed)}] both have the seed {seed}, and so the same "
+                f"posteriors[{i}] and posteriors[{owners[seed]}] both have the seed {seed}, and so the same "
                 "random numbers; give every run its own, as pg.shard(backend, i, shards) does"
             )
+        owners[seed] = i
     draws = torch.cat([posterior.weights.arrays["draws"].cpu() for posterior in posteriors])
     history = {
         name: values if name in SHARED else np.concatenate([posterior.history[name] for posterior in posteriors])
@@ -69,19 +72,24 @@ def merged(posteriors: Sequence[Posterior], *, tell: bool) -> Posterior:
     infos = [posterior.info for posterior in posteriors]
     count = next((name for name in COUNTS if name in first.info.settings), None)
     total = {} if count is None else {count: sum(info.settings[count] for info in infos)}
-    runs = [{"seed": seed, "seconds": info.seconds} for seed, info in zip(seeds, infos, strict=True)]
     info = replace(
         first.info,
         settings=dict(first.info.settings) | total,
         chains=None if first.info.chains is None else sum(info.chains or 0 for info in infos),
         seconds=sum(info.seconds or 0.0 for info in infos),
         findings=findings,
-        details=dict(first.info.details) | details | {"merged": runs},
+        details=dict(first.info.details) | details | {"merged": [run for _, run in runs]},
     )
     if tell:
         report(findings)
     weights = StoredDraws(draws.to(first.device))
     return Posterior(first.model, weights, history, info, progress=first.progress, probes=first.probes)
+
+
+def _runs(posterior: Posterior) -> list[dict[str, Any]]:
+    """Seed and seconds of the runs whose draws a posterior holds: several, where it was merged before."""
+    info = posterior.info
+    return list(info.details.get("merged") or [{"seed": info.settings.get("seed"), "seconds": info.seconds}])
 
 
 def _check(first: Posterior, other: Posterior, i: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import numpy as np
 from pyrogen.bayes.inputs import as_tensor
 from pyrogen.checks import require, whole_number
 from pyrogen.events import EventWriter
-from pyrogen.events.manifest import SUFFIX, Part, sha256_of, write_manifest
+from pyrogen.events.format import check_keeps, format_of
+from pyrogen.events.manifest import SUFFIX, Part, read_manifest, sha256_of, write_manifest
 from pyrogen.events.parts import PartsFolder
 from pyrogen.events.reading import stream
 from pyrogen.executors import run_parts
@@ -56,6 +57,9 @@ def generate_to_file(
         require(not layout, "layout", layout, f"left out: {path} lists the parts, which are HDF5 files of columns")
         check_writable(path)
     writer = None if listed else EventWriter(path, **layout)  # which checks its arguments before any work is done
+    if finish is None:
+        has = {"uncertainties": True, "log_weights": log_weights, "multiplicity": predictor.model.multiplicity}
+        check_keeps(format_of(Path(path).absolute(), "read"), [name for name, there in has.items() if there])
     context = predictor.conditions(context, n)
     parts = -(-n // whole_number("chunk", chunk, draws))
     given = None if context is None else as_tensor(context, predictor.model.input_dtype)
@@ -79,7 +83,7 @@ def generate_to_file(
             return Path(path)
         bounds = np.linspace(0, n, parts + 1).round().astype(int).tolist()
         mine = range(parts) if share is None else range(share[0], parts, share[1])
-        missing = folder.missing(mine)
+        missing = folder.missing(mine, _listed(target, job) if listed else {})
         made: dict[int, Part] = {}
 
         def rows(i: int) -> tuple[int, int, Any]:
@@ -132,6 +136,15 @@ def generate_to_file(
             for i in range(parts):
                 writer.write(folder.read(i))
     return Path(path)
+
+
+def _listed(target: Path, job: Mapping[str, Any]) -> dict[str, str]:
+    """The SHA-256 of the parts, by name, in the list of the same run that is there; nothing where there is none."""
+    try:
+        made, parts = json.loads(target.read_bytes())["made"], read_manifest(target)
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {Path(part.file).name: part.sha256 for part in parts} if made == json.loads(json.dumps(job)) else {}
 
 
 def _told(finish: Finish | None, name: str | None) -> str | None:
