@@ -1,5 +1,6 @@
 """Steps in one launch: what a card replays is what the step does, or it is not replayed at all."""
 
+import dataclasses
 import math
 
 import pyro
@@ -102,7 +103,7 @@ def test_a_killed_replayed_run_resumes_to_the_same_bits(name, taped, tmp_path, m
     from pyrogen.inference.vi import training
 
     changes = {"checkpoint_every": 1} if name == "SVI" else {"checkpoint_seconds": 1e-9}
-    backend = pg.inference.backend.replace(SETTINGS[name], checkpoint=tmp_path / "run.h5", **changes)
+    backend = dataclasses.replace(SETTINGS[name], checkpoint=tmp_path / "run.h5", **changes)
     whole = SETTINGS[name].fit(pg.BayesianFlow(FLOW), EVENTS)
     kill_at_save(monkeypatch, 3, training if name == "SVI" else chains)
     with pytest.raises(KeyboardInterrupt):

@@ -25,9 +25,11 @@ def line():
     return LineResult(t, np.array([0.5]), 2.1 * t[None], np.full((1, 9), 0.1), 2 * t, "x")
 
 
-@pytest.mark.parametrize(
-    "name", sorted(name for name in pl.__all__ if name.startswith("plot_") and name != "plot_amplification")
-)
+#: Functions that need more than one argument; the next test has them.
+SEVERAL = {"plot_amplification", "plot_shower_images"}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in {*pl.__all__} - SEVERAL if name.startswith("plot_")))
 @pytest.mark.parametrize("wrong", [None, 3, "x", np.ones(4), object(), pg.SVI])
 def test_every_figure_refuses_another_object_by_name(name, wrong):
     with pytest.raises((TypeError, ValueError), match=r"^(every entry of [a-z_]+|[a-z_]+) is .*it must be "):
@@ -65,6 +67,7 @@ def test_what_is_often_given_by_mistake(band, line):
         (lambda: pl.plot_histogram(band, np.ones(4), total=np.nan), "the total of x is nan"),
         (lambda: pl.plot_kinematics([pl.HistogramPanel(band)]), "no counts, and this needs a truth"),
         (lambda: pl.plot_amplification({}, {}, {}, {}), "n_bins is empty"),
+        (lambda: pl.plot_shower_images(3, 3), "truth is 3, a int; it must be pyrogen.events.Showers"),
         (lambda: pl.plot_amplification({"a": [1]}, {}, {"a": [1]}, {}), "gains has nothing; .*names of n_bins: a"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
