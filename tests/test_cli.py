@@ -20,6 +20,7 @@ from killing import forked
 import pyrogen as pg
 from pyrogen import recipes
 from pyrogen.cli import fitting, main, predicting
+from pyrogen.cli.building import read_events
 from pyrogen.cli.classes import BACKENDS, FLOWS
 from pyrogen.cli.commands import COMMANDS, RECIPES
 from pyrogen.cli.diagnosis import Diagnosis
@@ -205,6 +206,25 @@ def test_density(run, tmp_path):
     assert sample.uncertainties == pytest.approx(found.relative.double().numpy(), rel=1e-6)
 
 
+def test_density_keeps_what_the_file_has(run, tmp_path, capsys):
+    """Other columns, weights and order are kept, units of the posterior are told, the file itself is not replaced."""
+    x = pg.events.read(run / "held_out.h5").values
+    values, weights = np.column_stack([x[:, 1], np.arange(80.0), x[:, 0]]), np.arange(1.0, 81.0)
+    pg.EventSample(values, ["eta", "id", "pt"], weights=weights).save(tmp_path / "more.h5")
+    assert command("density", run, tmp_path / "more.h5", "-o", tmp_path / "p.parquet", "--draws", 4) == 0
+    assert "more.h5 has no unit of pt: it is taken to be in GeV" in capsys.readouterr().err
+    found = pg.events.read(tmp_path / "p.parquet")
+    assert found.names == ("eta", "id", "pt", "density", "density_sigma")
+    assert found.units == ("", "", "GeV", "1/GeV", "1/GeV")
+    assert np.array_equal(found.values[:, :3], values) and np.array_equal(found.weights, weights)
+    expected = pg.load(run / "posterior.h5").density(x, 4).mean.double().numpy()
+    assert found.column("density") == pytest.approx(expected, rel=1e-5)
+    for output, told in (("more.h5", "the file of the events itself"), ("p.npy", "npy would lose the uncertainties")):
+        before = (tmp_path / "more.h5").read_bytes()
+        assert command("density", run, tmp_path / "more.h5", "-o", tmp_path / output) == 2
+        assert told in capsys.readouterr().err and (tmp_path / "more.h5").read_bytes() == before
+
+
 def test_density_of_events_with_a_varying_number_of_objects(tmp_path):
     layout = pg.events.Multiplicity(shared=1, each=1, most=2)
     values = np.array([[1.0, 2.0, np.nan], [3.0, 4.0, 5.0]])
@@ -214,6 +234,28 @@ def test_density_of_events_with_a_varying_number_of_objects(tmp_path):
     assert found.names == ("a", "density", "density_sigma", "j1", "j2") and found.multiplicity.shared == 3
     assert found.units == ("GeV", "1/GeV", "1/GeV", "", "") and np.array_equal(found.column("density"), [0.1, 0.2])
     assert np.array_equal(found.select(["a", "j1", "j2"]).values, values, equal_nan=True)
+
+
+def test_a_run_is_not_overwritten_by_its_predictions(run, tmp_path, capsys):
+    before = (run / "posterior.h5").read_bytes()
+    for source in (run, run / "posterior.h5"):
+        assert command("generate", source, "-n", 20, "-o", run / "posterior.h5") == 2
+        assert "a file of the run itself; give another name" in capsys.readouterr().err
+    assert (run / "posterior.h5").read_bytes() == before
+    assert command("generate", run, "-n", 20, "-o", tmp_path / "new.lhe") == 2  # before any event is made
+    assert "LHE would lose the uncertainties" in capsys.readouterr().err and not os.listdir(tmp_path)
+
+
+def test_columns_that_are_not_asked_for_may_hold_texts(folder, run, tmp_path, capsys):
+    arrow = pytest.importorskip("pyarrow")
+    table = pg.events.read(folder / "events.h5").to_arrow().replace_schema_metadata(None)
+    table = table.append_column("sample", arrow.array(["ttbar"] * 400))
+    arrow.parquet.write_table(table, tmp_path / "events.parquet")
+    events, _ = read_events(tmp_path / "events.parquet", None, ["eta"], {"context": ["pt"]})
+    assert events.names == ("eta",) and len(events) == 400
+    assert command("density", run, tmp_path / "events.parquet", "-o", tmp_path / "p.h5", "--draws", 4) == 0
+    assert "the other columns are left out: " in capsys.readouterr().err
+    assert pg.events.read(tmp_path / "p.h5").names == ("pt", "eta", "density", "density_sigma")
 
 
 def test_diagnose_again_with_the_truth(run):
