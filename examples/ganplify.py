@@ -42,7 +42,7 @@ generators = {
 # ... and networks: a GAN, and flows by two backends, all samples in one batch.
 kept = out / f"{samples.shape[0]}_samples_of_{args.events}"  # a killed run goes on when repeated
 kept.mkdir(exist_ok=True)
-gan = pg.GAN(**({"epochs": 100} if args.quick else {}), seed=args.seed, checkpoint=kept / "gan.h5")
+gan = pg.GAN(**({"epochs": 20} if args.quick else {}), seed=args.seed, checkpoint=kept / "gan.h5")
 generators["GAN"] = gan.fit_many(samples)
 flow = pg.CouplingFlow(1, blocks=1, hidden=(8,), transform="rqs", bins=8)  # few weights, for so few events
 model = pg.BayesianFlow(flow, prior_scale="fan-in")
