@@ -310,7 +310,7 @@ def test_masses_are_never_imaginary(tmp_path):
         ),
         ({"names": [f"{c}_jet" for c in ("px", "py", "pz", "E")]}, "no PDG id is known for jet; .*px_pdg<id>"),
         ({"units": ["TeV"] * 4}, "momenta in GeV; the units are TeV"),
-        ({"uncertainties": [0.1], "log_weights": [[0.0]]}, r"would lose the uncertainties and log_weights; write \.arrow, .* or \.root"),
+        ({"uncertainties": [0.1], "log_weights": [[0.0]]}, "would lose the uncertainties and log_weights; write .*h5"),
     ],
 )
 def test_what_lhe_has_no_place_for(tmp_path, arguments, message):
