@@ -189,13 +189,13 @@ def test_npy_keeps_the_values(tmp_path):
     again = events.read(tmp_path / "events.npy")
     assert again.values.tobytes() == sample.values.tobytes()
     assert again.provenance == {"file": "events.npy"}
-    with pytest.raises(ValueError, match=r"npy would lose the weights and uncertainties; write \.h5"):
+    with pytest.raises(ValueError, match=r"npy would lose the weights and uncertainties; write .*\.h5"):
         make_sample().save(tmp_path / "weighted.npy")
     assert not (tmp_path / "weighted.npy").exists()
 
 
 def test_suffixes_and_choices_that_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"cannot read .*unknown suffix '\.txt'; pyrogen can read \.h5, .*\.lhe\.gz"):
+    with pytest.raises(ValueError, match=r"cannot read .*unknown suffix '\.txt'; pyrogen can read .*\.h5, .*\.lhe\.gz"):
         events.read(tmp_path / "a.txt")
     for suffix, message in ((".h5", "a pyrogen file with one sample"), (".npy", "is no HDF5 or ROOT file")):
         make_sample(weighted=False).save(tmp_path / f"a{suffix}")
