@@ -13,6 +13,7 @@ from pyrogen.posterior.posterior import Posterior
 from pyrogen.signals import uninterrupted
 
 Array = NDArray[np.float64]
+TAILS = (0.05, 0.95)  # quantiles of which the tail ESS is the smaller one; ArviZ 1 has no default
 FEWEST = 4  # draws per chain: two for each half
 
 
@@ -42,7 +43,7 @@ def diagnose(values: Array) -> tuple[float, float, float]:
     return (
         float(arviz.rhat(several, method="rank")),
         float(arviz.ess(values, method="bulk")),
-        float(arviz.ess(values, method="tail")),
+        float(arviz.ess(values, method="tail", prob=TAILS)),
     )
 
 
