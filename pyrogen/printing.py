@@ -168,3 +168,12 @@ def span(values: Any, form: str = ".4g") -> str:
 def value_array(values: Any) -> Any:
     """An array of numpy, from one or from a tensor on any device."""
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
+
+
+def data_size(number: float) -> str:
+    """A number of bytes with its unit, such as ``139 kB``."""
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} GB"

@@ -17,6 +17,7 @@ from pyrogen.files import FileFormatError
 from pyrogen.hdf5 import open_any_hdf5, read_json
 from pyrogen.hdf5.container import kind_of, version_of
 from pyrogen.posterior import load
+from pyrogen.printing import data_size
 
 LONG = 400  # characters of a value
 
@@ -73,7 +74,7 @@ def _folder(path: Path) -> Iterator[str]:
         yield f"finding: {finding.get('problem')}: {finding.get('found')}"
     yield "files:"
     for file in sorted(each for each in path.rglob("*") if each.is_file() and not each.name.startswith(".")):
-        yield f"  {file.relative_to(path)}  {_size(file.stat().st_size)}"
+        yield f"  {file.relative_to(path)}  {data_size(file.stat().st_size)}"
     yield "card:"
     yield from (f"  {line}" for line in _without_comments(folder.card.read_text(encoding="utf-8")))
 
@@ -88,7 +89,7 @@ def _hdf5(path: Path) -> Iterator[str]:
         versions = read_json(file, "package_versions") if "package_versions" in file else {}
         configuration = _identity(file) if kind == "checkpoint" else {}
         arrays = _arrays(file) if kind not in ("posterior", "events", "checkpoint", None) else []
-    size = _size(path.stat().st_size)
+    size = data_size(path.stat().st_size)
     if kind is None:
         yield f"{path}: HDF5 file of another program, {size}"
         try:
@@ -173,11 +174,3 @@ def _short(value: Any) -> str:
         value = ", ".join(f"{name} {_short(each)}" for name, each in value.items())
     text = str(value)
     return text if len(text) <= LONG else text[:LONG] + " ..."
-
-
-def _size(number: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}" if unit != "bytes" else f"{number:.0f} bytes"
-        number /= 1000
-    return f"{number:.3g} GB"

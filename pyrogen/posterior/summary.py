@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pyrogen.posterior.info import Finding, History, RunInfo
-from pyrogen.printing import LINE, Brief, Shown, brief, listed
+from pyrogen.printing import LINE, Brief, Shown, brief, data_size, listed
 
 PACKAGES = ("pyrogen", "torch", "pyro", "numpy")
 #: Curves of a training or of chains, of which the first that there is tells how it went.
@@ -118,7 +118,7 @@ class PosteriorSummary(Brief):
         if self.loss is not None:
             name, first, last = self.loss
             found[name] = f"{last:.6g} at the end, {first:.6g} at the start"
-        found["memory"] = f"{_size(self.memory)} for the weights, on {self.device}"
+        found["memory"] = f"{data_size(self.memory)} for the weights, on {self.device}"
         found["time"] = "not known" if self.seconds is None else f"{self.seconds:,.3g} s"
         found["versions"] = ", ".join(f"{name} {version}" for name, version in self.versions.items()) + " (now)"
         return found
@@ -145,14 +145,6 @@ def verdict_of(info: RunInfo) -> str:
     if not info.is_posterior:
         return f"{known}; the networks are single trainings, no draws of a posterior"
     return f"{known}; sigma is {info.note}"
-
-
-def _size(size: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.3g} GB"
 
 
 def _course(history: History) -> tuple[str, float, float] | None:
