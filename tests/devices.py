@@ -344,6 +344,7 @@ def _stand_ins(card: Card) -> dict[str, Any]:
         "memory_allocated": lambda device=None: 0,
         "empty_cache": lambda: None,
         "_is_in_bad_fork": lambda: False,
+        "is_current_stream_capturing": lambda: False,
     }
 
 

@@ -164,7 +164,8 @@ def test_a_finished_run_is_taken_from_its_checkpoint(name, events, tmp_path, mon
         for key, array in posterior.weights.arrays.items():
             assert np.array_equal(array.numpy(), file["weights"][key][()])
         for key in file["history"]:
-            assert np.array_equal(posterior.history[key], file["history"][key][()], equal_nan=True)
+            # The losses of an ensemble are computed anew; another processor may round them differently.
+            np.testing.assert_allclose(posterior.history[key], file["history"][key][()], rtol=1e-6, err_msg=key)
         was = old_json(file, "info")
     assert posterior.info.data_sha256 == was["data_sha256"]
     assert posterior.info.training_events == 500

@@ -11,6 +11,7 @@ from test_comparison import Shift, chains, log_normal
 
 import pyrogen as pg
 from pyrogen.diagnostics import effective_parameters, elpd, guide_pareto_k
+from pyrogen.diagnostics.arviz_io import pareto_smooth
 from pyrogen.posterior import MeanField
 
 
@@ -28,6 +29,19 @@ def test_elpd_is_that_of_the_mean_density(monkeypatch):
     assert far.mean == -math.inf and math.isnan(far.error)
     with pytest.raises(ValueError, match="events holds 1 event"):
         elpd(chains(means), events[:1])
+
+
+@pytest.mark.parametrize("draws", [2, 29, 30])
+def test_few_weights_have_no_tail_to_smooth(draws):
+    """They are normalised and otherwise left alone, and k says that nothing is known of the tail."""
+    log_weights = np.random.default_rng(0).normal(size=(3, draws))
+    smoothed, k = pareto_smooth(log_weights + 700.0)
+    np.testing.assert_allclose(np.exp(smoothed).sum(1), 1.0)
+    alone = np.allclose(smoothed, log_weights - np.log(np.exp(log_weights).sum(1, keepdims=True)))
+    assert alone == np.isinf(k).all() == (draws <= 29)
+    smoothed, k = pareto_smooth(np.stack([np.zeros(draws), log_weights[0]]))  # equal weights have none either
+    np.testing.assert_allclose(smoothed[0], -math.log(draws))
+    assert np.isinf(k[0]) and np.isinf(k[1]) == (draws <= 29)
 
 
 def test_differences_are_of_the_same_events():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from devices import pretend_card
 from test_examples import is_png, numbers
 
 import pyrogen as pg
@@ -75,6 +76,27 @@ def test_another_backend_in_the_same_recipe(backend, tmp_path, capsys, quickly_d
     assert summary["settings"]["backend"] == backend
     assert summary["settings"]["events"] == posterior.info.training_events == 300
     assert "rms bias" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("recipe", [Toy, DrellYan, ZJets], ids=lambda recipe: recipe.__name__)
+def test_the_device_is_that_of_the_training(recipe, tmp_path, monkeypatch):
+    """The posterior and all that is predicted with it stay there."""
+
+    class ReachedError(Exception):
+        pass
+
+    def reached(backend, *rest):
+        raise ReachedError(backend.device)
+
+    monkeypatch.setattr(sys.modules[recipe.__module__], "fitted", reached)
+    target = ("ring",) if recipe is Toy else ()
+    with pretend_card():
+        for device in ("cpu", "cuda"):
+            for more in ({}, {"backend": "hmc"}) if recipe is Toy else ({},):
+                with pytest.raises(ReachedError, match=device):
+                    recipe(*target, quick=True, device=device, **more).run(tmp_path)
+    with pytest.raises(ValueError, match="device is 'gpu'"):
+        recipe(*target, quick=True, device="gpu")
 
 
 def test_what_the_toys_take_by_default():

@@ -122,7 +122,7 @@ def test_a_dask_cluster_loses_nothing_when_a_worker_is_killed(posterior, whole, 
     finish = functools.partial(killed_once, tmp_path / "flag")
     here = [one.weights for one in fit_here()]
     with (
-        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
         distributed.Client(cluster) as client,
     ):
         for nanny in cluster.workers.values():

@@ -5,6 +5,7 @@ ArviZ 0.2x works on ``arviz.InferenceData``, ArviZ 1 on ``xarray.DataTree``. Bot
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from pyrogen.signals import uninterrupted
 
 #: A group: arrays by name, each with the names of its dimensions.
 Group = Mapping[str, tuple[Sequence[str], Any]]
+FEW = 29  #: Weights whose tail, a fifth of them, is too short to fit a shape to.
 ARVIZ = optional(having("the module arviz", "__version__"))
 
 
@@ -89,18 +91,25 @@ def pareto_smooth(log_weights: Any, arviz: Any = None) -> tuple[Any, Any]:
 
     Returns:
         Smoothed log weights ``[n, S]`` that sum to one, and the shape k ``[n]`` of the tail: above 0.7 a mean over the
-        weights is not to be trusted, above 1 it does not exist.
+        weights is not to be trusted, above 1 it does not exist. Where no shape can be fitted, k is infinite and the
+        weights are those given: at most 29 of them, or a tail of equal ones.
     """
     values = np.atleast_2d(np.asarray(log_weights, dtype=np.float64))
+    given = values - np.logaddexp.reduce(values, axis=1, keepdims=True)
+    if values.shape[1] <= FEW:
+        return given, np.full(len(values), np.inf)
     arviz = import_arviz() if arviz is None else arviz
     if _version(arviz) < 1:
         smoothed, k = arviz.psislw(values)
-    else:
-        with uninterrupted():
-            from arviz_stats.base import array_stats
+        return np.atleast_2d(smoothed), np.atleast_1d(k)
+    with uninterrupted():
+        from arviz_stats.base import array_stats
 
-        smoothed, k = array_stats.psislw(-values, axis=-1)  # which takes log-likelihoods, to be divided by
-    return np.atleast_2d(smoothed), np.atleast_1d(k)
+    smoothed, k = given.copy(), np.full(len(values), np.inf)
+    for i, row in enumerate(values):
+        with contextlib.suppress(ValueError):  # of a tail of equal weights
+            smoothed[i], k[i] = array_stats.psislw(-row, axis=-1)  # which takes log-likelihoods, to be divided by
+    return smoothed, np.where(np.isnan(k), np.inf, k)
 
 
 def _version(arviz: Any) -> int:

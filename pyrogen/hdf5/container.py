@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -43,6 +44,8 @@ _DAMAGE = (
 """What h5py, json and our own reading raise where a file does not hold what it should."""
 
 
+#: Packages that decide the numbers in a file, and their modules.
+PACKAGES = {"pyrogen": "pyrogen", "torch": "torch", "pyro-ppl": "pyro", "numpy": "numpy", "h5py": "h5py"}
 #: What reads kinds of files that are easily mixed up.
 READERS = {"GAN": "pg.GANSampler.load", "posterior": "pg.load"}
 
@@ -67,9 +70,11 @@ class Kind:
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the numbers in a file."""
     versions = {"python": platform.python_version()}
-    for name in ("pyrogen", "torch", "pyro-ppl", "numpy", "h5py"):
+    for name, module in PACKAGES.items():
         try:
-            versions[name] = metadata.version(name)
+            # A module knows its build ("2.13.0+cu130"), which its metadata may leave out.
+            known = getattr(sys.modules.get(module), "__version__", None)
+            versions[name] = str(known or metadata.version(name))
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
     return versions

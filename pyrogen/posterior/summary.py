@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import platform
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from pyrogen.hdf5 import package_versions
 from pyrogen.posterior.info import Finding, History, RunInfo
 from pyrogen.printing import LINE, Brief, Shown, brief, data_size, listed
 
-PACKAGES = ("pyrogen", "torch", "pyro", "numpy")
 #: Curves of a training or of chains, of which the first that there is tells how it went.
 CURVES = {"loss": "loss", "nll": "nats per event", "potential": "potential"}
 INCIDENTAL = ("progress", "checkpoint")
@@ -88,7 +86,7 @@ class PosteriorSummary(Brief):
             memory=sum(array.numel() * array.element_size() for array in weights.arrays.values()),
             seconds=info.seconds,
             device=str(posterior.device),
-            versions={name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+            versions=package_versions(),
         )
 
     def _summary(self) -> str:
@@ -155,7 +153,3 @@ def _course(history: History) -> tuple[str, float, float] | None:
             curve = values.reshape(-1, values.shape[-1]).mean(0) if values.ndim else values.reshape(1)
             return label, float(curve[0]), float(curve[-1])
     return None
-
-
-def _version(name: str) -> str:
-    return str(importlib.import_module(name).__version__)

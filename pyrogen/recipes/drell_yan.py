@@ -18,6 +18,7 @@ from pyrogen.bayes import BayesianFlow
 from pyrogen.checks import (
     BOOLEAN,
     COUNT,
+    DEVICE,
     NATURAL,
     PATH,
     POSITIVE,
@@ -120,6 +121,7 @@ class DrellYan(Brief):
         caption: above the figures, such as "pp at 13 TeV".
         seed: seed of the events and of the training.
         threads: CPU threads of this process. One thread gives the same bits every time.
+        device: where the flow is trained and evaluated: cpu, or a GPU such as cuda.
 
     Raises:
         ValueError: a wrong value.
@@ -144,6 +146,7 @@ class DrellYan(Brief):
     caption: str = ""
     seed: int = 0
     threads: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         check_settings(
@@ -166,6 +169,7 @@ class DrellYan(Brief):
             caption=TEXT,
             seed=SEED,
             threads=check_threads,
+            device=DEVICE,
         )
         right = f"left out: coordinates {self.coordinates} know no cut"
         require(self.mass_low is None or self.coordinates in CUT, "mass_low", self.mass_low, right)
@@ -214,7 +218,7 @@ class DrellYan(Brief):
         print(f"\n{len(learned):,} training events, {flow}, seed {self.seed}")
         tell_about(folder / CHECKPOINT)
         settings = mode["svi"] | ({"epochs": self.epochs} if self.epochs else {})
-        svi = SVI(**settings, seed=self.seed, checkpoint=folder / CHECKPOINT)
+        svi = SVI(**settings, seed=self.seed, device=self.device, checkpoint=folder / CHECKPOINT)
         posterior = fitted(svi, model, learned, self._source())
         posterior.save(folder / "posterior.h5")
 

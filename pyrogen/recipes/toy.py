@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from pyrogen.checks import BOOLEAN, COUNT, PATH, SEED, check_settings, door, one_of, optional, require, whole
+from pyrogen.checks import BOOLEAN, COUNT, DEVICE, PATH, SEED, check_settings, door, one_of, optional, require, whole
 from pyrogen.diagnostics import advise, calibration_along_lines, density_along_lines, uncertainty_map
 from pyrogen.inference import SVI
 from pyrogen.plotting import (
@@ -66,6 +66,7 @@ class Toy(Brief):
         draws: weight draws of a prediction (50; quick: 20).
         seed: seed of the events and of the training.
         threads: CPU threads of this process. One thread gives the same bits every time.
+        device: where the flow is trained and evaluated: cpu, or a GPU such as cuda.
 
     Raises:
         ValueError: a wrong value, or two settings that exclude each other.
@@ -81,6 +82,7 @@ class Toy(Brief):
     draws: int | None = None
     seed: int = 0
     threads: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         check_settings(
@@ -95,6 +97,7 @@ class Toy(Brief):
             draws=optional(whole(2)),
             seed=SEED,
             threads=check_threads,
+            device=DEVICE,
         )
         require(not (self.quick and self.paper), "paper", True, "left out where quick is given")
         if self.backend != "svi":
@@ -212,7 +215,7 @@ class Toy(Brief):
         flow = f"{transform} flow with {model.weights:,} weights"
         print(f"{len(events):,} events of {TARGETS[self.target]}, {flow}, seed {self.seed}")
         tell_about(checkpoint)
-        return fitted(backend, model, events)
+        return fitted(replace(backend, device=self.device), model, events)
 
     def _is_ring(self) -> bool:
         return self.target == "ring"

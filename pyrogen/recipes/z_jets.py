@@ -19,6 +19,7 @@ from pyrogen.bayes import BayesianFlow
 from pyrogen.checks import (
     BOOLEAN,
     COUNT,
+    DEVICE,
     NATURAL,
     PATH,
     SEED,
@@ -98,6 +99,7 @@ class ZJets(Brief):
         caption: above the figures, such as "pp at 13 TeV".
         seed: seed of the events and of the training.
         threads: CPU threads of this process. One thread gives the same bits every time.
+        device: where the flow is trained and evaluated: cpu, or a GPU such as cuda.
 
     Raises:
         ValueError: a wrong value.
@@ -117,6 +119,7 @@ class ZJets(Brief):
     caption: str = ""
     seed: int = 0
     threads: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         check_settings(
@@ -134,6 +137,7 @@ class ZJets(Brief):
             caption=TEXT,
             seed=SEED,
             threads=check_threads,
+            device=DEVICE,
         )
 
     @property
@@ -178,7 +182,7 @@ class ZJets(Brief):
         print(f"\n{len(learned):,} training events, flows with {model.weights:,} weights, seed {self.seed}")
         tell_about(folder / CHECKPOINT)
         settings = mode["svi"] | ({"epochs": self.epochs} if self.epochs else {})
-        settings |= {"seed": self.seed, "checkpoint": folder / CHECKPOINT}
+        settings |= {"seed": self.seed, "device": self.device, "checkpoint": folder / CHECKPOINT}
         backend = DiscFlow(**settings, observables=hidden_features) if self.discflow else SVI(**settings)
         posterior = fitted(backend, model, learned, self._source())
         posterior.save(folder / "posterior.h5")
