@@ -62,7 +62,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path, whole):
     """SIGKILL at several moments of one run, resumed each time, against an uninterrupted run."""
     checkpoint = tmp_path / "checkpoint.h5"
     again = partial(train, checkpoint, tmp_path / "killed.h5")
-    kills = kill_again_and_again(again, checkpoint, (0.0, 0.05, 0.11, 0.19, 0.3, 0.0, 0.08))
+    kills = kill_again_and_again(again, checkpoint, (0.0, 0.11, 0.3, 0.05))
     assert kills >= 3, "the run ended before it could be killed several times"
     assert forked(again) == 0
     killed = content(tmp_path / "killed.h5")

@@ -164,7 +164,7 @@ def z_peak(n, rng, flat=0):
 def test_pulls_of_the_peak(kind):
     rng = np.random.default_rng(1)
     pulls = []
-    for _ in range(100):
+    for _ in range(50):
         flat = 0 if kind == "peak" else rng.poisson(1000)
         x = z_peak(rng.poisson(3000), rng, flat)
         part = 1000 / (1000 + 3000 * 2 / math.pi * math.atan(15 / 1.25)) if flat else 0.0
@@ -182,9 +182,9 @@ def test_pulls_of_the_peak(kind):
                 (fit.background - part) / fit.background_error,
             ]
         )
-    # Mean 0 and width 1 within four standard deviations of 100 pulls; the width is slightly skew.
-    assert np.all(np.abs(np.mean(pulls, 0)) < 0.45)
-    assert np.all(np.abs(np.std(pulls, 0) - 1) < 0.3)
+    # Mean 0 and width 1 within four standard deviations of 50 pulls; the width is slightly skew.
+    assert np.all(np.abs(np.mean(pulls, 0)) < 0.63)
+    assert np.all(np.abs(np.std(pulls, 0) - 1) < 0.42)
 
 
 def test_a_million_masses():
