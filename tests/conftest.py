@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 import pyrogen as pg
+from pyrogen.diagnostics import advice
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)
@@ -52,9 +53,36 @@ def run_here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def short(monkeypatch):
-    """Two passes of SVI over the events, for all that a script does before and after its training."""
-    fit = pg.SVI.fit
-    monkeypatch.setattr(pg.SVI, "fit", lambda svi, *given, **more: fit(replace(svi, epochs=2), *given, **more))
+    """Two passes over the events, or 20 steps: for all that a script does before and after its trainings."""
+    few = {pg.SVI: {"epochs": 2}, pg.GAN: {"epochs": 2}, pg.Bootstrap: {"steps": 20}, pg.Ensemble: {"steps": 20}}
+    for backend, length in few.items():
+        for name in ("fit", "fit_many"):
+            monkeypatch.setattr(backend, name, shortened(getattr(backend, name), length))
+
+
+def shortened(fit, length):
+    return lambda backend, *given, **more: fit(replace(backend, **length), *given, **more)
+
+
+@pytest.fixture
+def sparse(monkeypatch):
+    """Advice and histograms look at 500 events per draw at most: most of the time of a small run is their generation.
+
+    For what is said of a posterior, and how it is written and drawn. Other tests look at the numbers.
+    """
+    look, histograms = advice.Look, pg.Posterior.histograms
+
+    def few(posterior, observables, *, n=100_000, context=None, **more):
+        return histograms(posterior, observables, n=n if context is not None else min(n, 500), context=context, **more)
+
+    monkeypatch.setattr(pg.Posterior, "histograms", few)
+    monkeypatch.setattr(
+        advice,
+        "Look",
+        lambda posterior, sample, support, generated, *more: look(
+            posterior, sample, support, min(generated, 500), *more
+        ),
+    )
 
 
 @pytest.fixture
