@@ -28,14 +28,19 @@ def blocks(page):
 BLOCKS = [pytest.param(block, id=f"{page.name}-{i}") for page in PAGES for i, block in enumerate(blocks(page))]
 
 
+#: At most so many of what a block asks for.
+MOST = {"epochs": 5, "steps": 40, "warmup": 10, "draws": 20, "ensemble": 1}
+
+
 def shorter(block):
     """With short trainings: their lengths are for readers, and a block runs through all it has after one of any."""
-    block = re.sub(r"\bepochs=(\d+)", lambda found: f"epochs={min(int(found[1]), 5)}", block)
+    for name, most in MOST.items():
+        block = re.sub(rf"\b{name}=(\d+)", lambda found: f"{name}={min(int(found[1]), most)}", block)  # noqa: B023
     return re.sub(r"pg\.HMC\((?![^)]*start_steps)", "pg.HMC(start_steps=20, ", block)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_block_runs(block, tmp_path, monkeypatch):
+def test_block_runs(block, tmp_path, monkeypatch, sparse):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")  # as in the folder of the repository
     monkeypatch.setattr(Transform, "registry", dict(Transform.registry))  # what a block registers, it takes with it

@@ -62,6 +62,14 @@ def coarse(monkeypatch, quickly_drawn, sparse):
     monkeypatch.setitem(toy_settings.MODES["quick"], "evaluation", few)
 
 
+@pytest.fixture
+def one_figure(monkeypatch):
+    """Of six figures only that of the training is drawn."""
+    recipe = sys.modules[Toy.__module__]
+    save = recipe.save_figure
+    monkeypatch.setattr(recipe, "save_figure", lambda its, path: save(its, path) if path.stem == "training" else path)
+
+
 #: Every backend once, and all targets: the flow of the ramps and that of the ring.
 BACKENDS = {
     "hmc": "wedge",
@@ -76,9 +84,12 @@ BACKENDS = {
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_another_backend_in_the_same_recipe(backend, tmp_path, capsys, coarse):
+def test_another_backend_in_the_same_recipe(backend, request, tmp_path, capsys, coarse):
+    if backend not in ("ensemble", "hmc"):  # five of the figures know a posterior and not its backend
+        request.getfixturevalue("one_figure")
     summary = Toy(BACKENDS[backend], quick=True, backend=backend).run(tmp_path)
-    assert all(is_png(tmp_path / f"{name}.png") for name in FIGURES)
+    drawn = FIGURES if backend in ("ensemble", "hmc") else ("training",)
+    assert {path.stem for path in tmp_path.glob("*.png") if is_png(path)} == {*drawn}
     posterior = pg.load(tmp_path / "posterior.h5")
     assert posterior.info.backend.lower() == backend.replace("-", "")
     assert summary["settings"]["backend"] == backend
@@ -139,7 +150,9 @@ Toy("wedge", quick=True, events=600, transform="rqs", epochs=40).run(sys.argv[1]
 """
 
 
-def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_end_and_another_one_is_refused(tmp_path, capsys, coarse):
+def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_end_and_another_one_is_refused(
+    tmp_path, capsys, coarse, one_figure
+):
     few = Toy("wedge", quick=True, events=600, transform="rqs", epochs=40)
     whole = few.run(tmp_path / "whole")
 
