@@ -25,7 +25,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,8 +197,13 @@ def _done(work: Callable[[Path], Any], folder: Path, arm: Callable[[], None] = l
     return _forked(inside)
 
 
-def kill_everywhere(name: str, stride: int = 1) -> Iterator[tuple[str, str | None]]:
+def kill_everywhere(name: str, stride: int = 1, sizes: Sequence[int] = SIZES) -> Iterator[tuple[str, str | None]]:
     """Kill an operation at all moments, one after another.
+
+    Args:
+        name: of the operation.
+        stride: kill before every so many changes.
+        sizes: limits on the size of files.
 
     Yields:
         The moment, and what went wrong there, or None.
@@ -240,7 +245,7 @@ def kill_everywhere(name: str, stride: int = 1) -> Iterator[tuple[str, str | Non
                 break
             change += stride
         for full in (False, True):
-            for size in SIZES:
+            for size in sizes:
                 status, problem = moment(lambda: _limit(size, not full), full)  # noqa: B023 (called at once)
                 if status == RIGHT and problem is None:
                     break

@@ -247,7 +247,8 @@ class Reader:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["torch", "pyrogen"])  # imported once, and not by every reader
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_reader, args=(other,), daemon=True)
         self._process.start()
