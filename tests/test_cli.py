@@ -258,7 +258,7 @@ def test_columns_that_are_not_asked_for_may_hold_texts(folder, run, tmp_path, ca
     assert pg.events.read(tmp_path / "p.h5").names == ("pt", "eta", "density", "density_sigma")
 
 
-def test_diagnose_again_with_the_truth(run):
+def test_diagnose_again_with_the_truth(run, quickly_drawn, sparse):
     before = json.loads((run / "summary.json").read_text())
     assert command("diagnose", run, "--truth", "wedge") == 0
     summary = json.loads((run / "summary.json").read_text())
@@ -269,7 +269,7 @@ def test_diagnose_again_with_the_truth(run):
     )
 
 
-def test_compare(run, other, tmp_path, capsys):
+def test_compare(run, other, tmp_path, capsys, quickly_drawn):
     assert command("compare", run, other, "-o", tmp_path / "c", "--generated", 100, "--draws", 4) == 0
     found = json.loads((tmp_path / "c" / "comparison.json").read_text())
     events = pg.events.read(run / "held_out.h5")

@@ -1,8 +1,6 @@
 """How many CPU threads torch computes on: one in fits and predictions, unless the user chose another number."""
 
-import os
-import subprocess
-import sys
+import importlib.util
 import threading
 
 import pytest
@@ -192,22 +190,15 @@ def test_a_fit_in_a_thread_of_python_leaves_all_others_their_numbers(flow):
     assert numbers == [3, 3, 3] and flow.seen == {1} and torch.get_num_threads() == 3
 
 
-SCRIPT = """
-import torch
-{}
-import pyrogen as pg
-from pyrogen.threads import chosen_threads
-with chosen_threads():
-    print(torch.get_num_threads())
-"""
-
-
-@pytest.mark.parametrize(("variables", "expected"), [({}, "1"), ({"MKL_NUM_THREADS": "3"}, "3")])
-def test_variables_of_the_environment_choose(variables, expected):
-    environment = {k: v for k, v in os.environ.items() if k not in threads.VARIABLES} | variables
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    line = "torch.set_num_threads(3)"  # a machine of three cores, with or without MKL
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(line)], capture_output=True, text=True, timeout=300, env=environment
-    )
-    assert done.stdout.split() == [expected], done.stderr
+@pytest.mark.parametrize(("variables", "expected"), [({}, 1), ({"MKL_NUM_THREADS": "3"}, 3)])
+def test_variables_of_the_environment_choose(variables, expected, monkeypatch):
+    """They are read when the module is imported, on a machine of three cores."""
+    for name in threads.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    spec = importlib.util.spec_from_file_location("threads_of_another_process", threads.__file__)
+    fresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    with fresh.chosen_threads():
+        assert torch.get_num_threads() == expected

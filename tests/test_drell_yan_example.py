@@ -11,7 +11,7 @@ from test_examples import call, is_png
 
 import pyrogen as pg
 from pyrogen.diagnostics import classifier_training
-from pyrogen.recipes import DrellYan
+from pyrogen.recipes import DrellYan, drell_yan
 
 FIGURES = {"kinematics.png", "uncertainties.png", "training.png"}
 
@@ -48,8 +48,8 @@ def lhe_with_jets(path: Path, n: int = 700, jets: int = 100) -> Path:
     return path
 
 
-def test_quick_run_on_the_sample_of_the_package(tmp_path, capsys):
-    summary = DrellYan(quick=True, epochs=6, draws=4, log_weights=True).run(tmp_path)
+def test_quick_run_on_the_sample_of_the_package(tmp_path, capsys, quickly_drawn, sparse):
+    summary = DrellYan(quick=True, epochs=4, draws=4, log_weights=True).run(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} >= FIGURES | {
         "posterior.h5",
         "held_out.h5",
@@ -69,12 +69,19 @@ def test_quick_run_on_the_sample_of_the_package(tmp_path, capsys):
     assert "AUC" in printed and "W1/floor" in printed
 
 
+@pytest.fixture
+def not_drawn(monkeypatch):
+    """For runs whose figures are those of other tests."""
+    for name in ("plot_kinematics", "plot_uncertainties", "plot_training", "save_figure"):
+        monkeypatch.setattr(drell_yan, name, lambda *_, **__: None)
+
+
 @pytest.mark.parametrize("settings", [{"transform": "affine"}, {"coordinates": "cartesian"}], ids=str)
-def test_other_flows(tmp_path, settings, quickly_drawn):
+def test_other_flows(tmp_path, settings, not_drawn, sparse):
     DrellYan(quick=True, epochs=2, draws=3, generate=600, **settings).run(tmp_path)
 
 
-def test_a_file_with_jets_says_what_fits(tmp_path, capsys, quickly_drawn):
+def test_a_file_with_jets_says_what_fits(tmp_path, capsys, not_drawn, sparse):
     path, out = lhe_with_jets(tmp_path / "z.lhe"), tmp_path / "out"
     with pytest.raises(ValueError, match="(?s)100 of 700 events.*30 GeV.*--select balanced"):
         DrellYan(quick=True, events=path).run(out)
@@ -105,7 +112,7 @@ def test_bad_input_is_told_before_any_work(tmp_path, settings, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_tutorial(tmp_path, short):
+def test_the_tutorial(tmp_path, short, sparse):
     printed = call("drell_yan", "--quick", cwd=tmp_path)
     out = tmp_path / "out" / "drell_yan_quick"
     assert is_png(out / "kinematics.png") and is_png(out / "training.png")
@@ -116,7 +123,7 @@ def test_the_tutorial(tmp_path, short):
     assert "W1/floor" in printed and "median uncertainty" in printed
 
 
-def test_the_tutorial_reads_an_lhe_file(tmp_path, short):
+def test_the_tutorial_reads_an_lhe_file(tmp_path, short, sparse):
     path = lhe_with_jets(tmp_path / "z.lhe", jets=0)
     printed = call("drell_yan", "--quick", "--events", path, "--out", tmp_path / "out", layout=False)
     assert "no Z peak in the" in printed  # of so few events

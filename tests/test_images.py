@@ -150,10 +150,10 @@ def test_short_names_are_the_same_functions():
     assert sum(path.stat().st_size for path in images.STORED.iterdir()) < 1e6
 
 
-def test_files_have_letters_and_no_date(tmp_path):
+def test_files_have_letters_and_no_date(tmp_path, quickly_drawn):
     """The same numbers give the same bytes; text is text; a mesh is one image."""
+    figures = made_up.draw("map-slice"), made_up.draw("map-slice")
     for kind in ("svg", "pdf", "png"):
-        figures = made_up.draw("map-slice"), made_up.draw("map-slice")
         first, fresh = (
             pg.plot.save_figure(its, tmp_path / f"{k}.{kind}").read_bytes() for k, its in enumerate(figures)
         )

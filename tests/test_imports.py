@@ -66,9 +66,15 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
     return {module for module in found if module in known and module != name}
 
 
-def graph(root: Path = ROOT) -> dict[str, set[str]]:
+def graph(root: Path) -> dict[str, set[str]]:
     known = modules(root)
     return {name: imports(name, path, known) for name, path in known.items()}
+
+
+@pytest.fixture(scope="module")
+def house() -> dict[str, set[str]]:
+    """The arrows of the package."""
+    return graph(ROOT)
 
 
 def circle(arrows: dict[str, set[str]]) -> list[str]:
@@ -92,33 +98,31 @@ def upwards(arrows: dict[str, set[str]], floors: tuple[tuple[str, ...], ...], de
     return found
 
 
-def test_no_circle_of_imports():
-    arrows = graph()
-    assert len(arrows) > 100 and arrows["pyrogen.posterior.posterior"]  # it reads the package
-    assert circle(arrows) == []
+def test_no_circle_of_imports(house):
+    assert len(house) > 100 and house["pyrogen.posterior.posterior"]  # it reads the package
+    assert circle(house) == []
 
 
-def test_no_arrow_upwards():
-    arrows = graph()
-    assert {name.split(".")[1] for name in arrows if "." in name} == {room for rooms in FLOORS for room in rooms}
-    assert upwards(arrows, FLOORS, 1) == []
-    inside = {name: its for name, its in arrows.items() if name.startswith("pyrogen.inference.")}
+def test_no_arrow_upwards(house):
+    assert {name.split(".")[1] for name in house if "." in name} == {room for rooms in FLOORS for room in rooms}
+    assert upwards(house, FLOORS, 1) == []
+    inside = {name: its for name, its in house.items() if name.startswith("pyrogen.inference.")}
     inside = {name: {t for t in its if t.startswith("pyrogen.inference.")} for name, its in inside.items()}
     assert upwards(inside, INFERENCE_FLOORS, 2) == []
 
 
-def test_backends_of_one_kind_do_not_know_those_of_another():
+def test_backends_of_one_kind_do_not_know_those_of_another(house):
     for room in ("vi", "mcmc", "modes"):
-        own = {name: its for name, its in graph().items() if name.startswith(f"pyrogen.inference.{room}")}
+        own = {name: its for name, its in house.items() if name.startswith(f"pyrogen.inference.{room}")}
         others = tuple(f"pyrogen.inference.{other}" for other in ("vi", "mcmc", "modes") if other != room)
         assert not [f"{name} -> {target}" for name, its in own.items() for target in its if target.startswith(others)]
 
 
-def test_diagnostics_know_posteriors_and_not_trainings():
+def test_diagnostics_know_posteriors_and_not_trainings(house):
     """What diagnostics need of a backend is its `fit_many`, and an error to catch."""
     allowed = {"pyrogen.inference.problems"}
     arrows = {
-        name: its for name, its in graph().items() if name.startswith(("pyrogen.diagnostics", "pyrogen.plotting"))
+        name: its for name, its in house.items() if name.startswith(("pyrogen.diagnostics", "pyrogen.plotting"))
     }
     found = {target for its in arrows.values() for target in its if target.startswith("pyrogen.inference")}
     assert found <= allowed

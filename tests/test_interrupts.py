@@ -21,11 +21,11 @@ def sample(n=3000, seed=0, **more):
 
 
 def write(path, how):
-    """A file of 3 parts, in one of the ways of writing; the old file has 100 events."""
+    """A file of 2 parts, in one of the ways of writing; the old file has 100 events."""
     layout = {"layout": "rows"} if how == "rows" else {}
     with EventWriter(path, append=how == "append", **layout) as writer:
-        for seed in range(3):
-            writer.write(sample(seed=seed + 1))
+        for seed in (1, 2):
+            writer.write(sample(seed=seed))
 
 
 class Faulty:
@@ -121,7 +121,7 @@ def test_what_does_not_read_back_is_no_file(monkeypatch, tmp_path, how):
             for _ in range(4):
                 writer.write(sample())
     else:
-        first, last = (100, 9099) if how == "append" else (0, 8999)
+        first, last = (100, 6099) if how == "append" else (0, 5999)
         with pytest.raises(OSError, match=rf"a\.h5: rows {first} to {last} of /weights do not .* is unchanged"):
             write(path, how)
     assert len(calls) > 3 and path.read_bytes() == old and os.listdir(tmp_path) == ["a.h5"]

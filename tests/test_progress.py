@@ -3,13 +3,13 @@
 import importlib.util
 import logging
 import os
-import subprocess
 import sys
 import types
 import warnings
 
 import numpy as np
 import pytest
+from killing import forked
 
 import pyrogen as pg
 from pyrogen import log, progress
@@ -31,13 +31,23 @@ work()
 """
 
 
-def test_a_log_file_gets_lines_and_a_silent_batch_job_nothing():
+def without_a_terminal(files):
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.dup2(os.open(files[number], os.O_RDWR | os.O_CREAT), number)
+        setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+    exec(RUN, {})
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def test_a_log_file_gets_lines_and_a_silent_batch_job_nothing(tmp_path, monkeypatch):
     """In a process of its own that has no terminal."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    environment.pop(progress.SWITCH, None)
-    done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, timeout=120, env=environment)
-    assert done.returncode == 0 and done.stdout == b"", done.stderr
-    lines = done.stderr.decode().split("\n")
+    files = [tmp_path / name for name in ("stdin", "stdout", "stderr")]
+    files[0].touch()
+    monkeypatch.delenv(progress.SWITCH, raising=False)
+    assert forked(without_a_terminal, files) == 0
+    assert files[1].read_bytes() == b""
+    lines = files[2].read_text().split("\n")
     assert "\r" not in "".join(lines) and lines[-1] == ""
     assert [line.split(":")[0] for line in lines[:-1]] == ["work", "work"]  # its beginning and its end; no short work
     assert "100%" in lines[1] and "4/4" in lines[1]

@@ -14,7 +14,7 @@ from test_examples import call
 import pyrogen as pg
 
 
-def test_a_file_of_showers_from_learning_to_mending(tmp_path, monkeypatch, capsys):
+def test_a_file_of_showers_from_learning_to_mending(tmp_path, monkeypatch, capsys, quickly_drawn, sparse):
     showers = pg.events.showers(2_500, "gamma", (1, 20), progress=False)
     pg.events.write_showers(showers, tmp_path / "mine.hdf5")
     options = ["--quick", "--file", "mine.hdf5", "--epochs", 2, "--out", "made"]

@@ -12,7 +12,7 @@ from test_examples import EXAMPLES, is_png, numbers
 import pyrogen as pg
 
 
-def test_two_backends_come_into_one_figure(tmp_path):
+def test_two_backends_come_into_one_figure(tmp_path, short, sparse):
     run("coverage_toys", "--quick", "--out", tmp_path, "--sets", 2)
     printed = run("coverage_toys", "--quick", "--out", tmp_path, "--sets", 2, "--backend", "hmc")
     assert "2 trainings, 45 intervals each" in printed and "p_WAIC" in printed
@@ -24,7 +24,7 @@ def test_two_backends_come_into_one_figure(tmp_path):
     assert is_png(tmp_path / "wedge" / "calibration.png")
 
 
-def test_gamma_ring(tmp_path):
+def test_gamma_ring(tmp_path, short, sparse):
     printed = run("coverage_toys", "--quick", "--out", tmp_path, "--target", "gamma-ring")
     result = json.loads((tmp_path / "gamma-ring" / "svi.json").read_text())
     assert result["n_bins"] == [4, 9, 16] and all(gain > 0 for gain in result["gains"])
@@ -75,7 +75,7 @@ def test_bad_arguments(arguments, message, tmp_path):
     assert message in run("coverage_toys", "--quick", "--out", tmp_path, *arguments, code=2)
 
 
-def test_all_studies_on_one_page(tmp_path):
+def test_all_studies_on_one_page(tmp_path, short, sparse):
     few = ("--quick", "--sets", "2", "--events", "100", "--set", "epochs=5", "--out", tmp_path)
     run("coverage_toys", *few)
     run("coverage_toys", *few, "--target", "ring", "--kl-weight", "0.5")
@@ -119,16 +119,17 @@ def test_a_folder_without_studies_is_refused(tmp_path):
     assert "not JSON" in run("coverage_overview", tmp_path, code=2)
 
 
-def test_every_bin_of_drell_yan_is_counted(tmp_path):
-    printed = run("coverage_drell_yan", "--quick", "--out", tmp_path)
+def test_every_bin_of_drell_yan_is_counted(tmp_path, short, sparse):
+    quick = ("coverage_drell_yan", "--quick", "--generate", 10_000, "--out", tmp_path)
+    printed = run(*quick)
     assert "M_pair" in printed and "4 trainings" in printed
     result = json.loads((tmp_path / "bootstrap.json").read_text())
     assert set(result["observables"]) == {"E", "px", "pT", "pz", "E_pair", "M_pair"}
     assert result["calibration"]["draws"] == 4
-    again = run("coverage_drell_yan", "--quick", "--out", tmp_path)  # the fits and the bins are kept
+    again = run(*quick)  # the fits and the bins are kept
     assert "delete it to fill them afresh" in again
-    (tmp_path / "bootstrap_bins_40000.json").write_text('{"of": 0, "counts": {}}')  # of other trainings
-    assert "delete it to fill" not in run("coverage_drell_yan", "--quick", "--out", tmp_path)
+    (tmp_path / "bootstrap_bins_10000.json").write_text('{"of": 0, "counts": {}}')  # of other trainings
+    assert "delete it to fill" not in run(*quick)
     assert json.loads((tmp_path / "bootstrap.json").read_text())["observables"] == result["observables"]
 
 

@@ -20,8 +20,9 @@ def script():
     return imported("coverage_z_jets")
 
 
-def test_every_number_of_jets_is_counted(tmp_path):
-    printed = run("coverage_z_jets", "--quick", "--out", tmp_path)
+def test_every_number_of_jets_is_counted(tmp_path, sparse):
+    quick = ("coverage_z_jets", "--quick", "--generate", 4_000, "--out", tmp_path)
+    printed = run(*quick)
     assert "3 samples of 1,000 Z + jets events" in printed and "whose own error is in the intervals" in printed
     result = json.loads((tmp_path / "bootstrap.json").read_text())
     assert result["target"] == "Z + jets" and list(result["groups"])[:3] == ["1 jet", "2 jets", "3 jets"]
@@ -31,7 +32,7 @@ def test_every_number_of_jets_is_counted(tmp_path):
     one, two = result["coverage_1"][0], result["coverage_2"][0]
     assert 0 <= one <= two <= 1 and all(map(math.isfinite, numbers(result["groups"])))
     assert is_png(tmp_path / "bootstrap.png")
-    again = run("coverage_z_jets", "--quick", "--out", tmp_path)  # the fits and the bins are kept
+    again = run(*quick)  # the fits and the bins are kept
     assert "delete it to fill them afresh" in again
     overview = run("coverage_overview", tmp_path, "--figure", tmp_path / "all.png")
     ratio, error = result["sigma_over_spread"]  # of sigma alone, as in the table of the script

@@ -13,7 +13,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("ganplify")
 
 
-def test_example_trains_compares_and_keeps(folder, capfd):
+def test_example_trains_compares_and_keeps(folder, capfd, short):
     quick = ("ganplify", "--quick", "--out", folder, "--generators")
     printed = run(*quick, "memory", "fit", "gan", "bootstrap", layout=False)
     assert "likelihood fit" in printed and "Bootstrap" in printed and "factor_training_events" not in printed

@@ -12,8 +12,8 @@ import pyrogen as pg
 from pyrogen.recipes import ZJets, z_jets, z_jets_results
 
 
-def test_quick_run_on_the_sample_of_the_package(tmp_path, monkeypatch, capsys):
-    few = {jets: names[:2] for jets, names in z_jets_results.FIGURES.items()}
+def test_quick_run_on_the_sample_of_the_package(tmp_path, monkeypatch, capsys, quickly_drawn, sparse):
+    few = {jets: names[:1] for jets, names in z_jets_results.FIGURES.items()}
     monkeypatch.setattr(z_jets_results, "FIGURES", few)
     # So few events that no classifier is trained, which takes longest.
     summary = ZJets(quick=True, epochs=2, draws=3, train=2000, generate=600).run(tmp_path)
@@ -71,7 +71,7 @@ def test_bad_settings(settings, message, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_tutorial(tmp_path, short):
+def test_the_tutorial(tmp_path, short, sparse):
     printed = call("z_jets", "--quick", cwd=tmp_path, layout=False)
     out = tmp_path / "out" / "z_jets_quick"
     assert is_png(out / "two_jets.png") and is_png(out / "training.png")
