@@ -121,9 +121,7 @@ def test_backends_of_one_kind_do_not_know_those_of_another(house):
 def test_diagnostics_know_posteriors_and_not_trainings(house):
     """What diagnostics need of a backend is its `fit_many`, and an error to catch."""
     allowed = {"pyrogen.inference.problems"}
-    arrows = {
-        name: its for name, its in house.items() if name.startswith(("pyrogen.diagnostics", "pyrogen.plotting"))
-    }
+    arrows = {name: its for name, its in house.items() if name.startswith(("pyrogen.diagnostics", "pyrogen.plotting"))}
     found = {target for its in arrows.values() for target in its if target.startswith("pyrogen.inference")}
     assert found <= allowed
 

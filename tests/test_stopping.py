@@ -75,15 +75,23 @@ for name, path, moments in json.loads(sys.argv[1]):
 SAVED = "the run is saved in {}. Repeat it, and it goes on from there to the same bits"
 
 
-def test_signals_end_the_process_after_the_state_was_saved(tmp_path):
-    """As they would have ended it without us: exit status 130 and 143 in a shell, and a line that says how to go on."""
-    runs = [("SVI", str(tmp_path / "svi.h5"), (18, 10, 10)), ("HMC", str(tmp_path / "hmc.h5"), (30, 20, 20))]
+@pytest.fixture(scope="module")
+def there(tmp_path_factory):
+    """Runs in processes that begin where torch has imported no optimizer yet, and what was printed there."""
+    folder = tmp_path_factory.mktemp("stopped")
+    runs = [("SVI", str(folder / "svi.h5"), (18, 10, 10)), ("HMC", str(folder / "hmc.h5"), (30, 20, 20))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    command = [sys.executable, "-c", ENDED, json.dumps(runs)]
+    command = [sys.executable, "-c", ENDED + IMPORTING, json.dumps(runs)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
+    return runs, done.stdout.splitlines()
+
+
+def test_signals_end_the_process_after_the_state_was_saved(there):
+    """As they would have ended it without us: exit status 130 and 143 in a shell, and a line that says how to go on."""
+    runs, lines = there
     hows = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    for (name, path, _), line in zip(runs, done.stdout.splitlines(), strict=True):
+    for (name, path, _), line in zip(runs, lines[:-2], strict=True):
         for how, (code, said) in zip(hows, json.loads(line), strict=True):
             assert code == -how and len(said.splitlines()) < 18, said
             by = "Ctrl-C" if how == signal.SIGINT else how.name
@@ -93,8 +101,7 @@ def test_signals_end_the_process_after_the_state_was_saved(tmp_path):
 
 
 IMPORTING = """
-import importlib.abc, os, signal, sys
-from test_stopping import BACKENDS, EVENTS, make, model
+import importlib.abc
 SETTINGS = BACKENDS["Laplace"]
 
 class CtrlC(importlib.abc.MetaPathFinder):
@@ -114,13 +121,9 @@ print(make("Laplace", SETTINGS).fit(model(), EVENTS))
 """
 
 
-def test_ctrl_c_while_torch_imports_its_optimizers_leaves_them_whole():
+def test_ctrl_c_while_torch_imports_its_optimizers_leaves_them_whole(there):
     """In a notebook the next training would fail with an import error for ever."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    command = [sys.executable, "-c", IMPORTING]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr
-    stopped, trained = done.stdout.splitlines()
+    stopped, trained = there[1][-2:]
     assert stopped.startswith("Laplace was stopped by Ctrl-C; nothing is saved.")
     assert trained.startswith("Posterior(Laplace")
 

@@ -21,11 +21,11 @@ def script():
 
 @pytest.fixture
 def run(script, run_here, monkeypatch):
-    monkeypatch.setitem(script.MODES, "quick", {"events": 10_000, "splits": 3, "toys": 1})
+    monkeypatch.setitem(script.MODES, "quick", {"events": 2_000, "splits": 5, "toys": 2})
     return functools.partial(run_here, script)
 
 
-def test_the_results_of_another_example(run, tmp_path, capsys, quickly_drawn, sparse):
+def test_the_results_of_another_example(run, tmp_path, capsys, quickly_drawn):
     """Lepton pairs of a flow that never learned: the script finds what the classifier is to see by itself."""
     sample = pg.events.lepton_pair(pg.events.read(EXAMPLES / "data" / "drell_yan_5k.h5"))
     folder = tmp_path / "made"

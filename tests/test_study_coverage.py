@@ -24,7 +24,7 @@ def test_two_backends_come_into_one_figure(tmp_path, short, sparse):
     assert is_png(tmp_path / "wedge" / "calibration.png")
 
 
-def test_gamma_ring(tmp_path, short, sparse):
+def test_gamma_ring(tmp_path):
     printed = run("coverage_toys", "--quick", "--out", tmp_path, "--target", "gamma-ring")
     result = json.loads((tmp_path / "gamma-ring" / "svi.json").read_text())
     assert result["n_bins"] == [4, 9, 16] and all(gain > 0 for gain in result["gains"])
