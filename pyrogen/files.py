@@ -50,7 +50,7 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
     """Replace the file at ``path`` by ``content``, or leave it as it was.
 
     Raises:

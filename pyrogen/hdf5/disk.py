@@ -46,7 +46,7 @@ class Disk(io.RawIOBase):
     and :meth:`check` raises the first exception outside of HDF5: of a full disk, of a lack of memory, of anything.
     """
 
-    def __init__(self, raw: io.FileIO) -> None:
+    def __init__(self, raw: io.FileIO | io.BytesIO) -> None:
         self._raw = raw
         self._error: BaseException | None = None
 
