@@ -66,7 +66,7 @@ def test_a_chain_that_is_too_hot_is_named():
 def test_adam_mcmc_on_small_batches_is_named_too_hot():
     """Batches of 5 of 200 events; how hot it is, is measured in test_samplers."""
     with pytest.warns(pg.SamplingWarning, match="too hot: excess temperatures of"):
-        pg.AdamMCMC(chains=2, warmup=10, draws=20, thinning=10, batch_size=5, start_steps=50, **QUIET).fit(
+        pg.AdamMCMC(chains=2, warmup=20, draws=40, thinning=10, batch_size=5, start_steps=50, **QUIET).fit(
             linear_model(), EVENTS, context=CONTEXT
         )
 
