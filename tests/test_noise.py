@@ -41,14 +41,14 @@ def gradients(model, mean, scale, events, steps):
 
 
 def test_shared_magnitudes_leave_the_gradient_unbiased(monkeypatch):
-    """Its mean over 600 steps agrees with that of noise drawn anew for every event, for 5 standard errors."""
+    """Its mean over 1,500 steps agrees with that of noise drawn anew for every event, for 5 standard errors."""
     torch.manual_seed(1)
     model = pg.BayesianFlow(pg.CouplingFlow(2, 2, (5,), activation="tanh"), preprocessing=None)
     events = 0.5 * torch.randn(4 * SHARED, 2)
     mean, scale = model.initial_theta.clone().requires_grad_(), torch.full((model.weights,), 0.1).requires_grad_()
-    shared = gradients(model, mean, scale, events, 600)
+    shared = gradients(model, mean, scale, events, 1500)
     monkeypatch.setattr(noise, "SHARED", 1)
-    plain = gradients(model, mean, scale, events, 600)
+    plain = gradients(model, mean, scale, events, 1500)
     error = ((shared.var(0) + plain.var(0)) / len(plain)).sqrt()
     assert ((shared.mean(0) - plain.mean(0)).abs() < 5 * error + 1e-9).all()
 
