@@ -148,6 +148,45 @@ def test_a_finished_run_says_so(run, folder, capsys):
     assert command("resume", run) == 0 and (run / "posterior.h5").read_bytes() == before
 
 
+def test_a_finished_run_that_is_damaged_is_made_again_from_its_checkpoint(folder, tmp_path, brief, capsys):
+    card, _ = write_card(folder, "damaged", "generate: 20\n")
+    flags = ["--run", path := tmp_path / "run"]
+    assert command("fit", card, *flags) == 0
+    whole = {name: (path / name).read_bytes() for name in ("posterior.h5", "generated.h5")}
+    capsys.readouterr()
+    for name, what, how in (
+        ("posterior.h5", "is not a whole HDF5 file", lambda path: path.write_bytes(whole["posterior.h5"][:500])),
+        ("generated.h5", "is missing; it is made again", Path.unlink),
+    ):
+        how(path / name)
+        assert command("resume", path) == 0
+        told = capsys.readouterr().err
+        assert f"{path / name} {what}" in told and f"going on from {path / 'checkpoint.h5'}" in told
+        assert {name: (path / name).read_bytes() for name in whole} == whole
+    for name in ("posterior.h5", "checkpoint.h5"):
+        (path / name).write_bytes(whole["posterior.h5"][:500])
+    assert command("resume", path) == 2
+    assert "checkpoint.h5 is not a whole HDF5 file" in (told := capsys.readouterr().err)
+    assert told.endswith("Delete this file, and the training begins anew\n")
+
+
+def test_whole_numbers_may_have_an_exponent(folder, run, tmp_path, brief, capsys):
+    card, path = write_card(folder, "exponent")
+    card.write_text(card.read_text().replace("epochs: 3", "epochs: 2e0").replace("size: 100", "size: 1.0e+2"))
+    assert command("fit", card, "--generate", "1e1", "--backend.epochs=1e0") == 0
+    assert len(pg.events.read(path / "generated.h5")) == 10
+    text = (path / "card.yaml").read_text()
+    assert "epochs: 1\n" in text and "batch_size: 100\n" in text and "generate: 10\n" in text
+    for given in (["-n=1.2e1"], ["-n", "1.2e1"]):
+        assert command("generate", run, *given, "-o", tmp_path / "new.h5") == 0
+        assert len(pg.events.read(tmp_path / "new.h5")) == 12
+        (tmp_path / "new.h5").unlink()
+    capsys.readouterr()
+    for n in ("1.5e0", "1e99", "1e"):  # no whole number, or none that is exact
+        assert command("generate", run, "-n", n, "-o", tmp_path / "new.h5") == 2
+        assert f"-n is '{n}'; it must be a whole number" in capsys.readouterr().err
+
+
 def test_another_card_in_the_same_folder_is_refused_with_the_differences(run, folder, capsys):
     assert command("fit", folder / "run.yaml", "--seed", 3, "--backend.epochs", 4) == 2
     assert capsys.readouterr().err.splitlines() == [

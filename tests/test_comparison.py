@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from matplotlib.collections import FillBetweenPolyCollection
+from matplotlib.collections import PolyCollection
 from torch import nn
 
 import pyrogen as pg
@@ -358,7 +358,7 @@ def test_every_backend_is_drawn_against_truth_and_reference():
         prediction, truth = upper.lines
         np.testing.assert_allclose(prediction.get_ydata(), result.density)
         np.testing.assert_allclose(truth.get_ydata(), result.truth)
-        one, two = (c for c in upper.collections if isinstance(c, FillBetweenPolyCollection))
+        one, two = (c for c in upper.collections if isinstance(c, PolyCollection))
         for band, k in ((one, 1), (two, 2)):
             edges = band.get_paths()[0].vertices
             at_end = edges[np.isclose(edges[:, 0], 0.9), 1]

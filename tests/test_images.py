@@ -12,7 +12,7 @@ import made_up
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.collections import FillBetweenPolyCollection
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
@@ -127,7 +127,7 @@ def test_a_note_of_the_calibration_stands_below_the_axes_of_the_user():
 
 def test_an_image_without_a_band_or_a_line_is_another_one():
     """The tolerance sees what is missing, and words see a label that is missing."""
-    for name, kind in (("lines", FillBetweenPolyCollection), ("histogram-truth", StepPatch)):
+    for name, kind in (("lines", PolyCollection), ("histogram-truth", StepPatch)):
         figure = made_up.draw(name)
         bands = [its for axis in figure.axes for its in (*axis.collections, *axis.patches) if isinstance(its, kind)]
         bands[1].remove()  # two sigma, the paler one

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
-from matplotlib.collections import FillBetweenPolyCollection
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
@@ -79,7 +79,7 @@ def test_lines_show_band_ratio_and_uncertainties(result):
     figure = plot_lines(result)
     density, ratio, relative, absolute = panels(figure)
     for axis, center, scale in ((density, result.density, 1), (ratio, result.density / result.truth, result.truth)):
-        one, two = (c for c in axis.collections if isinstance(c, FillBetweenPolyCollection))
+        one, two = (c for c in axis.collections if isinstance(c, PolyCollection))
         for collection, k in ((one, 1), (two, 2)):
             drawn = limits_of(collection)
             for i, t in enumerate(result.t):

@@ -6,7 +6,7 @@ import inspect
 import numpy as np
 import pytest
 import xarray
-from arguments import calibration, lines, posterior
+from arguments import calibration, lines, marginal, posterior, systematics, weights
 
 import pyrogen as pg
 import pyrogen.plotting
@@ -153,6 +153,62 @@ def test_rows_with_names_and_dictionaries(tmp_path):
         {"p1": 1.0}, np.ones((1, 1)), np.arange(3.0), *(np.ones(2), np.eye(2), np.ones(2, bool)), 1, 1, 13
     )
     assert check_round_trip(fit, tmp_path).attrs["values"] == '{"p1": 1.0}'
+
+
+def test_a_marginal_by_procedure(tmp_path):
+    result = dataclasses.replace(marginal(), truth=np.array([0.2, 0.3]), label="pt", unit="GeV")
+    found = check_round_trip(result, tmp_path)
+    assert found["procedure"].values.tolist() == ["a", "b"] and found["density"].dims == ("procedure", "bin")
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(found["density"].sel(procedure=name), result.density(name))
+        np.testing.assert_array_equal(found["sigma"].sel(procedure=name), result.sigma(name))
+        np.testing.assert_array_equal(found["relative"].sel(procedure=name), result.relative(name))
+    np.testing.assert_array_equal(found["truth"], result.truth)
+    np.testing.assert_array_equal(found["edges"], result.edges)
+    assert found.attrs["label"] == "pt" and found.attrs["unit"] == "GeV"
+    assert "truth" not in marginal().to_xarray()
+
+
+def test_systematics_and_templates_by_parameter(tmp_path):
+    result = systematics()
+    found = check_round_trip(result, tmp_path)
+    (name,) = result.shifts
+    assert found["parameter"].values.tolist() == [name] and found["way"].values.tolist() == ["down", "up"]
+    down, up = result.varied(name)
+    np.testing.assert_array_equal(found["down"].sel(parameter=name), down)
+    np.testing.assert_array_equal(found["up"].sel(parameter=name), up)
+    for part in ("training", "systematic", "total"):
+        np.testing.assert_array_equal(found["sigma"].sel(part=part), result.sigma(part))
+        np.testing.assert_array_equal(found["covariance"].sel(part=part), result.covariance(part))
+    assert found["covariance"].dims == ("part", "bin", "other_bin")
+    known = found["rates"].notnull().all()
+    assert bool(known) == (result.shifts[name].rates is not None)
+
+    templates = result.templates()
+    found = check_round_trip(templates, tmp_path)
+    np.testing.assert_array_equal(found["nominal"], templates.nominal)
+    np.testing.assert_array_equal(found["up"].sel(parameter=name), templates.up[name])
+    np.testing.assert_array_equal(found["training_up"], templates.variations.up)
+    np.testing.assert_array_equal(found["rest"], templates.rest)
+    np.testing.assert_array_equal(found["edges"], templates.variations.edges)
+
+
+def test_agreement_and_classifier_weights(fitted, tmp_path):
+    x = np.random.default_rng(0).normal(size=(400, 2))
+    result = diagnostics.agreement(pg.EventSample(x[:200], ["pt", "eta"]), pg.EventSample(x[200:], ["pt", "eta"]))
+    found = check_round_trip(result, tmp_path)
+    assert found["comparison"].values.tolist() == [", ".join(names) for names in result.names]
+    np.testing.assert_array_equal(found["p_value"], result.p_value)
+
+    result = weights()
+    found = check_round_trip(result, tmp_path)
+    np.testing.assert_array_equal(found["w_generated"], result.w_generated)
+    assert found["log_w_truth"].dims == ("truth_event",) and found["fold_generated"].dims == ("generated_event",)
+    assert {"truth", "generated"} <= {*found.attrs["left_out"]}
+    pulls = diagnostics.weight_pulls(result, posterior(), draws=3)
+    found = check_round_trip(pulls, tmp_path)
+    assert found["pull"].dims == ("event",) and found["median"].dims == ("w_bin",)
+    assert found.attrs["events_without_pull"] == pulls.left_out and "left_out" not in found.attrs
 
 
 def test_what_is_no_attribute_is_named():

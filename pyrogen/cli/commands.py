@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pyrogen.cli.comparing import compare
-from pyrogen.cli.explaining import Given, explained
+from pyrogen.cli.explaining import Given, explained, hint_of
 from pyrogen.cli.fitting import diagnose_run, fit, resume
-from pyrogen.cli.parsing import flag_name, keys_of, new_parser
+from pyrogen.cli.parsing import flag_name, keys_of, new_parser, whole_number
 from pyrogen.cli.predicting import density, generate
-from pyrogen.cli.problems import OK, CommandError, Stopped
+from pyrogen.cli.problems import OK, CommandError, Stopped, nearest
 from pyrogen.cli.showing import show
 from pyrogen.locks import running
 from pyrogen.signals import uninterrupted
@@ -185,6 +185,19 @@ def _parsed(
         print(parser.format_help())
         return None
     keys = keys_of(parser)
+    long = {flag: key for key, flag in short.items()}
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    for i, token in enumerate(tokens):
+        flag, is_whole, value = token.partition("=")
+        # jsonargparse would take --backend.lr as a part of --backend.
+        if flag.startswith("--") and flag not in known:
+            raise CommandError(f"there is no flag {flag}{nearest(flag, sorted(known))}")
+        if flag in known:
+            hint = hint_of(keys, long.get(flag, flag.lstrip("-")))
+            if is_whole:
+                tokens[i] = f"{flag}={whole_number(hint, value)}"
+            elif i + 1 < len(tokens):
+                tokens[i + 1] = str(whole_number(hint, tokens[i + 1]))
     try:
         return parser.parse_args(tokens).as_dict()
     except Exception as error:  # argparse's own, and those of types

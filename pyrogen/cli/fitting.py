@@ -20,7 +20,7 @@ from pyrogen.cli.report import write_figures, write_report
 from pyrogen.cli.run_folder import RunFolder
 from pyrogen.cli.settings import Run
 from pyrogen.events import EventSample, read
-from pyrogen.files import target_of
+from pyrogen.files import FileFormatError, target_of
 from pyrogen.hdf5 import package_versions
 from pyrogen.inference import Backend, CheckpointMismatchError, calibrate
 from pyrogen.posterior import Posterior
@@ -76,7 +76,10 @@ def run_card(card: Card, command: str) -> int:
         folder.begin(card, there)
         for note in card.notes:
             log.info("%s", note)
-        if folder.finished:
+        damage = _damage(folder) if folder.finished else None
+        if damage is not None:
+            log.warning("%s", f"{damage}; it is made again")
+        elif folder.finished:
             date = folder.read_summary().get("date", "?")
             more = f"pyrogen show {folder.path} tells what is in it. Delete the folder to run it again"
             log.info("%s", f"the run in {folder.path} is finished ({date}); {more}")
@@ -98,6 +101,18 @@ def run_card(card: Card, command: str) -> int:
             folder.write_summary(_ended("failed", command, one_line(error)))
             raise
     return OK
+
+
+def _damage(folder: RunFolder) -> str | None:
+    """What is missing or damaged in a finished run."""
+    for name in folder.read_summary().get("files", ()):
+        if not (folder.path / name).exists():
+            return f"{folder.path / name} is missing"
+    try:
+        posterior_of(folder.path)
+    except (CommandError, FileFormatError, OSError) as error:
+        return one_line(error)
+    return None
 
 
 def _ended(status: str, command: str, told: str) -> dict[str, Any]:
@@ -134,6 +149,8 @@ def _run(
             )
         else:
             posterior = backend.fit(model, data.learned, None, data.context)
+    except FileFormatError as error:
+        raise FileFormatError(f"{error}. Delete this file, and the training begins anew") from error
     except CheckpointMismatchError as error:
         raise CommandError(
             f"the events of {card.settings['events']['file']}, or pyrogen itself, changed since the run in "

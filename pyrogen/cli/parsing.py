@@ -247,9 +247,10 @@ def _parsed(
     tokens: list[str] = []
     for name, value in flags:
         if name not in BARE:
-            switch = value is None and hint_of(keys, name.removeprefix("--")) is bool
-            tokens += [name, *(["true"] if switch else [] if value is None else [value])]
-    filled = {name: value for name, value in card.items() if value not in (None, {})}
+            hint = hint_of(keys, name.removeprefix("--"))
+            switch = value is None and hint is bool
+            tokens += [name, *(["true"] if switch else [] if value is None else [str(whole_number(hint, value))])]
+    filled = {name: _with_whole_numbers(keys, name, value) for name, value in card.items() if value not in (None, {})}
     try:
         found = parser.parse_args(tokens, namespace=parser.parse_object(filled)).as_dict()
     except Exception as error:  # argparse's own, and what a type of the user's raises
@@ -257,6 +258,28 @@ def _parsed(
         given |= {name.removeprefix("--"): (name, value, "") for name, value in flags}
         raise CommandError(explained(error, keys, given)) from None
     return {name: found[name] for name in ORDER if name in found} | found
+
+
+def whole_number(hint: Any, value: Any) -> Any:
+    """``1e6`` as the whole number that it is, where a type wants one; anything else as it is.
+
+    YAML reads ``1e6`` as a text and ``1.0e+6`` as a number with a point.
+    """
+    kinds = {hint, *typing.get_args(hint)}
+    if int not in kinds or float in kinds:
+        return value
+    is_text = isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?[eE]\+?\d{1,2}", value) is not None
+    if is_text or isinstance(value, float):
+        number = float(value)
+        if number.is_integer() and abs(number) < 2**53:  # beyond, numbers with a point leave out whole ones
+            return int(number)
+    return value
+
+
+def _with_whole_numbers(keys: Mapping[str, Any], key: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _with_whole_numbers(keys, f"{key}.{name}", each) for name, each in value.items()}
+    return whole_number(hint_of(keys, key), value)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[Flag]]:

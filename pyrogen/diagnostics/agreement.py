@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from pyrogen.checks import door
 from pyrogen.diagnostics.quality import checked_samples
 from pyrogen.events import EventSample, EventsLike
 from pyrogen.events.doors import PLAIN_EVENTS
-from pyrogen.printing import Brief
+from pyrogen.labelled import Coordinates, Labelled
 from pyrogen.signals import uninterrupted
 
 Array = NDArray[np.float64]
@@ -23,7 +24,7 @@ SIGNIFICANT = 1e-3  # probability that any of all columns and pairs of a perfect
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Agreement(Brief):
+class Agreement(Labelled):
     """Generated against true events in bins that hold equal shares of the true ones.
 
     Attributes:
@@ -36,6 +37,15 @@ class Agreement(Brief):
         sizes: effective numbers of true and of generated events.
     """
 
+    _dims: ClassVar[Mapping[str, str]] = {
+        "chi2": "comparison",
+        "freedom": "comparison",
+        "p_value": "comparison",
+        "deviation": "comparison",
+        "significant": "comparison",
+    }
+    _within: ClassVar[tuple[str, ...]] = ("names",)
+
     names: tuple[tuple[str, ...], ...]
     chi2: Array
     freedom: NDArray[np.int64]
@@ -47,6 +57,9 @@ class Agreement(Brief):
     def significant(self) -> NDArray[np.bool_]:
         """``[n]``, which are different; for samples of one distribution any is with a probability of 0.1 percent."""
         return self.p_value < SIGNIFICANT / len(self.names)
+
+    def _coordinates(self) -> Coordinates:
+        return {"comparison": ("comparison", [", ".join(names) for names in self.names], {})}
 
     def text(self) -> str:
         """The table as aligned plain text, the largest differences first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,10 @@ from pyrogen.posterior.bands import PROCEDURE, HistogramBand
 from pyrogen.posterior.binning import make_bins
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
 from pyrogen.printing import Brief
+from pyrogen.signals import uninterrupted
+
+if TYPE_CHECKING:
+    import xarray
 
 Array = NDArray[np.float64]
 PROCEDURES = ("a", "b")
@@ -56,6 +60,27 @@ class MarginalResult(Brief):
     def centres(self) -> Array:
         """Middles of the bins, ``[B]``."""
         return next(iter(self.bands.values())).centres
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Densities of the bins by procedure as a Dataset ``[procedure, bin]``, and the truth ``[bin]``.
+
+        Sigma is without the noise of the generated events. Each of the bands has a ``to_xarray`` of its own, which
+        holds the rest.
+        """
+        band = next(iter(self.bands.values())).to_xarray()
+        with uninterrupted():
+            import xarray
+        told, dims = band["density"].attrs, ("procedure", "bin")
+        found = xarray.Dataset(
+            {
+                "density": (dims, np.stack([self.density(name) for name in self.bands]), told),
+                "sigma": (dims, np.stack([self.sigma(name) for name in self.bands]), told),
+                "relative": (dims, np.stack([self.relative(name) for name in self.bands])),
+            },
+            {"procedure": list(self.bands), "edges": band["edges"], "bin": band["bin"]},
+            {"result": "MarginalResult", "label": self.label, "unit": self.unit},
+        )
+        return found if self.truth is None else found.assign(truth=("bin", self.truth, told))
 
     @door(procedure=PROCEDURE)
     def density(self, procedure: str = "a") -> Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +15,15 @@ from pyrogen.events.nuisances import RateEstimate
 from pyrogen.posterior.bands import HistogramBand, correlation_of
 from pyrogen.posterior.variations import eigen_variations
 from pyrogen.printing import Brief
+from pyrogen.signals import uninterrupted
+
+if TYPE_CHECKING:
+    import xarray
 
 Array = NDArray[np.float64]
-PART = one_of("training", "systematic", "total")
+PARTS = ("training", "systematic", "total")
+PART = one_of(*PARTS)
+KEPT = ("label", "unit", "calibration")  # what a Dataset takes over from that of the band
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,6 +131,41 @@ class Systematics(Brief):
     def nominal(self) -> Array:
         """Probability per bin at the nominal values, ``[B]``."""
         return self.band.mean
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The histogram and what changes it, as a Dataset.
+
+        Probabilities per bin: ``nominal [bin]``, ``down`` and ``up [parameter, bin]``, ``sigma [part, bin]`` and
+        ``covariance [part, bin, other_bin]`` with the parts training, systematic and total; without the change of the
+        total cross section, which is ``rates [parameter, way]`` where it is known.
+        """
+        band = self.band.to_xarray()
+        with uninterrupted():
+            import xarray
+        varied = [self.varied(name) for name in self.shifts]
+        rates = [
+            (math.nan, math.nan) if shift.rates is None else tuple(rate.value for rate in shift.rates)
+            for shift in self.shifts.values()
+        ]
+        bins = len(self.nominal)
+        return xarray.Dataset(
+            {
+                "nominal": ("bin", self.nominal),
+                "down": (("parameter", "bin"), np.reshape([down for down, _ in varied], (-1, bins))),
+                "up": (("parameter", "bin"), np.reshape([up for _, up in varied], (-1, bins))),
+                "rates": (("parameter", "way"), np.reshape(rates, (-1, 2))),
+                "sigma": (("part", "bin"), np.stack([self.sigma(part) for part in PARTS])),
+                "covariance": (("part", "bin", "other_bin"), np.stack([self.covariance(part) for part in PARTS])),
+            },
+            {
+                "parameter": list(self.shifts),
+                "part": list(PARTS),
+                "way": ["down", "up"],
+                "edges": band["edges"],
+                "bin": band["bin"],
+            },
+            {"result": "Systematics", **{name: band.attrs[name] for name in KEPT if name in band.attrs}},
+        )
 
     @door(name=TEXT, rate=BOOLEAN)
     def varied(self, name: str, rate: bool = False) -> tuple[Array, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from pyrogen.printing import Brief
 
 if TYPE_CHECKING:
     import hist
+    import xarray
 
 Array = NDArray[np.float64]
 
@@ -59,6 +61,29 @@ class Templates(Brief):
     def rest(self) -> Array:
         """What is independent from bin to bin, ``[B]``: the variance without a variation, and :attr:`noise`."""
         return np.hypot(self.variations.rest, self.noise)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The templates as a Dataset: that of the variations of the training, and those of the parameters.
+
+        ``nominal [bin]``, ``training_down`` and ``training_up [variation, bin]``, ``down`` and ``up [parameter, bin]``,
+        ``rates [parameter, way]`` where they are known, ``rest [bin]`` and ``noise [bin]``.
+        """
+        variations = self.variations.to_xarray()
+        rates = [self.rates.get(name, (math.nan, math.nan)) for name in self.up]
+        found = variations[["nominal"]].assign(
+            training_down=variations["down"],
+            training_up=variations["up"],
+            down=(("parameter", "bin"), np.reshape([self.down[name] for name in self.up], (-1, len(self.nominal)))),
+            up=(("parameter", "bin"), np.reshape([*self.up.values()], (-1, len(self.nominal)))),
+            rates=(("parameter", "way"), np.reshape(rates, (-1, 2))),
+            rest=("bin", self.rest),
+            noise=("bin", self.noise),
+        )
+        found = found.assign_coords(edges=variations["edges"], parameter=list(self.up), way=["down", "up"])
+        for name in ("edges", "bin"):
+            found[name].attrs = {"long_name": self.label, "units": self.unit} if self.unit else {}
+        found.attrs = {"result": "Templates", "name": self.name, "label": self.label, "unit": self.unit}
+        return found
 
     def modifiers(self) -> list[dict[str, Any]]:
         """The uncertainties as modifiers of a sample of HistFactory or pyhf, in JSON types.

@@ -71,6 +71,7 @@ def plot_online(
     low, high = (end(axis.get_ylim()[i] for axis in axes) for i, end in enumerate((min, max)))
     for axis, label in zip(axes, MEASURES[of], strict=True):
         axis.set(ylim=(low, high), ylabel=label)
+        plain_numbers(axis.xaxis)
         plain_numbers(axis.yaxis)
     handles, labels = axes[0].get_legend_handles_labels()
     sheet.legend(handles, labels, 1, "outside lower center")

@@ -189,7 +189,7 @@ def ratio_axis(axis: Axes, label: str, deviations: NDArray[Any], shown: float = 
 def plain_numbers(axis: Axis) -> None:
     """Plain numbers, as many as fit, on a logarithmic axis over less than three decades; others stay as they are."""
     low, high = sorted(axis.get_view_interval())
-    if axis.get_scale() != "log" or low < 1e-4 or high > 1e5 or high >= 1e3 * low:
+    if axis.get_scale() != "log" or low < 1e-4 or high >= 1e6 or high >= 1e3 * low:
         return
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))

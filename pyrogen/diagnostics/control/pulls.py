@@ -21,7 +21,6 @@ from pyrogen.labelled import Labelled
 from pyrogen.posterior.binning import bins_of
 from pyrogen.posterior.histograms import observable_values, sample_histograms
 from pyrogen.posterior.posterior import POSTERIOR, Posterior
-from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
 
@@ -66,7 +65,7 @@ class HistogramPulls(Labelled):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class WeightPulls(Brief):
+class WeightPulls(Labelled):
     """Pulls t(x) = mu(x) [1 - w(x)] / sigma(x) of the density at every event [C eq. 9].
 
     mu and sigma are mean and standard deviation of the density over the posterior, and w mu stands for the true
@@ -96,6 +95,19 @@ class WeightPulls(Brief):
         histograms: by the name of the observable.
     """
 
+    _dims: ClassVar[Mapping[str, str]] = {
+        "pull": "event",
+        "w": "event",
+        "relative": "event",
+        "weights": "event",
+        "edges": "w_bin_edge",
+        "at": "w_bin",
+        "low": "w_bin",
+        "median": "w_bin",
+        "high": "w_bin",
+    }
+    _within: ClassVar[tuple[str, ...]] = ("left_out",)  # in a Dataset the name of something else
+
     sample: str
     pull: Array
     w: Array
@@ -109,6 +121,9 @@ class WeightPulls(Brief):
     floor: float
     left_out: int = 0
     histograms: dict[str, HistogramPulls] = field(default_factory=dict)
+
+    def _attributes(self) -> dict[str, Any]:
+        return super()._attributes() | {"events_without_pull": self.left_out}
 
     @property
     def centre(self) -> float:

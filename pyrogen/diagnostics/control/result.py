@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from pyrogen.diagnostics.control.tables import (
 from pyrogen.diagnostics.control.verdict import belief, told
 from pyrogen.diagnostics.roc import roc_auc
 from pyrogen.events import EventSample, EventsLike
+from pyrogen.labelled import Labelled
 from pyrogen.printing import Brief
 
 Array = NDArray[np.float64]
@@ -63,7 +64,7 @@ class Trainings(Brief):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ClassifierWeights(Brief):
+class ClassifierWeights(Labelled):
     """Log-weights log w(x) = log p_data(x) / p_model(x) [C eq. 1] of every event, from classifiers that never saw it.
 
     Attributes:
@@ -78,6 +79,13 @@ class ClassifierWeights(Brief):
         control: the same for true events against true events; None without.
         classifiers: the trained classifiers, those of the first fold first; empty after loading and recalibrating.
     """
+
+    _dims: ClassVar[Mapping[str, str]] = {
+        f"{name}_{sample}": f"{sample}_event"
+        for sample in ("truth", "generated")
+        for name in ("log_w", "w", "spread", "fold")
+    }
+    _within: ClassVar[tuple[str, ...]] = ("classifiers",)
 
     truth: EventSample
     generated: EventSample
