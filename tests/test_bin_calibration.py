@@ -35,13 +35,13 @@ def truth(n, seed=5, **more):
 
 def test_exact_posteriors_cover_and_wide_ones_are_called_wide():
     """One parameter moves all bins: 60 trainings are 60 independent intervals."""
-    error = 4 * math.sqrt(0.683 * 0.317 / 60)
+    error, known = 4 * math.sqrt(0.683 * 0.317 / 60), truth(300_000)
     for scale, ratio in ((1.0, 1.0), (2.5, 2.5)):
-        options = {"n": 4_000, "draws": 40, "truth_error": False, "groups": {"both": ["x", "far"]}}
-        found = calibration_in_bins(trainings(60, scale), BINS, truth(1_000_000), **options)
+        options = {"n": 3_000, "draws": 30, "truth_error": False, "groups": {"both": ["x", "far"]}}
+        found = calibration_in_bins(trainings(60, scale), BINS, known, **options)
         within, _ = found.intervals["all"].fraction()
         assert within == pytest.approx(math.erf(ratio / math.sqrt(2)), abs=error)
-        # 60 standard deviations of 59 degrees of freedom, and the noise of 4,000 events that is taken out
+        # 60 standard deviations of 59 degrees of freedom, and the noise of 3,000 events that is taken out
         assert found.sigma_ratio()[0] == pytest.approx(ratio, rel=4 / math.sqrt(2 * 59))
         assert set(found.intervals) == {"x", "both", "all"} and found.observables == ("x",)  # nothing is far
         assert found.intervals["x"].ranks.shape == (60, 6) and found.truth_events == math.inf

@@ -51,12 +51,12 @@ def test_every_replica_of_a_location_ends_at_its_minimum(weighting, scheme):
     assert info.findings == ()
 
 
-def moments(replicas=600, **kwargs):
+def moments(replicas=300, **kwargs):
     """Mean and covariance of the replicas on 60 events of variance 1, and those of the exact posterior."""
     events = (EVENTS - EVENTS.mean(0)) / EVENTS.std(0, correction=0) + torch.arange(3.0)
     width = 60**-0.5  # prior and events say as much
     posterior = fit(
-        location(prior_scale=width), events, replicas=replicas, steps=400, lr=0.1, dtype=torch.float64, **kwargs
+        location(prior_scale=width), events, replicas=replicas, steps=250, lr=0.1, dtype=torch.float64, **kwargs
     )
     draws = posterior.weights.arrays["draws"][:, 0]
     return draws, events.mean(0) / 2, 1 / 120
@@ -203,14 +203,15 @@ def test_good_replicas_are_seldom_left_out(replicas):
     """In the worst case, where one number decides d, of 10,000 good replicas fewer than one in 1,000.
 
     So 10 at most are expected; the limit is three standard deviations more. A limit of ten times sigma^2 / 2 for any R
-    would leave out 150 for R = 4, 70 for R = 5, 23 for R = 10.
+    would leave out 150 for R = 4, 70 for R = 5, 23 for R = 10. Half as many tell it for the first two.
     """
     generator = torch.Generator().manual_seed(1)
     left = 0
-    for _ in range(10_000 // replicas):
+    good = 5_000 if replicas < 10 else 10_000
+    for _ in range(good // replicas):
         off = torch.randn(replicas, 1, generator=generator, dtype=torch.float64) / 100
         left += int(judging.far_above(1 + 0.5 * off[:, 0].square(), off).sum())
-    assert left <= 20
+    assert left <= (12 if replicas < 10 else 20)
 
 
 @pytest.mark.parametrize("replicas", [4, 5, 8])
@@ -238,7 +239,7 @@ def test_replicas_are_judged_where_the_weights_are():
     c = torch.randn(400, 1, generator=generator).double()
     y = 0.5 * c + torch.randn(400, 1, generator=generator).double()
     model = pg.BayesianFlow(Line(1), preprocessing=None, context_preprocessing=None)
-    posterior = fit(model, y, c[:, 0] ** 4, c, replicas=100, steps=250, dtype=torch.float64, seed=1)
+    posterior = fit(model, y, c[:, 0] ** 4, c, replicas=100, steps=150, dtype=torch.float64, seed=1)
     assert posterior.info.details["left_out"] == []
 
 

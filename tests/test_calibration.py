@@ -98,8 +98,8 @@ def test_few_trainings_of_correlated_points_do_not_accuse_an_exact_posterior(cor
 
 def test_every_training_has_draws_of_its_own():
     """The same noise in the weights of all trainings would move all their intervals together, by 1/sqrt(30) sigma."""
-    posteriors, shifts = known_posteriors(1.0)[:100], []
-    for seed in range(10):
+    posteriors, shifts = known_posteriors(1.0)[:60], []
+    for seed in range(6):
         found = calibration_along_lines(posteriors, Truth(), [1.5], [0.5], 30, seed=seed)
         assert found.verdict == "calibrated"
         shifts.append(float((found.means - found.truth).mean() / found.sigma.mean()))
@@ -190,7 +190,7 @@ def location(**kwargs):
     return pg.BayesianFlow(Location(2), preprocessing=None, **kwargs)
 
 
-def known_posteriors(scale, trainings=200, n=100):
+def known_posteriors(scale, trainings=100, n=100):
     """The exact posteriors of the location of ``n`` events (flat prior), their widths times ``scale``."""
     model = location(prior_scale=100.0)
     means = torch.randn(trainings, 2, generator=torch.Generator().manual_seed(5)) / math.sqrt(n)
@@ -205,7 +205,7 @@ def test_densities_along_lines(scale, verdict):
     found = calibration_along_lines(known_posteriors(scale), Truth(), t=[-2.0, -1.0, 1.0, 2.0], draws=50)
     assert found.verdict == verdict
     assert found.at.tolist() == [-2.0, -1.0, 1.0, 2.0] * 2 and found.label == "x"
-    assert found.sigma_ratio()[0] == pytest.approx(scale, rel=4 / math.sqrt(2 * 199))
+    assert found.sigma_ratio()[0] == pytest.approx(scale, rel=4 / math.sqrt(2 * 99))
 
 
 def test_no_posteriors_no_calibration():
@@ -231,10 +231,10 @@ class Conjugate:
 
 
 def test_simulation_based_calibration_of_an_exact_backend():
-    found = simulation_based_calibration(Conjugate(), location(), 10, 300, probes=6, draws=50)
+    found = simulation_based_calibration(Conjugate(), location(), 10, 150, probes=6, draws=50)
     assert found.verdict == "calibrated", found.text()
     assert found.uniformity() > 1e-3
-    wrong = simulation_based_calibration(Conjugate(0.5), location(), 10, 100, probes=6, draws=50)
+    wrong = simulation_based_calibration(Conjugate(0.5), location(), 10, 60, probes=6, draws=50)
     assert wrong.verdict == "too narrow" and wrong.uniformity() < 1e-6
 
 
@@ -281,8 +281,8 @@ def test_bootstrap_finds_a_wrong_sigma_without_knowing_the_truth(scale, verdict)
     model = location(prior_scale=1.0)
     weights = MeanField(loc=torch.tensor([0.3, -0.2]), scale=torch.full((2,), 0.1))
     posterior = pg.Posterior(model, weights, info=pg.posterior.RunInfo(training_events=100))
-    found = bootstrap_calibration(Conjugate(scale), posterior, trainings=200, probes=10, draws=50)
-    assert found.trainings == 200 and found.ranks.shape == (200, 11)
+    found = bootstrap_calibration(Conjugate(scale), posterior, trainings=80, probes=10, draws=50)
+    assert found.trainings == 80 and found.ranks.shape == (80, 11)
     assert found.verdict == verdict, found.text()
     with pytest.raises(ValueError, match="size is None"):
         bootstrap_calibration(Conjugate(), pg.Posterior(model, weights))
@@ -310,7 +310,7 @@ def test_bootstrap_of_a_conditional_flow_draws_its_conditions_from_those_of_the_
     weights = MeanField(loc=torch.tensor([0.3]), scale=torch.tensor([0.03]))
     prepared = conditional.prepare(torch.randn(400, 1), context=context)
     posterior = pg.Posterior(prepared, weights, info=pg.posterior.RunInfo(training_events=400))
-    found = bootstrap_calibration(ConjugateLine(scale), posterior, None, 200, context=context, probes=6, draws=50)
+    found = bootstrap_calibration(ConjugateLine(scale), posterior, None, 80, context=context, probes=6, draws=50)
     assert found.verdict == verdict, found.text()
     with pytest.raises(ValueError, match="context is None.*the flow is conditional"):
         bootstrap_calibration(ConjugateLine(), posterior)

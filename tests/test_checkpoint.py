@@ -25,7 +25,7 @@ TRAIN = """
 import sys, torch, pyrogen as pg
 torch.set_num_threads(1)
 torch.manual_seed(7)
-events = pg.targets.Wedge().sample((3000,))
+events = pg.targets.Wedge().sample((1500,))
 model = pg.BayesianFlow(pg.CouplingFlow(2, blocks=3, hidden=(16,)))
 settings = dict(epochs=12, batch_size=100, lr=5e-3, validation=0.1, patience=100, seed=5, progress=False)
 svi = pg.SVI(**settings, checkpoint=sys.argv[1])
@@ -62,8 +62,8 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path, whole):
     """SIGKILL at several moments of one run, resumed each time, against an uninterrupted run."""
     checkpoint = tmp_path / "checkpoint.h5"
     again = partial(train, checkpoint, tmp_path / "killed.h5")
-    kills = kill_again_and_again(again, checkpoint, (0.0, 0.11, 0.3, 0.05))
-    assert kills >= 3, "the run ended before it could be killed several times"
+    kills = kill_again_and_again(again, checkpoint, (0.0, 0.1, 0.04))
+    assert kills >= 2, "the run ended before it could be killed several times"
     assert forked(again) == 0
     killed = content(tmp_path / "killed.h5")
     assert whole.keys() == killed.keys()
@@ -95,7 +95,7 @@ def test_killed_inside_a_write_it_ends_with_the_same_bits(tmp_path, whole):
         train(*paths)
 
     paths = (tmp_path / "checkpoint.h5", tmp_path / "killed.h5")
-    for moment in (1, 2, 5):
+    for moment in (1, 4):
         assert forked(train_until, moment, *paths) == -signal.SIGKILL
         assert list(tmp_path.glob(".checkpoint.h5.*.tmp"))
     assert forked(train, *paths) == 0

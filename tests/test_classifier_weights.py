@@ -625,7 +625,7 @@ def rescaled(factor, noise=0.0, n=20_000):
 )
 def test_verdicts(factor, noise, verdict, words):
     """Of log-weights that are off by a factor, or nothing but noise."""
-    n = 400_000 if verdict == "close" else 20_000
+    n = 250_000 if verdict == "close" else 20_000
     found = rescaled(factor, noise, n)
     assert found.verdict == verdict and re.search(words, found.text())
 

@@ -61,7 +61,7 @@ def test_it_follows_the_ridge_that_mean_field_leaves(many):
 
     def fitted(guide):
         model = pg.BayesianFlow(Sum(), preprocessing=None)
-        backend = svi(guide=guide)
+        backend = svi(guide=guide, epochs=250, init_scale=0.05)
         if not many:
             return backend.fit(model, EVENTS)
         posterior = backend.fit_many(model, torch.stack([EVENTS + 1, EVENTS]))[1]

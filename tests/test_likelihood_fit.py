@@ -11,7 +11,7 @@ import torch
 import pyrogen as pg
 from pyrogen.diagnostics.likelihood_fit import LikelihoodFit, likelihood_fit
 
-SAMPLES, N = 100, 2000
+SAMPLES, N = 64, 2000
 
 
 class Gentle(pg.targets.Wedge):

@@ -38,26 +38,33 @@ def svi(**kwargs):
 
 
 def test_svi_finds_the_posterior_of_every_sample():
-    posteriors = svi(epochs=1000).fit_many(location(), SAMPLES)
+    posteriors = svi(epochs=500, lr=3e-2).fit_many(location(), SAMPLES)
     means, width = exact()
     for r, posterior in enumerate(posteriors):
         assert posterior.info.batched and posterior.info.sample == r
         # The noise of the last steps, at a rate that has fallen to nothing, is a few per cent of the width.
-        assert torch.allclose(posterior.weights.arrays["loc"], means[r], atol=0.1 * width)
+        assert torch.allclose(posterior.weights.arrays["loc"], means[r], atol=0.2 * width)
         assert torch.allclose(posterior.weights.arrays["scale"], torch.tensor(width).double(), rtol=0.1)
 
 
 @pytest.mark.parametrize("sampler", [pg.HMC, pg.SGHMC])
 def test_samplers_find_the_posterior_of_every_sample(sampler):
     batch = {"batch_size": None} if sampler is pg.SGHMC else {}
-    settings = {"chains": 2, "warmup": 100, "draws": 400, "thinning": 3 if batch else 1, "progress": False}
+    settings = {
+        "chains": 4,
+        "warmup": 60,
+        "draws": 200,
+        "thinning": 3 if batch else 1,
+        "start_steps": 100,
+        "progress": False,
+    }
     backend = sampler(**settings, **batch, dtype=torch.float64)
     posteriors = backend.fit_many(location(), SAMPLES)
     means, width = exact()
     for r, posterior in enumerate(posteriors):
         draws = posterior.weights.arrays["draws"]
-        assert draws.shape == (2, 400, 2) and posterior.info.chains == 2
-        assert all(values.shape[0] == 2 for values in posterior.history.values())
+        assert draws.shape == (4, 200, 2) and posterior.info.chains == 4
+        assert all(values.shape[0] == 4 for values in posterior.history.values())
         # 800 draws, of which correlations leave at least 100: means within 4 / sqrt(100) widths.
         assert torch.allclose(draws.mean((0, 1)), means[r], atol=0.4 * width)
         assert float(draws.std(1).mean()) / width == pytest.approx(1, abs=4 / (2 * 100) ** 0.5)
@@ -69,7 +76,7 @@ def test_samples_do_not_see_each_other():
     samples = torch.stack([pg.targets.Wedge().sample((300,)), pg.targets.Kicker().sample((300,))])
     flow = pg.CouplingFlow(2, 2, (8,), transform="bernstein", base="uniform", bins=4, activation="tanh", seed=1)
     model = pg.BayesianFlow(flow, prior_scale="fan-in")
-    backend = svi(epochs=150, batch_size=100, dtype=None)
+    backend = svi(epochs=60, batch_size=100, lr=4e-2, dtype=None)
     wedge, kicker = backend.fit_many(model, samples)
     for own, other, events in ((wedge, kicker, samples[0]), (kicker, wedge, samples[1])):
         mean = own.log_prob(events, 20).mean()
@@ -115,13 +122,18 @@ def stopping(**kwargs):
     return svi(dtype=None, lr_widths=1e-4, seed=9, **settings | kwargs).fit_many(model, samples)
 
 
+@pytest.fixture(scope="module")
+def stopped():
+    return stopping()
+
+
 def validation_loss(posterior):
     return posterior.history["validation_nll"] + posterior.history["kl"]
 
 
-def test_every_network_of_a_batch_stops_for_itself():
+def test_every_network_of_a_batch_stops_for_itself(stopped):
     """Each is kept where its validation loss was lowest, and its curve ends with its patience."""
-    posteriors, without_end = stopping(), stopping(patience=None)
+    posteriors, without_end = stopped, stopping(patience=None)
     for r, posterior in enumerate(posteriors):
         info, history = posterior.info, posterior.history
         assert info.batched and (info.sample, info.samples) == (r, 3)
@@ -148,14 +160,13 @@ def test_the_weights_of_a_batch_are_those_of_the_kept_epochs():
 
 
 @pytest.mark.parametrize("moment", [2, 5, 7])
-def test_networks_that_stop_early_resume_with_the_same_bits(moment, tmp_path, monkeypatch):
-    whole = stopping()
+def test_networks_that_stop_early_resume_with_the_same_bits(moment, stopped, tmp_path, monkeypatch):
     kill_at_save(monkeypatch, moment, training_module)
     with pytest.raises(KeyboardInterrupt):
         stopping(checkpoint=tmp_path / "run.h5")
     monkeypatch.undo()
     for _ in range(2):  # to the end, and from the end
-        for one, two in zip(whole, stopping(checkpoint=tmp_path / "run.h5"), strict=True):
+        for one, two in zip(stopped, stopping(checkpoint=tmp_path / "run.h5"), strict=True):
             two.history["seconds"] = one.history["seconds"]
             assert same_bits(one, two)
 

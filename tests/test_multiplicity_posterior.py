@@ -135,7 +135,7 @@ def test_svi_finds_the_exact_posterior_of_the_number_of_objects():
 def test_hmc_finds_the_exact_posterior_of_the_number_of_objects():
     model, layout, odds = only_numbers(2)
     x = rows_with({1: 60, 2: 40}, layout)
-    hmc = pg.HMC(chains=8, warmup=40, draws=40, max_steps=5, start_steps=20, seed=2, **QUIET)
+    hmc = pg.HMC(chains=16, warmup=25, draws=20, max_steps=5, start_steps=20, seed=2, **QUIET)
     found, (mean, width) = hmc.fit(model, x), exact(60, 40)
     draws = found.weights.arrays["draws"].double()[..., odds] + found.model.flow.number.centre
     # 320 draws; their effective number is at least a fourth of that

@@ -49,14 +49,14 @@ def check_location(draws, events):
 @pytest.fixture(scope="module")
 def located(events):
     state = torch.get_rng_state()
-    posterior = pg.NUTS(chains=2, warmup=60, draws=200, seed=3, **QUIET).fit(model(), events)
+    posterior = pg.NUTS(chains=2, warmup=40, draws=100, seed=3, **QUIET).fit(model(), events)
     assert torch.equal(state, torch.get_rng_state())  # the global random state is left alone
     return posterior
 
 
 def test_location(located, events):
     draws = located.weights.arrays["draws"]
-    assert draws.shape == (2, 200, 2)
+    assert draws.shape == (2, 100, 2)
     assert draws.dtype == torch.float32
     check_location(draws, events)
     assert not torch.equal(draws[0], draws[1])
@@ -66,8 +66,8 @@ def test_history(located, events):
     names = {"acceptance", "step_size", "energy", "diverging", "steps", "cut", "potential"}
     assert set(located.history) == names | {f"warmup_{name}" for name in names}
     for name in names:
-        assert located.history[name].shape == (2, 200)
-        assert located.history[f"warmup_{name}"].shape == (2, 60)
+        assert located.history[name].shape == (2, 100)
+        assert located.history[f"warmup_{name}"].shape == (2, 40)
     history = located.history
     assert 0.6 < history["acceptance"].mean() <= 1
     assert (history["step_size"] == history["step_size"][:, :1]).all()  # fixed after the warm-up
@@ -76,7 +76,7 @@ def test_history(located, events):
     # A draw comes with a momentum ~ N(0, M), whose energy is a chi-squared number of P = 2 degrees of freedom over 2.
     kinetic = history["energy"] - history["potential"]
     assert (kinetic >= -1e-9).all()
-    assert abs(kinetic.mean() - 1) < 4 / math.sqrt(200)
+    assert abs(kinetic.mean() - 1) < 4 / math.sqrt(100)
     assert located.info.backend == "NUTS"
     assert located.info.exact
     assert located.info.warnings == ()
@@ -112,7 +112,7 @@ def test_mass_and_whitening(events, mass):
     guide = MeanField(loc=events.sum(0) / n, scale=torch.full((2,), n**-0.5))
     start = pg.Posterior(lifted.prepare(events), guide)
     sampler = pg.NUTS(
-        chains=1, warmup=40, draws=120, thinning=2, mass=mass, start=start, whiten=True, seed=2, progress=False
+        chains=1, warmup=30, draws=110, thinning=2, mass=mass, start=start, whiten=True, seed=2, progress=False
     )
     posterior = sampler.fit(lifted, events)
     check_location(posterior.weights.arrays["draws"], events)
@@ -128,8 +128,8 @@ def test_agrees_with_hmc():
     mean = covariance @ (context.T @ x)[:, 0].double()
     assert abs(covariance[0, 1]) > 0.5 * (covariance[0, 0] * covariance[1, 1]).sqrt()
     for sampler in (
-        pg.NUTS(chains=2, warmup=50, draws=100, seed=1, **QUIET),
-        pg.HMC(chains=4, warmup=100, draws=200, seed=1, **QUIET),
+        pg.NUTS(chains=2, warmup=30, draws=90, seed=1, **QUIET),
+        pg.HMC(chains=8, warmup=50, draws=80, seed=1, **QUIET),
     ):
         draws = sampler.fit(model(Line()), x, context=context).weights.arrays["draws"]
         # Sums of slopes have the correlations in their variances.
@@ -223,9 +223,9 @@ def run(kernel, events, draws=150, warmup=60, **settings):
 
 def test_pyro_loop_on_hmc(events, capsys):
     kernel = pg.HMC(seed=2, start="initial", thinning=2).kernel(model())
-    mcmc = run(kernel, events, draws=300)
+    mcmc = run(kernel, events, draws=150)
     draws = mcmc.get_samples()["theta"]
-    assert draws.shape == (300, 2)
+    assert draws.shape == (150, 2)
     check_location(draws[None], events)
     told = mcmc.diagnostics()
     assert 0.6 < told["acceptance rate"]["chain 0"] <= 1

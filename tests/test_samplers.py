@@ -81,14 +81,16 @@ def sample(kernel, target, chains=256, warmup=150, draws=100, thinning=1, start=
     return torch.stack(kept, 1)
 
 
-def check(draws, target, variance=0.05):
-    """Means within 4 standard errors (from the independent chains), variances within 5 %."""
+def check(draws, target):
+    """Means and variances within 4 standard errors (from the independent chains), which are small enough to tell."""
     assert draws.isfinite().all()
     means = draws.mean(1)
     error = means.std(0) / math.sqrt(len(means))
     assert ((means.mean(0) - target.mean).abs() < 4 * error).all()
-    ratio = (draws - target.mean).square().mean((0, 1)) / target.covariance.diag()
-    assert ((ratio - 1).abs() < variance).all(), ratio
+    squares = (draws - target.mean).square().mean(1) / target.covariance.diag()
+    error = squares.std(0) / math.sqrt(len(squares))
+    assert (error < 0.035).all()
+    assert ((squares.mean(0) - 1).abs() < 4 * error).all(), squares.mean(0)
 
 
 def hmc(**settings):
@@ -97,7 +99,7 @@ def hmc(**settings):
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_hmc_is_stationary(name):
-    draws = sample(hmc(), TARGETS[name](), chains=1024, draws=150)
+    draws = sample(hmc(), TARGETS[name](), chains=512, warmup=100)
     check(draws, TARGETS[name]())
     if name == "banana":
         x, y = draws.flatten(0, 1).unbind(1)
@@ -173,10 +175,10 @@ def stationary(target, chains, seed=8):
     return z @ torch.linalg.cholesky(target.covariance).T
 
 
-def adam(target, chains=1024, **settings):
+def adam(target, draws=20, **settings):
     """Draws of AdamMCMC that starts in equilibrium: it has to stay there."""
-    start = stationary(target, chains)
-    return sample(pg.AdamMCMC(**settings), target, chains, warmup=20, draws=80, thinning=20, start=start)
+    start = stationary(target, 1024)
+    return sample(pg.AdamMCMC(**settings), target, 1024, warmup=20, draws=draws, thinning=20, start=start)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +186,8 @@ def adam(target, chains=1024, **settings):
 )
 def test_adam_mcmc_is_stationary(name, elongation):
     target = TARGETS[name]()
-    check(adam(target, 2048 if name == "10, badly scaled" else 1024, elongation=elongation), target)
+    # What the learning of the warm-up moved is forgotten more slowly by wide weights.
+    check(adam(target, 80 if name == "10, badly scaled" else 20, elongation=elongation), target)
 
 
 def test_adam_mcmc_at_a_temperature():
@@ -224,11 +227,11 @@ def test_adam_moments_that_live_on_would_be_seen(monkeypatch):
     target = TARGETS["1"]()
     live = Live(step_size=2.0, betas=(0.9, 0.1))
     with pytest.raises(AssertionError):
-        check(sample(live, target, 1024, warmup=20, draws=80, thinning=20, start=stationary(target, 1024)), target)
+        check(sample(live, target, 1024, warmup=20, draws=20, thinning=20, start=stationary(target, 1024)), target)
 
 
 def variance_of(kernel, target, **settings):
-    draws = sample(kernel, target, **{"chains": 1024, "warmup": 20, "draws": 40, "thinning": 10} | settings)
+    draws = sample(kernel, target, **{"chains": 1024, "warmup": 10, "draws": 20, "thinning": 10} | settings)
     return float(draws.square().mean())
 
 
@@ -273,7 +276,7 @@ def test_the_automatic_step_keeps_the_excess_within_its_tolerance(method, precon
     precision = torch.full((6,), 40.0, dtype=DTYPE)
     target = Gaussian(torch.diag(1 / precision), noise=40.0)
     kernel = method(batch_size=250, tolerance=0.1, preconditioner=preconditioner)
-    draws = sample(kernel, target, chains=256, warmup=25, draws=40, thinning=40, start=stationary(target, 256))
+    draws = sample(kernel, target, chains=512, warmup=20, draws=20, thinning=30, start=stationary(target, 512))
     excess = draws.square().mean() * 40 - 1
     assert 0.02 < excess < 0.2
     generator = torch.Generator().manual_seed(1)
@@ -286,7 +289,7 @@ def test_the_automatic_step_keeps_the_excess_within_its_tolerance(method, precon
 def test_rmsprop_steps_follow_the_gradients():
     target = Gaussian(badly_scaled(10))
     kernel = pg.SGLD(preconditioner="rmsprop", batch_size=None, step_size=0.2)
-    draws = sample(kernel, target, chains=256, warmup=100, draws=100, thinning=20, start=torch.randn(256, 10).double())
+    draws = sample(kernel, target, chains=256, warmup=60, draws=40, thinning=20, start=torch.randn(256, 10).double())
     ratio = draws.square().mean((0, 1)) / target.covariance.diag()
     assert (ratio[:6] - 1).abs().max() < 0.15  # widths up to 1.3; wider ones have not been crossed yet
 
@@ -296,11 +299,10 @@ def test_a_cycle_finds_the_other_mode():
 
     class Modes(Gaussian):
         def value_and_gradient(self, position, rows=None):
-            with torch.enable_grad():
-                x = position.detach().requires_grad_()
-                value = -torch.logsumexp(-0.5 * torch.stack([(x - 4) ** 2, (x + 4) ** 2]).sum(-1), 0)
-                (gradient,) = torch.autograd.grad(value.sum(), x)
-            return value.detach(), gradient + 3 * torch.randn(x.shape, generator=self.generator, dtype=DTYPE)
+            x = position[:, 0]  # of U = -ln of the sum of both Gaussians
+            value = 0.5 * (x.abs() - 4) ** 2 - (-8 * x.abs()).exp().log1p()
+            gradient = position - 4 * (4 * position).tanh()
+            return value, gradient + 3 * torch.randn(position.shape, generator=self.generator, dtype=DTYPE)
 
     target, start = Modes(torch.eye(1, dtype=DTYPE)), torch.full((64, 1), 4.0, dtype=DTYPE)
     visited = {}

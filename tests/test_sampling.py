@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import subprocess
 import sys
 from functools import partial
 
@@ -19,7 +18,7 @@ from pyrogen.inference.mcmc.chains import draws_path
 from pyrogen.inference.mcmc.judge import find_problems
 from pyrogen.inference.run.draw_store import DrawStore
 
-N, PRIOR = 400, 0.5
+N, PRIOR = 200, 0.5
 GENERATOR = torch.Generator().manual_seed(4)
 CONTEXT = torch.randn(N, 3, generator=GENERATOR) @ torch.tensor([[1.0, 0.6, 0.0], [0.0, 0.8, 0.0], [0.0, 0.0, 0.3]])
 EVENTS = (CONTEXT @ torch.tensor([0.5, -1.0, 0.2]) + torch.randn(N, generator=GENERATOR))[:, None]
@@ -39,16 +38,16 @@ def linear_model():
 
 QUIET = {"progress": False, "seed": 1}
 #: Settings, and how far variances may be off: 4 standard errors of the number of draws, and the documented bias.
-MANY = {"chains": 64, "draws": 50, "thinning": 15} | QUIET
+MANY = {"chains": 128, "draws": 12, "thinning": 15, "start_steps": 100} | QUIET
 BACKENDS = {
-    "HMC": (pg.HMC(**MANY | {"warmup": 150, "thinning": 1}), 0.12),
-    "HMC, from the prior": (pg.HMC(**MANY | {"warmup": 150, "thinning": 1, "start": "prior", "mass": "unit"}), 0.12),
-    "SGLD": (pg.SGLD(**MANY | {"thinning": 25}, warmup=40, batch_size=None, tolerance=0.05), 0.15),
-    "SGHMC": (pg.SGHMC(**MANY, warmup=20, batch_size=None), 0.15),
-    "SGLD, mini-batches": (pg.SGLD(**MANY | {"thinning": 40}, warmup=40, batch_size=100), 0.3),
-    "AdamMCMC": (pg.AdamMCMC(**MANY, warmup=20), 0.12),
-    "Laplace": (pg.Laplace(progress=False), 0.12),
-    "NUTS": (pg.NUTS(chains=2, warmup=100, draws=400, **QUIET), 0.25),
+    "HMC": (pg.HMC(**MANY | {"warmup": 60, "thinning": 1}), 0.15),
+    "HMC, from the prior": (pg.HMC(**MANY | {"warmup": 60, "thinning": 1, "start": "prior", "mass": "unit"}), 0.15),
+    "SGLD": (pg.SGLD(**MANY | {"thinning": 25}, warmup=16, batch_size=None, tolerance=0.05), 0.2),
+    "SGHMC": (pg.SGHMC(**MANY, warmup=12, batch_size=None), 0.2),
+    "SGLD, mini-batches": (pg.SGLD(**MANY | {"thinning": 30}, warmup=20, batch_size=50), 0.3),
+    "AdamMCMC": (pg.AdamMCMC(**MANY, warmup=8), 0.15),
+    "Laplace": (pg.Laplace(steps=100, progress=False), 0.12),
+    "NUTS": (pg.NUTS(chains=2, warmup=60, draws=150, start_steps=50, **QUIET), 0.35),
 }
 
 
@@ -59,29 +58,30 @@ def test_known_posterior_is_recovered(name):
     draws = torch.stack(list(posterior.weights.draws(posterior.weights.stored or 4000, 0))).double()
     mean, covariance = (value.double() for value in known_posterior())
     width = covariance.diag().sqrt()
-    assert ((draws.mean(0) - mean).abs() < 0.15 * width).all()
+    few = len(draws) < 1000
+    assert ((draws.mean(0) - mean).abs() < (0.25 if few else 0.15) * width).all()
     ratio = torch.cov(draws.T).diag() / covariance.diag()
     assert ((ratio - 1).abs() < tolerance).all(), ratio
-    assert (torch.corrcoef(draws.T) - covariance / torch.outer(width, width)).abs().max() < 0.1
+    assert (torch.corrcoef(draws.T) - covariance / torch.outer(width, width)).abs().max() < (0.25 if few else 0.1)
     assert posterior.info.backend == name.split(",")[0]
     assert posterior.info.warnings == ()
 
 
 def test_weighted_events_count_by_their_effective_size():
-    posterior = pg.HMC(chains=64, warmup=100, draws=40, **QUIET).fit(
+    posterior = pg.HMC(chains=128, warmup=50, draws=12, start_steps=50, **QUIET).fit(
         linear_model(), EVENTS, weights=WEIGHTS, context=CONTEXT
     )
     mean, covariance = known_posterior(WEIGHTS)
     draws = posterior.weights.arrays["draws"].flatten(0, 1)
     assert ((draws.mean(0) - mean).abs() < 0.15 * covariance.diag().sqrt()).all()
-    assert ((draws.var(0) / covariance.diag() - 1).abs() < 0.12).all()
+    assert ((draws.var(0) / covariance.diag() - 1).abs() < 0.15).all()
 
 
 def test_coordinates_whitened_by_a_guide():
     """The same posterior, from over-dispersed draws of a guide and in its units, where the step is about one."""
-    guide = pg.SVI(epochs=150, batch_size=100, lr=3e-2, lr_widths=3e-2, **QUIET)
+    guide = pg.SVI(epochs=60, batch_size=100, lr=5e-2, lr_widths=5e-2, widths_after=0.0, init_scale=0.05, **QUIET)
     guide = guide.fit(linear_model(), EVENTS, context=CONTEXT)
-    settings = {"chains": 64, "warmup": 100, "draws": 40, "mass": "unit"} | QUIET
+    settings = {"chains": 128, "warmup": 50, "draws": 24, "mass": "unit"} | QUIET
     white = pg.HMC(start=guide, whiten=True, **settings).fit(linear_model(), EVENTS, context=CONTEXT)
     plain = pg.HMC(start=guide, **settings).fit(linear_model(), EVENTS, context=CONTEXT)
     mean, covariance = known_posterior()
@@ -101,14 +101,16 @@ def small_flow():
 
 RAMP = pg.targets.Wedge().sample((200,))
 SMALL = {
-    "HMC": pg.HMC(chains=2, warmup=20, draws=10, max_steps=20, **QUIET),
-    "SGLD": pg.SGLD(chains=2, warmup=20, draws=10, thinning=3, batch_size=50, **QUIET),
+    "HMC": pg.HMC(chains=2, warmup=8, draws=5, start_steps=10, max_steps=20, **QUIET),
+    "SGLD": pg.SGLD(chains=2, warmup=8, draws=5, start_steps=10, thinning=3, batch_size=50, **QUIET),
     "SGLD, cyclical": pg.SGLD(
-        chains=2, warmup=20, draws=10, thinning=3, batch_size=50, schedule="cyclical", cycles=2, **QUIET
+        chains=2, warmup=8, draws=5, start_steps=10, thinning=3, batch_size=50, schedule="cyclical", cycles=2, **QUIET
     ),
-    "SGHMC": pg.SGHMC(chains=2, warmup=20, draws=10, thinning=3, preconditioner="rmsprop", **QUIET),
-    "AdamMCMC": pg.AdamMCMC(chains=2, warmup=20, draws=10, thinning=3, **QUIET),
-    "AdamMCMC, mini-batches": pg.AdamMCMC(chains=2, warmup=20, draws=10, thinning=3, batch_size=50, **QUIET),
+    "SGHMC": pg.SGHMC(chains=2, warmup=8, draws=5, start_steps=10, thinning=3, preconditioner="rmsprop", **QUIET),
+    "AdamMCMC": pg.AdamMCMC(chains=2, warmup=8, draws=5, start_steps=10, thinning=3, **QUIET),
+    "AdamMCMC, mini-batches": pg.AdamMCMC(
+        chains=2, warmup=8, draws=5, start_steps=10, thinning=3, batch_size=50, **QUIET
+    ),
 }
 
 
@@ -121,9 +123,9 @@ def with_checkpoint(sampler, path):
 def test_an_interrupted_run_goes_on_to_the_same_bits(name, tmp_path, monkeypatch):
     sampler = SMALL[name]
     whole = sampler.fit(small_flow(), RAMP)
-    # In the warm-up, in the middle of a transition, and after the first and the seventh draw.
+    # In the warm-up, in the middle of a transition, and after the first and the fourth draw.
     advance, thinning = type(sampler).advance, sampler.thinning
-    moments = {7 * thinning, 20 * thinning + thinning // 2, 21 * thinning, 27 * thinning}
+    moments = {3 * thinning, 8 * thinning + thinning // 2, 9 * thinning, 12 * thinning}
 
     def interrupted(self, target, state, step, *arguments):
         if step in moments:
@@ -158,7 +160,7 @@ warnings.simplefilter("ignore")
 events = pg.targets.Wedge().sample((100,))
 flow = pg.CouplingFlow(2, blocks=2, hidden=(4,), transform="bernstein", base="uniform", bins=4, activation="tanh")
 model = pg.BayesianFlow(flow, prior_scale="fan-in")
-sampler = pg.SGHMC(chains=3, warmup=50, draws=150, thinning=2, start_steps=20, seed=5, progress=False,
+sampler = pg.SGHMC(chains=3, warmup=10, draws=30, thinning=2, start_steps=20, seed=5, progress=False,
                    checkpoint=sys.argv[1], checkpoint_seconds=1e-9)
 sampler.fit(model, events).save(sys.argv[2])
 """
@@ -171,11 +173,11 @@ def run(*paths):
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
-    whole = [sys.executable, "-c", RUN, tmp_path / "whole.h5", tmp_path / "whole_posterior.h5"]
-    subprocess.run(whole, check=True)  # in a process that shares nothing with the others
+    # In processes forked from this one; test_checkpoint.py compares them with one that shares nothing with them.
+    assert forked(run, tmp_path / "whole.h5", tmp_path / "whole_posterior.h5") == 0
     checkpoint = tmp_path / "run.h5"
     again = partial(run, checkpoint, tmp_path / "posterior.h5")
-    assert kill_again_and_again(again, checkpoint, (0.0, 0.1, 0.3)) >= 2
+    assert kill_again_and_again(again, checkpoint, (0.0, 0.1)) >= 2
     assert forked(again) == 0
     one, two = (pg.load(tmp_path / name) for name in ("whole_posterior.h5", "posterior.h5"))
     assert torch.equal(one.weights.arrays["draws"], two.weights.arrays["draws"])
@@ -185,7 +187,9 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
 
 def checkpointed(tmp_path, **settings):
     sampler = pg.HMC(
-        **{"chains": 2, "warmup": 20, "draws": 6, "max_steps": 5, "checkpoint": tmp_path / "run.h5"} | QUIET | settings
+        **{"chains": 2, "warmup": 20, "draws": 6, "max_steps": 5, "start_steps": 10, "checkpoint": tmp_path / "run.h5"}
+        | QUIET
+        | settings
     )
     return sampler.fit(small_flow(), RAMP)
 
@@ -264,7 +268,7 @@ def test_a_potential_that_is_not_a_number_is_an_error_not_an_average():
     with pytest.raises(
         pg.SamplingError, match=r"chain 0, 1 \(of 2\).*NaN or infinite in transition .*smaller step_size"
     ):
-        pg.SGLD(chains=2, warmup=5, draws=50, step_size=30.0, batch_size=None, **QUIET).fit(
+        pg.SGLD(chains=2, warmup=5, draws=50, start_steps=10, step_size=30.0, batch_size=None, **QUIET).fit(
             model, EVENTS, context=CONTEXT
         )
     Broken.limit = 9.0
@@ -277,7 +281,7 @@ def test_a_potential_that_is_not_a_number_is_an_error_not_an_average():
 
 def test_chains_that_never_moved_are_named():
     with pytest.warns(pg.SamplingWarning, match="chain 0, 1 never moved"):
-        posterior = pg.AdamMCMC(chains=2, warmup=0, draws=5, thinning=2, step_size=1e4, **QUIET).fit(
+        posterior = pg.AdamMCMC(chains=2, warmup=0, draws=5, start_steps=50, thinning=2, step_size=1e4, **QUIET).fit(
             linear_model(), EVENTS, context=CONTEXT
         )
     assert "never moved" in posterior.info.warnings[0]
@@ -303,7 +307,9 @@ def test_problems_in_words():
 
 def test_trajectories_cut_short_are_named():
     with pytest.warns(pg.SamplingWarning, match="most trajectories end after max_steps=2 steps"):
-        pg.HMC(chains=2, warmup=30, draws=30, max_steps=2, **QUIET).fit(linear_model(), EVENTS, context=CONTEXT)
+        pg.HMC(chains=2, warmup=30, draws=30, start_steps=50, max_steps=2, **QUIET).fit(
+            linear_model(), EVENTS, context=CONTEXT
+        )
 
 
 def test_chains_on_mini_batches_are_judged_by_the_same_events():

@@ -248,7 +248,7 @@ def sample():
 @pytest.fixture(scope="module")
 def posterior(sample):
     flow = pg.ShowerFlow(GEOMETRY.sizes, 1e-3, order=GEOMETRY.outside_in, seed=1, **QUICK)
-    settings = {"epochs": 20, "batch_size": 100, "lr": 5e-3, "seed": 1, "progress": False}
+    settings = {"epochs": 14, "batch_size": 100, "lr": 7e-3, "seed": 1, "progress": False}
     return pg.SVI(**settings).fit(pg.BayesianFlow(flow), sample.events, context=sample.context)
 
 
@@ -307,8 +307,8 @@ def test_a_training_goes_on(sample, posterior):
 @pytest.mark.parametrize(
     ("backend", "settings"),
     [
-        (pg.HMC, {"chains": 2, "warmup": 2, "draws": 2, "start_steps": 1}),
-        (pg.SGHMC, {"chains": 2, "warmup": 2, "draws": 2, "start_steps": 1}),
+        (pg.HMC, {"chains": 2, "warmup": 2, "draws": 2, "start_steps": 1, "max_steps": 3}),
+        (pg.SGHMC, {"chains": 2, "warmup": 2, "draws": 2, "start_steps": 1, "thinning": 1}),
         (pg.Laplace, {"steps": 2, "polish": 0, "structure": "diagonal"}),
         (pg.Ensemble, {"steps": 2, "members": 2}),
     ],
