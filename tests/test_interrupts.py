@@ -99,6 +99,30 @@ def test_an_exception_at_any_call_of_hdf5_is_raised_and_the_old_file_stays(monke
         assert signal.getsignal(signal.SIGINT) is handler
 
 
+OPENING = """
+import sys
+import pytest
+from test_interrupts import Faulty, interrupt, sample, write
+sample(100).save(sys.argv[1])
+for how in ("rows", "append"):
+    for at in (1, 2, 3):
+        with pytest.MonkeyPatch.context() as patch:
+            try:
+                Faulty(patch, interrupt, at)
+                write(sys.argv[1], how)
+            except KeyboardInterrupt as error:
+                kept = error
+"""
+
+
+def test_after_an_interrupt_while_a_file_is_opened_the_process_ends_well(tmp_path):
+    """It crashed at its end if objects of h5py were still alive then."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])}
+    command = [sys.executable, "-c", OPENING, tmp_path / "a.h5"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("how", ["columns", "rows", "append"])
 def test_what_does_not_read_back_is_no_file(monkeypatch, tmp_path, how):
     """Rows that HDF5 did not write read as zeros, and no checksum of its own tells."""

@@ -94,14 +94,10 @@ def write_hdf5(path: str | os.PathLike[str], kind: Kind, fill: Callable[[h5py.Fi
     """
     # Not by HDF5's own files in memory: the images of them that HDF5 1.14 gives have a wrong checksum.
     memory = io.BytesIO()
-    disk = Disk(memory)
-    try:
-        with h5py.File(disk, "w", **_LAYOUT) as file:
-            _label(file, kind)
-            fill(file)
-            seal(file, kind.apart)
-    finally:
-        disk.check()
+    with _file_on(Disk(memory), "w") as file:
+        _label(file, kind)
+        fill(file)
+        seal(file, kind.apart)
     write_bytes(path, memory.getbuffer())
 
 
@@ -120,13 +116,29 @@ def growing_hdf5(temporary: Path, kind: Kind | None = None) -> Iterator[tuple[h5
     """
     with open(temporary, "r+b" if kind is None else "w+b", buffering=0) as raw:
         disk = Disk(raw)
-        try:
-            with h5py.File(disk, "r+" if kind is None else "w", **_LAYOUT) as file:
-                if kind is not None:
-                    _label(file, kind)
-                yield file, disk.check
-        finally:
-            disk.check()
+        with _file_on(disk, "r+" if kind is None else "w") as file:
+            if kind is not None:
+                _label(file, kind)
+            yield file, disk.check
+
+
+@contextlib.contextmanager
+def _file_on(disk: Disk, mode: str) -> Iterator[h5py.File]:
+    """An HDF5 file on a disk. What goes wrong with the disk is raised, and not what HDF5 makes of it."""
+    failed: BaseException | None = None
+    try:
+        with h5py.File(disk, mode, **_LAYOUT) as file:
+            yield file
+    except BaseException as error:  # noqa: B036 (raised below)
+        failed = error
+    try:
+        # Not while the error of HDF5 is handled, which would live on as the context of the other one. Its frames hold
+        # objects of h5py, and where these outlive Python, the process crashes at its end.
+        disk.check()
+        if failed is not None:
+            raise failed
+    finally:
+        del failed
 
 
 def write_empty_hdf5(path: str | os.PathLike[str], kind: Kind, fill: Callable[[h5py.File], None], room: int) -> None:

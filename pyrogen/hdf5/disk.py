@@ -54,6 +54,10 @@ class Disk(io.RawIOBase):
         if self._error is not None:
             raise self._error
 
+    def _keep(self, error: BaseException) -> None:
+        # Without its traceback, whose frames would keep objects of h5py alive beyond Python's end, where they crash it.
+        self._error = self._error or error.with_traceback(None)
+
     def write(self, content: Any) -> int:
         size = len(content)
         try:
@@ -62,28 +66,28 @@ class Disk(io.RawIOBase):
             while len(rest) and self._error is None:
                 rest = rest[self._raw.write(rest) :]
         except BaseException as error:  # noqa: B036 (raised by check)
-            self._error = self._error or error
+            self._keep(error)
         return size
 
     def truncate(self, size: int | None = None) -> int:
         try:
             return self._raw.truncate(size)
         except BaseException as error:  # noqa: B036 (raised by check)
-            self._error = self._error or error
+            self._keep(error)
             return size or 0
 
     def readinto(self, buffer: Any) -> int:
         try:
             return self._raw.readinto(buffer)
         except BaseException as error:  # noqa: B036 (raised by check)
-            self._error = self._error or error
+            self._keep(error)
             return 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
             return self._raw.seek(offset, whence)
         except BaseException as error:  # noqa: B036 (raised by check)
-            self._error = self._error or error
+            self._keep(error)
             return offset
 
     def tell(self) -> int:
