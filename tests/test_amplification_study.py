@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import trapezoid
 from scipy.special import ndtr
 
 import pyrogen as pg
@@ -143,7 +144,7 @@ def test_fit_is_worth_what_its_parameters_say():
         return np.array([(function(truth + s) - function(truth - s)) / 2e-4 for s in steps])
 
     gradient = slopes(density)
-    information = np.trapezoid(gradient[:, None] * gradient / np.maximum(density(truth), 1e-12), x)
+    information = trapezoid(gradient[:, None] * gradient / np.maximum(density(truth), 1e-12), x)
     covariance = np.linalg.inv(information) / events
     bins = slopes(lambda p: np.diff(np.concatenate([[0], cdf(edges, *p), [1]])))
     expected = np.mean(np.einsum("iq,ij,jq->q", bins, covariance, bins))

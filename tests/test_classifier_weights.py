@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import trapezoid
 
 import pyrogen as pg
 from pyrogen import EventSample
@@ -69,7 +70,7 @@ def test_area_and_roc_curve(shifted):
     generated, truth = shifted.roc()
     assert generated[0] == truth[0] == 0 and generated[-1] == truth[-1] == 1
     assert (np.diff(generated) >= 0).all() and (np.diff(truth) >= 0).all()
-    assert np.trapezoid(truth, generated) == pytest.approx(area, abs=1e-4)
+    assert trapezoid(truth, generated) == pytest.approx(area, abs=1e-4)
     folds, errors = shifted.fold_auc
     assert np.all(np.abs(folds - area) < 4 * errors) and errors == pytest.approx(error * 2**0.5, rel=0.05)
     assert shifted.trainings.auc.shape == (2,) and np.all(np.abs(shifted.trainings.auc - area) < 0.002)
