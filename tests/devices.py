@@ -362,6 +362,10 @@ def pretend_card(own_random_state: bool = False) -> Iterator[Card]:
         stack.enter_context(mock.patch.object(torch, "Generator", _Generator))
         for name, function in _stand_ins(card).items():
             stack.enter_context(mock.patch.object(torch.cuda, name, function))
+        # In a build for cards this asks the driver, which is not there.
+        check = "_accelerator_graph_capture_health_check"
+        if hasattr(torch.optim.Optimizer, check):
+            stack.enter_context(mock.patch.object(torch.optim.Optimizer, check, lambda optimizer: None))
         # A parameter cannot be a tensor on the card from one moment to the next: modules get new ones.
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwritten)
