@@ -191,6 +191,9 @@ def test_systematics_and_templates_by_parameter(tmp_path):
     np.testing.assert_array_equal(found["training_up"], templates.variations.up)
     np.testing.assert_array_equal(found["rest"], templates.rest)
     np.testing.assert_array_equal(found["edges"], templates.variations.edges)
+    for label, unit in (("pt", "GeV"), ("pt", ""), ("", "")):
+        told = dataclasses.replace(templates, label=label, unit=unit).to_xarray()["edges"].attrs
+        assert (told.get("long_name", ""), told.get("units", "")) == (label, unit)
 
 
 def test_agreement_and_classifier_weights(fitted, tmp_path):

@@ -185,23 +185,32 @@ def _parsed(
         print(parser.format_help())
         return None
     keys = keys_of(parser)
-    long = {flag: key for key, flag in short.items()}
-    known = {flag for action in parser._actions for flag in action.option_strings}
-    for i, token in enumerate(tokens):
+    known = {flag: key for key, action in keys.items() for flag in action.option_strings}
+    written = _known_flags(tokens, known, keys)
+    try:
+        return parser.parse_args(written).as_dict()
+    except Exception as error:  # argparse's own, and those of types
+        raise CommandError(explained(error, keys, _given(tokens, given, short))) from None
+
+
+def _known_flags(tokens: Sequence[str], known: Mapping[str, str], keys: Mapping[str, Any]) -> list[str]:
+    """The same tokens, with whole numbers written out.
+
+    Raises:
+        CommandError: a flag that does not exist; jsonargparse would take ``--backend.lr`` as a part of ``--backend``.
+    """
+    found = list(tokens)
+    for i, token in enumerate(found):
         flag, is_whole, value = token.partition("=")
-        # jsonargparse would take --backend.lr as a part of --backend.
         if flag.startswith("--") and flag not in known:
             raise CommandError(f"there is no flag {flag}{nearest(flag, sorted(known))}")
         if flag in known:
-            hint = hint_of(keys, long.get(flag, flag.lstrip("-")))
+            hint = hint_of(keys, known[flag])
             if is_whole:
-                tokens[i] = f"{flag}={whole_number(hint, value)}"
-            elif i + 1 < len(tokens):
-                tokens[i + 1] = str(whole_number(hint, tokens[i + 1]))
-    try:
-        return parser.parse_args(tokens).as_dict()
-    except Exception as error:  # argparse's own, and those of types
-        raise CommandError(explained(error, keys, _given(tokens, given, short))) from None
+                found[i] = f"{flag}={whole_number(hint, value)}"
+            elif i + 1 < len(found):
+                found[i + 1] = str(whole_number(hint, found[i + 1]))
+    return found
 
 
 def _given(tokens: Sequence[str], given: Sequence[str], short: Mapping[str, str]) -> dict[str, Given]:

@@ -80,8 +80,9 @@ class Templates(Brief):
             noise=("bin", self.noise),
         )
         found = found.assign_coords(edges=variations["edges"], parameter=list(self.up), way=["down", "up"])
+        told = {"long_name": self.label, "units": self.unit}
         for name in ("edges", "bin"):
-            found[name].attrs = {"long_name": self.label, "units": self.unit} if self.unit else {}
+            found[name].attrs = {what: text for what, text in told.items() if text}
         found.attrs = {"result": "Templates", "name": self.name, "label": self.label, "unit": self.unit}
         return found
 
